@@ -1,0 +1,90 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Settings of every Swift target: a warning is an error.
+let testSettings: [SwiftSetting] = [
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// What the product is built with: unsafe code is marked as well.
+let swiftSettings: [SwiftSetting] = testSettings + [.strictMemorySafety()]
+
+/// Only `kvstore_*` leaves the C library, it carries the Swift standard library, and it is never unloaded
+/// (its threads and thread-local state could not survive that).
+let sharedObjectFlags: LinkerSetting = .unsafeFlags([
+  "-static-stdlib",
+  "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/KVStoreC/exports.map",
+  "-Xlinker", "-soname=libkvstore.so.0",
+  "-Xlinker", "-z", "-Xlinker", "nodelete",
+])
+
+let package = Package(
+  name: "kvstore",
+  products: [
+    .library(name: "KVStore", targets: ["KVStore"]),
+    // Installed as libkvstore.so; a product named like the command would make SwiftPM drop the command.
+    .library(name: "KVStoreC", type: .dynamic, targets: ["KVStoreC"]),
+    .executable(name: "kvstore", targets: ["KVStoreCLI"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+  ],
+  targets: [
+    // System libraries: a module map and a shim each, no logic.
+    .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
+    .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .target(name: "CLinux"),
+    .target(name: "CKVStore"),
+
+    // The library, lowest first.
+    .target(name: "KVCore", dependencies: ["CXXHash"], swiftSettings: swiftSettings),
+    .target(name: "KVFile", dependencies: ["KVCore", "CLinux"], swiftSettings: swiftSettings),
+    .target(name: "KVCodec", dependencies: ["KVCore"], swiftSettings: swiftSettings),
+    .target(name: "KVIndex", dependencies: ["KVCore"], swiftSettings: swiftSettings),
+    .target(name: "KVCatalog", dependencies: ["KVCore", "CLMDB"], swiftSettings: swiftSettings),
+    .target(
+      name: "KVTiers", dependencies: ["KVCore", "KVFile", "KVCodec"], swiftSettings: swiftSettings),
+    .target(
+      name: "KVStore", dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVCatalog", "KVTiers"],
+      swiftSettings: swiftSettings),
+    .target(
+      name: "KVStoreC", dependencies: ["KVStore", "CKVStore"], exclude: ["exports.map"],
+      swiftSettings: swiftSettings, linkerSettings: [sharedObjectFlags]),
+    .executableTarget(
+      name: "KVStoreCLI",
+      dependencies: [
+        "KVStore",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: swiftSettings),
+
+    // Tests: one target for each part, on the shared support.
+    .target(
+      name: "KVTestSupport", dependencies: ["KVCore", "KVFile"], path: "Tests/KVTestSupport",
+      swiftSettings: testSettings),
+    .testTarget(name: "KVCoreTests", dependencies: ["KVCore"], swiftSettings: testSettings),
+    .testTarget(
+      name: "KVFileTests", dependencies: ["KVCore", "KVFile", "KVTestSupport"],
+      swiftSettings: testSettings),
+    .testTarget(
+      name: "KVCodecTests", dependencies: ["KVCore", "KVCodec", "KVTestSupport"],
+      swiftSettings: testSettings),
+    .testTarget(
+      name: "KVIndexTests", dependencies: ["KVCore", "KVIndex", "KVTestSupport"],
+      swiftSettings: testSettings),
+    .testTarget(
+      name: "KVCatalogTests", dependencies: ["KVCore", "KVCatalog", "KVTestSupport"],
+      swiftSettings: testSettings),
+    .testTarget(
+      name: "KVTiersTests", dependencies: ["KVCore", "KVFile", "KVCodec", "KVTiers", "KVTestSupport"],
+      swiftSettings: testSettings),
+    .testTarget(
+      name: "KVStoreTests",
+      dependencies: ["KVCore", "KVFile", "KVCodec", "KVStore", "KVTestSupport"],
+      swiftSettings: testSettings),
+  ],
+  swiftLanguageModes: [.v6]
+)

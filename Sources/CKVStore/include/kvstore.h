@@ -1,0 +1,366 @@
+/* kvstore.h — the C interface of kvstore, a persistent store for the KV cache of LLM inference servers.
+ *
+ * An engine *offloads* the KV blocks that it computed and *restores* the longest stored prefix of its next
+ * prompt instead of computing it again: after a pause, an eviction, a restart, in another process.
+ *
+ * Words. A *block* is the KV of `tokens_per_block` consecutive tokens over all layers. Its payload is an
+ * ordered list of *regions* (for example layer 7's K), whose byte counts the *namespace* fixes. A block's
+ * identity is its whole prefix: the namespace, all token ids up to its end, and any extra bytes. Only full
+ * blocks are stored.
+ *
+ * Rules that hold for every function:
+ *  - Thread-safe unless it says otherwise. A handle used after its close is KVSTORE_E_BAD_HANDLE, never a
+ *    crash. A handle used in a child after fork() is KVSTORE_E_FORKED.
+ *  - Status: 0 success, > 0 an outcome that a caller expects now and then, < 0 an error. After an error,
+ *    kvstore_last_error_message() of the same thread says what to do.
+ *  - Memory passed in stays the caller's and is not touched after the call has returned.
+ *  - Structs begin with `struct_size`: set it to sizeof. Fields are only ever added at the end, and a
+ *    field that an older caller does not know has its default. Unknown flags are refused.
+ *  - No callback, no signal handler, no exit: the process that links the store never goes down because of
+ *    it. (One limit: a page fault on a truncated or failing catalog file is a signal that no library can
+ *    catch politely.)
+ *
+ * Compiles as C99 and C++17. Licence: Apache-2.0. */
+#ifndef KVSTORE_H
+#define KVSTORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------- version and status */
+
+#define KVSTORE_VERSION_MAJOR 0
+#define KVSTORE_VERSION_MINOR 1
+#define KVSTORE_VERSION_PATCH 0
+/* The version of this header: major × 10^6 + minor × 10^3 + patch. */
+#define KVSTORE_VERSION 1000u
+
+typedef int32_t kvstore_status_t;
+
+#define KVSTORE_OK 0
+/* Outcomes: nothing is wrong. */
+#define KVSTORE_MISS 1           /* fewer blocks than asked for are stored (or passed their checks) */
+#define KVSTORE_BUSY 2           /* the deadline passed before the store could take the work; try later */
+#define KVSTORE_FULL 3           /* no room: everything that could leave is leased or in use */
+#define KVSTORE_PARENT_MISSING 4 /* the block before the first one offered is not stored */
+/* Errors. */
+#define KVSTORE_E_INVALID_ARGUMENT (-1)
+#define KVSTORE_E_BAD_HANDLE (-2)       /* NULL, closed, or of another kind */
+#define KVSTORE_E_BUFFER_TOO_SMALL (-3) /* a region does not fit; `length` of its span says how many bytes */
+#define KVSTORE_E_IO (-4)               /* the operating system refused; the message names the file */
+#define KVSTORE_E_NO_SPACE (-5)         /* the file system is full, or a disk quota is used up */
+#define KVSTORE_E_CORRUPT (-6)          /* the store's own files are damaged */
+#define KVSTORE_E_VERSION (-7)          /* the store was written by a newer kvstore */
+#define KVSTORE_E_LOCKED (-8)           /* the catalog cannot be shared with who holds it */
+#define KVSTORE_E_OUT_OF_MEMORY (-9)
+#define KVSTORE_E_FORKED (-10)          /* the handle was opened before fork(); open it in the child */
+#define KVSTORE_E_INTERNAL (-11)        /* an invariant failed: the store answers misses only from now on */
+#define KVSTORE_E_READ_ONLY (-12)       /* the store was opened with KVSTORE_OPEN_READ_ONLY */
+#define KVSTORE_E_IDENTITY (-13)        /* two identity records with one hash: refused */
+#define KVSTORE_E_NOT_A_STORE (-14)     /* the path holds something else */
+
+/* The version of the loaded library, to compare with KVSTORE_VERSION. */
+uint32_t kvstore_version(void);
+
+/* The name of a status ("KVSTORE_MISS"). Static, never NULL. */
+const char *kvstore_status_string(kvstore_status_t status);
+
+/* What went wrong in this thread's last failed call, and what to do about it. Per thread, never NULL,
+ * valid until this thread's next kvstore call that fails. Holds no prompt, no token, no secret. */
+const char *kvstore_last_error_message(void);
+
+/* ---------------------------------------------------------------- store */
+
+typedef struct kvstore kvstore_t;                     /* never dereferenced: a number in pointer's clothes */
+typedef struct kvstore_namespace kvstore_namespace_t; /* likewise */
+
+#define KVSTORE_OPEN_READ_ONLY 1u   /* match and restore only; the directory is not changed */
+#define KVSTORE_OPEN_BUFFERED_IO 2u /* never use O_DIRECT, go through the page cache */
+
+typedef struct {
+  uint32_t struct_size;
+  uint32_t flags; /* KVSTORE_OPEN_* */
+  /* The store's folder; it is created (0700) when absent. UTF-8, NUL-terminated. */
+  const char *path;
+  /* Upper bound of the bytes on disk, everything included. Default 10 GiB, at least 64 MiB. */
+  uint64_t capacity_bytes;
+  /* The part of `capacity_bytes` that the catalog (LMDB) may use. 0: a sixteenth, at least 32 MiB. Raise it
+   * when payloads are small, since those live in the catalog. Fixed when the store is created. */
+  uint64_t catalog_bytes;
+  /* Bytes of the host tier: the page-aligned arena in RAM that offloads are copied into and restores are
+   * read into. Default 256 MiB; kvstore_namespace_open refuses a namespace of which it cannot hold four blocks. */
+  uint64_t host_bytes;
+  /* Payloads of at most this many bytes live in the catalog instead of a slot file. Default 16 KiB.
+   * A namespace keeps the choice that was made when it was created. */
+  uint64_t inline_payload_bytes_max;
+  /* How long offload may wait for room in the host tier before KVSTORE_BUSY. Default 10 s. */
+  uint64_t offload_timeout_nanoseconds;
+  /* Offloaded blocks are written at once, and synced at the latest after this long. Default 20 ms. */
+  uint64_t commit_interval_nanoseconds;
+} kvstore_config_t;
+
+/* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or
+ * KVSTORE_E_INVALID_ARGUMENT (config NULL, or a size that no version ever had). */
+kvstore_status_t kvstore_config_init(kvstore_config_t *config, size_t struct_size);
+
+/* Opens the store in config->path, creating it when absent, and sets *store_out. Blocks on disk for a few
+ * milliseconds, whatever the size of the store. Several handles, threads and processes may have one store
+ * open; two opens in one process share everything, and the first one's settings count.
+ * Returns OK, E_INVALID_ARGUMENT, E_IO, E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (another PID namespace has
+ * it open, or the reader table is full), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
+kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_out);
+
+/* Flushes, then closes the handle and its namespaces. NULL is a no-op (OK). Blocks until what was offloaded is
+ * durable. Calls of other threads that are under way finish first. The leases of this process end with the
+ * last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED, or the error that kept blocks from being
+ * written (the handle is closed all the same). */
+kvstore_status_t kvstore_close(kvstore_t *store);
+
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t blocks_durable;        /* offloaded since the last flush and safe now */
+  uint64_t blocks_dropped_full;   /* not kept: nothing could be evicted for them */
+  uint64_t blocks_dropped_parent; /* not kept: their parent left before they were written */
+  uint64_t blocks_dropped_error;  /* not kept: writing failed */
+} kvstore_flush_result_t;
+
+/* Waits until every offload that has returned OK in this process is durable: its bytes, then its catalog entry,
+ * synced in that order. `result` may be NULL. `timeout_nanoseconds` 0 waits as long as it takes.
+ * Returns OK (also when blocks were dropped: read `result`), BUSY (deadline), E_IO, E_NO_SPACE, E_BAD_HANDLE,
+ * E_FORKED, E_READ_ONLY, E_INTERNAL. */
+kvstore_status_t kvstore_flush(kvstore_t *store, uint64_t timeout_nanoseconds,
+                               kvstore_flush_result_t *result);
+
+#define KVSTORE_IO_NONE 0u     /* no slot file has been opened yet */
+#define KVSTORE_IO_DIRECT 1u   /* O_DIRECT */
+#define KVSTORE_IO_BUFFERED 2u /* through the page cache, by request or because the file system refuses O_DIRECT */
+
+/* Counters run from the open of the store in this process; sizes are of this moment. */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t io_path; /* KVSTORE_IO_*: the path really in use */
+  /* lookups */
+  uint64_t match_calls, match_tokens_asked, match_tokens_found, match_blocks_found;
+  uint64_t hashes_computed; /* block keys derived; a warm match computes none */
+  /* the index in RAM */
+  uint64_t index_nodes, index_blocks, index_bytes;
+  /* restore */
+  uint64_t blocks_restored_host, blocks_restored_disk, restored_bytes;
+  uint64_t misses_absent, misses_stale, misses_corrupt;
+  /* offload */
+  uint64_t blocks_offloaded, blocks_deduplicated, offloaded_bytes;
+  uint64_t blocks_dropped_full, blocks_dropped_parent, blocks_dropped_error, key_collisions;
+  /* durable state of the whole store */
+  uint64_t blocks_stored, payload_bytes_stored;
+  uint64_t disk_bytes_capacity, disk_bytes_used; /* physical bound and use, metadata included */
+  uint64_t catalog_bytes_capacity, catalog_bytes_used;
+  uint64_t host_bytes_capacity, host_bytes_used;
+  uint64_t blocks_evicted, blocks_forgotten, blocks_quarantined;
+  uint64_t leases_active;
+  /* endurance */
+  uint64_t disk_bytes_written, disk_bytes_read; /* of slot files */
+  uint64_t syncs; /* of slot files, and two for each commit of the catalog */
+  uint64_t catalog_commits;
+  uint64_t poisoned; /* 1 after a failed invariant: misses only */
+} kvstore_stats_t;
+
+/* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
+ * E_INVALID_ARGUMENT. */
+kvstore_status_t kvstore_stats(kvstore_t *store, kvstore_stats_t *stats);
+
+/* ---------------------------------------------------------------- namespace */
+
+typedef struct {
+  const void *data;
+  size_t length;
+} kvstore_bytes_t;
+
+/* How blocks are identified. */
+#define KVSTORE_IDENTITY_TOKENS 0u /* by their token ids (the rule) */
+#define KVSTORE_IDENTITY_DIGEST 1u /* by the caller's own chained digest of >= 256 bits, compared whole */
+
+#define KVSTORE_NAMESPACE_REGIONS_VARIABLE 1u /* region_bytes are maxima: opaque blobs of variable length */
+
+/* Everything that changes the bytes of a block, or who may see it. Two records that differ in any field are two
+ * namespaces and never share a block. Strings are UTF-8 and may be NULL (= empty). */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t flags;         /* KVSTORE_NAMESPACE_* */
+  uint32_t identity_mode; /* KVSTORE_IDENTITY_* */
+  uint32_t tokens_per_block;
+  uint32_t digest_bytes; /* digest mode: 32 ... 64, a multiple of 4; else 0 */
+  uint32_t region_count; /* 1 ... 4096 */
+  const uint64_t *region_bytes; /* region_count byte counts, in payload order */
+
+  const char *model_name;
+  kvstore_bytes_t weights_digest;   /* of the weights as loaded */
+  kvstore_bytes_t adapter_digest;   /* LoRA etc.: of its content, not its name */
+  kvstore_bytes_t tokenizer_digest;
+  const char *kv_dtype;        /* "fp16", "bf16", "fp8_e4m3", "int8", "q8_0", ... */
+  const char *kv_quantization; /* scales and granularity, "" for none */
+  const char *layout;          /* order of layer, K/V, head, token, head-dim in the payload */
+  const char *rope;            /* RoPE parameters, as the engine prints them */
+  const char *engine_format;   /* engine, version, backend, instruction set: whatever changes the bytes */
+  kvstore_bytes_t engine_bytes; /* anything else that must match */
+  uint32_t layer_count, kv_head_count, head_size;
+  uint32_t tensor_parallel_rank, tensor_parallel_size;
+  uint32_t pipeline_parallel_rank, pipeline_parallel_size;
+  uint32_t context_parallel_rank, context_parallel_size;
+  /* A tenant's secret. Only a keyed digest of it is stored. */
+  kvstore_bytes_t salt;
+  /* The most extra bytes that one block may carry. Default 256. */
+  uint32_t extra_bytes_max;
+  uint32_t reserved;
+} kvstore_namespace_config_t;
+
+/* Fills *config with the defaults (sizes 1, ranks 0, everything else empty). */
+kvstore_status_t kvstore_namespace_config_init(kvstore_namespace_config_t *config, size_t struct_size);
+
+/* Opens the namespace of this identity record, creating it when absent (one durable commit). Keep the handle:
+ * a server with a salt for each request keeps a cache of handles. Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED,
+ * E_READ_ONLY (absent, and the store is read-only), E_IDENTITY, E_IO, E_NO_SPACE, E_CORRUPT, FULL (the catalog
+ * has no room for it). */
+kvstore_status_t kvstore_namespace_open(kvstore_t *store, const kvstore_namespace_config_t *config,
+                                        kvstore_namespace_t **namespace_out);
+
+/* Closes the handle; the blocks stay. NULL is a no-op. Returns OK, E_BAD_HANDLE. */
+kvstore_status_t kvstore_namespace_close(kvstore_namespace_t *ns);
+
+/* ---------------------------------------------------------------- prompts and keys */
+
+/* The blocks that a call is about, from the first token on. In tokens mode set `tokens`; a rest that fills no
+ * block is allowed where the function says so. In digest mode set `digests`: one of digest_bytes for each
+ * block, head first, each chained over its predecessor by the caller. */
+typedef struct {
+  uint32_t struct_size;
+  uint32_t flags; /* must be 0 */
+  const uint32_t *tokens;
+  size_t token_count;
+  const void *digests; /* digest_count × digest_bytes, no alignment needed */
+  size_t digest_count;
+  /* Extra bytes of each block (image hashes, whatever varies by position): NULL, or `extra_count` entries for
+   * the first blocks; the rest have none. Hashed and compared along with the tokens. */
+  const kvstore_bytes_t *extra;
+  size_t extra_count;
+} kvstore_prompt_t;
+
+typedef struct {
+  uint8_t bytes[16]; /* most significant byte first */
+} kvstore_block_key_t;
+
+/* The chained keys of the prompt's full blocks, as docs/file-format.md defines them with test vectors.
+ * *count_out gets the number of full blocks, also when `capacity` is too small for them (E_BUFFER_TOO_SMALL;
+ * the first `capacity` keys are written). `keys` may be NULL when capacity is 0. Does not look at the store.
+ * Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_BUFFER_TOO_SMALL. */
+kvstore_status_t kvstore_block_keys(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                    kvstore_block_key_t *keys, size_t capacity, size_t *count_out);
+
+/* ---------------------------------------------------------------- lookup */
+
+#define KVSTORE_MATCH_PEEK 1u            /* no lease, no trace in recency or counters: ask as often as you like */
+#define KVSTORE_MATCH_LEAVE_ONE_TOKEN 2u /* leave at least one token to compute: an engine needs its logits */
+
+#define KVSTORE_LEASE_NANOSECONDS_DEFAULT UINT64_C(60000000000)
+#define KVSTORE_LEASE_NANOSECONDS_MAX UINT64_C(600000000000)
+
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t tokens_matched; /* leading tokens that are stored: blocks_matched × tokens_per_block */
+  uint64_t blocks_matched;
+  uint64_t blocks_host; /* of those: a copy is in RAM */
+  uint64_t blocks_disk; /* of those: only on disk */
+  uint64_t lease;       /* id of the lease on the matched prefix, 0 if none was taken */
+} kvstore_match_t;
+
+/* The longest stored prefix of the prompt, in full blocks. A hit is one only after the token ids themselves compared
+ * equal. Takes a lease on it (unless PEEK, nothing matched, or the store is read-only) that keeps the
+ * blocks from being evicted until it is released, its time is over (`lease_nanoseconds`, 0 = the default, at
+ * most the maximum), or the process ends. A rest of the prompt that fills no block is allowed. A warm match does no I/O.
+ * Returns OK, MISS (nothing matched; *match is filled with zeros), E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED,
+ * E_IO, E_CORRUPT, E_INTERNAL, FULL (no lease is free: *match is filled, lease is 0). */
+kvstore_status_t kvstore_match(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint32_t flags,
+                               uint64_t lease_nanoseconds, kvstore_match_t *match);
+
+/* kvstore_match for a namespace in digest mode: `digests` is digest_count × digest_bytes, head first. */
+kvstore_status_t kvstore_match_keys(kvstore_namespace_t *ns, const void *digests, size_t digest_count,
+                                    uint32_t flags, uint64_t lease_nanoseconds, kvstore_match_t *match);
+
+/* ---------------------------------------------------------------- move */
+
+/* One piece of caller memory. */
+typedef struct {
+  void *data;      /* offload only reads it */
+  size_t capacity; /* restore: bytes that fit at data */
+  size_t length;   /* offload: bytes to store; restore: set to the bytes that the region has */
+} kvstore_span_t;
+
+typedef struct {
+  uint32_t struct_size;
+  uint32_t flags; /* must be 0 */
+  uint64_t first_block, block_count; /* blocks of the prompt; block_count 0 = to its last full block */
+  uint32_t first_region, region_count; /* regions of each block; region_count 0 = to the last one */
+  /* block_count × region_count pieces, block by block: piece b × region_count + r is region first_region + r of
+   * block first_block + b. Paged engine memory is read and filled in place. */
+  kvstore_span_t *spans;
+  size_t span_count;
+  /* NULL, or block_count statuses to fill: OK, MISS, FULL, PARENT_MISSING, E_BUFFER_TOO_SMALL, E_IO, ... */
+  kvstore_status_t *block_status;
+} kvstore_transfer_t;
+
+typedef struct {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t blocks_done;  /* restore: leading blocks that are complete; offload: blocks taken or already there */
+  uint64_t blocks_host;  /* restore: of those, from RAM; offload: of those, taken now */
+  uint64_t blocks_disk;  /* restore: of those, from disk; offload: of those, already stored */
+  uint64_t bytes;        /* bytes copied to or from the caller */
+} kvstore_transfer_result_t;
+
+/* Copies stored blocks into the caller's memory, every byte from disk verified (checksums, key, token ids,
+ * namespace) before the call returns OK. With a region range, only those bytes are read: layer-wise loading.
+ * After anything but OK the memory of the blocks behind the first `blocks_done` is undefined. Blocks on disk.
+ * `result` may be NULL. Returns OK, MISS (fewer blocks than asked for; the first blocks_done are good),
+ * E_INVALID_ARGUMENT (also a scatter list that does not fit the namespace), E_BUFFER_TOO_SMALL, E_IO,
+ * E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
+kvstore_status_t kvstore_restore(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                 const kvstore_transfer_t *transfer, kvstore_transfer_result_t *result);
+
+/* Takes blocks into the store. Returns once the bytes are copied into the host tier; they are visible to matches
+ * in this process at once, durable and visible to others soon after, or at kvstore_flush. A block that is
+ * there already is skipped. The prompt must be whole blocks; its blocks before first_block must be stored
+ * (else PARENT_MISSING). With a region range, a block becomes visible when all of its regions have come:
+ * layer-wise saving, one call a layer. `result` may be NULL. Blocks at most offload_timeout_nanoseconds.
+ * Returns OK, BUSY (the first blocks_done were taken), FULL, PARENT_MISSING, E_INVALID_ARGUMENT, E_READ_ONLY,
+ * E_IO or E_NO_SPACE (the store cannot write any more), E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
+kvstore_status_t kvstore_offload(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                 const kvstore_transfer_t *transfer, kvstore_transfer_result_t *result);
+
+/* ---------------------------------------------------------------- keep */
+
+/* Ends a lease. Any thread, any process. Releasing one that has ended is OK. E_BAD_HANDLE: never was a lease. */
+kvstore_status_t kvstore_lease_release(kvstore_t *store, uint64_t lease);
+
+/* Lets a lease last `lease_nanoseconds` (at most the maximum) from now. MISS: it has ended already. */
+kvstore_status_t kvstore_lease_extend(kvstore_t *store, uint64_t lease, uint64_t lease_nanoseconds);
+
+/* Records a use of the prompt's longest stored prefix without reading it, so that it leaves later.
+ * *blocks_out (may be NULL) gets its length. Returns OK, MISS (nothing stored), E_*. */
+kvstore_status_t kvstore_touch(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                               uint64_t *blocks_out);
+
+/* Removes the prompt's last full block and everything below it, durably when it returns: no lookup finds them.
+ * An empty prompt removes every block of the namespace. Leased blocks go too. *blocks_out (may be NULL) gets
+ * the number removed. Returns OK, MISS (it was not stored), E_*. */
+kvstore_status_t kvstore_forget(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                uint64_t *blocks_out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KVSTORE_H */

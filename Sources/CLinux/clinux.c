@@ -1,0 +1,72 @@
+#define _GNU_SOURCE
+#include "clinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+int clinux_o_direct(void) { return O_DIRECT; }
+
+int clinux_fallocate(int fd, uint64_t byte_count) {
+    if (byte_count > INT64_MAX) return EFBIG;
+    for (;;) {
+        if (fallocate(fd, 0, 0, (off_t)byte_count) == 0) return 0;
+        if (errno != EINTR) return errno;
+    }
+}
+
+int clinux_direct_alignment(int fd, uint32_t *memory_alignment, uint32_t *offset_alignment) {
+#ifdef STATX_DIOALIGN
+    struct statx info;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) != 0) return errno;
+    if ((info.stx_mask & STATX_DIOALIGN) == 0) return ENOTSUP;
+    *memory_alignment = info.stx_dio_mem_align;
+    *offset_alignment = info.stx_dio_offset_align;
+    return 0;
+#else
+    (void)fd, (void)memory_alignment, (void)offset_alignment;
+    return ENOTSUP;
+#endif
+}
+
+int clinux_drop_page_cache(int fd) { return posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
+
+static struct flock first_byte(void) {
+    struct flock lock = {0};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_len = 1;
+    return lock;
+}
+
+int clinux_record_lock(int fd) {
+    struct flock lock = first_byte();
+    if (fcntl(fd, F_SETLK, &lock) == 0) return 0;
+    return errno == EACCES ? EAGAIN : errno;
+}
+
+int clinux_record_lock_holder(int fd, int32_t *process_id) {
+    struct flock lock = first_byte();
+    if (fcntl(fd, F_GETLK, &lock) != 0) return errno;
+    *process_id = lock.l_type == F_UNLCK ? 0 : (int32_t)lock.l_pid;
+    return 0;
+}
+
+int clinux_random(void *bytes, size_t count) {
+    size_t done = 0;
+    while (done < count) {
+        ssize_t got = getrandom((char *)bytes + done, count - done, 0);
+        if (got > 0) done += (size_t)got;
+        else if (got == 0) return EIO;
+        else if (errno != EINTR) return errno;
+    }
+    return 0;
+}
+
+int clinux_advise_huge_pages(void *address, size_t byte_count) {
+    return madvise(address, byte_count, MADV_HUGEPAGE) == 0 ? 0 : errno;
+}

@@ -1,0 +1,56 @@
+/* Linux calls that Swift cannot import: names behind _GNU_SOURCE, variadic functions, atomics on shared memory.
+ * No logic. Each function returns 0 or an errno value, unless it says otherwise. */
+#ifndef KVSTORE_CLINUX_H
+#define KVSTORE_CLINUX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The O_DIRECT bit of this architecture. */
+int clinux_o_direct(void);
+
+/* Gives the file real extents for its first byte_count bytes, and that length. */
+int clinux_fallocate(int fd, uint64_t byte_count);
+
+/* What direct I/O on fd wants. ENOTSUP: the kernel does not say. Both 0: the file refuses direct I/O. */
+int clinux_direct_alignment(int fd, uint32_t *memory_alignment, uint32_t *offset_alignment);
+
+/* Asks the kernel to forget the cached pages of fd (clean ones only). */
+int clinux_drop_page_cache(int fd);
+
+/* Takes the POSIX record lock on byte 0 for writing, without waiting. EAGAIN: another process holds it. */
+int clinux_record_lock(int fd);
+
+/* The process that holds the lock on byte 0, or 0. Tells nothing about locks of this process. */
+int clinux_record_lock_holder(int fd, int32_t *process_id);
+
+/* Fills bytes from the kernel's generator. */
+int clinux_random(void *bytes, size_t count);
+
+/* Advises huge pages for a mapping. */
+int clinux_advise_huge_pages(void *address, size_t byte_count);
+
+/* Sequentially consistent atomics on 8-byte aligned memory that other processes map too. */
+static inline uint64_t clinux_atomic_load(const void *address) {
+    return __atomic_load_n((const uint64_t *)address, __ATOMIC_SEQ_CST);
+}
+static inline void clinux_atomic_store(void *address, uint64_t value) {
+    __atomic_store_n((uint64_t *)address, value, __ATOMIC_SEQ_CST);
+}
+/* 1: exchanged. */
+static inline int clinux_atomic_compare_exchange(void *address, uint64_t expected, uint64_t desired) {
+    return __atomic_compare_exchange_n((uint64_t *)address, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+/* Returns the value before. */
+static inline uint64_t clinux_atomic_fetch_add(void *address, uint64_t addend) {
+    return __atomic_fetch_add((uint64_t *)address, addend, __ATOMIC_SEQ_CST);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

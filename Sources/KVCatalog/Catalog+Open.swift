@@ -1,0 +1,166 @@
+internal import CLMDB
+internal import Glibc
+internal import KVCore
+
+/// Opening: the environment, its tables, and the checks that it is ours and not newer.
+extension Catalog {
+  static func openEnvironment(_ options: CatalogOptions) throws(CatalogError) -> OpaquePointer {
+    var created: OpaquePointer?
+    unsafe try check(mdb_env_create(&created))
+    guard let environment = unsafe created else { throw .lmdb(code: MDB_PANIC) }
+    do throws(CatalogError) {
+      if let mapByteCount = options.mapByteCount {
+        guard mapByteCount > 0 else { throw .invalidArgument }
+        unsafe try check(mdb_env_set_mapsize(environment, mapByteCount))
+      }
+      unsafe try check(mdb_env_set_maxreaders(environment, options.readerCountMax))
+      unsafe try check(mdb_env_set_maxdbs(environment, 16))
+      var flags = UInt32(MDB_NOSUBDIR | MDB_NOTLS)
+      if options.isReadOnly { flags |= UInt32(MDB_RDONLY) }
+      if options.durability == .buffered { flags |= UInt32(MDB_NOSYNC) }
+      unsafe try check(mdb_env_open(environment, options.path, flags, 0o600))
+      unsafe try check(mdb_reader_check(environment, nil))
+      unsafe try checkFileIsWhole(environment)
+    } catch {
+      unsafe mdb_env_close(environment)
+      throw error
+    }
+    return unsafe environment
+  }
+
+  /// A file that was cut short would end in a SIGBUS at the first touch of a missing page.
+  private static func checkFileIsWhole(_ environment: OpaquePointer) throws(CatalogError) {
+    var information = unsafe MDB_envinfo()
+    var statistics = MDB_stat()
+    var descriptor: mdb_filehandle_t = -1
+    var status = stat()
+    unsafe try check(mdb_env_info(environment, &information))
+    unsafe try check(mdb_env_stat(environment, &statistics))
+    unsafe try check(mdb_env_get_fd(environment, &descriptor))
+    guard unsafe fstat(descriptor, &status) == 0 else { throw .io(errno: errno) }
+    let (byteCount, overflow) = unsafe (information.me_last_pgno + 1)
+      .multipliedReportingOverflow(by: Int(statistics.ms_psize))
+    guard !overflow, byteCount <= status.st_size else { throw .corrupt(.file) }
+  }
+
+  /// The tables by their raw value.
+  ///
+  /// Makes them when the environment is empty and `create` is given.
+  static func openTables(
+    _ environment: OpaquePointer,
+    create: StoreMeta?
+  ) throws(CatalogError) -> [MDB_dbi] {
+    if let tables = unsafe try openTables(environment, flags: UInt32(MDB_RDONLY), create: nil) {
+      return tables
+    }
+    guard let create, let tables = unsafe try openTables(environment, flags: 0, create: create)
+    else { throw .notACatalog }
+    return tables
+  }
+
+  private static func openTables(
+    _ environment: OpaquePointer,
+    flags: UInt32,
+    create: StoreMeta?
+  ) throws(CatalogError) -> [MDB_dbi]? {
+    var begun: OpaquePointer?
+    unsafe try check(mdb_txn_begin(environment, nil, flags, &begun))
+    guard let handle = unsafe begun else { throw .lmdb(code: MDB_PANIC) }
+    var tables: [MDB_dbi]?
+    do throws(CatalogError) {
+      // Another process may have made the tables between our two transactions.
+      tables = unsafe try openTables(handle, flags: 0)
+      if tables == nil, let create {
+        tables = unsafe try createTables(handle, create)
+      }
+    } catch {
+      unsafe mdb_txn_abort(handle)
+      throw error
+    }
+    // Handles of tables outlive the transaction only when it commits, which frees it in any case.
+    unsafe try check(mdb_txn_commit(handle))
+    return tables
+  }
+
+  private static func createTables(
+    _ handle: OpaquePointer,
+    _ meta: StoreMeta
+  ) throws(CatalogError) -> [MDB_dbi]? {
+    var statistics = MDB_stat()
+    var main: MDB_dbi = 0
+    unsafe try check(mdb_dbi_open(handle, nil, 0, &main))
+    unsafe try check(mdb_stat(handle, main, &statistics))
+    // Somebody else's environment is left alone.
+    guard statistics.ms_entries == 0 else { throw .notACatalog }
+    guard let tables = unsafe try openTables(handle, flags: UInt32(MDB_CREATE)) else { return nil }
+    let transaction = unsafe WriteTransaction(handle: handle, tables: tables)
+    defer { _ = unsafe transaction.takeHandle() }
+    try transaction.createMeta(meta)
+    return tables
+  }
+
+  private static func openTables(
+    _ handle: OpaquePointer,
+    flags: UInt32
+  ) throws(CatalogError) -> [MDB_dbi]? {
+    var tables: [MDB_dbi] = []
+    for table in Table.allCases {
+      var identifier: MDB_dbi = 0
+      let code = unsafe mdb_dbi_open(handle, table.name, flags, &identifier)
+      if code == MDB_NOTFOUND {
+        // None is an empty environment or a foreign one, some is damage.
+        guard tables.isEmpty else { throw .corrupt(.meta) }
+        return nil
+      }
+      if code == MDB_INCOMPATIBLE { throw .notACatalog }
+      try check(code)
+      tables.append(identifier)
+    }
+    return tables
+  }
+
+  /// Checks version and feature bits, then reads what was decided when the store was made.
+  static func readMeta(
+    _ environment: OpaquePointer,
+    _ tables: [MDB_dbi],
+    isReadOnly: Bool
+  ) throws(CatalogError) -> StoreMeta {
+    var begun: OpaquePointer?
+    unsafe try check(mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &begun))
+    guard let handle = unsafe begun else { throw .lmdb(code: MDB_PANIC) }
+    defer { unsafe mdb_txn_abort(handle) }
+    let transaction = unsafe ReadTransaction(handle: handle, tables: tables)
+    defer { _ = unsafe transaction.takeHandle() }
+
+    guard let format = unsafe try transaction.getChecked(.meta, .meta(.format)),
+      let store = unsafe try transaction.getChecked(.meta, .meta(.store)),
+      let config = unsafe try transaction.getChecked(.meta, .meta(.config))
+    else { throw .corrupt(.meta) }
+    var reader = unsafe ByteReader(format)
+    guard let version = reader.read(UInt32.self), reader.read(UInt32.self) != nil,
+      let readOnlyCompatible = reader.read(UInt32.self), let incompatible = reader.read(UInt32.self)
+    else { throw .corrupt(.meta) }
+    // This version knows no feature bits. Unknown compatible ones do no harm.
+    guard version <= formatVersion, incompatible == 0, isReadOnly || readOnlyCompatible == 0 else {
+      throw .versionTooNew(found: version)
+    }
+    reader = unsafe ByteReader(store)
+    guard let storeUUID = reader.readBytes(16), let created = reader.read(UInt64.self),
+      let saltKey = reader.readBytes(32)
+    else { throw .corrupt(.meta) }
+    reader = unsafe ByteReader(config)
+    guard let capacityBytes = reader.read(UInt64.self), let catalogBytes = reader.read(UInt64.self),
+      let inlinePayloadBytesMax = reader.read(UInt64.self),
+      let slotFileBytes = reader.read(UInt64.self)
+    else { throw .corrupt(.meta) }
+    return StoreMeta(
+      storeUUID: storeUUID,
+      createdNanoseconds: created,
+      saltKey: saltKey,
+      capacityBytes: capacityBytes,
+      catalogBytes: catalogBytes,
+      inlinePayloadBytesMax: inlinePayloadBytesMax,
+      slotFileBytes: slotFileBytes
+    )
+  }
+}

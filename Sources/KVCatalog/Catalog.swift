@@ -1,0 +1,217 @@
+internal import CLMDB
+internal import Glibc
+internal import Synchronization
+
+/// The durable truth: what is stored, where, and since when; one LMDB environment.
+///
+/// Reads run on any thread beside each other and beside a write. Writes must all come from one thread of the process;
+/// LMDB lets the processes write one after the other. A process may open a file only once.
+@safe package final class Catalog: @unchecked Sendable {
+  // `@unchecked`: the environment is thread-safe by LMDB's contract, everything else is immutable or in a Mutex.
+
+  /// The newest format that this code reads and writes.
+  package static let formatVersion: UInt32 = 1
+
+  private let environment: OpaquePointer
+  private let tables: [MDB_dbi]
+  private let options: CatalogOptions
+  package let meta: StoreMeta
+  private let readers = Mutex(Readers())
+  /// Where the last reservation ended; only a hint.
+  private let slotHints = Mutex<[SlotClass: SlotHint]>([:])
+
+  /// Read transactions, begun once and renewed: a renewal takes no lock.
+  private struct Readers {
+    var idle: [IdleTransaction] = []
+    var activeCount = 0
+    var isClosed = false
+    var environmentIsOpen = true
+  }
+
+  /// A reset transaction belongs to nobody, so it may change threads (MDB_NOTLS).
+  @safe private struct IdleTransaction: @unchecked Sendable { let handle: OpaquePointer }
+
+  private static let idleCountMax = 8
+
+  /// Opens a catalog, and makes it first when there is none and `create` is given.
+  package init(_ options: CatalogOptions, create: StoreMeta? = nil) throws(CatalogError) {
+    let environment = unsafe try Self.openEnvironment(options)
+    do throws(CatalogError) {
+      unsafe tables = try Self.openTables(environment, create: options.isReadOnly ? nil : create)
+      unsafe meta = try Self.readMeta(environment, tables, isReadOnly: options.isReadOnly)
+    } catch {
+      unsafe mdb_env_close(environment)
+      throw error
+    }
+    unsafe self.environment = environment
+    self.options = options
+  }
+
+  deinit { close() }
+
+  /// Ends the catalog.
+  ///
+  /// Reads that are under way end first; the last of them closes the environment.
+  package func close() {
+    readers.withLock { readers in
+      readers.isClosed = true
+      for reader in readers.idle { unsafe mdb_txn_abort(reader.handle) }
+      readers.idle = []
+    }
+    closeWhenUnused()
+  }
+
+  private func closeWhenUnused() {
+    let isLast = readers.withLock { readers in
+      guard readers.isClosed, readers.activeCount == 0, readers.environmentIsOpen else {
+        return false
+      }
+      readers.environmentIsOpen = false
+      return true
+    }
+    if isLast { unsafe mdb_env_close(environment) }
+  }
+
+  // MARK: Transactions
+
+  /// Runs `body` on a snapshot.
+  ///
+  /// Keep it short: an old snapshot keeps freed pages from being used again.
+  package func read<R>(
+    _ body: (ReadTransaction) throws(CatalogError) -> R
+  ) throws(CatalogError) -> R {
+    try enter()
+    defer { leave() }
+    let transaction = unsafe ReadTransaction(handle: try begin(), tables: tables)
+    defer {
+      if let handle = unsafe transaction.takeHandle() { unsafe giveBack(handle) }
+    }
+    return try body(transaction)
+  }
+
+  /// Runs `body` and commits, synced; when it throws, or the commit fails, nothing has happened.
+  ///
+  /// `timeNanoseconds` is Unix time, for events and for the clock that never goes back.
+  package func write<R>(
+    timeNanoseconds: UInt64,
+    _ body: (WriteTransaction) throws(CatalogError) -> R
+  ) throws(CatalogError) -> R {
+    guard !options.isReadOnly else { throw .readOnly }
+    try enter()
+    defer { leave() }
+    var handle: OpaquePointer?
+    unsafe try check(mdb_txn_begin(environment, nil, 0, &handle))
+    guard let handle = unsafe handle else { throw .lmdb(code: MDB_PANIC) }
+    let transaction = unsafe WriteTransaction(
+      handle: handle,
+      tables: tables,
+      timeNanoseconds: timeNanoseconds,
+      eventCountMax: options.eventCountMax,
+      slotHints: slotHints.withLock { $0 }
+    )
+    do throws(CatalogError) {
+      try transaction.loadCounters()
+      let result = try body(transaction)
+      try transaction.settle()
+      if let handle = unsafe transaction.takeHandle() { unsafe try check(mdb_txn_commit(handle)) }
+      slotHints.withLock { $0 = transaction.slotHints }
+      return result
+    } catch {
+      if let handle = unsafe transaction.takeHandle() { unsafe mdb_txn_abort(handle) }
+      throw error
+    }
+  }
+
+  private func enter() throws(CatalogError) {
+    let isOpen = readers.withLock { readers in
+      if !readers.isClosed { readers.activeCount += 1 }
+      return !readers.isClosed
+    }
+    guard isOpen else { throw .closed }
+  }
+
+  private func leave() {
+    readers.withLock { $0.activeCount -= 1 }
+    closeWhenUnused()
+  }
+
+  private func begin() throws(CatalogError) -> OpaquePointer {
+    if let idle = readers.withLock({ $0.idle.popLast() }) {
+      let code = unsafe mdb_txn_renew(idle.handle)
+      if code == MDB_SUCCESS { return unsafe idle.handle }
+      unsafe mdb_txn_abort(idle.handle)
+    }
+    var handle: OpaquePointer?
+    var code = unsafe mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &handle)
+    if code == MDB_READERS_FULL {
+      // Processes that were killed leave their slots taken.
+      unsafe mdb_reader_check(environment, nil)
+      code = unsafe mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &handle)
+    }
+    try check(code)
+    guard let handle = unsafe handle else { throw .lmdb(code: MDB_PANIC) }
+    return unsafe handle
+  }
+
+  private func giveBack(_ handle: OpaquePointer) {
+    unsafe mdb_txn_reset(handle)
+    let idle = unsafe IdleTransaction(handle: handle)
+    let isKept = readers.withLock { readers in
+      guard !readers.isClosed, readers.idle.count < Self.idleCountMax else { return false }
+      readers.idle.append(idle)
+      return true
+    }
+    if !isKept { unsafe mdb_txn_abort(idle.handle) }
+  }
+
+  // MARK: Facts
+
+  /// Number of the last commit of any process; cheap, so that others' commits can be noticed by asking.
+  package func transactionID() throws(CatalogError) -> UInt64 {
+    unsafe UInt64(try information().me_last_txnid)
+  }
+
+  /// How full the catalog is; walks the list of free pages.
+  package func usage() throws(CatalogError) -> CatalogUsage {
+    let information = unsafe try self.information()
+    return try read { transaction throws(CatalogError) in
+      var statistics = MDB_stat()
+      var freePageCount = 0
+      let handle = unsafe try transaction.liveHandle()
+      unsafe try check(mdb_stat(handle, 0, &statistics))
+      var cursor = unsafe try TableCursor(handle, 0)
+      var isThere = try cursor.first()
+      while isThere {
+        // LMDB's own table of free pages: each value is a list that begins with its length.
+        if unsafe cursor.value.count >= 8 {
+          freePageCount += unsafe cursor.value.loadUnaligned(as: Int.self)
+        }
+        isThere = try cursor.next()
+      }
+      let pageByteCount = Int(statistics.ms_psize)
+      return unsafe CatalogUsage(
+        mapByteCount: information.me_mapsize,
+        fileByteCount: (information.me_last_pgno + 1) * pageByteCount,
+        freeByteCount: freePageCount * pageByteCount
+      )
+    }
+  }
+
+  /// Clears the reader slots of processes that have died; returns how many there were.
+  @discardableResult
+  package func clearStaleReaders() throws(CatalogError) -> Int {
+    try enter()
+    defer { leave() }
+    var deadCount: Int32 = 0
+    unsafe try check(mdb_reader_check(environment, &deadCount))
+    return Int(deadCount)
+  }
+
+  private func information() throws(CatalogError) -> MDB_envinfo {
+    try enter()
+    defer { leave() }
+    var information = unsafe MDB_envinfo()
+    unsafe try check(mdb_env_info(environment, &information))
+    return unsafe information
+  }
+}

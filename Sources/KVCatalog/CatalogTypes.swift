@@ -1,0 +1,249 @@
+package import KVCore
+
+/// How a catalog is opened.
+package struct CatalogOptions: Sendable {
+  /// Whether a commit waits for the disk; `.buffered` is for tests.
+  package enum Durability: Sendable { case synced, buffered }
+
+  /// The file `catalog.mdb`; LMDB puts its lock file beside it.
+  package var path: String
+  /// Bytes that the catalog may grow to; nil = what the file says.
+  package var mapByteCount: Int?
+  package var isReadOnly = false
+  package var durability = Durability.synced
+  package var readerCountMax: UInt32 = 510
+  package var eventCountMax: UInt64 = 65_536
+
+  package init(path: String) { self.path = path }
+}
+
+/// What is decided once, when the store is made.
+package struct StoreMeta: Sendable, Equatable {
+  package var storeUUID: [UInt8]
+  package var createdNanoseconds: UInt64
+  package var saltKey: [UInt8]
+  package var capacityBytes: UInt64
+  package var catalogBytes: UInt64
+  package var inlinePayloadBytesMax: UInt64
+  package var slotFileBytes: UInt64
+
+  package init(
+    storeUUID: [UInt8],
+    createdNanoseconds: UInt64,
+    saltKey: [UInt8],
+    capacityBytes: UInt64,
+    catalogBytes: UInt64,
+    inlinePayloadBytesMax: UInt64,
+    slotFileBytes: UInt64
+  ) {
+    self.storeUUID = storeUUID
+    self.createdNanoseconds = createdNanoseconds
+    self.saltKey = saltKey
+    self.capacityBytes = capacityBytes
+    self.catalogBytes = catalogBytes
+    self.inlinePayloadBytesMax = inlinePayloadBytesMax
+    self.slotFileBytes = slotFileBytes
+  }
+}
+
+/// How full the catalog is.
+package struct CatalogUsage: Sendable, Equatable {
+  package var mapByteCount: Int
+  /// Bytes of the file: pages in use and free pages.
+  package var fileByteCount: Int
+  package var freeByteCount: Int
+  package var usedByteCount: Int { fileByteCount - freeByteCount }
+}
+
+/// A namespace before it has an id.
+package struct NewNamespace: Sendable, Equatable {
+  package var rootKey: BlockKey
+  package var identityRecord: [UInt8]
+  /// 0 = payloads are inline.
+  package var slotByteCount: UInt32
+  package var headerByteCount: UInt32
+  package var wordsPerBlock: UInt32
+  package var flags: UInt32
+  /// 0 = none.
+  package var quotaBytes: UInt64
+  /// 0 = never.
+  package var defaultTTLNanoseconds: UInt64
+
+  package init(
+    rootKey: BlockKey,
+    identityRecord: [UInt8],
+    slotByteCount: UInt32,
+    headerByteCount: UInt32,
+    wordsPerBlock: UInt32,
+    flags: UInt32 = 0,
+    quotaBytes: UInt64 = 0,
+    defaultTTLNanoseconds: UInt64 = 0
+  ) {
+    self.rootKey = rootKey
+    self.identityRecord = identityRecord
+    self.slotByteCount = slotByteCount
+    self.headerByteCount = headerByteCount
+    self.wordsPerBlock = wordsPerBlock
+    self.flags = flags
+    self.quotaBytes = quotaBytes
+    self.defaultTTLNanoseconds = defaultTTLNanoseconds
+  }
+}
+
+/// A namespace as it is stored.
+package struct NamespaceRow: Sendable, Equatable {
+  package var id: NamespaceID
+  package var namespace: NewNamespace
+
+  package var rootKey: BlockKey { namespace.rootKey }
+  package var identityRecord: [UInt8] { namespace.identityRecord }
+  package var slotByteCount: UInt32 { namespace.slotByteCount }
+  package var headerByteCount: UInt32 { namespace.headerByteCount }
+  package var wordsPerBlock: UInt32 { namespace.wordsPerBlock }
+  package var flags: UInt32 { namespace.flags }
+  package var quotaBytes: UInt64 { namespace.quotaBytes }
+  package var defaultTTLNanoseconds: UInt64 { namespace.defaultTTLNanoseconds }
+  /// Where its stamps are: one pool for each slot size, 0 for inline payloads.
+  package var pool: UInt32 { namespace.slotByteCount / 4096 }
+}
+
+/// What a namespace holds.
+package struct Accounting: Sendable, Equatable {
+  package var blockCount: UInt64 = 0
+  package var payloadByteCount: UInt64 = 0
+  package var storedByteCount: UInt64 = 0
+  package init() {}
+}
+
+/// A slot file as the catalog knows it.
+package struct SlotFileRow: Sendable, Equatable {
+  package var tier: Tier
+  package var file: UInt32
+  package var slotByteCount: UInt32
+  package var slotCount: UInt32
+  /// Used or reserved.
+  package var usedCount: UInt32
+  /// 0 = in use.
+  package var state: UInt32
+}
+
+/// Slots that an owner holds reserved and has not published.
+package struct ReservationRow: Sendable, Equatable {
+  package var owner: OwnerID
+  package var slots: [SlotAddress]
+}
+
+/// What happened to a range of blocks of one run.
+package struct CatalogEvent: Sendable, Equatable {
+  package enum Kind: UInt8, Sendable { case stored = 1, removed, quarantined }
+
+  package var sequence: UInt64
+  package var kind: Kind
+  package var reason: RemovalReason
+  package var tier: Tier
+  package var namespace: NamespaceID
+  package var run: RunID
+  package var firstPosition: UInt32
+  package var blockCount: UInt32
+  package var timeNanoseconds: UInt64
+  package var owner: OwnerID
+}
+
+/// Why blocks left.
+package enum RemovalReason: UInt8, Sendable {
+  case none = 0, evicted, forgotten, corrupt, expired, quota
+}
+
+/// A stamp and the path end that has it.
+package struct StampRow: Sendable, Equatable {
+  package var pool: UInt32
+  package var stamp: UInt64
+  package var namespace: NamespaceID
+  package var end: BlockPosition
+}
+
+/// A block to be published.
+///
+/// The buffers must outlive the call, and may not point into the catalog.
+@safe package struct NewBlock {
+  package var blockKey: BlockKey
+  package var parent: BlockPosition
+  package var words: UnsafeRawBufferPointer
+  package var extra: UnsafeRawBufferPointer
+  package var payloadByteCount: UInt32
+  /// Unix time in nanoseconds, 0 = never.
+  package var expiry: UInt64 = 0
+  package var hasIdleExpiry = false
+  package var createdSeconds: UInt32
+  package var priority: UInt8 = 0
+  package var place: BlockPlace
+  /// Slot header and stored bytes, when the place is inline.
+  package var inlinePayload: UnsafeRawBufferPointer?
+
+  package init(
+    blockKey: BlockKey,
+    parent: BlockPosition,
+    words: UnsafeRawBufferPointer,
+    extra: UnsafeRawBufferPointer,
+    payloadByteCount: UInt32,
+    createdSeconds: UInt32,
+    place: BlockPlace,
+    inlinePayload: UnsafeRawBufferPointer? = nil
+  ) {
+    self.blockKey = blockKey
+    self.parent = parent
+    unsafe self.words = words
+    unsafe self.extra = extra
+    self.payloadByteCount = payloadByteCount
+    self.createdSeconds = createdSeconds
+    self.place = place
+    unsafe self.inlinePayload = inlinePayload
+  }
+}
+
+/// What became of a block that was to be published.
+///
+/// Only `.stored` has used up its reservation.
+package enum PublishOutcome: Sendable, Equatable {
+  case stored(BlockPosition)
+  /// The same block is there already.
+  case duplicate(BlockPosition)
+  /// The key leads to another block: other words, extra bytes or parent.
+  case collision
+  case parentMissing
+  /// The key leads to a row whose checksum fails: remove it (`.corrupt`), then publish again.
+  case corruptRow(BlockPosition)
+  /// The owner does not hold the slot any more, so it may be another's by now.
+  case slotNotReserved
+}
+
+/// What a removal took away.
+package struct RemovedSummary: Sendable, Equatable {
+  package struct Range: Sendable, Equatable {
+    package var namespace: NamespaceID
+    package var run: RunID
+    package var firstPosition: UInt32
+    package var blockCount: UInt32
+
+    package init(
+      namespace: NamespaceID,
+      run: RunID,
+      firstPosition: UInt32,
+      blockCount: UInt32
+    ) {
+      self.namespace = namespace
+      self.run = run
+      self.firstPosition = firstPosition
+      self.blockCount = blockCount
+    }
+  }
+
+  package var ranges: [Range] = []
+  package var freedSlots: [SlotAddress] = []
+  package var blockCount = 0
+  package var payloadByteCount: UInt64 = 0
+  package var storedByteCount: UInt64 = 0
+  /// Rows whose checksum failed; their slots are unknown and stay marked as used.
+  package var corruptRowCount = 0
+  package init() {}
+}

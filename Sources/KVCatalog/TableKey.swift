@@ -1,0 +1,150 @@
+internal import KVCore
+
+/// The named databases of the environment; the raw value is the tag in the row checksum (`keys` has none).
+enum Table: UInt8, CaseIterable {
+  case keys = 0, meta, namespaces, runs, children, stamps, ends, slots, events, payloads
+
+  var name: String {
+    switch self {
+    case .keys: "keys"
+    case .meta: "meta"
+    case .namespaces: "namespaces"
+    case .runs: "runs"
+    case .children: "children"
+    case .stamps: "stamps"
+    case .ends: "ends"
+    case .slots: "slots"
+    case .events: "events"
+    case .payloads: "payloads"
+    }
+  }
+
+  /// What a wrong checksum in this table damages.
+  var part: CatalogPart {
+    switch self {
+    case .keys, .runs, .children: .blockRow
+    case .meta: .meta
+    case .namespaces: .namespace
+    case .stamps, .ends: .stamp
+    case .slots: .slotFile
+    case .events: .event
+    case .payloads: .inlinePayload
+    }
+  }
+}
+
+/// A key of a table: up to 24 bytes, integers big-endian so that LMDB's byte order is their numeric order.
+struct TableKey {
+  private var storage: (UInt64, UInt64, UInt64) = (0, 0, 0)
+  private(set) var byteCount = 0
+
+  private mutating func append<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
+    assert(byteCount + MemoryLayout<T>.size <= 24)
+    let offset = byteCount
+    unsafe withUnsafeMutableBytes(of: &storage) { bytes in
+      unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
+    }
+    byteCount += MemoryLayout<T>.size
+  }
+
+  /// Lends the bytes of the key.
+  func withBytes<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
+    unsafe withUnsafeBytes(of: storage) { bytes in
+      unsafe body(UnsafeRawBufferPointer(rebasing: bytes[0..<byteCount]))
+    }
+  }
+
+  static func meta(_ name: MetaName) -> TableKey {
+    var key = TableKey()
+    for byte in name.rawValue.utf8 { key.append(byte) }
+    return key
+  }
+
+  static func namespace(_ id: NamespaceID, kind: NamespaceRowKind) -> TableKey {
+    var key = TableKey()
+    key.append(id.rawValue)
+    key.append(kind.rawValue)
+    return key
+  }
+
+  /// Of `runs`, `ends` and `payloads`.
+  static func block(_ namespace: NamespaceID, _ at: BlockPosition) -> TableKey {
+    var key = TableKey()
+    key.append(namespace.rawValue)
+    key.append(at.run.rawValue)
+    key.append(at.position)
+    return key
+  }
+
+  static func child(_ namespace: NamespaceID, _ parent: BlockPosition, _ run: RunID) -> TableKey {
+    var key = block(namespace, parent)
+    key.append(run.rawValue)
+    return key
+  }
+
+  /// Of `keys`; namespace 0 is for root keys.
+  static func blockKey(_ namespace: NamespaceID, _ blockKey: BlockKey) -> TableKey {
+    var key = TableKey()
+    key.append(namespace.rawValue)
+    key.append(blockKey.high)
+    key.append(blockKey.low)
+    return key
+  }
+
+  static func stamp(_ pool: UInt32, _ stamp: UInt64) -> TableKey {
+    var key = TableKey()
+    key.append(pool)
+    key.append(stamp)
+    return key
+  }
+
+  /// Owner 0 is the file itself.
+  static func slots(_ tier: Tier, _ file: UInt32, _ owner: OwnerID) -> TableKey {
+    var key = TableKey()
+    key.append(tier.rawValue)
+    key.append(file)
+    key.append(owner.rawValue)
+    return key
+  }
+
+  static func event(_ sequence: UInt64) -> TableKey {
+    var key = TableKey()
+    key.append(sequence)
+    return key
+  }
+}
+
+/// The rows of `meta`.
+enum MetaName: String {
+  case format, store, counters, clock, config, clean
+}
+
+/// The two rows of a namespace.
+enum NamespaceRowKind: UInt8 {
+  case namespace = 0
+  case accounting = 1
+}
+
+extension NamespaceID {
+  /// Under which `keys` maps root keys to namespaces.
+  static let ofRootKeys = NamespaceID(rawValue: 0)
+}
+
+extension OwnerID {
+  /// Under which `slots` keeps the file itself.
+  static let file = OwnerID(rawValue: 0)
+}
+
+/// The numbers in a key that LMDB hands back; nil when it is too short.
+func keyIntegers(
+  _ bytes: UnsafeRawBufferPointer
+) -> (namespace: NamespaceID, at: BlockPosition)? {
+  guard bytes.count >= 16 else { return nil }
+  let namespace: UInt32 = unsafe bytes.loadInteger(0)
+  let run: UInt64 = unsafe bytes.loadInteger(4)
+  let position: UInt32 = unsafe bytes.loadInteger(12)
+  return (
+    NamespaceID(rawValue: namespace.byteSwapped),
+    BlockPosition(run: RunID(rawValue: run.byteSwapped), position: position.byteSwapped)
+  )
+}

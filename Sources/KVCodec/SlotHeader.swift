@@ -1,0 +1,113 @@
+package import KVCore
+
+/// What makes a slot self-describing: the header of docs/file-format.md, "Slot files".
+///
+/// Byte order little-endian, keys most significant byte first. `SlotHeaderView` reads it back.
+package struct SlotHeader: Sendable, Equatable {
+  /// One region of the payload.
+  package struct Region: Sendable, Equatable {
+    package var rawByteCount: UInt32
+    package var storedByteCount: UInt32
+    /// XXH3-64 of its stored bytes.
+    package var checksum: UInt64
+
+    package init(rawByteCount: UInt32, storedByteCount: UInt32, checksum: UInt64) {
+      self.rawByteCount = rawByteCount
+      self.storedByteCount = storedByteCount
+      self.checksum = checksum
+    }
+  }
+
+  package static let formatVersion: UInt32 = 1
+  package static let magic: [UInt8] = Array("KVSLOT".utf8) + [0x01, 0x0A]
+  package static let fixedByteCount = 160
+  package static let regionByteCount = 16
+  static let checksumOffset = 16
+  static let checkedOffset = 24
+  static let generationOffset = 48
+
+  package var headerByteCount: UInt32 = 4096
+  package var namespaceID = NamespaceID(rawValue: 0)
+  /// 16 bytes.
+  package var storeUUID = [UInt8](repeating: 0, count: 16)
+  package var generation = Generation(rawValue: 0)
+  package var rootKey = BlockKey(high: 0, low: 0)
+  package var blockKey = BlockKey(high: 0, low: 0)
+  package var parentKey = BlockKey(high: 0, low: 0)
+  package var depth: UInt32 = 0
+  package var payloadByteCount: UInt32 = 0
+  package var storedByteCount: UInt32 = 0
+  package var expiry: UInt64 = 0
+  package var created: UInt64 = 0
+  package var codec: UInt8 = 0
+  package var tier = Tier.disk
+  package var group: UInt8 = 0
+  package var priority: UInt8 = 0
+  package var regions: [Region] = []
+  /// The words' bytes, little-endian u32 each.
+  package var words: [UInt8] = []
+  package var extra: [UInt8] = []
+
+  package init() {}
+
+  /// Bytes that carry information.
+  package var usedByteCount: Int {
+    Self.fixedByteCount + Self.regionByteCount * regions.count + words.count + extra.count
+  }
+
+  /// Writes the header with its checksum; false when it does not fit.
+  @discardableResult
+  package func encode(into bytes: UnsafeMutableRawBufferPointer) -> Bool {
+    guard usedByteCount <= bytes.count, usedByteCount <= Int(headerByteCount),
+      storeUUID.count == 16
+    else { return false }
+    var writer = ByteWriter(capacity: usedByteCount)
+    writer.append(contentsOf: Self.magic)
+    writer.append(Self.formatVersion)
+    writer.append(headerByteCount)
+    writer.append(UInt64(0))
+    writer.append(UInt32(usedByteCount))
+    writer.append(namespaceID.rawValue)
+    writer.append(contentsOf: storeUUID)
+    writer.append(generation.rawValue)
+    writer.append(rootKey)
+    writer.append(blockKey)
+    writer.append(parentKey)
+    writer.append(depth)
+    writer.append(UInt32(words.count / 4))
+    writer.append(UInt32(extra.count))
+    writer.append(UInt32(regions.count))
+    writer.append(payloadByteCount)
+    writer.append(storedByteCount)
+    writer.append(expiry)
+    writer.append(created)
+    writer.append(contentsOf: [codec, tier.rawValue, group, priority])
+    writer.append(UInt32(0))
+    writer.append(UInt64(0))
+    for region in regions {
+      writer.append(region.rawByteCount)
+      writer.append(region.storedByteCount)
+      writer.append(region.checksum)
+    }
+    writer.append(contentsOf: words)
+    writer.append(contentsOf: extra)
+    unsafe bytes.copyBytes(from: writer.bytes)
+    return unsafe Self.seal(bytes, generation: generation) != nil
+  }
+
+  /// Sets the generation of an encoded header and its checksum anew; answers the checksum.
+  package static func seal(
+    _ bytes: UnsafeMutableRawBufferPointer, generation: Generation
+  ) -> UInt64? {
+    guard bytes.count >= fixedByteCount else { return nil }
+    let used = unsafe Int(UInt32(littleEndian: bytes.load(fromByteOffset: 24, as: UInt32.self)))
+    guard used >= fixedByteCount, used <= bytes.count else { return nil }
+    unsafe bytes.storeBytes(
+      of: generation.rawValue.littleEndian, toByteOffset: generationOffset, as: UInt64.self)
+    let checksum = xxh3Checksum(
+      unsafe UnsafeRawBufferPointer(rebasing: bytes[checkedOffset..<used]))
+    unsafe bytes.storeBytes(
+      of: checksum.littleEndian, toByteOffset: checksumOffset, as: UInt64.self)
+    return checksum
+  }
+}

@@ -1,0 +1,83 @@
+package import KVCore
+
+/// Reads a slot header in place, from bytes that may be anything. Nothing is copied.
+///
+/// Once made, its magic, version, checksum and lengths are right; whether it is the header that was looked for is the caller's
+/// to compare. Valid as long as the bytes are.
+@safe package struct SlotHeaderView {
+  private let bytes: UnsafeRawBufferPointer
+  /// Bytes that carry information.
+  package let usedByteCount: Int
+  package let regionCount: Int
+  package let wordByteCount: Int
+  package let extraByteCount: Int
+
+  package init?(_ bytes: UnsafeRawBufferPointer) {
+    guard bytes.count >= SlotHeader.fixedByteCount,
+      unsafe bytes.prefix(8).elementsEqual(SlotHeader.magic)
+    else { return nil }
+    func load(_ offset: Int) -> Int {
+      unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
+    }
+    guard load(8) == SlotHeader.formatVersion else { return nil }
+    usedByteCount = load(24)
+    guard usedByteCount >= SlotHeader.fixedByteCount, usedByteCount <= bytes.count else { return nil }
+    wordByteCount = load(108) * 4
+    extraByteCount = load(112)
+    regionCount = load(116)
+    guard
+      SlotHeader.fixedByteCount + regionCount * SlotHeader.regionByteCount + wordByteCount
+        + extraByteCount == usedByteCount
+    else { return nil }
+    unsafe self.bytes = bytes
+    let checked = unsafe UnsafeRawBufferPointer(
+      rebasing: bytes[SlotHeader.checkedOffset..<usedByteCount])
+    guard xxh3Checksum(checked) == checksum else { return nil }
+  }
+
+  package var headerByteCount: Int { Int(integer(12, UInt32.self)) }
+  package var checksum: UInt64 { integer(SlotHeader.checksumOffset, UInt64.self) }
+  package var namespaceID: NamespaceID { NamespaceID(rawValue: integer(28, UInt32.self)) }
+  package var storeUUID: UnsafeRawBufferPointer {
+    unsafe UnsafeRawBufferPointer(rebasing: bytes[32..<48])
+  }
+  package var generation: Generation {
+    Generation(rawValue: integer(SlotHeader.generationOffset, UInt64.self))
+  }
+  package var rootKey: BlockKey { key(56) }
+  package var blockKey: BlockKey { key(72) }
+  package var parentKey: BlockKey { key(88) }
+  package var depth: Int { Int(integer(104, UInt32.self)) }
+  package var payloadByteCount: Int { Int(integer(120, UInt32.self)) }
+  package var storedByteCount: Int { Int(integer(124, UInt32.self)) }
+  package var expiry: UInt64 { integer(128, UInt64.self) }
+  package var created: UInt64 { integer(136, UInt64.self) }
+  package var codec: UInt8 { integer(144, UInt8.self) }
+
+  /// A region below `regionCount`.
+  package func region(_ index: Int) -> SlotHeader.Region {
+    let offset = SlotHeader.fixedByteCount + index * SlotHeader.regionByteCount
+    return SlotHeader.Region(
+      rawByteCount: integer(offset, UInt32.self), storedByteCount: integer(offset + 4, UInt32.self),
+      checksum: integer(offset + 8, UInt64.self))
+  }
+
+  package var words: UnsafeRawBufferPointer {
+    let start = usedByteCount - extraByteCount - wordByteCount
+    return unsafe UnsafeRawBufferPointer(rebasing: bytes[start..<start + wordByteCount])
+  }
+
+  package var extra: UnsafeRawBufferPointer {
+    unsafe UnsafeRawBufferPointer(rebasing: bytes[usedByteCount - extraByteCount..<usedByteCount])
+  }
+
+  private func integer<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _ type: T.Type) -> T {
+    unsafe T(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: type))
+  }
+
+  private func key(_ offset: Int) -> BlockKey {
+    BlockKey(
+      high: integer(offset, UInt64.self).byteSwapped,
+      low: integer(offset + 8, UInt64.self).byteSwapped)
+  }
+}

@@ -1,0 +1,31 @@
+/// The chained identity of a block: 128 bits that find it. The stored words prove it.
+///
+/// Written most significant byte first, as xxHash's canonical form.
+public struct BlockKey: Hashable, Sendable {
+  /// The upper 64 bits.
+  public var high: UInt64
+  /// The lower 64 bits.
+  public var low: UInt64
+
+  /// A key of two halves.
+  @inlinable public init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+  }
+
+  /// 32 hexadecimal digits, most significant first.
+  public var hexadecimal: String { hexadecimalText(high) + hexadecimalText(low) }
+
+  /// A key from its 32 hexadecimal digits, or nil.
+  public init?(hexadecimal text: some StringProtocol) {
+    guard text.utf8.count == 32,
+      let high = UInt64(text.prefix(16), radix: 16), let low = UInt64(text.suffix(16), radix: 16)
+    else { return nil }
+    self.init(high: high, low: low)
+  }
+}
+
+package func hexadecimalText(_ value: UInt64) -> String {
+  let digits = String(value, radix: 16)
+  return String(repeating: "0", count: 16 - digits.count) + digits
+}

@@ -1,0 +1,58 @@
+/// What can go wrong. A miss is a result, not an error.
+public enum StoreError: Error, Equatable, Sendable {
+  /// A caller's argument is out of range; the case says which.
+  case invalidArgument(Argument)
+  /// The handle was closed.
+  case closed
+  /// The handle was opened before `fork`.
+  case forked
+  /// The operating system refused an operation.
+  case io(FileAction, errno: Int32)
+  /// The file system is full or a disk quota is used up.
+  case noSpace(FileAction)
+  /// The store's own files are damaged.
+  case corrupt(CorruptionReason)
+  /// The store was written by a newer version.
+  case versionMismatch(found: UInt32)
+  /// The catalog cannot be shared with who holds it.
+  case locked(LockReason)
+  /// Memory was refused.
+  case outOfMemory
+  /// A write on a store that was opened read-only.
+  case readOnly
+  /// Two identity records with one hash.
+  case identityCollision
+  /// The path holds something else.
+  case notAStore
+  /// Everything that could leave is leased or in use.
+  case full
+  /// The deadline passed.
+  case busy
+  /// An invariant failed: misses only from now on.
+  case poisoned
+}
+
+/// Which argument was wrong.
+public enum Argument: Sendable, Equatable {
+  case null, structSize, flags, path, capacity, catalogSize, hostTooSmall, capacityTooSmall
+  case tokensPerBlock, digestByteCount, regionCount, regionByteCount, extraByteCount
+  case identityFieldTooLong, identityMode
+  case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
+  case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8
+}
+
+/// What was being done to which file.
+public enum FileAction: Sendable, Equatable {
+  case createFolder, openCatalog, catalog, openSlotFile, allocateSlotFile, readSlot, writeSlot
+  case syncSlotFile, identities, ownerLock, leaseTable, removeFile, randomNumbers
+}
+
+/// What is damaged.
+public enum CorruptionReason: Sendable, Equatable {
+  case catalogPage, catalogMeta, identityRecord
+}
+
+/// Why the catalog cannot be shared.
+public enum LockReason: Sendable, Equatable {
+  case otherPIDNamespace, readerTableFull
+}

@@ -1,0 +1,94 @@
+internal import CLinux
+internal import Glibc
+
+/// An open file of the kernel; closed at the end of its life, never twice.
+package struct FileDescriptor: ~Copyable, Sendable {
+  package let rawValue: Int32
+
+  /// Takes over a descriptor that nobody else closes.
+  package init(owning rawValue: Int32) { self.rawValue = rawValue }
+
+  deinit { close(rawValue) }
+
+  /// Opens `path`; the descriptor is not inherited over `exec`, a file that is created has mode 0600.
+  package static func open(
+    _ path: String,
+    mode: OpenMode,
+    direct: Bool = false
+  ) throws(FileError) -> FileDescriptor {
+    var flags = O_CLOEXEC | mode.flags
+    if direct { flags |= clinux_o_direct() }
+    while true {
+      let descriptor = unsafe Glibc.open(path, flags, 0o600)
+      if descriptor >= 0 { return FileDescriptor(owning: descriptor) }
+      guard lastErrno == EINTR else { throw FileError(.open, errno: lastErrno) }
+    }
+  }
+
+  /// Takes the POSIX record lock on byte 0 without waiting; false when another process has it.
+  ///
+  /// The lock belongs to the process and ends when *any* descriptor of the file is closed in it: open such a file once.
+  package func tryRecordLock() throws(FileError) -> Bool {
+    let code = clinux_record_lock(rawValue)
+    if code == EAGAIN { return false }
+    try check(code, .lock)
+    return true
+  }
+
+  /// The other process that holds the record lock on byte 0, or nil.
+  package func recordLockHolder() throws(FileError) -> Int32? {
+    var processID: Int32 = 0
+    try unsafe check(clinux_record_lock_holder(rawValue, &processID), .lock)
+    return processID == 0 ? nil : processID
+  }
+
+  func status(_ operation: FileOperation = .status) throws(FileError) -> stat {
+    var status = stat()
+    guard unsafe fstat(rawValue, &status) == 0 else { throw FileError(operation, errno: lastErrno) }
+    return status
+  }
+
+  /// Device and inode: what tells two paths to one file from two files.
+  package func identity() throws(FileError) -> (device: UInt64, inode: UInt64) {
+    let status = try status()
+    return (UInt64(status.st_dev), UInt64(status.st_ino))
+  }
+}
+
+/// How a file is opened.
+package enum OpenMode: Sendable, Hashable {
+  /// For reading and writing; must not exist yet.
+  case createNew
+  /// For reading and writing; created when absent, kept when there.
+  case create
+  /// For reading and writing; must exist.
+  case existing
+  /// For reading; must exist.
+  case readOnly
+
+  var flags: Int32 {
+    switch self {
+    case .createNew: O_RDWR | O_CREAT | O_EXCL
+    case .create: O_RDWR | O_CREAT
+    case .existing: O_RDWR
+    case .readOnly: O_RDONLY
+    }
+  }
+}
+
+/// Fills `bytes` with random numbers of the kernel.
+package func fillRandom(_ bytes: UnsafeMutableRawBufferPointer) throws(FileError) {
+  guard let base = bytes.baseAddress else { return }
+  try unsafe check(clinux_random(base, bytes.count), .random, .memory)
+}
+
+/// `count` random bytes of the kernel.
+package func randomBytes(count: Int) throws(FileError) -> [UInt8] {
+  var code: Int32 = 0
+  let bytes = unsafe [UInt8](unsafeUninitializedCapacity: max(count, 0)) { buffer, initialized in
+    if let base = buffer.baseAddress, count > 0 { code = unsafe clinux_random(base, count) }
+    initialized = code == 0 ? max(count, 0) : 0
+  }
+  try check(code, .random, .memory)
+  return bytes
+}

@@ -1,0 +1,25 @@
+internal import Glibc
+internal import Synchronization
+
+/// Counts the calls that are under way, so that a close waits for them and later ones are refused.
+final class CallGate: Sendable {
+  private let isOpen = Atomic<Bool>(true)
+  private let callCount = Atomic<Int>(0)
+
+  /// False when the gate is closed; otherwise `leave` must follow.
+  func enter() -> Bool {
+    callCount.add(1, ordering: .sequentiallyConsistent)
+    if isOpen.load(ordering: .sequentiallyConsistent) { return true }
+    leave()
+    return false
+  }
+
+  func leave() { callCount.subtract(1, ordering: .sequentiallyConsistent) }
+
+  /// Refuses new calls and waits for those under way (each has a deadline of its own); false when it was closed already.
+  func close() -> Bool {
+    guard isOpen.exchange(false, ordering: .sequentiallyConsistent) else { return false }
+    while callCount.load(ordering: .sequentiallyConsistent) > 0 { usleep(200) }
+    return true
+  }
+}

@@ -1,0 +1,182 @@
+internal import KVCore
+internal import KVFile
+
+/// The leases of all processes on path ends, in shared memory. A lease covers its ancestors, because only leaves are evicted.
+///
+/// One entry of 48 bytes for each lease, as long as the prefix may be; six words each, written and read atomically:
+///
+/// ```
+/// id | owner | run | namespace << 32 + position | end (CLOCK_BOOTTIME, ns) | generation
+/// ```
+///
+/// An id is generation << 16 + entry, so it is never given twice, and any process releases by it. An id with the top bit set is being
+/// written. A lease ends by release, by time, or with its owner; it means nothing after a restart of the machine. The state lock
+/// guards what this process adds; other processes see the words as they are.
+final class LeaseTable {
+  /// What a lease is on: a catalog position, or a block that is still pending, by its ticket.
+  enum Head: Hashable {
+    case published(BlockPosition)
+    case pending(ticket: UInt64)
+  }
+
+  private enum Word: Int { case id, owner, run, position, end, generation }
+
+  static let entryCount = 16_384
+  static let byteCount = entryCount * entryByteCount
+  static let durationDefault: UInt64 = 60_000_000_000
+  static let durationMax: UInt64 = 600_000_000_000
+  private static let entryByteCount = 48
+  private static let busyBit: UInt64 = 1 << 63
+
+  /// nil on a read-only store, which takes no leases.
+  private let memory: MappedMemory?
+  private let owner: OwnerID
+  /// Leases of this process on blocks that have no position yet.
+  private var pendingTickets: [UInt64: UInt64] = [:]
+  private var nextEntry = 0
+
+  init(memory: MappedMemory?, owner: OwnerID) {
+    self.memory = memory
+    self.owner = owner
+  }
+
+  private func load(_ entry: Int, _ word: Word) -> UInt64 {
+    memory?.atomicLoad(at: entry * Self.entryByteCount + word.rawValue * 8) ?? 0
+  }
+
+  private func store(_ value: UInt64, _ entry: Int, _ word: Word) {
+    memory?.atomicStore(value, at: entry * Self.entryByteCount + word.rawValue * 8)
+  }
+
+  private func exchange(_ entry: Int, from old: UInt64, to new: UInt64) -> Bool {
+    memory?.atomicCompareExchange(
+      at: entry * Self.entryByteCount, expected: old, desired: new) ?? false
+  }
+
+  // MARK: Taking and ending
+
+  /// Takes a lease, or nil when too many hold.
+  func take(
+    _ namespace: NamespaceID, _ head: Head, now: UInt64, duration: UInt64, deadOwners: Set<OwnerID>
+  ) -> UInt64? {
+    guard memory != nil else { return nil }
+    for offset in 0..<Self.entryCount {
+      let entry = (nextEntry + offset) % Self.entryCount
+      let old = load(entry, .id)
+      let isFree = old == 0 || hasEnded(entry, old, now: now, deadOwners)
+      guard isFree, exchange(entry, from: old, to: Self.busyBit) else { continue }
+      pendingTickets[old] = nil
+      let generation = (load(entry, .generation) + 1) & 0xFFFF_FFFF_FFFF
+      let id = generation << 16 & ~Self.busyBit | UInt64(entry)
+      store(generation, entry, .generation)
+      store(UInt64(owner.rawValue), entry, .owner)
+      store(now + min(duration, Self.durationMax), entry, .end)
+      setHead(entry, namespace, head, id)
+      store(id, entry, .id)
+      nextEntry = entry + 1
+      return id
+    }
+    return nil
+  }
+
+  private func setHead(_ entry: Int, _ namespace: NamespaceID, _ head: Head, _ id: UInt64) {
+    switch head {
+    case .published(let position):
+      store(position.run.rawValue, entry, .run)
+      store(UInt64(namespace.rawValue) << 32 | UInt64(position.position), entry, .position)
+    case .pending(let ticket):
+      store(0, entry, .run)
+      store(UInt64(namespace.rawValue) << 32, entry, .position)
+      pendingTickets[id] = ticket
+    }
+  }
+
+  /// Ends a lease of any process; false when there never was one of that id.
+  func release(_ id: UInt64) -> Bool {
+    guard let entry = entry(of: id) else { return false }
+    pendingTickets[id] = nil
+    return exchange(entry, from: id, to: 0) || id >> 16 <= load(entry, .generation)
+  }
+
+  /// Moves the end; false when it has ended already.
+  func extend(_ id: UInt64, now: UInt64, duration: UInt64) -> Bool {
+    guard let entry = entry(of: id), load(entry, .id) == id, load(entry, .end) > now else {
+      return false
+    }
+    store(now + min(duration, Self.durationMax), entry, .end)
+    return load(entry, .id) == id
+  }
+
+  private func entry(of id: UInt64) -> Int? {
+    let entry = Int(id & 0xFFFF)
+    return memory != nil && id >> 16 > 0 && id & Self.busyBit == 0 && entry < Self.entryCount
+      ? entry : nil
+  }
+
+  /// A pending block has its place in the catalog now.
+  func publish(ticket: UInt64, at position: BlockPosition) {
+    for (id, held) in pendingTickets where held == ticket {
+      pendingTickets[id] = nil
+      guard let entry = entry(of: id), load(entry, .id) == id else { continue }
+      let namespace = load(entry, .position) & ~0xFFFF_FFFF
+      store(namespace | UInt64(position.position), entry, .position)
+      store(position.run.rawValue, entry, .run)
+    }
+  }
+
+  /// Ends the leases of this process; at close.
+  func releaseOwn() {
+    for entry in 0..<Self.entryCount where load(entry, .owner) == UInt64(owner.rawValue) {
+      let id = load(entry, .id)
+      if id != 0 { _ = exchange(entry, from: id, to: 0) }
+    }
+    pendingTickets = [:]
+  }
+
+  // MARK: Looking
+
+  private func hasEnded(
+    _ entry: Int, _ id: UInt64, now: UInt64, _ deadOwners: Set<OwnerID>
+  ) -> Bool {
+    if deadOwners.contains(leaseOwner(entry)) { return true }
+    return id & Self.busyBit == 0 && load(entry, .end) <= now
+  }
+
+  private func leaseOwner(_ entry: Int) -> OwnerID {
+    OwnerID(rawValue: UInt32(truncatingIfNeeded: load(entry, .owner)))
+  }
+
+  /// The other processes that hold leases. Needs no lock.
+  func foreignOwners() -> Set<OwnerID> {
+    var owners: Set<OwnerID> = []
+    for entry in 0..<Self.entryCount where load(entry, .id) != 0 {
+      let owner = leaseOwner(entry)
+      if owner != self.owner { owners.insert(owner) }
+    }
+    return owners
+  }
+
+  /// Leases that hold.
+  func activeCount(now: UInt64, deadOwners: Set<OwnerID>) -> Int {
+    guard memory != nil else { return 0 }
+    return (0..<Self.entryCount).count { entry in
+      let id = load(entry, .id)
+      return id != 0 && !hasEnded(entry, id, now: now, deadOwners)
+    }
+  }
+
+  /// For each run, the deepest position that a lease holds.
+  func deepestPositions(now: UInt64, deadOwners: Set<OwnerID>) -> [RunID: UInt32] {
+    var deepest: [RunID: UInt32] = [:]
+    guard memory != nil else { return deepest }
+    for entry in 0..<Self.entryCount {
+      let id = load(entry, .id)
+      guard id != 0, !hasEnded(entry, id, now: now, deadOwners) else { continue }
+      let run = RunID(rawValue: load(entry, .run))
+      guard run != .root else { continue }
+      let position = UInt32(truncatingIfNeeded: load(entry, .position))
+      deepest[run] = max(deepest[run] ?? 0, position)
+    }
+    return deepest
+  }
+}

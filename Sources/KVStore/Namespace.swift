@@ -1,0 +1,91 @@
+public import KVCore
+
+/// How a match is done.
+public struct MatchOptions: OptionSet, Sendable {
+  /// The bits.
+  public let rawValue: UInt32
+  /// Wraps bits.
+  public init(rawValue: UInt32) { self.rawValue = rawValue }
+  /// No lease, no trace in recency or counters.
+  public static let peek = MatchOptions(rawValue: 1)
+  /// Leave at least one token to compute.
+  public static let leaveOneToken = MatchOptions(rawValue: 2)
+}
+
+/// The blocks of one identity in a store. Thread-safe.
+public final class Namespace: Sendable {
+  private let store: Store
+  let core: NamespaceCore
+
+  /// The longest that a lease may last.
+  public static let leaseNanosecondsMax = LeaseTable.durationMax
+
+  init(store: Store, core: NamespaceCore) {
+    self.store = store
+    self.core = core
+  }
+
+  /// Number of the namespace in its store.
+  public var id: NamespaceID { core.id }
+
+  /// What its blocks have in common.
+  public var identity: NamespaceIdentity { core.identity }
+
+  /// The chained keys of the prompt's full blocks. Does not look at the store.
+  public func blockKeys(_ prompt: Prompt) throws(StoreError) -> [BlockKey] {
+    try store.enter()
+    defer { store.leave() }
+    try core.check(prompt, wholeBlocks: false)
+    return core.keys(of: prompt)
+  }
+
+  /// The longest stored prefix of the prompt, and a lease on it.
+  ///
+  /// - Parameter leaseNanoseconds: 0 = a minute; at most `leaseNanosecondsMax`.
+  public func match(
+    _ prompt: Prompt, options: MatchOptions = [], leaseNanoseconds: UInt64 = 0
+  ) throws(StoreError) -> MatchResult {
+    try store.enter()
+    defer { store.leave() }
+    try core.check(prompt, wholeBlocks: false)
+    return try store.core.match(core, prompt, options: options, leaseNanoseconds: leaseNanoseconds)
+  }
+
+  /// Copies stored blocks into the caller's memory, every byte from disk verified first.
+  public func restore(_ prompt: Prompt, _ transfer: Transfer) throws(StoreError) -> TransferResult {
+    try store.enter()
+    defer { store.leave() }
+    try core.check(prompt, wholeBlocks: false)
+    let range = try core.range(of: transfer, in: prompt)
+    return try store.core.restore(core, prompt, range)
+  }
+
+  /// Takes blocks into the store. Returns when their bytes are in the arena; `Store.flush` makes them durable.
+  public func offload(_ prompt: Prompt, _ transfer: Transfer) throws(StoreError) -> TransferResult {
+    try store.enter()
+    defer { store.leave() }
+    guard !store.core.configuration.readOnly else { throw .readOnly }
+    try core.check(prompt, wholeBlocks: true)
+    let range = try core.range(of: transfer, in: prompt)
+    try core.checkOffloadLengths(range)
+    return try store.core.offload(core, prompt, range)
+  }
+
+  /// Records a use of the longest stored prefix; answers its length in blocks.
+  public func touch(_ prompt: Prompt) throws(StoreError) -> Int {
+    try store.enter()
+    defer { store.leave() }
+    guard !store.core.configuration.readOnly else { throw .readOnly }
+    try core.check(prompt, wholeBlocks: false)
+    return try store.core.touch(core, prompt)
+  }
+
+  /// Removes the prompt's last full block and all below it, durably; everything when the prompt is empty.
+  public func forget(_ prompt: Prompt) throws(StoreError) -> Int {
+    try store.enter()
+    defer { store.leave() }
+    guard !store.core.configuration.readOnly else { throw .readOnly }
+    try core.check(prompt, wholeBlocks: false)
+    return try store.core.forget(core, prompt)
+  }
+}

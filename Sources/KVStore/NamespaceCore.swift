@@ -1,0 +1,117 @@
+internal import KVCodec
+internal import KVCore
+
+/// What every call on a namespace needs, fixed when it is opened.
+final class NamespaceCore: Sendable {
+  let id: NamespaceID
+  let identity: NamespaceIdentity
+  /// The identity's canonical record.
+  let record: [UInt8]
+  let chain: KeyChain
+  let layout: SlotLayout
+  /// Payload lives in the catalog.
+  let isInline: Bool
+
+  init(
+    id: NamespaceID, identity: NamespaceIdentity, record: [UInt8], chain: KeyChain,
+    layout: SlotLayout, isInline: Bool
+  ) {
+    self.id = id
+    self.identity = identity
+    self.record = record
+    self.chain = chain
+    self.layout = layout
+    self.isInline = isInline
+  }
+
+  var wordsPerBlock: Int { chain.wordsPerBlock }
+  var regionCount: Int { identity.regionByteCounts.count }
+
+  /// The eviction pool, as `stamps` numbers it.
+  var pool: UInt32 { isInline ? 0 : UInt32(layout.slotByteCount / 4096) }
+
+  /// Which blocks and regions of a prompt a transfer moves; checked.
+  @safe struct Range {
+    var blocks: Swift.Range<Int>
+    var regions: Swift.Range<Int>
+    let spans: UnsafeMutableBufferPointer<TransferSpan>
+    var coversAllRegions: Bool
+
+    /// Index in `spans` of a block's first region of the range.
+    func spanIndex(ofBlock block: Int) -> Int { (block - blocks.lowerBound) * regions.count }
+  }
+
+  func check(_ prompt: Prompt, wholeBlocks: Bool) throws(StoreError) {
+    if wholeBlocks, prompt.wordCount == 0 { throw .invalidArgument(.noTokens) }
+    if wholeBlocks, prompt.wordCount % wordsPerBlock != 0 {
+      throw .invalidArgument(.tokensNotWholeBlocks)
+    }
+    guard unsafe prompt.extra.count <= blockCount(of: prompt) else {
+      throw .invalidArgument(.extraCount)
+    }
+    let extraByteCounts = unsafe prompt.extra.map { $0.count }
+    guard extraByteCounts.allSatisfy({ $0 <= identity.extraByteCountMax }) else {
+      throw .invalidArgument(.extraByteCount)
+    }
+  }
+
+  func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
+
+  func words(of prompt: Prompt, block: Int) -> UnsafePointer<UInt32>? {
+    unsafe prompt.words.map { unsafe $0 + block * wordsPerBlock }
+  }
+
+  func keys(of prompt: Prompt) -> [BlockKey] {
+    var keys: [BlockKey] = []
+    keys.reserveCapacity(blockCount(of: prompt))
+    var parent = chain.rootKey
+    for block in 0..<blockCount(of: prompt) {
+      guard let words = unsafe words(of: prompt, block: block) else { break }
+      parent = unsafe chain.key(after: parent, words: words, extra: prompt.extraBytes(ofBlock: block))
+      keys.append(parent)
+    }
+    return keys
+  }
+
+  func range(of transfer: Transfer, in prompt: Prompt) throws(StoreError) -> Range {
+    let available = blockCount(of: prompt)
+    guard transfer.firstBlock >= 0, transfer.firstBlock < available, transfer.blockCount >= 0,
+      transfer.firstBlock + transfer.blockCount <= available
+    else { throw .invalidArgument(.blockRange) }
+    let lastBlock =
+      transfer.blockCount == 0 ? available : transfer.firstBlock + transfer.blockCount
+    guard transfer.firstRegion >= 0, transfer.firstRegion < regionCount, transfer.regionCount >= 0,
+      transfer.firstRegion + transfer.regionCount <= regionCount
+    else { throw .invalidArgument(.regionRange) }
+    let lastRegion =
+      transfer.regionCount == 0 ? regionCount : transfer.firstRegion + transfer.regionCount
+    let range = unsafe Range(
+      blocks: transfer.firstBlock..<lastBlock, regions: transfer.firstRegion..<lastRegion,
+      spans: transfer.spans, coversAllRegions: lastRegion - transfer.firstRegion == regionCount)
+    guard unsafe transfer.spans.count == range.blocks.count * range.regions.count else {
+      throw .invalidArgument(.spanCount)
+    }
+    for index in unsafe transfer.spans.indices {
+      let span = unsafe transfer.spans[index]
+      guard unsafe span.data != nil || (span.capacity == 0 && span.length == 0) else {
+        throw .invalidArgument(.spanNull)
+      }
+      guard span.capacity >= 0, span.length >= 0 else { throw .invalidArgument(.spanLength) }
+    }
+    return range
+  }
+
+  /// Each span's length is its region's byte count, or at most that when regions are variable.
+  func checkOffloadLengths(_ range: Range) throws(StoreError) {
+    for (index, region) in range.blocks.flatMap({ _ in range.regions }).enumerated() {
+      let length = unsafe range.spans[index].length
+      let bound = identity.regionByteCounts[region]
+      guard identity.regionsAreVariable ? length <= bound : length == bound else {
+        throw .invalidArgument(.spanLength)
+      }
+      guard unsafe length == 0 || range.spans[index].data != nil else {
+        throw .invalidArgument(.spanNull)
+      }
+    }
+  }
+}

@@ -1,0 +1,210 @@
+/// The longest stored prefix of a prompt.
+public struct MatchResult: Sendable, Equatable {
+  /// Leading blocks that are stored.
+  public var blockCount = 0
+  /// Those times tokensPerBlock.
+  public var tokenCount = 0
+  /// Of the blocks: a copy is in RAM.
+  public var hostBlockCount = 0
+  /// Of the blocks: only on disk.
+  public var diskBlockCount = 0
+  /// The lease on the prefix, 0 if none was taken.
+  public var lease: UInt64 = 0
+  /// A lease was wanted, and none was free.
+  public var leaseRefused = false
+
+  /// Nothing matched.
+  public init() {}
+}
+
+/// One piece of caller memory. Has the layout of `kvstore_span_t`, which the C layer checks.
+@safe public struct TransferSpan {
+  /// Where the bytes are, or go.
+  public var data: UnsafeMutableRawPointer?
+  /// Restore: bytes that fit.
+  public var capacity: Int
+  /// Offload: bytes to store. Restore: set to the bytes that the region has.
+  public var length: Int
+
+  /// A piece of memory.
+  public init(data: UnsafeMutableRawPointer?, capacity: Int, length: Int) {
+    unsafe self.data = unsafe data
+    self.capacity = capacity
+    self.length = length
+  }
+}
+
+/// Which blocks and regions to move, and from or to where.
+@safe public struct Transfer {
+  /// Blocks of the prompt; the upper bound may be nil for "to the last full block".
+  public var firstBlock: Int
+  /// 0 = to the last full block.
+  public var blockCount: Int
+  /// First region of each block.
+  public var firstRegion: Int
+  /// 0 = to the last one.
+  public var regionCount: Int
+  package let spans: UnsafeMutableBufferPointer<TransferSpan>
+
+  /// All blocks and regions by default; `spans` holds blockCount × regionCount pieces, block by block.
+  @unsafe public init(
+    firstBlock: Int = 0, blockCount: Int = 0, firstRegion: Int = 0, regionCount: Int = 0,
+    spans: UnsafeMutableBufferPointer<TransferSpan>
+  ) {
+    self.firstBlock = firstBlock
+    self.blockCount = blockCount
+    self.firstRegion = firstRegion
+    self.regionCount = regionCount
+    unsafe self.spans = unsafe spans
+  }
+}
+
+/// How one block of a transfer fared.
+public enum BlockOutcome: Sendable, Equatable {
+  /// Moved, or there already.
+  case done
+  /// Not stored, or its check failed.
+  case miss
+  /// A region does not fit its span.
+  case bufferTooSmall
+  /// No room.
+  case full
+  /// The block before it is not stored.
+  case parentMissing
+  /// The deadline passed before its turn.
+  case busy
+}
+
+/// What a restore or an offload did.
+public struct TransferResult: Sendable, Equatable {
+  /// Of each block of the range.
+  public var outcomes: [BlockOutcome] = []
+  /// Leading blocks that are done.
+  public var doneBlockCount = 0
+  /// Restore: from RAM. Offload: taken now.
+  public var hostBlockCount = 0
+  /// Restore: from disk. Offload: stored already.
+  public var diskBlockCount = 0
+  /// Bytes copied to or from the caller.
+  public var byteCount = 0
+
+  /// Nothing done.
+  public init() {}
+
+  /// The first outcome that is not `done`, if any.
+  public var firstProblem: BlockOutcome? { outcomes.first { $0 != .done } }
+
+  package mutating func countLeading() {
+    doneBlockCount = outcomes.firstIndex { $0 != .done } ?? outcomes.count
+  }
+}
+
+/// What a flush made durable, since the one before.
+public struct FlushResult: Sendable, Equatable {
+  /// Safe now.
+  public var durableBlockCount = 0
+  /// Not kept: nothing could be evicted for them.
+  public var droppedFullBlockCount = 0
+  /// Not kept: their parent left first.
+  public var droppedParentBlockCount = 0
+  /// Not kept: writing failed.
+  public var droppedErrorBlockCount = 0
+
+  /// Nothing.
+  public init() {}
+}
+
+/// Which way slot files are read and written.
+public enum IOPath: UInt32, Sendable {
+  /// No slot file has been opened yet.
+  case none = 0
+  /// O_DIRECT.
+  case direct = 1
+  /// Through the page cache.
+  case buffered = 2
+}
+
+/// Counters since the open in this process, and sizes of this moment.
+public struct StoreStatistics: Sendable, Equatable {
+  /// The path really in use.
+  public var ioPath: IOPath = .none
+  /// Calls of match that were not peeks.
+  public var matchCalls: UInt64 = 0
+  /// Tokens that those calls asked for.
+  public var matchTokensAsked: UInt64 = 0
+  /// Tokens that were found.
+  public var matchTokensFound: UInt64 = 0
+  /// Blocks that were found.
+  public var matchBlocksFound: UInt64 = 0
+  /// Block keys derived.
+  public var hashesComputed: UInt64 = 0
+  /// Nodes of the index.
+  public var indexNodes: UInt64 = 0
+  /// Blocks in the index.
+  public var indexBlocks: UInt64 = 0
+  /// RAM of the index.
+  public var indexBytes: UInt64 = 0
+  /// Blocks restored from RAM.
+  public var blocksRestoredHost: UInt64 = 0
+  /// Blocks restored from disk.
+  public var blocksRestoredDisk: UInt64 = 0
+  /// Bytes restored.
+  public var restoredBytes: UInt64 = 0
+  /// Blocks asked for that are not stored.
+  public var missesAbsent: UInt64 = 0
+  /// Reads of a slot that had moved on.
+  public var missesStale: UInt64 = 0
+  /// Reads that failed a check.
+  public var missesCorrupt: UInt64 = 0
+  /// Blocks taken.
+  public var blocksOffloaded: UInt64 = 0
+  /// Blocks offered that were there.
+  public var blocksDeduplicated: UInt64 = 0
+  /// Bytes taken.
+  public var offloadedBytes: UInt64 = 0
+  /// Blocks dropped because nothing could be evicted for them.
+  public var blocksDroppedFull: UInt64 = 0
+  /// Blocks dropped because their parent left first.
+  public var blocksDroppedParent: UInt64 = 0
+  /// Blocks dropped because writing failed.
+  public var blocksDroppedError: UInt64 = 0
+  /// Keys that found another block.
+  public var keyCollisions: UInt64 = 0
+  /// Blocks in the catalog.
+  public var blocksStored: UInt64 = 0
+  /// Their payload.
+  public var payloadBytesStored: UInt64 = 0
+  /// The configured bound.
+  public var diskBytesCapacity: UInt64 = 0
+  /// Physical bytes in use, metadata included.
+  public var diskBytesUsed: UInt64 = 0
+  /// The catalog's map size.
+  public var catalogBytesCapacity: UInt64 = 0
+  /// Bytes of the map in use.
+  public var catalogBytesUsed: UInt64 = 0
+  /// Bytes of the arena.
+  public var hostBytesCapacity: UInt64 = 0
+  /// Bytes of the arena in use.
+  public var hostBytesUsed: UInt64 = 0
+  /// Blocks evicted by this process.
+  public var blocksEvicted: UInt64 = 0
+  /// Blocks forgotten by this process.
+  public var blocksForgotten: UInt64 = 0
+  /// Blocks quarantined by this process.
+  public var blocksQuarantined: UInt64 = 0
+  /// Leases that hold.
+  public var leasesActive: UInt64 = 0
+  /// Bytes written to slot files.
+  public var diskBytesWritten: UInt64 = 0
+  /// Bytes read from slot files.
+  public var diskBytesRead: UInt64 = 0
+  /// Syncs of slot files.
+  public var syncs: UInt64 = 0
+  /// Synced commits of the catalog.
+  public var catalogCommits: UInt64 = 0
+  /// A failed invariant: misses only.
+  public var poisoned: Bool = false
+
+  /// Zero everywhere.
+  public init() {}
+}

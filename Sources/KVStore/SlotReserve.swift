@@ -1,0 +1,252 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVFile
+internal import KVTiers
+
+/// The slots and generations that this process has reserved and not used yet. Belongs to the writer's thread.
+final class SlotReserve {
+  private unowned let core: StoreCore
+  /// By slot size; the next one to take is the last.
+  private var stock: [Int: [SlotAddress]] = [:]
+  private var nextGeneration: UInt64 = 0
+  private var endGeneration: UInt64 = 0
+  /// Whether the last `prepare` made a commit, and so recorded the touches.
+  private(set) var appliedTouches = false
+
+  /// Reserved at a time where they are free (syncs are what an SSD charges for); evictions are made for what is needed only.
+  private static let aheadCount = 256
+  private static let generationsAhead: UInt64 = 4096
+
+  init(core: StoreCore) { self.core = core }
+
+  func takeSlot(_ slotByteCount: Int) -> SlotAddress? { stock[slotByteCount]?.popLast() }
+
+  func giveBack(_ slot: SlotAddress, _ slotByteCount: Int) {
+    stock[slotByteCount, default: []].append(slot)
+  }
+
+  func takeGeneration() -> Generation? {
+    guard nextGeneration < endGeneration else { return nil }
+    defer { nextGeneration += 1 }
+    return Generation(rawValue: nextGeneration)
+  }
+
+  /// Makes sure that there is a slot and a generation for each block, as far as there is room.
+  ///
+  /// What is evicted and reserved for it is committed and synced before this returns, since the slots are overwritten next.
+  func prepare(
+    _ blocks: [PendingBlock], protecting: () -> [RunID: UInt32],
+    touches: (WriteTransaction) throws(CatalogError) -> Void
+  ) throws(StoreError) {
+    appliedTouches = false
+    var needed: [Int: Int] = [:]
+    for block in blocks where !block.namespace.isInline {
+      needed[block.namespace.layout.slotByteCount, default: 0] += 1
+    }
+    let lacksSlots = needed.contains { (stock[$0.key]?.count ?? 0) < $0.value }
+    guard lacksSlots || endGeneration - nextGeneration < UInt64(blocks.count) else { return }
+
+    try commitRemoval { (transaction, removed) throws(CatalogError) in
+      let protected = protecting()
+      try touches(transaction)
+      var reserved: [Int: [SlotAddress]] = [:]
+      for (slotByteCount, count) in needed.sorted(by: { $0.key < $1.key }) {
+        let lacking = count - (self.stock[slotByteCount]?.count ?? 0)
+        guard lacking > 0 else { continue }
+        reserved[slotByteCount] = try self.reserve(
+          lacking, slotByteCount, protected, transaction, &removed)
+      }
+      let generations = transaction.reserveGenerations(
+        blocks.count + Int(Self.generationsAhead))
+      return { [self] in
+        for (slotByteCount, slots) in reserved {
+          // Lowest address last, so that a chain's blocks lie side by side.
+          stock[slotByteCount] = slots.reversed() + (stock[slotByteCount] ?? [])
+        }
+        nextGeneration = generations.rawValue
+        endGeneration = generations.rawValue + UInt64(blocks.count) + Self.generationsAhead
+        appliedTouches = true
+      }
+    }
+  }
+
+  private func reserve(
+    _ lacking: Int, _ slotByteCount: Int, _ protected: [RunID: UInt32],
+    _ transaction: WriteTransaction, _ removed: inout [RemovedSummary]
+  ) throws(CatalogError) -> [SlotAddress] {
+    var slots: [SlotAddress] = []
+    func take(_ count: Int) throws(CatalogError) {
+      slots += try transaction.reserveSlots(
+        tier: .disk, slotByteCount: UInt32(slotByteCount), count: count, owner: core.owner)
+    }
+    try take(max(lacking, Self.aheadCount))
+    if slots.count < lacking, try freeDeadOwners(transaction) { try take(lacking - slots.count) }
+    while slots.count < lacking, try grow(slotByteCount, transaction) {
+      try take(max(lacking - slots.count, Self.aheadCount))
+    }
+    if slots.count < lacking {
+      removed.append(
+        try transaction.evict(
+          pool: UInt32(slotByteCount / 4096), blockCount: lacking - slots.count, reason: .evicted,
+          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }))
+      try take(lacking - slots.count)
+    }
+    if slots.isEmpty, try giveUpFile(of: slotByteCount, protected, transaction, &removed) {
+      while slots.count < lacking, try grow(slotByteCount, transaction) {
+        try take(lacking - slots.count)
+      }
+    }
+    return slots
+  }
+
+  // MARK: Slot files
+
+  /// Preallocates one more file of this slot size within the bound; false when there is no room.
+  private func grow(
+    _ slotByteCount: Int, _ transaction: WriteTransaction
+  ) throws(CatalogError) -> Bool {
+    let files = try transaction.slotFiles()
+    let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
+    let room = core.slotBytesCapacity - usedByteCount
+    let slotCount = min(max(core.slotFileBytes / slotByteCount, 1), 8192, room / slotByteCount)
+    guard slotCount > 0 else { return false }
+    let file = try transaction.createSlotFile(
+      tier: .disk, slotByteCount: UInt32(slotByteCount), slotCount: UInt32(slotCount))
+    do throws(FileError) {
+      try core.diskTier.createFile(file, slotByteCount: slotByteCount, slotCount: slotCount)
+    } catch {
+      // The disk is fuller than the bound says: make do with what there is.
+      _ = try transaction.removeSlotFile(tier: .disk, file: file)
+      core.noteGrowthRefused(error)
+      return false
+    }
+    return true
+  }
+
+  /// Makes another slot size give up a file: this one has none to evict from. Its oldest blocks go until a file is empty.
+  private func giveUpFile(
+    of slotByteCount: Int, _ protected: [RunID: UInt32],
+    _ transaction: WriteTransaction, _ removed: inout [RemovedSummary]
+  ) throws(CatalogError) -> Bool {
+    for _ in 0..<1024 {
+      let others = try transaction.slotFiles().filter { Int($0.slotByteCount) != slotByteCount }
+      if let empty = others.first(where: { $0.usedCount == 0 }) {
+        _ = try transaction.removeSlotFile(tier: .disk, file: empty.file)
+        core.removeFileAfterCommit(empty.file)
+        if core.slotBytesCapacity
+          - (try transaction.slotFiles().reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) })
+          >= slotByteCount
+        {
+          return true
+        }
+        continue
+      }
+      // Reserved slots of this process count as used: let them go first.
+      for (size, slots) in stock where size != slotByteCount && !slots.isEmpty {
+        try transaction.releaseReservation(slots, owner: core.owner)
+        stock[size] = []
+      }
+      let pools = Set(others.map { $0.slotByteCount / 4096 })
+      var evictedCount = 0
+      for pool in pools.sorted() {
+        let summary = try transaction.evict(
+          pool: pool, blockCount: 64, reason: .evicted,
+          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false })
+        evictedCount += summary.blockCount
+        removed.append(summary)
+      }
+      if evictedCount == 0 { return false }
+    }
+    return false
+  }
+
+  private func freeDeadOwners(
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) -> Bool {
+    var freedAny = false
+    for owner in try transaction.ownersWithReservations() where owner != core.owner {
+      guard core.ownerFiles.isDead(owner) else { continue }
+      _ = try transaction.freeReservations(ofOwner: owner)
+      freedAny = true
+    }
+    return freedAny
+  }
+
+  // MARK: Catalog room
+
+  /// Evicts rows once the catalog is over 80 % of its map (LMDB never shrinks, so its map is the budget).
+  func keepCatalogInBounds(protecting: () -> [RunID: UInt32]) {
+    guard let usage = core.catalogUsage, usage.usedByteCount > usage.mapByteCount / 10 * 8 else {
+      return
+    }
+    do throws(StoreError) {
+      try makeCatalogRoom(protecting: protecting)
+    } catch {
+      core.poisonIfInternal(error)
+    }
+  }
+
+  /// Evicts about a twentieth of the rows, the oldest of all pools.
+  func makeCatalogRoom(protecting: () -> [RunID: UInt32]) throws(StoreError) {
+    let blockCount = core.catalogBlockCount()
+    try commitRemoval { (transaction, removed) throws(CatalogError) in
+      let protected = protecting()
+      removed.append(
+        try transaction.evict(
+          pool: nil, blockCount: min(max(blockCount / 20, 16), 4096), reason: .evicted,
+          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }))
+      return {}
+    }
+  }
+
+  /// Frees what this process holds reserved; at close.
+  func releaseAll() throws(StoreError) {
+    guard stock.contains(where: { !$0.value.isEmpty }) else { return }
+    do throws(CatalogError) {
+      try core.catalogWrite { (transaction) throws(CatalogError) in
+        for slots in stock.values where !slots.isEmpty {
+          try transaction.releaseReservation(slots, owner: core.owner)
+        }
+      }
+      stock = [:]
+    } catch {
+      throw StoreError(error)
+    }
+  }
+
+  // MARK: Removal against leases
+
+  /// Runs a transaction that may remove blocks; before it commits, leases taken meanwhile are looked at once more.
+  ///
+  /// `body` answers what to do once the commit is through.
+  private func commitRemoval(
+    _ body: (WriteTransaction, inout [RemovedSummary]) throws(CatalogError) -> () -> Void
+  ) throws(StoreError) {
+    for _ in 0..<8 {
+      var wasLeased = false
+      var afterCommit: () -> Void = {}
+      var removed: [RemovedSummary] = []
+      let stockBefore = stock
+      do throws(CatalogError) {
+        try core.catalogWrite { (transaction) throws(CatalogError) in
+          removed = []
+          afterCommit = try body(transaction, &removed)
+          guard core.hideUnlessLeased(removed) else {
+            wasLeased = true
+            throw .closed
+          }
+        }
+      } catch {
+        stock = stockBefore
+        core.removalEnded(removed, committed: false)
+        if wasLeased { continue }
+        throw StoreError(error)
+      }
+      core.removalEnded(removed, committed: true)
+      afterCommit()
+      return
+    }
+    throw .full
+  }
+}

@@ -1,0 +1,80 @@
+public import KVCore
+
+/// A persistent store of KV blocks: the façade.
+///
+/// Thread-safe. Several stores on one folder in one process share everything; several processes may have one folder open.
+public final class Store: Sendable {
+  let core: StoreCore
+  private let gate = CallGate()
+
+  private init(core: StoreCore) { self.core = core }
+
+  /// Opens the store in `configuration.path`, creating it when absent. Does not scan it: the cost is the same at every size.
+  public static func open(_ configuration: StoreConfiguration) throws(StoreError) -> Store {
+    try configuration.validate()
+    return Store(core: try StoreRegistry.open(configuration))
+  }
+
+  /// Whether the process was forked since the store was opened: then every call throws `.forked`.
+  public var isForked: Bool { core.isForked }
+
+  /// Flushes, then closes. The last close of the process ends its leases and threads.
+  public func close() throws(StoreError) {
+    guard !core.isForked else { throw .forked }
+    // Calls of other threads finish first: they may wait for the writer, which ends below.
+    guard gate.close() else { throw .closed }
+    try StoreRegistry.close(core)
+  }
+
+  /// Waits until every offload that has returned is durable.
+  ///
+  /// - Parameter timeoutNanoseconds: 0 waits as long as it takes; else throws `.busy` when it is over.
+  /// - Returns: what became durable and what was dropped since the last flush.
+  @discardableResult
+  public func flush(timeoutNanoseconds: UInt64 = 0) throws(StoreError) -> FlushResult {
+    try enter()
+    defer { leave() }
+    return try core.flush(timeoutNanoseconds: timeoutNanoseconds)
+  }
+
+  /// Counters and sizes. Does not block on disk.
+  public func statistics() throws(StoreError) -> StoreStatistics {
+    try enter()
+    defer { leave() }
+    return core.statistics()
+  }
+
+  /// Opens the namespace of this identity, creating it when absent.
+  public func openNamespace(_ identity: NamespaceIdentity) throws(StoreError) -> Namespace {
+    try enter()
+    defer { leave() }
+    return Namespace(store: self, core: try core.openNamespace(identity))
+  }
+
+  /// Ends a lease; false when there never was one of that id.
+  public func releaseLease(_ lease: UInt64) throws(StoreError) -> Bool {
+    try enter()
+    defer { leave() }
+    return core.state.withLock { $0.leases.release(lease) }
+  }
+
+  /// Lets a lease end so many nanoseconds from now; false when it has ended already.
+  public func extendLease(_ lease: UInt64, nanoseconds: UInt64) throws(StoreError) -> Bool {
+    try enter()
+    defer { leave() }
+    let duration = nanoseconds == 0 ? LeaseTable.durationDefault : nanoseconds
+    let now = core.configuration.clock.bootTimeNanoseconds()
+    return core.state.withLock { $0.leases.extend(lease, now: now, duration: duration) }
+  }
+
+  /// Reads the catalog for people: namespaces, runs, blocks. Sees what is committed.
+  public var inspector: StoreInspector { StoreInspector(core: core) }
+
+  /// A call begins; `leave` must follow unless this throws.
+  func enter() throws(StoreError) {
+    guard !core.isForked else { throw .forked }
+    guard gate.enter() else { throw .closed }
+  }
+
+  func leave() { gate.leave() }
+}

@@ -1,0 +1,56 @@
+public import KVCore
+package import KVFile
+
+/// How a store is opened. The defaults are safe ones.
+public struct StoreConfiguration: Sendable {
+  /// The store's folder; created (0700) when absent.
+  public var path: String
+  /// Match and restore only; the folder is not changed.
+  public var readOnly: Bool = false
+  /// Never use O_DIRECT.
+  public var bufferedIO: Bool = false
+  /// Upper bound of the bytes on disk, everything included; at least 64 MiB.
+  public var capacityBytes: Int = 10 << 30
+  /// The part of `capacityBytes` that the catalog may use; 0 is a sixteenth, at least 32 MiB.
+  public var catalogBytes: Int = 0
+  /// Bytes of the arena in RAM.
+  public var hostBytes: Int = 256 << 20
+  /// Payloads of at most this many bytes live in the catalog.
+  public var inlinePayloadBytesMax: Int = 16 << 10
+  /// How long an offload may wait for arena room, in nanoseconds.
+  public var offloadTimeoutNanoseconds: UInt64 = 10_000_000_000
+  /// How long offloaded blocks may wait for company before they are synced, in nanoseconds.
+  public var commitIntervalNanoseconds: UInt64 = 20_000_000
+  /// RAM that the index may use before its coldest nodes are dropped.
+  public var indexBytesMax: Int = 1 << 30
+  /// The clock; tests inject their own.
+  public var clock: any StoreClock = SystemClock()
+  /// Bits of each block key that are kept; tests narrow it to force collisions.
+  package var keyBitCount: Int = 128
+  /// The file system; tests inject faults.
+  package var storage: any Storage = LinuxStorage()
+
+  /// The defaults for a store at `path`.
+  public init(path: String) { self.path = path }
+
+  package static let capacityBytesMin = 64 << 20
+  package static let catalogBytesMin = 32 << 20
+
+  package var effectiveCatalogBytes: Int {
+    let wanted = catalogBytes == 0 ? max(capacityBytes / 16, Self.catalogBytesMin) : catalogBytes
+    return wanted & ~4095
+  }
+
+  package func validate() throws(StoreError) {
+    guard !path.isEmpty, !path.utf8.contains(0) else { throw .invalidArgument(.path) }
+    guard (Self.capacityBytesMin...1 << 60).contains(capacityBytes) else {
+      throw .invalidArgument(.capacity)
+    }
+    guard effectiveCatalogBytes >= 1 << 20, effectiveCatalogBytes <= capacityBytes * 15 / 16 else {
+      throw .invalidArgument(.catalogSize)
+    }
+    guard (0...1 << 46).contains(hostBytes), (0...1 << 30).contains(inlinePayloadBytesMax) else {
+      throw .invalidArgument(.capacity)
+    }
+  }
+}

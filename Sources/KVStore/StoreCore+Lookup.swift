@@ -1,0 +1,232 @@
+internal import KVCatalog
+internal import KVCore
+internal import KVIndex
+
+/// The longest prefix of a prompt that the index has, after loading what the catalog has more of it.
+struct StoredPrefix {
+  var location: IndexLocation
+  var blockCount: Int
+  var segments: [IndexSegment]
+}
+
+/// A row of the catalog on its way into the index. Its words are the prompt's: they compared equal.
+private struct LoadedRow {
+  var entry: IndexEntry
+  var position: BlockPosition
+}
+
+/// What a walk of the index ends with: an answer, or more to load first.
+private enum WalkStep<Result> {
+  case done(Result)
+  case load(after: BlockPosition, parentKey: BlockKey, from: Int, epoch: UInt64)
+}
+
+extension StoreCore {
+  // MARK: Match
+
+  func match(
+    _ namespace: NamespaceCore, _ prompt: Prompt, options: MatchOptions, leaseNanoseconds: UInt64
+  ) throws(StoreError) -> MatchResult {
+    if isPoisoned { return MatchResult() }
+    var blockCount = namespace.blockCount(of: prompt)
+    if options.contains(.leaveOneToken), blockCount * namespace.wordsPerBlock == prompt.wordCount {
+      // In digest mode a block stands for its tokens: at least one block stays to be computed.
+      blockCount -= 1
+    }
+    let isPeek = options.contains(.peek)
+    let now = configuration.clock.bootTimeNanoseconds()
+    let (result, head) = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: !isPeek) {
+      (state, prefix) in
+      var result = MatchResult()
+      result.blockCount = prefix.blockCount
+      result.tokenCount = prefix.blockCount * namespace.identity.tokensPerBlock
+      result.hostBlockCount = hostBlockCount(of: prefix, in: state.index)
+      result.diskBlockCount = prefix.blockCount - result.hostBlockCount
+      if isPeek { return (result, LeaseTable.Head?.none) }
+      state.statistics.matchCalls += 1
+      state.statistics.matchTokensAsked += UInt64(
+        namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock)
+      state.statistics.matchTokensFound += UInt64(result.tokenCount)
+      state.statistics.matchBlocksFound += UInt64(result.blockCount)
+      guard prefix.blockCount > 0, let head = state.head(at: prefix.location) else {
+        return (result, nil)
+      }
+      if !configuration.readOnly {
+        let duration = leaseNanoseconds == 0 ? LeaseTable.durationDefault : leaseNanoseconds
+        // The dead are looked for when the table is full, not on every match.
+        let lease = state.leases.take(
+          namespace.id, head, now: now, duration: duration, deadOwners: [])
+        result.lease = lease ?? 0
+        result.leaseRefused = lease == nil
+      }
+      return (result, head)
+    }
+    if let head, !configuration.readOnly { writer?.enqueueTouch(namespace, head) }
+    return result
+  }
+
+  func touch(_ namespace: NamespaceCore, _ prompt: Prompt) throws(StoreError) -> Int {
+    if isPoisoned { throw .poisoned }
+    let (count, head) = try withStoredPrefix(
+      namespace, prompt, blockCount: namespace.blockCount(of: prompt), touch: true
+    ) { (state, prefix) in (prefix.blockCount, state.head(at: prefix.location)) }
+    if count > 0, let head { writer?.enqueueTouch(namespace, head) }
+    return count
+  }
+
+  private func hostBlockCount(of prefix: StoredPrefix, in index: PrefixIndex) -> Int {
+    var count = 0
+    for segment in prefix.segments {
+      index.withEntries(of: segment) { entries in
+        for i in 0..<entries.count where entries[i].hostSlot >= 0 { count += 1 }
+      }
+    }
+    return count
+  }
+
+  // MARK: The walk
+
+  /// Runs `body` with the state lock held and the longest stored prefix of the prompt's first `blockCount` blocks.
+  func withStoredPrefix<Result>(
+    _ namespace: NamespaceCore, _ prompt: Prompt, blockCount: Int, touch: Bool,
+    _ body: (inout StoreState, StoredPrefix) -> Result
+  ) throws(StoreError) -> Result {
+    var segments: [IndexSegment] = []
+    var triedAt = -1
+    // A removal in between makes a load void; after so many the prefix is what the index has.
+    var attempt = 0
+    while true {
+      attempt += 1
+      let step: WalkStep<Result> = state.withLock { state in
+        let match = walk(namespace, prompt, blockCount, touch, &state, &segments)
+        let isEnd = match.matchedBlockCount == blockCount || match.matchedBlockCount == triedAt
+        if !isEnd, attempt < 64, let after = position(of: match.location, in: state.index) {
+          let parentKey = state.index.blockKey(at: match.location) ?? namespace.chain.rootKey
+          return .load(
+            after: after, parentKey: parentKey, from: match.matchedBlockCount,
+            epoch: state.removalEpoch)
+        }
+        let prefix = StoredPrefix(
+          location: match.location, blockCount: match.matchedBlockCount, segments: segments)
+        return .done(body(&state, prefix))
+      }
+      switch step {
+      case .done(let result): return result
+      case .load(let after, let parentKey, let first, let epoch):
+        let rows = try load(
+          namespace, prompt, blockCount, after: after, parentKey: parentKey, from: first)
+        let isCurrent = state.withLock { state in
+          guard state.removalEpoch == epoch else { return false }
+          enter(rows, namespace, prompt, from: first, into: &state, segments: &segments)
+          return true
+        }
+        if isCurrent { triedAt = first + rows.count }
+      }
+    }
+  }
+
+  private func walk(
+    _ namespace: NamespaceCore, _ prompt: Prompt, _ blockCount: Int, _ touch: Bool,
+    _ state: inout StoreState, _ segments: inout [IndexSegment]
+  ) -> PrefixMatch {
+    segments.removeAll(keepingCapacity: true)
+    guard let words = unsafe prompt.words, blockCount > 0 else {
+      return PrefixMatch(location: .root, matchedBlockCount: 0)
+    }
+    let extra: ExtraBytesAccessor? =
+      unsafe prompt.extra.isEmpty ? nil : { unsafe prompt.extraBytes(ofBlock: $0) }
+    return unsafe state.index.match(
+      namespace.id, words: words, blockCount: blockCount, extra: extra, touch: touch,
+      segments: &segments)
+  }
+
+  /// The catalog's position of a location; nil for a pending block, below which the catalog has nothing.
+  private func position(of location: IndexLocation, in index: PrefixIndex) -> BlockPosition? {
+    location.isRoot ? .root : index.position(of: location)
+  }
+
+  // MARK: Loading from the catalog
+
+  /// The rows that continue the prompt after a block, as far as their words compare equal.
+  private func load(
+    _ namespace: NamespaceCore, _ prompt: Prompt, _ blockCount: Int, after: BlockPosition,
+    parentKey: BlockKey, from first: Int
+  ) throws(StoreError) -> [LoadedRow] {
+    var rows: [LoadedRow] = []
+    var hashCount: UInt64 = 0
+    var collisionCount: UInt64 = 0
+    var corrupt: BlockPosition?
+    var after = after
+    var parentKey = parentKey
+    try catalogRead { (transaction) throws(CatalogError) in
+      while first + rows.count < blockCount, corrupt == nil {
+        let block = first + rows.count
+        guard let words = unsafe namespace.words(of: prompt, block: block) else { return }
+        let key = unsafe namespace.chain.key(
+          after: parentKey, words: words, extra: prompt.extraBytes(ofBlock: block))
+        hashCount += 1
+        guard let found = try transaction.find(namespace.id, key) else { return }
+        let countBefore = rows.count
+        try transaction.forEachRow(
+          namespace.id, found.run, from: found.position, through: .max
+        ) { position, row in
+          let index = first + rows.count
+          guard let row else {
+            corrupt = BlockPosition(run: found.run, position: position)
+            return false
+          }
+          let parent =
+            position == 0
+            ? row.parent : BlockPosition(run: found.run, position: position - 1)
+          guard index < blockCount, parent == after,
+            let words = unsafe namespace.words(of: prompt, block: index),
+            unsafe row.wordsEqual(UnsafeRawPointer(words)),
+            unsafe row.extra.elementsEqual(prompt.extraBytes(ofBlock: index))
+          else { return false }
+          let here = BlockPosition(run: found.run, position: position)
+          rows.append(
+            LoadedRow(
+              entry: IndexEntry(
+                blockKey: row.blockKey, place: row.place,
+                payloadByteCount: row.payloadByteCount, expiry: row.expiry),
+              position: here))
+          after = here
+          parentKey = row.blockKey
+          return true
+        }
+        if rows.count == countBefore {
+          if corrupt == nil { collisionCount += 1 }
+          return
+        }
+      }
+    }
+    state.withLock { state in
+      state.statistics.hashesComputed += hashCount
+      state.statistics.keyCollisions += collisionCount
+    }
+    if let corrupt { quarantine(namespace, corrupt) }
+    return rows
+  }
+
+  private func enter(
+    _ rows: [LoadedRow], _ namespace: NamespaceCore, _ prompt: Prompt, from first: Int,
+    into state: inout StoreState, segments: inout [IndexSegment]
+  ) {
+    let start = walk(namespace, prompt, first, false, &state, &segments)
+    guard start.matchedBlockCount == first else { return }
+    var location = start.location
+    for (offset, row) in rows.enumerated() {
+      guard !state.isHidden(row.position),
+        let words = unsafe namespace.words(of: prompt, block: first + offset),
+        let appended = unsafe state.index.append(
+          namespace.id, after: location, words: words,
+          extra: prompt.extraBytes(ofBlock: first + offset), entry: row.entry, at: row.position)
+      else { return }
+      location = appended.location
+    }
+    let budget = configuration.indexBytesMax
+    if state.index.statistics.byteCount > budget {
+      state.index.trim(toByteCount: budget / 8 * 7) { !$0.flags.contains(.pending) }
+    }
+  }
+}

@@ -1,0 +1,100 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVFile
+internal import KVIndex
+
+extension StoreCore {
+  func openNamespace(_ identity: NamespaceIdentity) throws(StoreError) -> NamespaceCore {
+    if let argument = identity.firstInvalidArgument() { throw .invalidArgument(argument) }
+    let record = identity.encoded(saltKey: catalog.meta.saltKey)
+    let rootKey = unsafe record.withUnsafeBytes { xxh3Key($0) }
+    if let known = state.withLock({ $0.namespaces[rootKey] }) {
+      guard known.record == record else { throw .identityCollision }
+      return known
+    }
+    let layout = SlotLayout(
+      regionByteCounts: identity.regionByteCounts, wordsPerBlock: identity.wordsPerBlock,
+      extraByteCountMax: identity.extraByteCountMax)
+    guard layout.slotByteCount * 4 <= effectiveHostBytes else {
+      throw .invalidArgument(.hostTooSmall)
+    }
+    let isInline = identity.payloadByteCountMax <= Int(clamping: catalog.meta.inlinePayloadBytesMax)
+    guard isInline || layout.slotByteCount <= slotBytesCapacity else {
+      throw .invalidArgument(.capacityTooSmall)
+    }
+    let row = try findOrCreate(
+      NewNamespace(
+        rootKey: rootKey, identityRecord: record,
+        slotByteCount: isInline ? 0 : UInt32(layout.slotByteCount),
+        headerByteCount: UInt32(layout.headerByteCount),
+        wordsPerBlock: UInt32(identity.wordsPerBlock)))
+    guard row.identityRecord == record else { throw .identityCollision }
+    let chain = KeyChain(
+      rootKey: rootKey, identityMode: identity.identityMode,
+      wordsPerBlock: identity.wordsPerBlock, keyBitCount: configuration.keyBitCount)
+    let core = NamespaceCore(
+      id: row.id, identity: identity, record: record, chain: chain, layout: layout,
+      isInline: row.slotByteCount == 0)
+    return state.withLock { state in
+      if let other = state.namespaces[rootKey] { return other }
+      state.index.addNamespace(core.id, wordsPerBlock: core.wordsPerBlock)
+      state.namespaces[rootKey] = core
+      return core
+    }
+  }
+
+  private func findOrCreate(_ namespace: NewNamespace) throws(StoreError) -> NamespaceRow {
+    let find: () throws(StoreError) -> NamespaceRow? = { () throws(StoreError) in
+      try self.catalogRead { (transaction) throws(CatalogError) in
+        guard let id = try transaction.namespaceID(rootKey: namespace.rootKey) else { return nil }
+        return try transaction.namespace(id)
+      }
+    }
+    if let row = try find() { return row }
+    guard let writer else { throw .readOnly }
+    _ = try writer.perform { [self] () throws(StoreError) in
+      do throws(CatalogError) {
+        try catalogWrite { (transaction) throws(CatalogError) in
+          let id = try transaction.createNamespace(namespace)
+          // Before the row is durable, so that slot files can always be read without the catalog.
+          do throws(FileError) {
+            try appendIdentity(id, namespace.identityRecord)
+          } catch {
+            throw .io(errno: error.errno)
+          }
+        }
+      } catch {
+        throw StoreError(error)
+      }
+      countCommit()
+      return 0
+    }
+    guard let row = try find() else { throw .full }
+    return row
+  }
+
+  /// Appends to identities.kvs (docs/file-format.md) and syncs it.
+  private func appendIdentity(_ id: NamespaceID, _ record: [UInt8]) throws(FileError) {
+    let file = try configuration.storage.openFile(
+      configuration.path + "/identities.kvs", mode: .create, direct: false)
+    defer { file.close() }
+    var writer = ByteWriter(capacity: record.count + 40)
+    writer.append(UInt32(0x5349_564B))
+    writer.append(id.rawValue)
+    writer.append(UInt32(record.count))
+    writer.append(UInt32(0))
+    writer.append(contentsOf: storeUUID)
+    writer.append(unsafe record.withUnsafeBytes { xxh3Checksum($0) })
+    writer.append(contentsOf: record)
+    let end = try file.byteCount()
+    let bytes = writer.bytes
+    var failure: FileError?
+    unsafe bytes.withUnsafeBytes { buffer in
+      do throws(FileError) { try unsafe file.write(buffer, at: end) } catch { failure = error }
+    }
+    if let failure { throw failure }
+    try file.sync()
+    try configuration.storage.syncDirectory(configuration.path)
+  }
+}

@@ -1,0 +1,347 @@
+internal import KVCodec
+internal import KVCore
+internal import KVIndex
+internal import KVTiers
+
+/// A block on its way into the arena: its slot is pinned, its bytes are being copied.
+private struct IncomingBlock {
+  let block: Int
+  let blockKey: BlockKey
+  let parentKey: BlockKey
+  let hostSlot: HostSlot
+  var payloadByteCount = 0
+}
+
+extension StoreCore {
+  /// Takes the blocks of the range, a window at a time so that the writer works alongside.
+  func offload(
+    _ namespace: NamespaceCore, _ prompt: Prompt, _ range: NamespaceCore.Range
+  ) throws(StoreError) -> TransferResult {
+    try checkWritable()
+    var result = TransferResult()
+    result.outcomes = Array(repeating: .busy, count: range.blocks.count)
+    let deadline = KVCore.deadline(after: configuration.offloadTimeoutNanoseconds)
+    var next = range.blocks.lowerBound
+    while next < range.blocks.upperBound {
+      let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
+      let outcome = try offloadWindow(
+        namespace, prompt, range, window, deadline: deadline, &result)
+      if outcome != .done {
+        for block in next..<range.blocks.upperBound {
+          let index = block - range.blocks.lowerBound
+          if result.outcomes[index] == .busy { result.outcomes[index] = outcome }
+        }
+        break
+      }
+      next = window.upperBound
+    }
+    result.countLeading()
+    return result
+  }
+
+  /// Blocks moved under one pass of the state lock: a quarter of the arena, at most 16 MiB.
+  func windowBlockCount(_ namespace: NamespaceCore) -> Int {
+    let bytes = min(effectiveHostBytes / 4, 16 << 20)
+    return max(1, min(256, bytes / namespace.layout.slotByteCount))
+  }
+
+  private func offloadWindow(
+    _ namespace: NamespaceCore, _ prompt: Prompt, _ range: NamespaceCore.Range,
+    _ window: Range<Int>, deadline: UInt64, _ result: inout TransferResult
+  ) throws(StoreError) -> BlockOutcome {
+    let (storedCount, tailKey, tailHead) = try withStoredPrefix(
+      namespace, prompt, blockCount: window.upperBound, touch: true
+    ) { state, prefix in
+      (
+        prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey,
+        state.head(at: prefix.location)
+      )
+    }
+    guard storedCount >= window.lowerBound else { return .parentMissing }
+    for block in window.lowerBound..<min(storedCount, window.upperBound) {
+      result.outcomes[block - range.blocks.lowerBound] = .done
+      result.diskBlockCount += 1
+    }
+    if storedCount > window.lowerBound {
+      state.withLock {
+        $0.statistics.blocksDeduplicated += UInt64(storedCount - window.lowerBound)
+      }
+    }
+    // The path was used, whatever comes of the rest.
+    if storedCount > 0, let tailHead { writer?.enqueueTouch(namespace, tailHead) }
+    guard storedCount < window.upperBound else { return .done }
+
+    var parentKey = tailKey
+    var block = storedCount
+    while block < window.upperBound {
+      // Slots come as they are free: a part of the window goes on while the writer frees more.
+      var incoming: [IncomingBlock] = []
+      var hashCount: UInt64 = 0
+      while block < window.upperBound {
+        guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
+        let key = unsafe namespace.chain.key(
+          after: parentKey, words: words, extra: prompt.extraBytes(ofBlock: block))
+        hashCount += 1
+        guard
+          let slot = try takeHostSlot(
+            namespace, prompt, block, key, range, mayWait: incoming.isEmpty, deadline: deadline)
+        else { break }
+        incoming.append(
+          IncomingBlock(block: block, blockKey: key, parentKey: parentKey, hostSlot: slot))
+        parentKey = key
+        block += 1
+      }
+      state.withLock { $0.statistics.hashesComputed += hashCount }
+      if incoming.isEmpty { return .busy }
+      for index in incoming.indices {
+        incoming[index].payloadByteCount = fill(
+          incoming[index], namespace, prompt, range)
+      }
+      let outcome = enter(incoming, namespace, prompt, range, &result)
+      if outcome != .done { return outcome }
+    }
+    return .done
+  }
+
+  // MARK: Arena slots
+
+  /// A pinned arena slot for the block: the one that holds its other regions already, or a new one.
+  private func takeHostSlot(
+    _ namespace: NamespaceCore, _ prompt: Prompt, _ block: Int, _ key: BlockKey,
+    _ range: NamespaceCore.Range, mayWait: Bool, deadline: UInt64
+  ) throws(StoreError) -> HostSlot? {
+    let partialKey = partialKey(namespace, prompt, block, key)
+    let byteCount = namespace.layout.slotByteCount
+    let coversAll = range.coversAllRegions
+    let attempt: (inout StoreState) -> HostSlot? = { state in
+      if !coversAll, let partial = state.partials[partialKey] { return partial.hostSlot }
+      guard let slot = state.allocateHostSlot(byteCount) else { return nil }
+      if !coversAll {
+        state.partials[partialKey] = PartialBlock(
+          hostSlot: slot, received: Array(repeating: false, count: namespace.regionCount),
+          lengths: Array(repeating: 0, count: namespace.regionCount),
+          startedAt: monotonicNanoseconds())
+      }
+      return slot
+    }
+    if let slot = state.withLock(attempt) { return slot }
+    guard mayWait else { return nil }
+    dropAbandonedPartials(namespace)
+    writer?.hurry()
+    state.withLock { $0.arenaWaiterCount += 1 }
+    defer { state.withLock { $0.arenaWaiterCount -= 1 } }
+    let slot = state.wait(until: deadline, attempt)
+    if slot == nil, isPoisoned { throw .poisoned }
+    return slot
+  }
+
+  private func partialKey(
+    _ namespace: NamespaceCore, _ prompt: Prompt, _ block: Int, _ key: BlockKey
+  ) -> PartialKey {
+    let words = unsafe UnsafeRawBufferPointer(
+      start: namespace.words(of: prompt, block: block), count: namespace.wordsPerBlock * 4)
+    return PartialKey(
+      namespace: namespace.id, blockKey: key, wordsChecksum: xxh3Checksum(words))
+  }
+
+  /// Layer-wise offloads that nobody finished within a minute give their slots back.
+  private func dropAbandonedPartials(_ namespace: NamespaceCore) {
+    let limit = monotonicNanoseconds()
+    state.withLock { state in
+      for (key, partial) in state.partials where partial.startedAt + 60_000_000_000 < limit {
+        state.partials[key] = nil
+        state.dropHostSlot(partial.hostSlot)
+      }
+    }
+  }
+
+  // MARK: Copying in
+
+  /// Copies the block's regions of the range into its slot; answers the bytes copied.
+  private func fill(
+    _ incoming: IncomingBlock, _ namespace: NamespaceCore, _ prompt: Prompt,
+    _ range: NamespaceCore.Range
+  ) -> Int {
+    let slot = unsafe hostMemory(of: incoming.hostSlot, namespace)
+    var byteCount = 0
+    var packedOffset = namespace.layout.headerByteCount
+    var spanIndex = range.spanIndex(ofBlock: incoming.block)
+    for region in range.regions {
+      let span = unsafe range.spans[spanIndex]
+      // A partial block's variable regions lie at their largest offsets until all have come.
+      let offset =
+        range.coversAllRegions ? packedOffset : namespace.layout.regionOffset(region)
+      if let data = unsafe span.data, span.length > 0 {
+        unsafe slot.advanced(by: offset).copyMemory(from: data, byteCount: span.length)
+      }
+      packedOffset += span.length
+      byteCount += span.length
+      spanIndex += 1
+    }
+    return byteCount
+  }
+
+  /// Writes the header without its generation, which the writer knows; answers the payload's size.
+  private func finish(
+    _ incoming: IncomingBlock, lengths: [Int], _ namespace: NamespaceCore, _ prompt: Prompt
+  ) -> Int {
+    let slot = unsafe hostMemory(of: incoming.hostSlot, namespace)
+    var offset = namespace.layout.headerByteCount
+    var regions: [SlotHeader.Region] = []
+    regions.reserveCapacity(lengths.count)
+    for length in lengths {
+      let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
+      regions.append(
+        SlotHeader.Region(
+          rawByteCount: UInt32(length), storedByteCount: UInt32(length),
+          checksum: xxh3Checksum(bytes)))
+      offset += length
+    }
+    let payloadByteCount = offset - namespace.layout.headerByteCount
+    let words = unsafe UnsafeRawBufferPointer(
+      start: namespace.words(of: prompt, block: incoming.block),
+      count: namespace.wordsPerBlock * 4)
+    var header = SlotHeader()
+    header.headerByteCount = UInt32(namespace.layout.headerByteCount)
+    header.namespaceID = namespace.id
+    header.storeUUID = storeUUID
+    header.rootKey = namespace.chain.rootKey
+    header.blockKey = incoming.blockKey
+    header.parentKey = incoming.parentKey
+    header.depth = UInt32(incoming.block)
+    header.payloadByteCount = UInt32(payloadByteCount)
+    header.storedByteCount = UInt32(payloadByteCount)
+    header.created = configuration.clock.realTimeNanoseconds()
+    header.tier = .disk
+    header.regions = regions
+    header.words = unsafe Array(words)
+    header.extra = unsafe Array(prompt.extraBytes(ofBlock: incoming.block))
+    unsafe header.encode(
+      into: UnsafeMutableRawBufferPointer(
+        start: slot, count: namespace.layout.headerByteCount))
+    return payloadByteCount
+  }
+
+  /// Moves variable regions together once all have come. Forward only, so nothing is overwritten before it is moved.
+  private func pack(_ slot: UnsafeMutableRawPointer, lengths: [Int], _ namespace: NamespaceCore) {
+    var packed = namespace.layout.headerByteCount
+    for (region, length) in lengths.enumerated() {
+      let offset = namespace.layout.regionOffset(region)
+      if offset != packed {
+        unsafe slot.advanced(by: packed).copyMemory(
+          from: slot.advanced(by: offset), byteCount: length)
+      }
+      packed += length
+    }
+  }
+
+  // MARK: Entering the index
+
+  /// Puts the copied blocks into the index and the writer's queue, or notes the regions that have come.
+  private func enter(
+    _ incoming: [IncomingBlock], _ namespace: NamespaceCore, _ prompt: Prompt,
+    _ range: NamespaceCore.Range, _ result: inout TransferResult
+  ) -> BlockOutcome {
+    // Checksums before the lock; a partial block's when its last region has come.
+    var complete: [(incoming: IncomingBlock, payloadByteCount: Int)] = []
+    for block in incoming {
+      let index = block.block - range.blocks.lowerBound
+      result.byteCount += block.payloadByteCount
+      if range.coversAllRegions {
+        let first = range.spanIndex(ofBlock: block.block)
+        let lengths = (0..<namespace.regionCount).map { unsafe range.spans[first + $0].length }
+        complete.append((block, finish(block, lengths: lengths, namespace, prompt)))
+      } else if let lengths = noteRegions(block, namespace, prompt, range) {
+        unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: lengths, namespace)
+        complete.append((block, finish(block, lengths: lengths, namespace, prompt)))
+      } else {
+        result.outcomes[index] = .done
+        result.hostBlockCount += 1
+      }
+    }
+    guard let firstBlock = complete.first?.incoming.block else { return .done }
+
+    let outcomes = state.withLock { state in
+      enterLocked(complete, firstBlock, namespace, prompt, &state)
+    }
+    for (block, outcome) in zip(complete, outcomes) {
+      let index = block.incoming.block - range.blocks.lowerBound
+      result.outcomes[index] = outcome
+      if outcome == .done { result.hostBlockCount += 1 }
+    }
+    return outcomes.first { $0 != .done } ?? .done
+  }
+
+  /// All lengths of a block once its last region has come, and it is no longer partial then; else nil.
+  private func noteRegions(
+    _ incoming: IncomingBlock, _ namespace: NamespaceCore, _ prompt: Prompt,
+    _ range: NamespaceCore.Range
+  ) -> [Int]? {
+    let key = partialKey(namespace, prompt, incoming.block, incoming.blockKey)
+    let first = range.spanIndex(ofBlock: incoming.block)
+    return state.withLock { state in
+      guard var partial = state.partials[key] else { return nil }
+      for (offset, region) in range.regions.enumerated() {
+        partial.received[region] = true
+        partial.lengths[region] = unsafe range.spans[first + offset].length
+      }
+      state.partials[key] = partial.isComplete ? nil : partial
+      return partial.isComplete ? partial.lengths : nil
+    }
+  }
+
+  private func enterLocked(
+    _ complete: [(incoming: IncomingBlock, payloadByteCount: Int)], _ firstBlock: Int,
+    _ namespace: NamespaceCore, _ prompt: Prompt, _ state: inout StoreState
+  ) -> [BlockOutcome] {
+    var segments: [IndexSegment] = []
+    guard let words = unsafe prompt.words else { return complete.map { _ in .miss } }
+    let extra: ExtraBytesAccessor? =
+      unsafe prompt.extra.isEmpty ? nil : { unsafe prompt.extraBytes(ofBlock: $0) }
+    let parent = unsafe state.index.match(
+      namespace.id, words: words, blockCount: firstBlock, extra: extra, segments: &segments)
+    var location = parent.location
+    var isReachable = parent.matchedBlockCount == firstBlock
+    var last: LeaseTable.Head?
+    var outcomes: [BlockOutcome] = []
+    for (incoming, payloadByteCount) in complete {
+      let entry = IndexEntry(
+        blockKey: incoming.blockKey, payloadByteCount: UInt32(payloadByteCount),
+        hostSlot: incoming.hostSlot.rawValue, flags: .pending)
+      let parentHead =
+        location.isRoot ? LeaseTable.Head.published(.root) : state.head(at: location)
+      guard isReachable, let parentHead,
+        let words = unsafe namespace.words(of: prompt, block: incoming.block),
+        let appended = unsafe state.index.append(
+          namespace.id, after: location, words: words,
+          extra: prompt.extraBytes(ofBlock: incoming.block), entry: entry)
+      else {
+        isReachable = false
+        state.dropHostSlot(incoming.hostSlot)
+        outcomes.append(.parentMissing)
+        continue
+      }
+      location = appended.location
+      outcomes.append(.done)
+      guard appended.isNew else {
+        // Another thread was first.
+        state.dropHostSlot(incoming.hostSlot)
+        state.statistics.blocksDeduplicated += 1
+        last = state.head(at: location)
+        continue
+      }
+      let ticket = state.nextTicket
+      state.nextTicket += 1
+      state.hostBlocks.attach(incoming.hostSlot.rawValue, at: location, ticket: ticket)
+      state.statistics.blocksOffloaded += 1
+      state.statistics.offloadedBytes += UInt64(payloadByteCount)
+      last = .pending(ticket: ticket)
+      writer?.enqueue(
+        PendingBlock(
+          namespace: namespace, ticket: ticket, hostSlot: incoming.hostSlot,
+          blockKey: incoming.blockKey, parent: parentHead, payloadByteCount: payloadByteCount))
+    }
+    if let last { writer?.enqueueTouch(namespace, last) }
+    return outcomes
+  }
+}

@@ -1,0 +1,54 @@
+internal import KVCatalog
+internal import KVCore
+internal import KVFile
+internal import KVIndex
+internal import KVTiers
+
+extension StoreCore {
+  func statistics() -> StoreStatistics {
+    let now = configuration.clock.bootTimeNanoseconds()
+    var result = state.withLock { state in
+      var result = state.statistics
+      let index = state.index.statistics
+      result.indexNodes = UInt64(index.nodeCount)
+      result.indexBlocks = UInt64(index.blockCount)
+      result.indexBytes = UInt64(index.byteCount)
+      result.hostBytesUsed = UInt64(state.arena.usedByteCount)
+      return result
+    }
+    result.leasesActive = unsafe UInt64(leases.activeCount(now: now, deadOwners: deadLeaseOwners()))
+    result.hostBytesCapacity = UInt64(effectiveHostBytes)
+    result.diskBytesWritten = diskTier.bytesWritten
+    result.diskBytesRead = diskTier.bytesRead
+    // LMDB syncs twice for a commit: its data pages, then the page that makes them valid.
+    result.syncs = diskTier.syncCount + 2 * commits
+    result.catalogCommits = commits
+    result.ioPath = diskTier.isDirect.map { $0 ? .direct : .buffered } ?? .none
+    result.diskBytesCapacity = UInt64(configuration.capacityBytes)
+    if let usage = catalogUsage {
+      result.catalogBytesCapacity = UInt64(usage.mapByteCount)
+      result.catalogBytesUsed = UInt64(usage.usedByteCount)
+      result.diskBytesUsed = UInt64(usage.fileByteCount)
+    }
+    let catalogCounts = try? catalogRead { (transaction) throws(CatalogError) in
+      var blocks: UInt64 = 0
+      var payload: UInt64 = 0
+      for namespace in try transaction.namespaces() {
+        let accounting = try transaction.accounting(namespace.id)
+        blocks += accounting.blockCount
+        payload += accounting.payloadByteCount
+      }
+      let slotBytes = try transaction.slotFiles().reduce(UInt64(0)) {
+        $0 + UInt64($1.slotByteCount) * UInt64($1.slotCount)
+      }
+      return (blocks, payload, slotBytes)
+    }
+    if let (blocks, payload, slotBytes) = catalogCounts {
+      result.blocksStored = blocks
+      result.payloadBytesStored = payload
+      result.diskBytesUsed += slotBytes
+    }
+    result.poisoned = isPoisoned
+    return result
+  }
+}

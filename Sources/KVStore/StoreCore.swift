@@ -1,0 +1,315 @@
+internal import Glibc
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVFile
+internal import KVIndex
+internal import KVTiers
+
+/// One open store of this process: what all handles on a folder share.
+///
+/// Locks and threads: docs/architecture.md, "Concurrency".
+final class StoreCore: Sendable {
+  let configuration: StoreConfiguration
+  let catalog: Catalog
+  let diskTier: DiskTier
+  let hostMemoryBase: HostMemory
+  let state: Monitor<StoreState>
+  /// Shared memory; what this process adds to it is guarded by the state lock.
+  nonisolated(unsafe) let leases: LeaseTable
+  let owner: OwnerID
+  let ownerFiles: OwnerFiles
+  let storeUUID: [UInt8]
+  /// Bytes that slot files may take: the bound less the catalog's map and room for the small files.
+  let slotBytesCapacity: Int
+  let slotFileBytes: Int
+  let effectiveHostBytes: Int
+  private let writerBox = Monitor<Writer?>(nil)
+  private let poisoned = AtomicFlag(false)
+  private let forkGeneration = ForkGeneration.current
+  private let commitCount = Monitor<UInt64>(0)
+  /// Slot files whose rows a transaction under way has removed.
+  private let filesToRemove = Monitor<[UInt32]>([])
+
+  /// nil on a read-only store.
+  var writer: Writer? { writerBox.withLock { $0 } }
+
+  private static let smallFilesByteCount = 4 << 20
+
+  // MARK: Opening
+
+  static func prepareFolder(_ configuration: StoreConfiguration) throws(StoreError) {
+    guard !configuration.readOnly else { return }
+    let storage = LinuxStorage()
+    do throws(FileError) {
+      try storage.makeDirectory(configuration.path)
+      try storage.makeDirectory(configuration.path + "/slots")
+      try storage.makeDirectory(configuration.path + "/owners")
+    } catch {
+      throw StoreError(error, .createFolder)
+    }
+  }
+
+  init(_ configuration: StoreConfiguration) throws(StoreError) {
+    let storage: any Storage = configuration.storage
+    let folder = configuration.path
+    let opening = try Self.lockOpening(configuration)
+    defer { withExtendedLifetime(opening) {} }
+    ownerFiles = OwnerFiles(directory: folder + "/owners", storage: storage)
+    try ownerFiles.checkPIDNamespace()
+
+    var options = CatalogOptions(path: folder + "/catalog.mdb")
+    options.isReadOnly = configuration.readOnly
+    let isNew = !storage.fileExists(options.path)
+    guard !isNew || !configuration.readOnly else { throw .io(.openCatalog, errno: ENOENT) }
+    if isNew { options.mapByteCount = configuration.effectiveCatalogBytes }
+    let catalog: Catalog
+    do throws(CatalogError) {
+      let meta = isNew ? try Self.newMeta(configuration) : nil
+      catalog = try Catalog(options, create: meta)
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    self.catalog = catalog
+    let meta = catalog.meta
+    storeUUID = meta.storeUUID
+    let mapByteCount: Int
+    do throws(CatalogError) { mapByteCount = try catalog.usage().mapByteCount } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    slotBytesCapacity = max(
+      0, configuration.capacityBytes - mapByteCount - Self.smallFilesByteCount)
+    slotFileBytes = Int(clamping: meta.slotFileBytes)
+    self.configuration = configuration
+    effectiveHostBytes = max(configuration.hostBytes, 1 << 20)
+
+    if configuration.readOnly {
+      owner = OwnerID(rawValue: 0)
+    } else {
+      do throws(CatalogError) {
+        let now = configuration.clock.realTimeNanoseconds()
+        owner = try catalog.write(timeNanoseconds: now) { (transaction) throws(CatalogError) in
+          try transaction.setClean(false)
+          return transaction.nextOwner()
+        }
+      } catch {
+        throw StoreError(error)
+      }
+      try ownerFiles.claim(owner)
+    }
+    do throws(FileError) {
+      diskTier = try DiskTier(
+        directory: folder + "/slots", tier: .disk, storage: storage,
+        direct: !configuration.bufferedIO)
+      let arena = try HostArena(byteCount: effectiveHostBytes)
+      hostMemoryBase = arena.memory
+      let leaseMemory =
+        configuration.readOnly
+        ? nil
+        : try MappedMemory.sharedFile(folder + "/leases", byteCount: LeaseTable.byteCount)
+      let leases = LeaseTable(memory: leaseMemory, owner: owner)
+      unsafe self.leases = leases
+      state = Monitor(StoreState(index: PrefixIndex(), arena: arena, leases: leases))
+    } catch {
+      throw StoreError(error, .openSlotFile)
+    }
+    if !configuration.readOnly {
+      let writer = Writer(core: self)
+      try writer.start()
+      writerBox.withLock { $0 = writer }
+    }
+  }
+
+  private final class OpeningLock {
+    private let descriptor: FileDescriptor
+    init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
+  }
+
+  /// Held while a process opens the store, so that two do not create it at once. Gives up waiting after ten seconds.
+  private static func lockOpening(
+    _ configuration: StoreConfiguration
+  ) throws(StoreError) -> OpeningLock? {
+    guard !configuration.readOnly else { return nil }
+    do throws(FileError) {
+      let descriptor = try FileDescriptor.open(configuration.path + "/opening.lock", mode: .create)
+      let deadline = monotonicNanoseconds() + 10_000_000_000
+      while try !descriptor.tryRecordLock(), monotonicNanoseconds() < deadline { usleep(1000) }
+      return OpeningLock(descriptor)
+    } catch {
+      throw StoreError(error, .ownerLock)
+    }
+  }
+
+  private static func newMeta(_ configuration: StoreConfiguration) throws(CatalogError) -> StoreMeta {
+    do throws(FileError) {
+      return StoreMeta(
+        storeUUID: try randomBytes(count: 16),
+        createdNanoseconds: configuration.clock.realTimeNanoseconds(),
+        saltKey: try randomBytes(count: 32), capacityBytes: UInt64(configuration.capacityBytes),
+        catalogBytes: UInt64(configuration.effectiveCatalogBytes),
+        inlinePayloadBytesMax: UInt64(configuration.inlinePayloadBytesMax),
+        slotFileBytes: UInt64(min(1 << 30, max(8 << 20, configuration.capacityBytes / 64))))
+    } catch {
+      throw .io(errno: error.errno)
+    }
+  }
+
+  // MARK: Closing
+
+  func shutDown() {
+    if let writer {
+      writer.stop()
+      do throws(StoreError) { try writer.batches.releaseReservations() } catch { /* freed as a dead owner's */  }
+      do throws(CatalogError) {
+        try catalogWrite { (transaction) throws(CatalogError) in try transaction.setClean(true) }
+      } catch { /* the mark stays unset, which is true */  }
+      writerBox.withLock { $0 = nil }
+    }
+    state.withLock { $0.leases.releaseOwn() }
+    diskTier.close()
+    catalog.close()
+    ownerFiles.release()
+  }
+
+  // MARK: State of health
+
+  var isForked: Bool { ForkGeneration.current != forkGeneration }
+
+  var isPoisoned: Bool { poisoned.value }
+
+  /// A failed invariant: asserts in debug builds; in release the store answers misses from now on.
+  func poison(_ reason: StaticString) {
+    assertionFailure("\(reason)")
+    poisoned.exchange(true)
+  }
+
+  func poisonIfInternal(_ error: StoreError) {
+    if error == .poisoned { poison("the catalog refused an argument of ours") }
+  }
+
+  func checkWritable() throws(StoreError) {
+    if isPoisoned { throw .poisoned }
+  }
+
+  // MARK: Small services
+
+  func catalogRead<Result>(
+    _ body: (ReadTransaction) throws(CatalogError) -> Result
+  ) throws(StoreError) -> Result {
+    do throws(CatalogError) {
+      return try catalog.read(body)
+    } catch {
+      throw StoreError(error)
+    }
+  }
+
+  /// On the writer's thread, or before it runs and after it has ended.
+  func catalogWrite<Result>(
+    _ body: (WriteTransaction) throws(CatalogError) -> Result
+  ) throws(CatalogError) -> Result {
+    try catalog.write(timeNanoseconds: configuration.clock.realTimeNanoseconds(), body)
+  }
+
+  /// How full the catalog is; when it cannot be read, as full as it can be.
+  var catalogUsage: CatalogUsage? { try? catalog.usage() }
+
+  var transactionID: UInt64 { (try? catalog.transactionID()) ?? 0 }
+
+  func catalogBlockCount() -> Int {
+    let rows = try? catalogRead { (transaction) throws(CatalogError) in
+      var count: UInt64 = 0
+      for namespace in try transaction.namespaces() {
+        count += try transaction.accounting(namespace.id).blockCount
+      }
+      return Int(clamping: count)
+    }
+    return rows ?? 0
+  }
+
+  func countCommit() { commitCount.withLock { $0 += 1 } }
+
+  var commits: UInt64 { commitCount.withLock { $0 } }
+
+  func flush(timeoutNanoseconds: UInt64) throws(StoreError) -> FlushResult {
+    guard let writer else { throw .readOnly }
+    if isPoisoned { throw .poisoned }
+    let deadline = timeoutNanoseconds == 0 ? nil : KVCore.deadline(after: timeoutNanoseconds)
+    return try writer.flush(deadline: deadline)
+  }
+
+  /// Where a pinned host slot's bytes are.
+  func hostMemory(of slot: HostSlot, _ namespace: NamespaceCore) -> UnsafeMutableRawPointer {
+    unsafe hostMemoryBase.pointer(to: slot)
+  }
+
+  /// Header without its padding, then the payload: what table `payloads` holds. The caller frees it.
+  func packInline(
+    _ memory: UnsafeMutableRawPointer, _ header: SlotHeaderView, _ payloadByteCount: Int,
+    _ namespace: NamespaceCore
+  ) -> UnsafeRawBufferPointer {
+    let used = Int(header.usedByteCount)
+    let packed = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: used + payloadByteCount, alignment: 8)
+    if let base = packed.baseAddress {
+      unsafe base.copyMemory(from: memory, byteCount: used)
+      unsafe base.advanced(by: used).copyMemory(
+        from: memory.advanced(by: namespace.layout.headerByteCount), byteCount: payloadByteCount)
+    }
+    return UnsafeRawBufferPointer(packed)
+  }
+
+  func noteGrowthRefused(_ error: FileError) {
+    // Counted through the blocks that find no room; the store lives on with the files it has.
+    state.withLock { $0.growthRefusal = error.errno }
+  }
+
+  func removeFileAfterCommit(_ file: UInt32) { filesToRemove.withLock { $0.append(file) } }
+
+  // MARK: Removal
+
+  /// Owners of leases whose process has ended.
+  func deadLeaseOwners() -> Set<OwnerID> {
+    unsafe leases.foreignOwners().filter { ownerFiles.isDead($0) }
+  }
+
+  /// Takes what a transaction is about to remove out of the index and hides it; false when some of it is leased by now.
+  func hideUnlessLeased(_ removed: [RemovedSummary]) -> Bool {
+    let ranges = removed.flatMap(\.ranges)
+    guard !ranges.isEmpty else { return true }
+    let now = configuration.clock.bootTimeNanoseconds()
+    let dead = deadLeaseOwners()
+    return state.withLock { state in
+      let leased = unsafe leases.deepestPositions(now: now, deadOwners: dead)
+      let conflict = ranges.contains { range in
+        leased[range.run].map { $0 >= range.firstPosition } ?? false
+      }
+      if conflict { return false }
+      state.hidden += ranges
+      for range in ranges { state.removeFromIndex(range) }
+      return true
+    }
+  }
+
+  func removalEnded(_ removed: [RemovedSummary], committed: Bool) {
+    let ranges = Set(removed.flatMap(\.ranges).map(\.run))
+    if !ranges.isEmpty {
+      let keys = removed.flatMap(\.ranges)
+      state.withLock { state in
+        state.hidden.removeAll { keys.contains($0) }
+        // A loader may have read the rows before the commit and enter them after.
+        state.removalEpoch += 1
+        if committed {
+          state.statistics.blocksEvicted += UInt64(removed.reduce(0) { $0 + $1.blockCount })
+        }
+      }
+      state.notifyAll()
+    }
+    let files = filesToRemove.withLock { files in
+      defer { files = [] }
+      return files
+    }
+    guard committed else { return }
+    countCommit()
+    for file in files { diskTier.removeFile(file) }
+  }
+}

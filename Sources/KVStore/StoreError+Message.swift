@@ -1,0 +1,94 @@
+internal import Glibc
+public import KVCore
+
+extension StoreError {
+  /// What happened and what to do about it, for people. Holds no prompt, token, path of the caller or secret.
+  public var message: String {
+    switch self {
+    case .invalidArgument(let argument): argument.message
+    case .closed: "the store or namespace was closed"
+    case .forked: "the handle was opened before fork(): open the store again in the child"
+    case .io(let action, let code): "\(action.phrase): \(errorText(code))"
+    case .noSpace(let action):
+      "\(action.phrase): no space left on the device or in the disk quota; free some, or lower capacity_bytes"
+    case .corrupt(.catalogPage):
+      "the catalog is damaged (LMDB refuses its pages): move the folder away and start anew; it is a cache"
+    case .corrupt(.catalogMeta):
+      "the catalog's own description is damaged: move the folder away and start anew; it is a cache"
+    case .corrupt(.identityRecord): "a namespace's identity record is damaged"
+    case .versionMismatch(let found):
+      "the store has format version \(found), newer than this library reads: update the library"
+    case .locked(.otherPIDNamespace):
+      "a process in another PID namespace (container) has the store open: LMDB cannot be shared across them; "
+        + "run both in one PID namespace or give each its own folder"
+    case .locked(.readerTableFull):
+      "the catalog's reader table is full: too many threads or processes read it at once"
+    case .outOfMemory: "memory was refused: lower host_bytes"
+    case .readOnly: "the store was opened read-only"
+    case .identityCollision: "another namespace has the same hash: change any field, for example engine_bytes"
+    case .notAStore: "the path holds something that is not a store: choose another or an empty folder"
+    case .full: "everything that could leave is leased or in use: release leases or raise capacity_bytes"
+    case .busy: "the deadline passed first: try again, or raise the timeout"
+    case .poisoned:
+      "an internal invariant failed; the store answers misses only until it is opened again: please report it"
+    }
+  }
+}
+
+extension Argument {
+  fileprivate var message: String {
+    switch self {
+    case .null: "a required pointer is NULL"
+    case .structSize: "struct_size is not one that a version of the header ever had: set it to sizeof"
+    case .flags: "unknown flag bits are set"
+    case .path: "path is empty, too long, or cannot be used as a folder"
+    case .capacity: "capacity_bytes must be at least 64 MiB, and host and inline bytes must be sane"
+    case .catalogSize: "catalog_bytes must be at least 1 MiB and at most 15/16 of capacity_bytes"
+    case .hostTooSmall: "host_bytes must hold at least four blocks of the namespace: raise it"
+    case .capacityTooSmall: "capacity_bytes has no room for a single block of the namespace: raise it"
+    case .tokensPerBlock: "tokens_per_block must be 1...65536"
+    case .digestByteCount: "digest_bytes must be a multiple of 4 in 32...64 in digest mode, else 0"
+    case .regionCount: "region_count must be 1...4096"
+    case .regionByteCount: "each region must have 1 byte to 1 GiB, and all together at most 1 GiB"
+    case .extraByteCount: "extra bytes of a block exceed extra_bytes_max (itself at most 16384)"
+    case .identityFieldTooLong: "an identity field is longer than 4096 bytes"
+    case .identityMode: "identity_mode is unknown"
+    case .noTokens: "the prompt is empty"
+    case .tokensNotWholeBlocks: "the token count must be a whole number of blocks here"
+    case .wrongIdentityMode: "tokens were given to a namespace in digest mode, or digests to one in tokens mode"
+    case .extraCount: "extra has more entries than the prompt has blocks"
+    case .blockRange: "first_block and block_count reach beyond the prompt's full blocks"
+    case .regionRange: "first_region and region_count reach beyond the namespace's regions"
+    case .spanCount: "span_count must be block_count × region_count"
+    case .spanLength: "a span's length does not fit the namespace's region byte count"
+    case .spanNull: "a span with a length has a NULL data pointer"
+    case .leaseDuration: "the lease is longer than KVSTORE_LEASE_NANOSECONDS_MAX"
+    case .textNotUTF8: "a text field is not UTF-8"
+    }
+  }
+}
+
+extension FileAction {
+  fileprivate var phrase: String {
+    switch self {
+    case .createFolder: "cannot create or use the store's folder"
+    case .openCatalog: "cannot open the catalog"
+    case .catalog: "the catalog cannot be read or written"
+    case .openSlotFile: "cannot open a slot file"
+    case .allocateSlotFile: "cannot allocate a slot file"
+    case .readSlot: "cannot read a slot file"
+    case .writeSlot: "cannot write a slot file"
+    case .syncSlotFile: "cannot sync a slot file"
+    case .identities: "cannot write identities.kvs"
+    case .ownerLock: "cannot lock the owner file"
+    case .leaseTable: "cannot map the lease table"
+    case .removeFile: "cannot remove a file"
+    case .randomNumbers: "the kernel gives no random numbers"
+    }
+  }
+}
+
+private func errorText(_ code: Int32) -> String {
+  guard let text = unsafe strerror(code) else { return "error \(code)" }
+  return unsafe String(cString: text)
+}

@@ -1,0 +1,152 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVIndex
+internal import KVTiers
+
+/// A block that has been offloaded and is not durable yet.
+struct PendingBlock {
+  let namespace: NamespaceCore
+  /// Unique in this process; what leases and children name it by.
+  let ticket: UInt64
+  let hostSlot: HostSlot
+  let blockKey: BlockKey
+  let parent: LeaseTable.Head
+  let payloadByteCount: Int
+}
+
+/// A block whose regions come one call at a time.
+struct PartialBlock {
+  let hostSlot: HostSlot
+  var received: [Bool]
+  var lengths: [Int]
+  var startedAt: UInt64
+
+  var isComplete: Bool { !received.contains(false) }
+}
+
+/// Names a partial block: its key alone would let a forged collision mix two blocks' regions.
+struct PartialKey: Hashable {
+  let namespace: NamespaceID
+  let blockKey: BlockKey
+  let wordsChecksum: UInt64
+}
+
+/// What the state lock guards (docs/architecture.md, lock 2): who is where in RAM.
+///
+/// No I/O, copy, checksum or catalog call happens while it is held.
+struct StoreState {
+  let index: PrefixIndex
+  let arena: HostArena
+  let hostBlocks = HostBlockTable()
+  let leases: LeaseTable
+  var partials: [PartialKey: PartialBlock] = [:]
+  var namespaces: [BlockKey: NamespaceCore] = [:]
+  var nextTicket: UInt64 = 1
+
+  /// Counts removals from the index, so that a loader sees that what it read may be gone.
+  var removalEpoch: UInt64 = 0
+  /// Removed from the index, with the removal's commit still to come; not to be loaded again.
+  var hidden: [RemovedSummary.Range] = []
+  /// Callers that wait for arena room; the writer hurries for them.
+  var arenaWaiterCount = 0
+
+  /// Why the last slot file could not be made, 0 when it could.
+  var growthRefusal: Int32 = 0
+
+  var statistics = StoreStatistics()
+
+  init(index: PrefixIndex, arena: HostArena, leases: LeaseTable) {
+    self.index = index
+    self.leases = leases
+    self.arena = arena
+    let table = hostBlocks
+    index.onHostSlotMoved = { slot, location in table.moved(slot, to: location) }
+  }
+
+  func isHidden(_ position: BlockPosition) -> Bool {
+    hidden.contains { range in
+      range.run == position.run && position.position >= range.firstPosition
+    }
+  }
+
+  /// What names the block at `location` to the writer and to leases.
+  func head(at location: IndexLocation) -> LeaseTable.Head? {
+    if let position = index.position(of: location) { return .published(position) }
+    guard let entry = index.entry(at: location), entry.hostSlot >= 0,
+      let ticket = hostBlocks.ticket(of: entry.hostSlot)
+    else { return nil }
+    return .pending(ticket: ticket)
+  }
+
+  /// Takes blocks out of the index; their host copies become free, or do when their last pin ends.
+  mutating func removeFromIndex(_ range: RemovedSummary.Range) {
+    removalEpoch += 1
+    index.truncate(
+      range.namespace, from: BlockPosition(run: range.run, position: range.firstPosition),
+      onRemove: detach)
+  }
+
+  mutating func removeFromIndex(at location: IndexLocation) {
+    removalEpoch += 1
+    index.truncate(at: location, onRemove: detach)
+  }
+
+  mutating func removeAll(of namespace: NamespaceCore) {
+    removalEpoch += 1
+    index.removeNamespace(namespace.id, onRemove: detach)
+    index.addNamespace(namespace.id, wordsPerBlock: namespace.wordsPerBlock)
+  }
+
+  private func detach(_ location: IndexLocation, _ entry: IndexEntry) {
+    guard entry.hostSlot >= 0 else { return }
+    hostBlocks.detach(entry.hostSlot)
+    arena.discard(HostSlot(rawValue: entry.hostSlot))
+  }
+
+  /// A pinned slot of the arena, taking the place of the copy that was used longest ago; nil when all are in use.
+  mutating func allocateHostSlot(_ slotByteCount: Int) -> HostSlot? {
+    let allocation = arena.allocate(slotByteCount)
+    for slot in arena.takeReclaimedWithoutGain() { forgetHostCopy(slot) }
+    guard let allocation else { return nil }
+    for reclaimed in allocation.reclaimed { forgetHostCopy(reclaimed) }
+    return allocation.slot
+  }
+
+  /// Gives a pinned slot back whose contents are of no use.
+  func dropHostSlot(_ slot: HostSlot) {
+    arena.discard(slot)
+    arena.unpin(slot)
+  }
+
+  private func forgetHostCopy(_ slot: HostSlot) {
+    guard let location = hostBlocks.location(of: slot.rawValue) else { return }
+    hostBlocks.detach(slot.rawValue)
+    index.updateEntry(at: location) { $0.hostSlot = -1 }
+  }
+}
+
+/// Where each host slot's block is in the index, and its ticket while it is pending.
+///
+/// A class, because the index calls back into it while the state is being changed; the state lock guards it.
+final class HostBlockTable {
+  private var locations: [Int32: IndexLocation] = [:]
+  private var tickets: [Int32: UInt64] = [:]
+
+  func attach(_ slot: Int32, at location: IndexLocation, ticket: UInt64?) {
+    locations[slot] = location
+    tickets[slot] = ticket
+  }
+
+  func moved(_ slot: Int32, to location: IndexLocation) { locations[slot] = location }
+
+  func published(_ slot: Int32) { tickets[slot] = nil }
+
+  func detach(_ slot: Int32) {
+    locations[slot] = nil
+    tickets[slot] = nil
+  }
+
+  func location(of slot: Int32) -> IndexLocation? { locations[slot] }
+  func ticket(of slot: Int32) -> UInt64? { tickets[slot] }
+}

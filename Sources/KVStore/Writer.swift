@@ -1,0 +1,175 @@
+internal import Glibc
+internal import KVCodec
+internal import KVCore
+
+/// The thread that owns every catalog write of this process.
+///
+/// Takes what is queued, in order, and turns it into as few synced commits as it can. See docs/architecture.md,
+/// "How an offload flows".
+final class Writer: Sendable {
+  unowned let core: StoreCore
+  let queue = Monitor(WriterQueue())
+  let batches: WriterBatches
+  private let thread = Monitor<pthread_t?>(nil)
+
+  init(core: StoreCore) {
+    self.core = core
+    batches = WriterBatches(core: core)
+  }
+
+  // MARK: Queueing
+
+  func enqueue(_ block: PendingBlock) {
+    queue.withLock { queue in
+      queue.append(.publish(block))
+      queue.dueSince = queue.dueSince ?? monotonicNanoseconds()
+      queue.pendingByteCount += block.namespace.layout.slotByteCount
+      if queue.pendingByteCount >= core.effectiveHostBytes / 4 {
+        queue.hurryCount = queue.enqueuedCount
+      }
+    }
+    queue.notifyAll()
+  }
+
+  func enqueueTouch(_ namespace: NamespaceCore, _ head: LeaseTable.Head) {
+    queue.withLock { queue in
+      if case .touch(let last, let lastHead)? = queue.operations.last, last === namespace,
+        lastHead == head
+      {
+        return
+      }
+      guard queue.operations.count < WriterQueue.touchCountMax else { return }
+      queue.append(.touch(namespace, head))
+    }
+  }
+
+  func enqueueQuarantine(
+    _ namespace: NamespaceCore, _ position: BlockPosition, _ range: RemovedRange
+  ) {
+    enqueue(
+      WriterCall { [core] () throws(StoreError) in
+        try core.removeQuarantined(namespace, position, range)
+      })
+  }
+
+  func enqueue(_ call: WriterCall) {
+    queue.withLock { queue in
+      queue.append(.call(call))
+      queue.hurryCount = queue.enqueuedCount
+    }
+    queue.notifyAll()
+  }
+
+  /// Queues a call and waits for it.
+  func perform(_ work: @escaping @Sendable () throws(StoreError) -> Int) throws(StoreError) -> Int {
+    let call = WriterCall(work)
+    enqueue(call)
+    return try call.wait()
+  }
+
+  /// What is queued is wanted now.
+  func hurry() {
+    queue.withLock { $0.hurryCount = $0.enqueuedCount }
+    queue.notifyAll()
+  }
+
+  func flush(deadline: UInt64?) throws(StoreError) -> FlushResult {
+    let target = queue.withLock { queue in
+      queue.hurryCount = queue.enqueuedCount
+      return queue.enqueuedCount
+    }
+    queue.notifyAll()
+    let outcome: Result<FlushResult, StoreError>? = queue.wait(until: deadline) { queue in
+      guard queue.doneCount >= target else { return nil }
+      if let error = queue.error {
+        queue.error = nil
+        return .failure(error)
+      }
+      defer { queue.flushed = FlushResult() }
+      return .success(queue.flushed)
+    }
+    guard let outcome else { throw .busy }
+    return try outcome.get()
+  }
+
+  // MARK: The thread
+
+  func start() throws(StoreError) {
+    var id = pthread_t()
+    let me = unsafe Unmanaged.passUnretained(self).toOpaque()
+    let code = unsafe pthread_create(
+      &id, nil,
+      { argument in
+        guard let argument = unsafe argument else { return nil }
+        unsafe Unmanaged<Writer>.fromOpaque(argument).takeUnretainedValue().run()
+        return nil
+      }, me)
+    guard code == 0 else { throw .outOfMemory }
+    thread.withLock { $0 = id }
+  }
+
+  /// Ends the thread once it has done what is queued.
+  func stop() {
+    queue.withLock { $0.isStopping = true }
+    queue.notifyAll()
+    if let id = thread.withLock({ $0 }) { pthread_join(id, nil) }
+    thread.withLock { $0 = nil }
+  }
+
+  private func run() {
+    while true {
+      guard let operations = nextOperations() else { return }
+      var segment: [WriterOperation] = []
+      for operation in operations {
+        guard case .call(let call) = operation else {
+          segment.append(operation)
+          continue
+        }
+        batches.process(segment, queue)
+        segment = []
+        call.run()
+      }
+      batches.process(segment, queue)
+      queue.withLock { $0.doneCount += UInt64(operations.count) }
+      queue.notifyAll()
+    }
+  }
+
+  /// Waits until something is due and takes all that is queued; nil when it is time to stop.
+  private func nextOperations() -> [WriterOperation]? {
+    while true {
+      enum Next {
+        case take([WriterOperation])
+        case stop
+        case sleep(UInt64?)
+      }
+      let interval = core.configuration.commitIntervalNanoseconds
+      let look: (inout WriterQueue) -> Next = { queue in
+        if queue.operations.isEmpty { return queue.isStopping ? .stop : .sleep(nil) }
+        let now = monotonicNanoseconds()
+        let due = queue.dueSince.map { $0 &+ interval }
+        guard queue.isStopping || queue.hurryCount > queue.doneCount || due.map({ $0 <= now }) == true
+        else { return .sleep(due ?? now &+ WriterQueue.touchDelay) }
+        defer {
+          queue.operations = []
+          queue.dueSince = nil
+          queue.pendingByteCount = 0
+        }
+        return .take(queue.operations)
+      }
+      switch queue.withLock(look) {
+      case .take(let operations): return operations
+      case .stop: return nil
+      case .sleep(let until):
+        // Ends early when something is queued that is due sooner.
+        let isTouchWait = queue.withLock { $0.dueSince == nil && !$0.operations.isEmpty }
+        let woke: Bool? = queue.wait(until: until) { queue in
+          if queue.isStopping || queue.hurryCount > queue.doneCount { return true }
+          if until == nil { return queue.operations.isEmpty ? nil : true }
+          return isTouchWait && queue.dueSince != nil ? true : nil
+        }
+        if woke == nil, isTouchWait { queue.withLock { $0.hurryCount = $0.enqueuedCount } }
+      }
+    }
+  }
+}

@@ -1,0 +1,338 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVFile
+internal import KVIndex
+internal import KVTiers
+
+/// Turns a batch of queued touches and blocks into slots, writes, syncs and commits. Runs on the writer's thread only.
+final class WriterBatches: @unchecked Sendable {
+  // Unchecked: the writer's thread alone touches the mutable state.
+  private unowned let core: StoreCore
+  private let slots: SlotReserve
+  /// Where recently published blocks went, by ticket; for children and touches that name them so.
+  private var publishedPositions: [UInt64: BlockPosition] = [:]
+
+  init(core: StoreCore) {
+    self.core = core
+    slots = SlotReserve(core: core)
+  }
+
+  /// A pending block with its slot.
+  private struct Placed {
+    let block: PendingBlock
+    var place: BlockPlace
+    var outcome: Outcome = .waiting
+
+    enum Outcome {
+      case waiting
+      case published(BlockPosition, BlockPlace)
+      case droppedFull, droppedParent, droppedError
+    }
+  }
+
+  func process(_ operations: [WriterOperation], _ queue: Monitor<WriterQueue>) {
+    guard !operations.isEmpty else { return }
+    var placed: [Placed] = []
+    do throws(StoreError) {
+      try publish(operations, &placed)
+    } catch {
+      for index in placed.indices {
+        if case .waiting = placed[index].outcome { placed[index].outcome = .droppedError }
+      }
+      queue.withLock { $0.error = error }
+    }
+    keepUnusedSlots(placed)
+    slots.keepCatalogInBounds(protecting: protectedPositions(placed.map(\.block)))
+    settle(placed, queue)
+  }
+
+  private func publish(
+    _ operations: [WriterOperation], _ placed: inout [Placed]
+  ) throws(StoreError) {
+    let blocks = operations.compactMap { operation in
+      if case .publish(let block) = operation { return block }
+      return nil
+    }
+    // Every pending block is settled, whatever fails from here on.
+    placed = blocks.map { block in
+      Placed(
+        block: block,
+        place: BlockPlace(
+          tier: .disk, isInline: block.namespace.isInline, file: 0, slot: 0,
+          storedByteCount: UInt32(block.payloadByteCount), generation: Generation(rawValue: 0),
+          headerChecksum: 0))
+    }
+    if core.isPoisoned { throw .poisoned }
+    // Touches before the first block come before its evictions.
+    let firstBlock = operations.firstIndex { if case .publish = $0 { true } else { false } }
+    let leadingTouches = operations[..<(firstBlock ?? operations.endIndex)]
+    try slots.prepare(
+      blocks, protecting: protectedPositions(blocks),
+      touches: { (transaction) throws(CatalogError) in
+        for case .touch(let namespace, let head) in leadingTouches {
+          try self.touch(namespace, head, transaction, [:])
+        }
+      })
+    try writePayloads(&placed)
+    try publishRows(operations[leadingTouches.endIndex...], leadingTouches, &placed)
+  }
+
+  // MARK: Payload
+
+  private func writePayloads(_ placed: inout [Placed]) throws(StoreError) {
+    var writes: [DiskTier.Write] = []
+    for index in placed.indices {
+      let block = placed[index].block
+      let namespace = block.namespace
+      if !namespace.isInline {
+        guard let slot = slots.takeSlot(namespace.layout.slotByteCount) else {
+          placed[index].outcome = .droppedFull
+          continue
+        }
+        placed[index].place.file = slot.file
+        placed[index].place.slot = slot.slot
+      }
+      guard let generation = slots.takeGeneration() else {
+        placed[index].outcome = .droppedError
+        continue
+      }
+      placed[index].place.generation = generation
+      let memory = unsafe core.hostMemory(of: block.hostSlot, namespace)
+      let header = unsafe UnsafeMutableRawBufferPointer(
+        start: memory, count: namespace.layout.headerByteCount)
+      guard let checksum = unsafe SlotHeader.seal(header, generation: generation) else {
+        placed[index].outcome = .droppedError
+        continue
+      }
+      placed[index].place.headerChecksum = checksum
+      if !namespace.isInline {
+        let address = SlotAddress(
+          tier: .disk, file: placed[index].place.file, slot: placed[index].place.slot)
+        // Padding behind the payload stays unwritten where a block is much shorter than its slot.
+        let count = roundUp(
+          namespace.layout.headerByteCount + block.payloadByteCount, to: 4096)
+        unsafe writes.append(
+          DiskTier.Write(
+            address: address, slotByteCount: namespace.layout.slotByteCount,
+            bytes: UnsafeRawBufferPointer(start: memory, count: count)))
+      }
+    }
+    guard !writes.isEmpty else { return }
+    do throws(FileError) {
+      try core.diskTier.write(writes)
+      try core.diskTier.sync(files: Set(writes.map(\.address.file)))
+    } catch {
+      throw StoreError(error, .writeSlot)
+    }
+  }
+
+  // MARK: Rows
+
+  private func publishRows(
+    _ operations: ArraySlice<WriterOperation>, _ leadingTouches: ArraySlice<WriterOperation>,
+    _ placed: inout [Placed]
+  ) throws(StoreError) {
+    let needsLeading = !slots.appliedTouches
+    let seconds = UInt32(
+      truncatingIfNeeded: core.configuration.clock.realTimeNanoseconds() / 1_000_000_000)
+    for attempt in 0..<4 {
+      var outcomes: [UInt64: BlockPosition] = [:]
+      var working = placed
+      do throws(CatalogError) {
+        try core.catalogWrite { (transaction) throws(CatalogError) in
+          if needsLeading {
+            for case .touch(let namespace, let head) in leadingTouches {
+              try touch(namespace, head, transaction, outcomes)
+            }
+          }
+          var next = 0
+          for operation in operations {
+            switch operation {
+            case .touch(let namespace, let head):
+              try touch(namespace, head, transaction, outcomes)
+            case .publish:
+              try publishRow(&working[next], transaction, &outcomes, seconds)
+              next += 1
+            case .call: break
+            }
+          }
+        }
+      } catch {
+        // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
+        if error == .mapFull, attempt < 3 {
+          try slots.makeCatalogRoom(protecting: protectedPositions(placed.map(\.block)))
+          continue
+        }
+        throw StoreError(error)
+      }
+      placed = working
+      core.countCommit()
+      remember(outcomes)
+      return
+    }
+  }
+
+  private func publishRow(
+    _ placed: inout Placed, _ transaction: WriteTransaction,
+    _ outcomes: inout [UInt64: BlockPosition], _ seconds: UInt32
+  ) throws(CatalogError) {
+    guard case .waiting = placed.outcome else { return }
+    let block = placed.block
+    guard let parent = position(of: block.parent, outcomes) else {
+      placed.outcome = .droppedParent
+      return
+    }
+    let memory = unsafe core.hostMemory(of: block.hostSlot, block.namespace)
+    guard
+      let header = unsafe SlotHeaderView(
+        UnsafeRawBufferPointer(start: memory, count: block.namespace.layout.headerByteCount))
+    else {
+      placed.outcome = .droppedError
+      return
+    }
+    let inlinePayload: UnsafeRawBufferPointer? =
+      block.namespace.isInline
+      ? unsafe core.packInline(memory, header, block.payloadByteCount, block.namespace) : nil
+    let row = unsafe NewBlock(
+      blockKey: block.blockKey, parent: parent, words: header.words, extra: header.extra,
+      payloadByteCount: UInt32(block.payloadByteCount), createdSeconds: seconds,
+      place: placed.place, inlinePayload: inlinePayload)
+    defer { unsafe inlinePayload?.deallocate() }
+    var outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
+    if case .corruptRow(let position) = outcome {
+      _ = try transaction.removeSubtree(block.namespace.id, at: position, reason: .corrupt)
+      outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
+    }
+    switch outcome {
+    case .stored(let position):
+      placed.outcome = .published(position, placed.place)
+      outcomes[block.ticket] = position
+    case .duplicate(let position):
+      // Another process was first: its copy is the one.
+      outcomes[block.ticket] = position
+      let place = try transaction.row(block.namespace.id, position)?.places.first
+      placed.outcome = place.map { .published(position, $0) } ?? .droppedError
+    case .collision:
+      core.state.withLock { $0.statistics.keyCollisions += 1 }
+      placed.outcome = .droppedParent
+    case .parentMissing:
+      placed.outcome = .droppedParent
+    case .corruptRow, .slotNotReserved:
+      placed.outcome = .droppedError
+    }
+  }
+
+  private func touch(
+    _ namespace: NamespaceCore, _ head: LeaseTable.Head, _ transaction: WriteTransaction,
+    _ outcomes: [UInt64: BlockPosition]
+  ) throws(CatalogError) {
+    guard let position = position(of: head, outcomes) else { return }
+    _ = try transaction.touch(namespace.id, pathEnd: position)
+  }
+
+  private func position(
+    of head: LeaseTable.Head, _ outcomes: [UInt64: BlockPosition]
+  ) -> BlockPosition? {
+    switch head {
+    case .published(let position): position
+    case .pending(let ticket): outcomes[ticket] ?? publishedPositions[ticket]
+    }
+  }
+
+  private func remember(_ outcomes: [UInt64: BlockPosition]) {
+    if publishedPositions.count > 1 << 17, let newest = publishedPositions.keys.max() {
+      publishedPositions = publishedPositions.filter { $0.key > newest - 1 << 16 }
+    }
+    publishedPositions.merge(outcomes) { $1 }
+  }
+
+  // MARK: Protection
+
+  /// The deepest position of each run that must stay: leases, and parents of blocks on their way.
+  private func protectedPositions(_ blocks: [PendingBlock]) -> @Sendable () -> [RunID: UInt32] {
+    let parents = blocks.map(\.parent)
+    let known = publishedPositions
+    let core = core
+    return {
+      let now = core.configuration.clock.bootTimeNanoseconds()
+      let dead = core.deadLeaseOwners()
+      var deepest = unsafe core.leases.deepestPositions(now: now, deadOwners: dead)
+      let queued = core.writer?.queue.withLock { queue in
+        queue.operations.compactMap { operation -> LeaseTable.Head? in
+          if case .publish(let block) = operation { return block.parent }
+          return nil
+        }
+      }
+      for parent in parents + (queued ?? []) {
+        let position: BlockPosition? =
+          switch parent {
+          case .published(let position): position
+          case .pending(let ticket): known[ticket]
+          }
+        guard let position, position.run != .root else { continue }
+        deepest[position.run] = max(deepest[position.run] ?? 0, position.position)
+      }
+      return deepest
+    }
+  }
+
+  // MARK: Afterwards
+
+  /// Slots of blocks that were not published are still reserved by this process: the next blocks take them.
+  private func keepUnusedSlots(_ placed: [Placed]) {
+    for item in placed where !item.block.namespace.isInline && item.place.generation.rawValue > 0 {
+      if case .published(_, let place) = item.outcome, place == item.place { continue }
+      slots.giveBack(
+        SlotAddress(tier: .disk, file: item.place.file, slot: item.place.slot),
+        item.block.namespace.layout.slotByteCount)
+    }
+  }
+
+  /// Frees what this process holds reserved; at close.
+  func releaseReservations() throws(StoreError) { try slots.releaseAll() }
+
+  /// Tells the index what became of the blocks, and lets their arena slots go.
+  private func settle(_ placed: [Placed], _ queue: Monitor<WriterQueue>) {
+    guard !placed.isEmpty else { return }
+    var counts = FlushResult()
+    core.state.withLock { state in
+      for item in placed {
+        let slot = item.block.hostSlot
+        let location = state.hostBlocks.location(of: slot.rawValue)
+        switch item.outcome {
+        case .published(let position, let place):
+          counts.durableBlockCount += 1
+          if let location {
+            state.index.assignPublished(location, as: position, durablePlace: place)
+            if let now = state.hostBlocks.location(of: slot.rawValue) {
+              state.index.updateEntry(at: now) { $0.flags.remove(.pending) }
+            }
+            state.hostBlocks.published(slot.rawValue)
+          }
+          state.leases.publish(ticket: item.block.ticket, at: position)
+        case .waiting, .droppedError:
+          counts.droppedErrorBlockCount += 1
+          if let location { state.removeFromIndex(at: location) }
+        case .droppedFull:
+          counts.droppedFullBlockCount += 1
+          if let location { state.removeFromIndex(at: location) }
+        case .droppedParent:
+          counts.droppedParentBlockCount += 1
+          if let location { state.removeFromIndex(at: location) }
+        }
+        state.arena.unpin(slot)
+      }
+      state.statistics.blocksDroppedFull += UInt64(counts.droppedFullBlockCount)
+      state.statistics.blocksDroppedParent += UInt64(counts.droppedParentBlockCount)
+      state.statistics.blocksDroppedError += UInt64(counts.droppedErrorBlockCount)
+    }
+    core.state.notifyAll()
+    queue.withLock { queue in
+      queue.flushed.durableBlockCount += counts.durableBlockCount
+      queue.flushed.droppedFullBlockCount += counts.droppedFullBlockCount
+      queue.flushed.droppedParentBlockCount += counts.droppedParentBlockCount
+      queue.flushed.droppedErrorBlockCount += counts.droppedErrorBlockCount
+    }
+  }
+}

@@ -1,0 +1,68 @@
+internal import KVCatalog
+internal import KVCore
+
+typealias RemovedRange = RemovedSummary.Range
+
+/// What the writer has to do, in order.
+enum WriterOperation {
+  /// A path end was used.
+  case touch(NamespaceCore, LeaseTable.Head)
+  /// A block has been offloaded.
+  case publish(PendingBlock)
+  /// Something that needs a write transaction of its own, after all before it.
+  case call(WriterCall)
+}
+
+/// A closure for the writer's thread, and the wait for it.
+final class WriterCall: Sendable {
+  let work: @Sendable () throws(StoreError) -> Int
+  private let outcome = Monitor<Result<Int, StoreError>?>(nil)
+
+  init(_ work: @escaping @Sendable () throws(StoreError) -> Int) { self.work = work }
+
+  func run() {
+    let result: Result<Int, StoreError>
+    do throws(StoreError) {
+      result = .success(try work())
+    } catch {
+      result = .failure(error)
+    }
+    outcome.withLock { $0 = result }
+    outcome.notifyAll()
+  }
+
+  func wait() throws(StoreError) -> Int {
+    // The writer always gets here: it runs every queued call before it stops.
+    guard let result = outcome.wait(until: nil, { $0 }) else { throw .busy }
+    return try result.get()
+  }
+}
+
+/// The writer's queue (docs/architecture.md, lock 3).
+struct WriterQueue {
+  var operations: [WriterOperation] = []
+  /// Operations ever queued, and done.
+  var enqueuedCount: UInt64 = 0
+  var doneCount: UInt64 = 0
+  /// Everything up to here is wanted soon.
+  var hurryCount: UInt64 = 0
+  /// Slot bytes of the queued blocks; the writer starts early when there are many.
+  var pendingByteCount = 0
+  /// When the oldest operation that needs a commit was queued; nil when there is none.
+  var dueSince: UInt64?
+  var isStopping = false
+  /// Since the last flush.
+  var flushed = FlushResult()
+  /// The error that made the writer drop blocks, until a flush reports it.
+  var error: StoreError?
+
+  /// Touches alone wait for company this long, in nanoseconds (design: a crash loses a second of them at most).
+  static let touchDelay: UInt64 = 1_000_000_000
+  /// Touches that are kept for the next commit; older ones are dropped first. They only order evictions.
+  static let touchCountMax = 65_536
+
+  mutating func append(_ operation: WriterOperation) {
+    operations.append(operation)
+    enqueuedCount += 1
+  }
+}

@@ -1,0 +1,108 @@
+public import CKVStore
+internal import KVCore
+internal import KVStore
+
+/// The size that the first header had.
+private let configSizeMin = 208
+
+private func defaultConfig() -> kvstore_namespace_config_t {
+  var config = unsafe kvstore_namespace_config_t()
+  unsafe config.struct_size = UInt32(MemoryLayout<kvstore_namespace_config_t>.size)
+  unsafe config.tensor_parallel_size = 1
+  unsafe config.pipeline_parallel_size = 1
+  unsafe config.context_parallel_size = 1
+  unsafe config.extra_bytes_max = 256
+  return unsafe config
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_namespace_config_init")
+public func exportNamespaceConfigInit(
+  _ config: UnsafeMutablePointer<kvstore_namespace_config_t>?, _ structSize: Int
+) -> Int32 {
+  guard let config = unsafe config else { return fail(.invalidArgument(.null)) }
+  let ours = unsafe MemoryLayout<kvstore_namespace_config_t>.size
+  guard structSize >= configSizeMin, structSize <= ours else {
+    return fail(.invalidArgument(.structSize))
+  }
+  var defaults = unsafe defaultConfig()
+  unsafe defaults.struct_size = UInt32(structSize)
+  unsafe withUnsafeBytes(of: &defaults) { source in
+    guard let base = source.baseAddress else { return }
+    unsafe UnsafeMutableRawPointer(config).copyMemory(from: base, byteCount: structSize)
+  }
+  return Status.ok
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_namespace_open")
+public func exportNamespaceOpen(
+  _ store: OpaquePointer?, _ config: UnsafePointer<kvstore_namespace_config_t>?,
+  _ namespaceOut: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+  guard let namespaceOut = unsafe namespaceOut else { return fail(.invalidArgument(.null)) }
+  unsafe namespaceOut.pointee = nil
+  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  do throws(StoreError) {
+    let namespace = try store.openNamespace(unsafe identity(config))
+    unsafe namespaceOut.pointee = HandleTable.insert(namespace, kind: .namespace)
+    return Status.ok
+  } catch {
+    return fail(error)
+  }
+}
+
+private func identity(
+  _ pointer: UnsafePointer<kvstore_namespace_config_t>?
+) throws(StoreError) -> NamespaceIdentity {
+  var config = unsafe defaultConfig()
+  try unsafe copyStruct(pointer, over: &config, minimum: configSizeMin)
+  guard unsafe config.flags & ~UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE) == 0,
+    unsafe config.reserved == 0
+  else { throw .invalidArgument(.flags) }
+  guard let mode = unsafe IdentityMode(rawValue: config.identity_mode) else {
+    throw .invalidArgument(.identityMode)
+  }
+  var identity = NamespaceIdentity()
+  identity.identityMode = mode
+  identity.regionsAreVariable = unsafe config.flags & UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE) != 0
+  identity.tokensPerBlock = unsafe Int(config.tokens_per_block)
+  identity.digestByteCount = unsafe Int(config.digest_bytes)
+  guard unsafe (1...4096).contains(config.region_count) else { throw .invalidArgument(.regionCount) }
+  guard let regionBytes = unsafe config.region_bytes else { throw .invalidArgument(.null) }
+  identity.regionByteCounts = unsafe UnsafeBufferPointer(
+    start: regionBytes, count: Int(config.region_count)
+  ).map { Int(clamping: $0) }
+  identity.modelName = try unsafe text(config.model_name)
+  identity.weightsDigest = try unsafe byteArray(config.weights_digest)
+  identity.adapterDigest = try unsafe byteArray(config.adapter_digest)
+  identity.tokenizerDigest = try unsafe byteArray(config.tokenizer_digest)
+  identity.kvDtype = try unsafe text(config.kv_dtype)
+  identity.kvQuantization = try unsafe text(config.kv_quantization)
+  identity.layout = try unsafe text(config.layout)
+  identity.rope = try unsafe text(config.rope)
+  identity.engineFormat = try unsafe text(config.engine_format)
+  identity.engineBytes = try unsafe byteArray(config.engine_bytes)
+  identity.shape.layerCount = unsafe Int(config.layer_count)
+  identity.shape.kvHeadCount = unsafe Int(config.kv_head_count)
+  identity.shape.headSize = unsafe Int(config.head_size)
+  identity.parallelism.tensorRank = unsafe Int(config.tensor_parallel_rank)
+  identity.parallelism.tensorSize = unsafe Int(config.tensor_parallel_size)
+  identity.parallelism.pipelineRank = unsafe Int(config.pipeline_parallel_rank)
+  identity.parallelism.pipelineSize = unsafe Int(config.pipeline_parallel_size)
+  identity.parallelism.contextRank = unsafe Int(config.context_parallel_rank)
+  identity.parallelism.contextSize = unsafe Int(config.context_parallel_size)
+  identity.salt = try unsafe byteArray(config.salt)
+  identity.extraByteCountMax = unsafe Int(config.extra_bytes_max)
+  return identity
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_namespace_close")
+public func exportNamespaceClose(_ namespace: OpaquePointer?) -> Int32 {
+  guard unsafe namespace != nil else { return Status.ok }
+  guard unsafe HandleTable.remove(namespace, kind: .namespace) != nil else {
+    return failBadHandle("namespace")
+  }
+  return Status.ok
+}

@@ -1,0 +1,172 @@
+public import CKVStore
+internal import KVCore
+internal import KVStore
+
+private let configSizeMin = 64
+
+private func defaultConfig() -> kvstore_config_t {
+  let defaults = StoreConfiguration(path: "")
+  var config = unsafe kvstore_config_t()
+  unsafe config.struct_size = UInt32(MemoryLayout<kvstore_config_t>.size)
+  unsafe config.capacity_bytes = UInt64(defaults.capacityBytes)
+  unsafe config.host_bytes = UInt64(defaults.hostBytes)
+  unsafe config.inline_payload_bytes_max = UInt64(defaults.inlinePayloadBytesMax)
+  unsafe config.offload_timeout_nanoseconds = defaults.offloadTimeoutNanoseconds
+  unsafe config.commit_interval_nanoseconds = defaults.commitIntervalNanoseconds
+  return unsafe config
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_config_init")
+public func exportConfigInit(
+  _ config: UnsafeMutablePointer<kvstore_config_t>?, _ structSize: Int
+) -> Int32 {
+  guard let config = unsafe config else { return fail(.invalidArgument(.null)) }
+  let ours = unsafe MemoryLayout<kvstore_config_t>.size
+  guard structSize >= configSizeMin, structSize <= ours else {
+    return fail(.invalidArgument(.structSize))
+  }
+  var defaults = unsafe defaultConfig()
+  unsafe defaults.struct_size = UInt32(structSize)
+  unsafe withUnsafeBytes(of: &defaults) { source in
+    guard let base = source.baseAddress else { return }
+    unsafe UnsafeMutableRawPointer(config).copyMemory(from: base, byteCount: structSize)
+  }
+  return Status.ok
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_open")
+public func exportOpen(
+  _ config: UnsafePointer<kvstore_config_t>?, _ storeOut: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+  guard let storeOut = unsafe storeOut else { return fail(.invalidArgument(.null)) }
+  unsafe storeOut.pointee = nil
+  do throws(StoreError) {
+    var config = unsafe config
+    let store = try Store.open(unsafe configuration(&config))
+    unsafe storeOut.pointee = HandleTable.insert(store, kind: .store)
+    return Status.ok
+  } catch {
+    return fail(error)
+  }
+}
+
+private func configuration(
+  _ pointer: inout UnsafePointer<kvstore_config_t>?
+) throws(StoreError) -> StoreConfiguration {
+  var config = unsafe defaultConfig()
+  try unsafe copyStruct(pointer, over: &config, minimum: configSizeMin)
+  guard unsafe config.flags & ~UInt32(KVSTORE_OPEN_READ_ONLY | KVSTORE_OPEN_BUFFERED_IO) == 0 else {
+    throw .invalidArgument(.flags)
+  }
+  guard unsafe config.path != nil else { throw .invalidArgument(.path) }
+  var configuration = StoreConfiguration(path: try unsafe text(config.path))
+  configuration.readOnly = unsafe config.flags & UInt32(KVSTORE_OPEN_READ_ONLY) != 0
+  configuration.bufferedIO = unsafe config.flags & UInt32(KVSTORE_OPEN_BUFFERED_IO) != 0
+  configuration.capacityBytes = unsafe Int(clamping: config.capacity_bytes)
+  configuration.catalogBytes = unsafe Int(clamping: config.catalog_bytes)
+  configuration.hostBytes = unsafe Int(clamping: config.host_bytes)
+  configuration.inlinePayloadBytesMax = unsafe Int(clamping: config.inline_payload_bytes_max)
+  configuration.offloadTimeoutNanoseconds = unsafe config.offload_timeout_nanoseconds
+  configuration.commitIntervalNanoseconds = unsafe config.commit_interval_nanoseconds
+  return configuration
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_close")
+public func exportClose(_ store: OpaquePointer?) -> Int32 {
+  guard unsafe store != nil else { return Status.ok }
+  guard let open = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  // In a forked child the handle stays the parent's.
+  guard !open.isForked else { return fail(.forked) }
+  guard unsafe HandleTable.remove(store, kind: .store) != nil else { return failBadHandle("store") }
+  do throws(StoreError) {
+    try open.close()
+    return Status.ok
+  } catch {
+    return fail(error)
+  }
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_flush")
+public func exportFlush(
+  _ store: OpaquePointer?, _ timeoutNanoseconds: UInt64,
+  _ result: UnsafeMutablePointer<kvstore_flush_result_t>?
+) -> Int32 {
+  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  do throws(StoreError) {
+    if unsafe result != nil {
+      // Checked before the flush, so that a bad struct does not lose the counts.
+      try unsafe copyStruct(kvstore_flush_result_t(), to: result, minimum: 40)
+    }
+    let flushed = try store.flush(timeoutNanoseconds: timeoutNanoseconds)
+    if unsafe result != nil {
+      var copy = kvstore_flush_result_t()
+      copy.blocks_durable = UInt64(flushed.durableBlockCount)
+      copy.blocks_dropped_full = UInt64(flushed.droppedFullBlockCount)
+      copy.blocks_dropped_parent = UInt64(flushed.droppedParentBlockCount)
+      copy.blocks_dropped_error = UInt64(flushed.droppedErrorBlockCount)
+      try unsafe copyStruct(copy, to: result, minimum: 40)
+    }
+    return Status.ok
+  } catch {
+    return fail(error)
+  }
+}
+
+/// See kvstore.h.
+@_cdecl("kvstore_stats")
+public func exportStats(
+  _ store: OpaquePointer?, _ stats: UnsafeMutablePointer<kvstore_stats_t>?
+) -> Int32 {
+  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  do throws(StoreError) {
+    let now = try store.statistics()
+    var copy = kvstore_stats_t()
+    copy.io_path = now.ioPath.rawValue
+    copy.match_calls = now.matchCalls
+    copy.match_tokens_asked = now.matchTokensAsked
+    copy.match_tokens_found = now.matchTokensFound
+    copy.match_blocks_found = now.matchBlocksFound
+    copy.hashes_computed = now.hashesComputed
+    copy.index_nodes = now.indexNodes
+    copy.index_blocks = now.indexBlocks
+    copy.index_bytes = now.indexBytes
+    copy.blocks_restored_host = now.blocksRestoredHost
+    copy.blocks_restored_disk = now.blocksRestoredDisk
+    copy.restored_bytes = now.restoredBytes
+    copy.misses_absent = now.missesAbsent
+    copy.misses_stale = now.missesStale
+    copy.misses_corrupt = now.missesCorrupt
+    copy.blocks_offloaded = now.blocksOffloaded
+    copy.blocks_deduplicated = now.blocksDeduplicated
+    copy.offloaded_bytes = now.offloadedBytes
+    copy.blocks_dropped_full = now.blocksDroppedFull
+    copy.blocks_dropped_parent = now.blocksDroppedParent
+    copy.blocks_dropped_error = now.blocksDroppedError
+    copy.key_collisions = now.keyCollisions
+    copy.blocks_stored = now.blocksStored
+    copy.payload_bytes_stored = now.payloadBytesStored
+    copy.disk_bytes_capacity = now.diskBytesCapacity
+    copy.disk_bytes_used = now.diskBytesUsed
+    copy.catalog_bytes_capacity = now.catalogBytesCapacity
+    copy.catalog_bytes_used = now.catalogBytesUsed
+    copy.host_bytes_capacity = now.hostBytesCapacity
+    copy.host_bytes_used = now.hostBytesUsed
+    copy.blocks_evicted = now.blocksEvicted
+    copy.blocks_forgotten = now.blocksForgotten
+    copy.blocks_quarantined = now.blocksQuarantined
+    copy.leases_active = now.leasesActive
+    copy.disk_bytes_written = now.diskBytesWritten
+    copy.disk_bytes_read = now.diskBytesRead
+    copy.syncs = now.syncs
+    copy.catalog_commits = now.catalogCommits
+    copy.poisoned = now.poisoned ? 1 : 0
+    try unsafe copyStruct(copy, to: stats, minimum: 16)
+    return Status.ok
+  } catch {
+    return fail(error)
+  }
+}

@@ -1,0 +1,82 @@
+internal import KVCore
+internal import KVStore
+internal import Synchronization
+
+/// The open handles of this process: numbers in pointer's clothes, never dereferenced.
+///
+/// A handle is generation (32 bits) ‖ slot (28 bits) ‖ kind (3 bits) ‖ 1, so that a closed one, one of another kind, or
+/// any other pointer is told from an open one.
+enum HandleTable {
+  enum Kind: UInt {
+    case store = 1
+    case namespace = 2
+  }
+
+  private struct Slot {
+    var generation: UInt32 = 0
+    var object: (any Sendable & AnyObject)?
+  }
+
+  private struct State {
+    var slots: [Slot] = []
+    var free: [Int] = []
+  }
+
+  private static let state = Mutex(State())
+
+  static func insert(_ object: any Sendable & AnyObject, kind: Kind) -> OpaquePointer? {
+    unsafe state.withLock { state in
+      let index: Int
+      if let reused = state.free.popLast() {
+        index = reused
+      } else {
+        index = state.slots.count
+        state.slots.append(Slot())
+      }
+      state.slots[index].generation &+= 1
+      state.slots[index].object = object
+      let bits =
+        UInt(state.slots[index].generation) << 32 | UInt(index) << 4 | kind.rawValue << 1 | 1
+      return unsafe OpaquePointer(bitPattern: bits)
+    }
+  }
+
+  static func store(_ handle: OpaquePointer?) -> Store? {
+    unsafe find(handle, kind: .store) as? Store
+  }
+
+  static func namespace(_ handle: OpaquePointer?) -> Namespace? {
+    unsafe find(handle, kind: .namespace) as? Namespace
+  }
+
+  /// Takes the handle out; nil when it is not an open one of this kind.
+  static func remove(_ handle: OpaquePointer?, kind: Kind) -> (any Sendable & AnyObject)? {
+    guard let index = unsafe slotIndex(handle, kind: kind) else { return nil }
+    let generation = UInt32(truncatingIfNeeded: UInt(bitPattern: handle) >> 32)
+    return state.withLock { state in
+      guard index < state.slots.count, state.slots[index].generation == generation,
+        let object = state.slots[index].object
+      else { return nil }
+      state.slots[index].object = nil
+      state.free.append(index)
+      return object
+    }
+  }
+
+  private static func find(_ handle: OpaquePointer?, kind: Kind) -> (any Sendable & AnyObject)? {
+    guard let index = unsafe slotIndex(handle, kind: kind) else { return nil }
+    let generation = UInt32(truncatingIfNeeded: UInt(bitPattern: handle) >> 32)
+    return state.withLock { state in
+      guard index < state.slots.count, state.slots[index].generation == generation else {
+        return nil
+      }
+      return state.slots[index].object
+    }
+  }
+
+  private static func slotIndex(_ handle: OpaquePointer?, kind: Kind) -> Int? {
+    let bits = UInt(bitPattern: handle)
+    guard bits & 1 == 1, (bits >> 1) & 7 == kind.rawValue else { return nil }
+    return Int((bits >> 4) & 0x0FFF_FFFF)
+  }
+}

@@ -1,0 +1,135 @@
+import Glibc
+import KVFile
+import KVStore
+
+/// Memory of blocks side by side, as an engine has it; filled from a seed. Unsafe only in here.
+@safe final class BlockMemory: @unchecked Sendable {
+  let blockByteCount: Int
+  let blockCount: Int
+  private let memory: MappedMemory
+  private let regionByteCounts: [Int]
+  private let spans: UnsafeMutableBufferPointer<TransferSpan>
+
+  var byteCount: Int { blockByteCount * blockCount }
+
+  init(regionByteCounts: [Int], blockCount: Int) throws {
+    self.regionByteCounts = regionByteCounts
+    self.blockCount = blockCount
+    blockByteCount = regionByteCounts.reduce(0, +)
+    memory = try MappedMemory.anonymous(byteCount: max(1, blockByteCount * blockCount), usesHugePages: true)
+    unsafe spans = .allocate(capacity: blockCount * regionByteCounts.count)
+    // Page faults are no part of what is measured.
+    clear()
+    resetSpans()
+  }
+
+  deinit { unsafe spans.deallocate() }
+
+  private func resetSpans() {
+    var offset = 0
+    for block in 0..<blockCount {
+      for (region, count) in regionByteCounts.enumerated() {
+        unsafe spans.baseAddress?.advanced(by: block * regionByteCounts.count + region)
+          .initialize(
+            to: TransferSpan(data: memory.pointer(at: offset), capacity: count, length: count))
+        offset += count
+      }
+    }
+  }
+
+  /// Fills everything with words that differ from block to block and do not compress.
+  func fill(seed: UInt64) {
+    let words = unsafe memory.bytes.bindMemory(to: UInt64.self)
+    var state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
+    for index in 0..<words.count {
+      // xorshift64: quick, and no two blocks get the same bytes.
+      state ^= state << 13
+      state ^= state >> 7
+      state ^= state << 17
+      unsafe words[index] = state
+    }
+  }
+
+  /// Overwrites everything with one byte, so that nothing of an earlier pass can pass for restored.
+  func clear() {
+    guard let base = unsafe memory.pointer(at: 0) else { return }
+    unsafe memset(base, 0xA5, byteCount)
+  }
+
+  /// The first of `blocks` that differs from the same block of `other`, if any.
+  func firstDifference(from other: BlockMemory, in blocks: Range<Int>) -> Int? {
+    blocks.first { block in
+      let offset = block * blockByteCount
+      guard let ours = unsafe memory.pointer(at: offset),
+        let theirs = unsafe other.memory.pointer(at: offset)
+      else { return true }
+      return unsafe memcmp(ours, theirs, blockByteCount) != 0
+    }
+  }
+
+  /// The transfer of some of the blocks, between here and the same blocks of a prompt.
+  func transfer(_ blocks: Range<Int>) -> Transfer {
+    let count = regionByteCounts.count
+    let slice = unsafe UnsafeMutableBufferPointer(
+      rebasing: spans[blocks.lowerBound * count..<blocks.upperBound * count])
+    return unsafe Transfer(firstBlock: blocks.lowerBound, blockCount: blocks.count, spans: slice)
+  }
+
+  /// Copies some blocks to the same place of `other`, region by region: the limit of a restore from RAM.
+  func copy(_ blocks: Range<Int>, to other: BlockMemory) {
+    var offset = blocks.lowerBound * blockByteCount
+    for _ in blocks {
+      for count in regionByteCounts {
+        if let from = unsafe memory.pointer(at: offset), let to = unsafe other.memory.pointer(at: offset) {
+          unsafe memcpy(to, from, count)
+        }
+        offset += count
+      }
+    }
+  }
+}
+
+/// Token ids at a fixed address, so that a prompt can be lent without copying.
+@safe final class TokenMemory: @unchecked Sendable {
+  let count: Int
+  private let words: UnsafeMutablePointer<UInt32>
+
+  /// `count` tokens that follow from the seed, each below 2^17.
+  init(count: Int, seed: UInt64) {
+    self.count = count
+    unsafe words = .allocate(capacity: max(1, count))
+    var state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
+    for index in 0..<count {
+      state ^= state << 13
+      state ^= state >> 7
+      state ^= state << 17
+      unsafe words[index] = UInt32(truncatingIfNeeded: state >> 40) & 0x1FFFF
+    }
+  }
+
+  /// The first `count` tokens of `other`, at an address of their own.
+  init(copying other: TokenMemory, count: Int) {
+    self.count = min(count, other.count)
+    unsafe words = .allocate(capacity: max(1, self.count))
+    unsafe words.update(from: other.words, count: self.count)
+  }
+
+  /// `prefixCount` tokens of `other`, then new ones.
+  convenience init(forkOf other: TokenMemory, prefixCount: Int, count: Int, seed: UInt64) {
+    self.init(count: count, seed: seed)
+    unsafe words.update(from: other.words, count: min(prefixCount, other.count, count))
+  }
+
+  deinit { unsafe words.deallocate() }
+
+  /// The first `count` tokens as a prompt; must not outlive this object.
+  func prompt(_ count: Int) -> Prompt {
+    unsafe Prompt(words: words, wordCount: min(count, self.count))
+  }
+
+  /// Whether the first `count` tokens are the same: the least that a match must do.
+  @inline(never)
+  func equals(_ other: TokenMemory, count: Int) -> Bool {
+    unsafe memcmp(words, other.words, min(count, self.count, other.count) * 4) == 0
+  }
+}

@@ -1,0 +1,61 @@
+import Foundation
+import Glibc
+
+/// What the figures depend on besides the store.
+enum Environment {
+  static func lines(folder: String, options: BenchOptions) -> [String] {
+    fieldLines([
+      ("kvstore", KVStoreCommand.versionText + buildKind),
+      ("CPU", "\(cpuName), \(ProcessInfo.processInfo.activeProcessorCount) cores"),
+      ("memory", byteText(ProcessInfo.processInfo.physicalMemory)),
+      ("kernel", kernel),
+      ("file system", fileSystem(of: folder)),
+      ("folder", folder + (options.keep ? "" : " (removed afterwards)")),
+      ("durability", "synced: a flush is counted where something is written"),
+      (
+        "parameters",
+        "blocks of \(options.blockBytes) in \(options.regionByteCounts.count) regions, \(options.tokensPerBlock) tokens a block, "
+          + "\(options.total) a run, \(options.runs) runs, seed \(options.seed)"
+      ),
+    ])
+  }
+
+  private static var buildKind: String {
+    // assert runs its condition in debug builds only.
+    var isDebug = false
+    assert(
+      {
+        isDebug = true
+        return true
+      }())
+    return isDebug ? " (debug build: figures mean nothing)" : ""
+  }
+
+  private static var cpuName: String {
+    let text = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
+    let line = text.split(separator: "\n").first { $0.hasPrefix("model name") }
+    let name = line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) }
+    return name ?? "unknown"
+  }
+
+  private static var kernel: String {
+    let text = (try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)) ?? ""
+    return "Linux " + text.trimmingCharacters(in: .whitespacesAndNewlines)
+  }
+
+  /// Type and device of the mount that holds `folder`, by the longest mount point that leads to it.
+  private static func fileSystem(of folder: String) -> String {
+    let path = URL(fileURLWithPath: folder).resolvingSymlinksInPath().path
+    let text = (try? String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)) ?? ""
+    var best: (point: Substring, description: String) = ("", "unknown")
+    for line in text.split(separator: "\n") {
+      let parts = line.split(separator: " ")
+      guard parts.count >= 3 else { continue }
+      let point = parts[1]
+      let leadsThere = point == "/" || path == point || path.hasPrefix(point + "/")
+      // >=: of two mounts on one point the later one hides the other.
+      if leadsThere, point.count >= best.point.count { best = (point, "\(parts[2]) on \(parts[0])") }
+    }
+    return best.description
+  }
+}

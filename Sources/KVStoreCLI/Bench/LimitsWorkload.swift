@@ -1,0 +1,68 @@
+import KVCore
+import KVFile
+
+/// What the machine can do without the store.
+struct LimitsWorkload: Workload {
+  let name = "limits"
+  let pageCacheState = "bypassed by O_DIRECT; warm for the page-cache read"
+
+  /// Larger than the processor's caches, so that memory is measured.
+  private static let copyByteCount = 64 << 20
+  private static let checksumByteCount = 2 << 20
+
+  func run(_ bench: Bench) throws {
+    try measureMemory(bench)
+    try measureDisk(bench)
+  }
+
+  private func measureMemory(_ bench: Bench) throws {
+    let source = try BlockMemory(regionByteCounts: [Self.copyByteCount], blockCount: 1)
+    let target = try BlockMemory(regionByteCounts: [Self.copyByteCount], blockCount: 1)
+    source.fill(seed: bench.options.seed)
+    var copies = Series()
+    var checksums = Series()
+    let hashed = try AlignedBuffer(byteCount: Self.checksumByteCount, isZeroed: true)
+    var sum: UInt64 = 0
+    bench.forEachRun("memory") { _ in
+      let copyTime = nanoseconds { source.copy(0..<1, to: target) }
+      copies.values.append(gigabytesPerSecond(Self.copyByteCount, copyTime))
+      copies.latencies.append(copyTime)
+      let repeats = 32
+      let hashTime = nanoseconds {
+        for _ in 0..<repeats { unsafe sum &+= xxh3Checksum(hashed.readOnly) }
+      }
+      checksums.values.append(gigabytesPerSecond(Self.checksumByteCount * repeats, hashTime))
+      checksums.latencies.append(hashTime / UInt64(repeats))
+    }
+    // The sum is used, so that the work cannot be left out.
+    guard sum != 1 else { throw CommandFailure("the checksum of zeros is wrong") }
+    bench.report.add(bench.parameters("memcpy, 64 MiB"), copies, unit: "GB/s")
+    bench.report.add(
+      bench.parameters("XXH3-64, 2 MiB"), checksums, unit: "GB/s",
+      limit: Limit(name: "memcpy", value: copies.median))
+  }
+
+  private func measureDisk(_ bench: Bench) throws {
+    var limits = try DiskLimits(bench)
+    try bench.forEachRun("raw write") { _ in try limits.measureWrites() }
+    try limits.prepareReads()
+    try bench.forEachRun("raw read") { _ in try limits.measureReads() }
+    let note = try limits.isDirect() ? "" : " (no O_DIRECT here: page cache)"
+    for direction in [DiskLimits.Direction.freshWrite, .overwrite, .read] {
+      let best = limits.best(direction)
+      for (threads, series) in limits.all(direction) {
+        var params = bench.parameters("\(direction.rawValue)\(note), \(threads) threads")
+        params["threads"] = .integer(threads)
+        bench.report.add(
+          params, series, unit: "GB/s",
+          limit: best.map { Limit(name: "best of these", value: $0.value) })
+      }
+    }
+    var cached = Series()
+    // The first pass fills the cache.
+    _ = try limits.pageCacheRead()
+    try bench.forEachRun("page cache") { _ in cached.values.append(try limits.pageCacheRead()) }
+    bench.report.add(bench.parameters("page-cache read"), cached, unit: "GB/s")
+    try limits.remove()
+  }
+}

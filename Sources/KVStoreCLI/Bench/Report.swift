@@ -1,0 +1,132 @@
+import Glibc
+import KVCore
+
+/// A parameter of a measurement in the JSON.
+enum Parameter: Encodable {
+  case integer(Int)
+  case text(String)
+
+  func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch self {
+    case .integer(let value): try container.encode(value)
+    case .text(let value): try container.encode(value)
+    }
+  }
+}
+
+/// One figure: a line of the table, or of the JSON.
+struct Figure: Encodable {
+  var workload: String
+  var params: [String: Parameter]
+  var unit: String
+  var series: Series
+  var limit: Limit?
+
+  private enum CodingKeys: String, CodingKey {
+    case workload, params, value, unit, limit, ratio, runs, spread
+    case limitName = "limit_name"
+    case p50 = "p50_ns"
+    case p99 = "p99_ns"
+  }
+
+  var ratio: Double? { limit.flatMap { $0.value == 0 ? nil : series.median / $0.value } }
+
+  /// Every key is there, null where there is nothing to say.
+  func encode(to encoder: any Encoder) throws {
+    let sorted = series.latencies.sorted()
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(workload, forKey: .workload)
+    try container.encode(params, forKey: .params)
+    try container.encode(series.median, forKey: .value)
+    try container.encode(unit, forKey: .unit)
+    try container.encode(limit?.value, forKey: .limit)
+    try container.encode(limit?.name, forKey: .limitName)
+    try container.encode(ratio, forKey: .ratio)
+    try container.encode(series.percentile(0.5, sorted: sorted), forKey: .p50)
+    try container.encode(series.percentile(0.99, sorted: sorted), forKey: .p99)
+    try container.encode(series.values.count, forKey: .runs)
+    try container.encode(series.spread, forKey: .spread)
+  }
+}
+
+/// Prints what was measured, a workload at a time.
+final class Report {
+  private let options: BenchOptions
+  private let progress: ProgressLine
+  private var workload = ""
+  private var figures: [Figure] = []
+
+  init(_ options: BenchOptions, _ progress: ProgressLine) {
+    self.options = options
+    self.progress = progress
+  }
+
+  func showEnvironment(_ folder: String) {
+    let text = Environment.lines(folder: folder, options: options).joined(separator: "\n") + "\n"
+    if options.json { writeError(text) } else { print(text) }
+  }
+
+  func begin(_ workload: String, _ pageCacheState: String) {
+    self.workload = workload
+    figures = []
+    if !options.json {
+      progress.clear()
+      print("\(workload) (page cache: \(pageCacheState))")
+      flushOutput()
+    }
+  }
+
+  /// Adds a figure; `measure` in `params` says what it is.
+  func add(_ params: [String: Parameter], _ series: Series, unit: String, limit: Limit? = nil) {
+    figures.append(
+      Figure(workload: workload, params: params, unit: unit, series: series, limit: limit))
+  }
+
+  func end() throws {
+    progress.clear()
+    if options.json {
+      for figure in figures { print(try jsonText(figure, isPretty: false)) }
+    } else {
+      print(table().joined(separator: "\n") + "\n")
+    }
+    flushOutput()
+  }
+
+  private func table() -> [String] {
+    var table = TextTable([
+      ("  measure", .left), ("value", .right), ("unit", .left), ("limit", .right), ("ratio", .right),
+      ("p50", .right), ("p90", .right), ("p99", .right), ("p99.9", .right), ("runs", .right),
+      ("spread", .right), ("limit name", .left),
+    ])
+    for figure in figures {
+      let sorted = figure.series.latencies.sorted()
+      let percentiles = [0.5, 0.9, 0.99, 0.999].map { fraction in
+        figure.series.percentile(fraction, sorted: sorted).map(timeText) ?? ""
+      }
+      let measure = if case .text(let text)? = figure.params["measure"] { text } else { "" }
+      table.append(
+        [
+          "  " + measure, decimalText(figure.series.median, digits: 3), figure.unit,
+          figure.limit.map { decimalText($0.value, digits: 3) } ?? "",
+          figure.ratio.map { decimalText($0, digits: 3) } ?? "",
+        ] + percentiles + [
+          "\(figure.series.values.count)", decimalText(figure.series.spread * 100, digits: 2) + " %",
+          figure.limit?.name ?? "",
+        ])
+    }
+    return table.lines()
+  }
+
+  private func flushOutput() { fflush(nil) }
+}
+
+/// A time with a unit that suits it.
+func timeText(_ nanoseconds: UInt64) -> String {
+  switch nanoseconds {
+  case ..<10_000: "\(nanoseconds) ns"
+  case ..<10_000_000: decimalText(Double(nanoseconds) / 1e3, digits: 3) + " µs"
+  case ..<10_000_000_000: decimalText(Double(nanoseconds) / 1e6, digits: 3) + " ms"
+  default: decimalText(Double(nanoseconds) / 1e9, digits: 3) + " s"
+  }
+}

@@ -1,0 +1,144 @@
+import ArgumentParser
+import KVCore
+import KVStore
+
+/// `kvstore inspect summary`: the store in one screen.
+struct InspectSummary: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "summary", abstract: "Show the store as a whole (the default).")
+
+  @OptionGroup var options: InspectOptions
+
+  func run() throws {
+    try options.withStore { store in
+      let document = SummaryDocument(
+        path: options.store, summary: try store.inspector.summary(),
+        statistics: try store.statistics(), namespaceCount: try store.inspector.namespaces().count)
+      try options.show(document, document.lines)
+    }
+  }
+}
+
+/// The JSON of `inspect summary`. Byte counts are bytes, times Unix nanoseconds.
+struct SummaryDocument: Encodable {
+  struct SlotFile: Encodable {
+    var tier: String
+    var file: UInt32
+    var slotByteCount: Int
+    var slotCount: Int
+    var usedSlotCount: Int
+  }
+
+  var path: String
+  var storeUUID: String
+  var formatVersion: UInt32
+  var createdNanoseconds: UInt64
+  var isClean: Bool
+  var ownerCount: Int
+  var transactionID: UInt64
+  var firstEvent: UInt64?
+  var lastEvent: UInt64?
+  var namespaceCount: Int
+  var blockCount: UInt64
+  var payloadByteCount: UInt64
+  var diskByteCount: UInt64
+  var catalogByteCount: UInt64
+  var catalogByteCountMax: UInt64
+  var reservedSlotCount: Int
+  var ioPath: String
+  var slotFiles: [SlotFile]
+
+  init(
+    path: String, summary: StoreInspector.Summary, statistics: StoreStatistics, namespaceCount: Int
+  ) {
+    self.path = path
+    storeUUID = summary.storeUUID
+    formatVersion = summary.formatVersion
+    createdNanoseconds = summary.createdNanoseconds
+    isClean = summary.isClean
+    ownerCount = summary.ownerCount
+    transactionID = summary.transactionID
+    firstEvent = summary.events?.lowerBound
+    lastEvent = summary.events?.upperBound
+    self.namespaceCount = namespaceCount
+    blockCount = statistics.blocksStored
+    payloadByteCount = statistics.payloadBytesStored
+    diskByteCount = statistics.diskBytesUsed
+    catalogByteCount = statistics.catalogBytesUsed
+    catalogByteCountMax = statistics.catalogBytesCapacity
+    reservedSlotCount = summary.reservedSlotCount
+    ioPath = statistics.ioPath.text
+    slotFiles = summary.slotFiles.map {
+      SlotFile(
+        tier: "\($0.tier)", file: $0.file, slotByteCount: $0.slotByteCount, slotCount: $0.slotCount,
+        usedSlotCount: $0.usedSlotCount)
+    }
+  }
+
+  /// The document for people.
+  var lines: [String] {
+    let state =
+      ownerCount > 0
+      ? "open in \(ownerCount) process\(ownerCount == 1 ? "" : "es")"
+      : isClean ? "closed cleanly" : "at rest, not closed cleanly (nothing to repair)"
+    let slotBytes = slotFiles.reduce(0) { $0 + $1.slotCount * $1.slotByteCount }
+    let events = if let firstEvent, let lastEvent { "\(firstEvent)–\(lastEvent)" } else { "none" }
+    var lines = fieldLines([
+      ("store", path),
+      ("UUID", storeUUID),
+      ("format", "version \(formatVersion)"),
+      ("created", ageText(secondsAgo: secondsSince(nanoseconds: createdNanoseconds))),
+      ("state", state),
+      ("last commit", "\(transactionID)"),
+      ("events kept", events),
+      ("I/O path", ioPath),
+      ("namespaces", "\(namespaceCount)"),
+      ("blocks", "\(blockCount)"),
+      ("payload", byteText(payloadByteCount)),
+      ("on disk", "\(byteText(diskByteCount)), of that \(byteText(slotBytes)) slot files"),
+      (
+        "catalog",
+        "\(byteText(catalogByteCount)) of \(byteText(catalogByteCountMax)) (\(percentText(catalogByteCount, catalogByteCountMax)))"
+      ),
+      ("slots reserved", "\(reservedSlotCount)"),
+    ])
+    guard !slotFiles.isEmpty else { return lines }
+    var table = TextTable([
+      ("slot size", .right), ("tier", .left), ("files", .right), ("slots", .right),
+      ("used", .right), ("filled", .right),
+    ])
+    for (size, files) in Dictionary(grouping: slotFiles, by: \.slotByteCount).sorted(by: { $0.key < $1.key }) {
+      let slots = files.reduce(0) { $0 + $1.slotCount }
+      let used = files.reduce(0) { $0 + $1.usedSlotCount }
+      let tiers = Set(files.map(\.tier)).sorted().joined(separator: ", ")
+      table.append([
+        byteText(size), tiers, "\(files.count)", "\(slots)", "\(used)",
+        percentText(UInt64(clamping: used), UInt64(clamping: slots)),
+      ])
+    }
+    lines.append("")
+    return lines + table.lines()
+  }
+}
+
+extension IOPath {
+  /// In words.
+  var text: String {
+    switch self {
+    case .none: "not opened"
+    case .direct: "direct (O_DIRECT)"
+    case .buffered: "buffered (page cache)"
+    }
+  }
+}
+
+/// Seconds since a moment in Unix nanoseconds.
+func secondsSince(nanoseconds: UInt64) -> Int {
+  let now = SystemClock().realTimeNanoseconds()
+  let distance = Int64(clamping: now / 1_000_000_000) - Int64(clamping: nanoseconds / 1_000_000_000)
+  return Int(distance)
+}
+
+func percentText(_ part: UInt64, _ whole: UInt64) -> String {
+  whole == 0 ? "–" : decimalText(Double(part) / Double(whole) * 100, digits: 2) + " %"
+}

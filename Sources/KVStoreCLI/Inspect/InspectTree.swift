@@ -1,0 +1,138 @@
+import ArgumentParser
+import KVCore
+import KVStore
+
+/// `kvstore inspect tree`: the prefix tree, a line for each run.
+struct InspectTree: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "tree",
+    abstract: "Show the prefix tree, folded: a line for each run of blocks without a fork.",
+    discussion: """
+      A run that begins after a block of another one is drawn below it; "after" is the number of blocks in the
+      chain before its first one. The tree of a live store may change between two lines.
+      """)
+
+  @OptionGroup var options: InspectOptions
+  @OptionGroup var chosen: NamespaceOption
+
+  @Option(help: "Show at most this many runs of each namespace.")
+  var limit = 200
+
+  @Flag(help: "Show the token ids with which each run begins.")
+  var tokens = false
+
+  func validate() throws {
+    guard limit > 0 else { throw ValidationError("--limit must be at least 1.") }
+  }
+
+  func run() throws {
+    try options.withStore { store in
+      let documents = try chosen.selected(in: store).map { try document($0, in: store) }
+      try options.show(documents, documents.isEmpty ? ["no namespaces"] : documents.flatMap(\.lines))
+    }
+  }
+
+  private func document(
+    _ namespace: StoreInspector.NamespaceSummary, in store: Store
+  ) throws -> TreeDocument {
+    // One more than is shown, to tell whether that is all.
+    let runs = try store.inspector.tree(of: namespace.id, limit: limit + 1)
+    let tokensPerBlock = namespace.identity?.tokensPerBlock ?? 0
+    let rows = try runs.prefix(limit).map { run in
+      let words = tokens ? try store.inspector.block(namespace.id, run.firstBlockKey)?.words : nil
+      return TreeDocument.Run(run, tokensPerBlock: tokensPerBlock, firstWords: words)
+    }
+    return TreeDocument(
+      namespace: namespace.id.rawValue, modelName: namespace.identity?.modelName ?? "",
+      blockCount: namespace.blockCount, isWhole: runs.count <= limit, runs: rows)
+  }
+}
+
+/// A namespace in the JSON of `inspect tree`.
+struct TreeDocument: Encodable {
+  struct Run: Encodable {
+    var run: UInt64
+    /// 0 for a run that begins a chain.
+    var parentRun: UInt64
+    var parentPosition: UInt32
+    var depth: Int
+    var firstBlockDepth: Int
+    var blockCount: Int
+    var tokenCount: Int
+    var payloadByteCount: Int
+    var firstBlockKey: String
+    var lastBlockKey: String
+    var createdSeconds: UInt32
+    var corruptRowCount: Int
+    var stamp: UInt64?
+    var firstWords: [UInt32]?
+
+    init(_ run: StoreInspector.Run, tokensPerBlock: Int, firstWords: [UInt32]?) {
+      self.run = run.run.rawValue
+      parentRun = run.parent.run.rawValue
+      parentPosition = run.parent.position
+      depth = run.depth
+      firstBlockDepth = run.firstBlockDepth
+      blockCount = run.blockCount
+      tokenCount = run.blockCount * tokensPerBlock
+      payloadByteCount = run.payloadByteCount
+      firstBlockKey = run.firstBlockKey.hexadecimal
+      lastBlockKey = run.lastBlockKey.hexadecimal
+      createdSeconds = run.createdSeconds
+      corruptRowCount = run.corruptRowCount
+      stamp = run.stamp
+      self.firstWords = firstWords
+    }
+  }
+
+  var namespace: UInt32
+  var modelName: String
+  var blockCount: Int
+  /// false: there are more runs than --limit allows.
+  var isWhole: Bool
+  var runs: [Run]
+
+  /// The tree for people.
+  var lines: [String] {
+    let name = modelName.isEmpty ? "" : " (\(printable(modelName)))"
+    var table = TextTable([
+      ("namespace \(namespace)\(name)", .left), ("blocks", .right), ("tokens", .right),
+      ("after", .right), ("payload", .right), ("age", .right), ("first key", .left), ("", .left),
+    ])
+    for (branch, run) in zip(branches(), runs) {
+      var notes: [String] = []
+      if run.corruptRowCount > 0 { notes.append("\(run.corruptRowCount) damaged rows") }
+      if let words = run.firstWords {
+        let shown = words.prefix(8).map { "\($0)" }.joined(separator: " ")
+        notes.append("[\(shown)\(words.count > 8 ? " …" : "")]")
+      }
+      table.append([
+        "\(branch)run \(run.run)", "\(run.blockCount)", "\(run.tokenCount)",
+        "\(run.firstBlockDepth)", byteText(run.payloadByteCount),
+        ageText(secondsAgo: secondsSince(nanoseconds: UInt64(run.createdSeconds) * 1_000_000_000)),
+        "\(run.firstBlockKey.prefix(12))…", notes.joined(separator: " "),
+      ])
+    }
+    let footer = isWhole ? [] : ["… and more runs: raise --limit"]
+    return table.lines() + footer + [""]
+  }
+
+  /// What is drawn before each run: the runs are parents before children, so a run has a later sibling if one of its
+  /// depth comes before the next shallower one.
+  private func branches() -> [String] {
+    var hasLaterSibling: [Bool] = []
+    var depthsBelow: Set<Int> = []
+    for run in runs.reversed() {
+      hasLaterSibling.append(depthsBelow.contains(run.depth))
+      depthsBelow = depthsBelow.filter { $0 < run.depth }
+      depthsBelow.insert(run.depth)
+    }
+    var stems: [String] = []
+    return zip(runs, hasLaterSibling.reversed()).map { run, hasLater in
+      stems.removeLast(max(0, stems.count - run.depth))
+      let branch = stems.joined() + (hasLater ? "├─ " : "└─ ")
+      stems.append(hasLater ? "│  " : "   ")
+      return branch
+    }
+  }
+}

@@ -1,0 +1,23 @@
+import ArgumentParser
+import KVStore
+
+/// The command `kvstore`.
+@main
+struct KVStoreCommand: ParsableCommand {
+  static let versionText = "0.1.0"
+
+  static let configuration = CommandConfiguration(
+    commandName: "kvstore",
+    abstract: "Look inside a store of KV blocks, and measure it.",
+    discussion: """
+      A store is the folder that an inference engine gave to kvstore_open.
+
+      EXAMPLES
+        kvstore inspect /var/cache/my-engine
+        kvstore inspect tree /var/cache/my-engine --limit 50
+        kvstore bench
+        kvstore bench restore --block-bytes 288KiB --json
+      """,
+    version: versionText,
+    subcommands: [InspectCommand.self, BenchCommand.self])
+}

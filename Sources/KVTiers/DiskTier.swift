@@ -1,0 +1,183 @@
+package import KVCore
+package import KVFile
+internal import Synchronization
+
+/// A durable tier: slots in preallocated files `slots/TTFFFFFFFF.kvs`, written and read where they lie. Thread-safe.
+///
+/// Freeing a slot is the catalog's matter; nothing is ever moved or compacted here, so each payload byte is written once.
+package final class DiskTier: Sendable {
+  private let directory: String
+  private let tier: Tier
+  private let storage: any Storage
+  private let direct: Bool
+  private let files = Mutex<[UInt32: any StorageFile]>([:])
+  private let readers: ReaderPool
+  private let written = Atomic<UInt64>(0)
+  private let read = Atomic<UInt64>(0)
+  private let syncs = Atomic<UInt64>(0)
+
+  /// Reads that are in flight at once; two keep a fast disk busy, four hide a slow one's latency.
+  private static let readerCount = 4
+  /// Bytes that one system call writes at most.
+  private static let writeByteCountMax = 8 << 20
+
+  package init(
+    directory: String, tier: Tier, storage: any Storage, direct: Bool
+  ) throws(FileError) {
+    self.directory = directory
+    self.tier = tier
+    self.storage = storage
+    self.direct = direct
+    readers = ReaderPool(threadCount: Self.readerCount)
+  }
+
+  /// Bytes written to slot files.
+  package var bytesWritten: UInt64 { written.load(ordering: .relaxed) }
+  /// Bytes read from slot files.
+  package var bytesRead: UInt64 { read.load(ordering: .relaxed) }
+  /// `fdatasync` calls.
+  package var syncCount: UInt64 { syncs.load(ordering: .relaxed) }
+  /// Whether open files go past the page cache; nil while none is open.
+  package var isDirect: Bool? {
+    files.withLock { files in files.isEmpty ? nil : files.values.allSatisfy(\.isDirect) }
+  }
+
+  // MARK: Files
+
+  /// Makes and preallocates a file; one that a crash left behind under this number is replaced.
+  package func createFile(
+    _ file: UInt32, slotByteCount: Int, slotCount: Int
+  ) throws(FileError) {
+    let path = path(of: file)
+    if storage.fileExists(path) { try storage.remove(path) }
+    let opened = try storage.openFile(path, mode: .createNew, direct: direct)
+    do throws(FileError) {
+      try opened.allocate(byteCount: UInt64(slotByteCount) * UInt64(slotCount))
+      try opened.sync()
+      try storage.syncDirectory(directory)
+    } catch {
+      opened.close()
+      try? storage.remove(path)
+      throw error
+    }
+    files.withLock { $0[file] = opened }
+  }
+
+  /// Removes a file whose row is gone. Should it fail, the file is replaced when its number comes up, or stays as waste.
+  package func removeFile(_ file: UInt32) {
+    let opened = files.withLock { $0.removeValue(forKey: file) }
+    opened?.close()
+    try? storage.remove(path(of: file))
+  }
+
+  private func open(_ file: UInt32) throws(FileError) -> any StorageFile {
+    if let opened = files.withLock({ $0[file] }) { return opened }
+    let path = path(of: file)
+    let opened: any StorageFile
+    do throws(FileError) {
+      opened = try storage.openFile(path, mode: .existing, direct: direct)
+    } catch {
+      // A read-only store, or one on a read-only file system.
+      opened = try storage.openFile(path, mode: .readOnly, direct: direct)
+    }
+    return files.withLock { files in
+      if let other = files[file] { return other }
+      files[file] = opened
+      return opened
+    }
+  }
+
+  private func path(of file: UInt32) -> String {
+    func hexadecimal(_ value: UInt32, _ digitCount: Int) -> String {
+      let digits = String(value, radix: 16)
+      return String(repeating: "0", count: digitCount - digits.count) + digits
+    }
+    return directory + "/" + hexadecimal(UInt32(tier.rawValue), 2) + hexadecimal(file, 8) + ".kvs"
+  }
+
+  // MARK: Writing
+
+  /// One slot's bytes from its start on; a multiple of 4096, in memory aligned to 4096.
+  @safe package struct Write {
+    package let address: SlotAddress
+    let slotByteCount: Int
+    let bytes: UnsafeRawBufferPointer
+
+    package init(address: SlotAddress, slotByteCount: Int, bytes: UnsafeRawBufferPointer) {
+      self.address = address
+      self.slotByteCount = slotByteCount
+      unsafe self.bytes = unsafe bytes
+    }
+  }
+
+  /// Writes slots; whole neighbours go out in one call. Not durable before `sync`.
+  package func write(_ writes: [Write]) throws(FileError) {
+    let ordered = writes.sorted {
+      ($0.address.file, $0.address.slot) < ($1.address.file, $1.address.slot)
+    }
+    var start = 0
+    while start < ordered.count {
+      let first = ordered[start]
+      var end = start + 1
+      var byteCount = unsafe first.bytes.count
+      // Neighbours, as long as the one before fills its slot to the end.
+      while end < ordered.count, ordered[end].address.file == first.address.file,
+        ordered[end].address.slot == ordered[end - 1].address.slot + 1,
+        unsafe ordered[end - 1].bytes.count == first.slotByteCount,
+        unsafe byteCount + ordered[end].bytes.count <= Self.writeByteCountMax
+      {
+        unsafe byteCount += ordered[end].bytes.count
+        end += 1
+      }
+      let file = try open(first.address.file)
+      let offset = UInt64(first.address.slot) * UInt64(first.slotByteCount)
+      let buffers = unsafe ordered[start..<end].map { unsafe $0.bytes }
+      try unsafe file.write(buffers, at: offset)
+      written.add(UInt64(byteCount), ordering: .relaxed)
+      start = end
+    }
+  }
+
+  /// Makes what was written to these files durable.
+  package func sync(files: Set<UInt32>) throws(FileError) {
+    for file in files.sorted() {
+      try open(file).sync()
+      syncs.add(1, ordering: .relaxed)
+    }
+  }
+
+  // MARK: Reading
+
+  /// Reads that are under way at once.
+  package func startReads(_ requests: [ReadRequest]) -> ReadBatch {
+    let batch = ReadBatch(count: requests.count)
+    for (index, request) in requests.enumerated() {
+      let job = ReaderPool.Job(batch: batch, index: index, request: request, tier: self)
+      // One read gains nothing from another thread.
+      if requests.count == 1 { job.run() } else { readers.submit(job) }
+    }
+    return batch
+  }
+
+  func perform(_ request: ReadRequest) -> FileError? {
+    do throws(FileError) {
+      let file = try open(request.address.file)
+      let start = UInt64(request.address.slot) * UInt64(request.slotByteCount)
+      try unsafe file.read(into: request.buffer, at: start + UInt64(request.offset))
+      unsafe read.add(UInt64(request.buffer.count), ordering: .relaxed)
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  /// Ends the reader threads and closes the files.
+  package func close() {
+    readers.stop()
+    let opened = files.withLock { files in
+      defer { files = [:] }
+      return files
+    }
+    for file in opened.values { file.close() }
+  }
+}

@@ -1,0 +1,82 @@
+import Foundation
+import KVCore
+import Testing
+
+/// The published vectors of docs/key-test-vectors.md.
+@Suite struct KeyChainTests {
+  static func keys(
+    of identity: NamespaceIdentity, words: [UInt32], extra: [[UInt8]] = []
+  ) -> [BlockKey] {
+    let record = identity.encoded(saltKey: [])
+    let root = record.withUnsafeBytes { xxh3Key($0) }
+    let chain = KeyChain(
+      rootKey: root, identityMode: identity.identityMode, wordsPerBlock: identity.wordsPerBlock)
+    var parent = root
+    return (0..<words.count / identity.wordsPerBlock).map { block in
+      let blockExtra = block < extra.count ? extra[block] : []
+      parent = words.withUnsafeBufferPointer { buffer in
+        blockExtra.withUnsafeBytes { extraBytes in
+          chain.key(
+            after: parent, words: buffer.baseAddress! + block * identity.wordsPerBlock,
+            extra: extraBytes)
+        }
+      }
+      return parent
+    }
+  }
+
+  static func vectorIdentity() -> NamespaceIdentity {
+    var identity = NamespaceIdentity()
+    identity.tokensPerBlock = 4
+    identity.regionByteCounts = [64, 64]
+    identity.modelName = "vector"
+    identity.kvDtype = "fp16"
+    return identity
+  }
+
+  /// Computed by hand with python-xxhash 3.8 from docs/file-format.md alone.
+  @Test func publishedVectors() throws {
+    let vectors = try Self.publishedVectors()
+    let identity = Self.vectorIdentity()
+    let record = identity.encoded(saltKey: [])
+    #expect(record.map { String(format: "%02x", $0) }.joined() == vectors["record"])
+    #expect(record.withUnsafeBytes { xxh3Key($0) }.hexadecimal == vectors["root"])
+    let keys = Self.keys(of: identity, words: [0, 1, 2, 3, 4, 5, 6, 7])
+    #expect(keys.map(\.hexadecimal) == [vectors["tokens 0-3"], vectors["tokens 4-7"]])
+    let withExtra = Self.keys(of: identity, words: [0, 1, 2, 3], extra: [[0xAA, 0xBB]])
+    #expect(withExtra[0].hexadecimal == vectors["tokens 0-3, extra aabb"])
+    var digestIdentity = identity
+    digestIdentity.identityMode = .digest
+    digestIdentity.digestByteCount = 32
+    let digests = Self.keys(of: digestIdentity, words: Array(0..<16))
+    #expect(digests.map(\.hexadecimal) == [vectors["digest 0-7"], vectors["digest 8-15"]])
+  }
+
+  private static func publishedVectors() throws -> [String: String] {
+    let page = URL(filePath: #filePath).deletingLastPathComponent()
+      .appending(path: "../../docs/key-test-vectors.md").standardized
+    let text = try String(contentsOf: page, encoding: .utf8)
+    var vectors: [String: String] = [:]
+    for line in text.split(separator: "\n") where line.hasPrefix("| `") {
+      let cells = line.split(separator: "|").map {
+        $0.trimmingCharacters(in: CharacterSet(charactersIn: " `"))
+      }
+      vectors[cells[0]] = cells[1]
+    }
+    return vectors
+  }
+
+  @Test func hashOfTheSaltIsHMACSHA256() {
+    // RFC 4231, test case 2.
+    let code = SHA256.authenticationCode(
+      key: Array("Jefe".utf8), message: Array("what do ya want for nothing?".utf8))
+    #expect(
+      code.map { String(format: "%02x", $0) }.joined()
+        == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843")
+    // FIPS 180-4, two blocks.
+    let two = SHA256.hash(Array("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq".utf8))
+    #expect(
+      two.map { String(format: "%02x", $0) }.joined()
+        == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1")
+  }
+}

@@ -1,0 +1,389 @@
+import Glibc
+package import KVFile
+import Synchronization
+
+/// A file system that fails and loses power on command, on top of another one.
+///
+/// **Faults**: the N-th operation of a kind fails with an errno, after which a short write may have landed.
+/// **Power loss**: for each file the bytes that unsynced writes replaced are kept; `crash(seed:)` then keeps each of those
+/// writes, drops it, or tears it by sectors of 512 bytes, drops unsynced growth and unsynced directory entries, and makes all open files
+/// dead. Not simulated: an unsynced `remove` or `rename` that comes undone. What does not go through this object (LMDB)
+/// neither fails nor is lost. A transfer takes the lock, so reads and writes run one after the other.
+package final class FaultInjectingStorage: Storage {
+  /// One planned fault.
+  package struct Fault: Sendable {
+    /// Which kind of operation.
+    package var operation: FileOperation
+    /// Which of them, from 1 on, counted from the object's making.
+    package var number: Int
+    package var errno: Int32
+    /// All later ones of the kind fail too.
+    package var isLasting: Bool
+    /// Of a failing write, so many leading bytes land.
+    package var landedByteCount: Int
+
+    package init(
+      _ operation: FileOperation,
+      number: Int,
+      errno: Int32,
+      isLasting: Bool = false,
+      landedByteCount: Int = 0
+    ) {
+      self.operation = operation
+      self.number = number
+      self.errno = errno
+      self.isLasting = isLasting
+      self.landedByteCount = landedByteCount
+    }
+  }
+
+  /// What a write that is not synced yet replaced.
+  fileprivate struct UndoEntry {
+    var offset: UInt64
+    var oldBytes: [UInt8]
+  }
+
+  /// What power loss may do to one file.
+  fileprivate struct FileLog {
+    var undo: [UndoEntry] = []
+    /// The size that survives; nil when the size is durable.
+    var durableByteCount: UInt64?
+  }
+
+  fileprivate struct State {
+    var counts: [FileOperation: Int] = [:]
+    var faults: [Fault] = []
+    var haltAt: (operation: FileOperation, number: Int)?
+    var isHalted = false
+    /// Moves at each crash: files of an older epoch are dead.
+    var epoch = 0
+    var delayMicroseconds: UInt32 = 0
+    var logs: [String: FileLog] = [:]
+    /// Files whose directory entry is not durable, and their folder.
+    var unsyncedEntries: [String: String] = [:]
+  }
+
+  private let base: any Storage
+  private let state = Mutex(State())
+
+  package init(_ base: any Storage = LinuxStorage()) { self.base = base }
+
+  // MARK: Plans
+
+  package func add(_ fault: Fault) { state.withLock { $0.faults.append(fault) } }
+
+  package func removeFaults() { state.withLock { $0.faults = [] } }
+
+  /// From the N-th operation of a kind on, everything fails as if the power had gone, until `crash`.
+  package func halt(at operation: FileOperation, number: Int) {
+    state.withLock { $0.haltAt = (operation, number) }
+  }
+
+  package var isHalted: Bool { state.withLock { $0.isHalted } }
+
+  /// Makes each operation take at least this long.
+  package func setDelay(microseconds: UInt32) {
+    state.withLock { $0.delayMicroseconds = microseconds }
+  }
+
+  /// How many operations of a kind were tried.
+  package func count(of operation: FileOperation) -> Int {
+    state.withLock { $0.counts[operation] ?? 0 }
+  }
+
+  // MARK: Power loss
+
+  /// Loses power: what was not synced is kept, dropped or torn as the seed says. Afterwards the files can be opened again.
+  package func crash(seed: UInt64) throws(FileError) {
+    try state.withLock { state throws(FileError) in
+      var generator = SeededGenerator(seed: seed)
+      state.epoch += 1
+      state.isHalted = false
+      state.haltAt = nil
+      // Sorted, so that a seed gives the same outcome each time.
+      for (path, log) in state.logs.sorted(by: { $0.key < $1.key }) where base.fileExists(path) {
+        try undo(log, of: path, &generator)
+      }
+      for path in state.unsyncedEntries.keys.sorted()
+      where Bool.random(using: &generator) && base.fileExists(path) {
+        try base.remove(path)
+      }
+      state.logs = [:]
+      state.unsyncedEntries = [:]
+    }
+  }
+
+  private func undo(
+    _ log: FileLog,
+    of path: String,
+    _ generator: inout SeededGenerator
+  ) throws(FileError) {
+    let file = try base.openFile(path, mode: .existing, direct: false)
+    // Newest first: old bytes come back in the order in which they were replaced.
+    for entry in log.undo.reversed() {
+      switch UInt8.random(in: 0..<3, using: &generator) {
+      case 0: continue
+      case 1: try Self.restore(entry.oldBytes[...], at: entry.offset, in: file)
+      default:
+        var start = 0
+        while start < entry.oldBytes.count {
+          let sectorEnd = (Int(entry.offset) + start) / 512 * 512 + 512 - Int(entry.offset)
+          let end = min(sectorEnd, entry.oldBytes.count)
+          if Bool.random(using: &generator) {
+            try Self.restore(
+              entry.oldBytes[start..<end],
+              at: entry.offset + UInt64(start),
+              in: file
+            )
+          }
+          start = end
+        }
+      }
+    }
+    try file.sync()
+    if let byteCount = log.durableByteCount, Bool.random(using: &generator) {
+      guard truncate(path, Int(byteCount)) == 0 else { throw FileError(.write, errno: errno) }
+    }
+  }
+
+  private static func restore(
+    _ bytes: ArraySlice<UInt8>,
+    at offset: UInt64,
+    in file: any StorageFile
+  ) throws(FileError) {
+    let error: FileError? = bytes.withUnsafeBytes { buffer in
+      do throws(FileError) { try file.write(buffer, at: offset) } catch { return error }
+      return nil
+    }
+    if let error { throw error }
+  }
+
+  // MARK: Counting and failing
+
+  /// Counts an operation and fails it if it is its turn.
+  fileprivate static func enter(
+    _ operation: FileOperation,
+    _ state: inout State
+  ) -> Fault? {
+    if state.delayMicroseconds > 0 { usleep(state.delayMicroseconds) }
+    let number = (state.counts[operation] ?? 0) + 1
+    state.counts[operation] = number
+    if let halt = state.haltAt, halt.operation == operation, number >= halt.number {
+      state.isHalted = true
+    }
+    if state.isHalted { return Fault(operation, number: number, errno: EIO) }
+    return state.faults.first {
+      $0.operation == operation && ($0.isLasting ? number >= $0.number : number == $0.number)
+    }
+  }
+
+  private func run<Result>(
+    _ operation: FileOperation,
+    _ pathKind: PathKind = .file,
+    _ body: (inout State) throws(FileError) -> Result
+  ) throws(FileError) -> Result {
+    try state.withLock { state throws(FileError) in
+      if let fault = Self.enter(operation, &state) {
+        throw FileError(operation, pathKind, errno: fault.errno)
+      }
+      return try body(&state)
+    }
+  }
+
+  // MARK: Storage
+
+  package func openFile(
+    _ path: String,
+    mode: OpenMode,
+    direct: Bool
+  ) throws(FileError) -> any StorageFile {
+    try run(.open) { state throws(FileError) in
+      let isNew = !base.fileExists(path)
+      let file = try base.openFile(path, mode: mode, direct: direct)
+      if isNew { state.unsyncedEntries[path] = folder(of: path) }
+      return FaultInjectingFile(file, path: path, storage: self, epoch: state.epoch)
+    }
+  }
+
+  private func folder(of path: String) -> String {
+    guard let slash = path.lastIndex(of: "/") else { return "." }
+    return String(path[..<slash])
+  }
+
+  package func makeDirectory(_ path: String) throws(FileError) {
+    try run(.makeDirectory, .directory) { _ throws(FileError) in try base.makeDirectory(path) }
+  }
+
+  package func remove(_ path: String) throws(FileError) {
+    try run(.remove) { state throws(FileError) in
+      try base.remove(path)
+      state.logs[path] = nil
+      state.unsyncedEntries[path] = nil
+    }
+  }
+
+  package func rename(_ path: String, to newPath: String) throws(FileError) {
+    try run(.rename) { state throws(FileError) in
+      try base.rename(path, to: newPath)
+      state.logs[newPath] = state.logs.removeValue(forKey: path)
+      if state.unsyncedEntries.removeValue(forKey: path) != nil {
+        state.unsyncedEntries[newPath] = folder(of: newPath)
+      }
+    }
+  }
+
+  package func syncDirectory(_ path: String) throws(FileError) {
+    try run(.sync, .directory) { state throws(FileError) in
+      try base.syncDirectory(path)
+      state.unsyncedEntries = state.unsyncedEntries.filter { $0.value != path }
+    }
+  }
+
+  package func freeByteCount(_ path: String) throws(FileError) -> UInt64 {
+    try base.freeByteCount(path)
+  }
+
+  package func fileExists(_ path: String) -> Bool { base.fileExists(path) }
+
+  package func list(_ path: String) throws(FileError) -> [String] {
+    try run(.list, .directory) { _ throws(FileError) in try base.list(path) }
+  }
+
+  // MARK: For its files
+
+  fileprivate func run<Result>(
+    _ operation: FileOperation,
+    epoch: Int,
+    _ body: (inout State) throws(FileError) -> Result
+  ) throws(FileError) -> Result {
+    try run(operation) { state throws(FileError) in
+      guard state.epoch == epoch else { throw FileError(operation, errno: EIO) }
+      return try body(&state)
+    }
+  }
+
+  fileprivate func write(
+    _ buffers: [UnsafeRawBufferPointer],
+    at offset: UInt64,
+    to file: any StorageFile,
+    path: String,
+    epoch: Int
+  ) throws(FileError) {
+    try state.withLock { state throws(FileError) in
+      guard state.epoch == epoch else { throw FileError(.write, errno: EIO) }
+      let fault = Self.enter(.write, &state)
+      let byteCount = buffers.reduce(0) { $0 + $1.count }
+      let landing = fault.map { min($0.landedByteCount, byteCount) } ?? byteCount
+      if landing > 0 {
+        try log(landing, at: offset, of: file, path: path, in: &state)
+        if fault == nil {
+          try file.write(buffers, at: offset)
+        } else {
+          let bytes = buffers.flatMap { Array($0) }.prefix(landing)
+          try Self.restore(bytes[...], at: offset, in: file)
+        }
+      }
+      if let fault { throw FileError(.write, errno: fault.errno) }
+    }
+  }
+
+  /// Keeps what a write is about to replace.
+  private func log(
+    _ byteCount: Int,
+    at offset: UInt64,
+    of file: any StorageFile,
+    path: String,
+    in state: inout State
+  ) throws(FileError) {
+    let size = try file.byteCount()
+    let replacedByteCount = Int(min(UInt64(byteCount), size > offset ? size - offset : 0))
+    var old = [UInt8](repeating: 0, count: replacedByteCount)
+    let error: FileError? = old.withUnsafeMutableBytes { buffer in
+      do throws(FileError) { try file.read(into: buffer, at: offset) } catch { return error }
+      return nil
+    }
+    if let error { throw error }
+    // Beyond the old end zeros come back: a size that survived without its data.
+    old += [UInt8](repeating: 0, count: byteCount - replacedByteCount)
+    if offset + UInt64(byteCount) > size { noteGrowth(of: path, from: size, in: &state) }
+    state.logs[path, default: FileLog()].undo.append(UndoEntry(offset: offset, oldBytes: old))
+  }
+
+  fileprivate func noteGrowth(of path: String, from size: UInt64, in state: inout State) {
+    if state.logs[path]?.durableByteCount == nil {
+      state.logs[path, default: FileLog()].durableByteCount = size
+    }
+  }
+
+  fileprivate func noteSynced(_ path: String, in state: inout State) { state.logs[path] = nil }
+}
+
+/// A file of `FaultInjectingStorage`.
+private final class FaultInjectingFile: StorageFile {
+  private let base: any StorageFile
+  private let path: String
+  private let storage: FaultInjectingStorage
+  private let epoch: Int
+  /// As the real file: after a failed sync nothing may be written.
+  private let isSuspect = Atomic(false)
+
+  init(_ base: any StorageFile, path: String, storage: FaultInjectingStorage, epoch: Int) {
+    self.base = base
+    self.path = path
+    self.storage = storage
+    self.epoch = epoch
+  }
+
+  func read(into bytes: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(FileError) {
+    try storage.run(.read, epoch: epoch) { _ throws(FileError) in
+      try base.read(into: bytes, at: offset)
+    }
+  }
+
+  func read(into buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(FileError) {
+    try storage.run(.read, epoch: epoch) { _ throws(FileError) in
+      try base.read(into: buffers, at: offset)
+    }
+  }
+
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(FileError) {
+    try write([bytes], at: offset)
+  }
+
+  func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(FileError) {
+    try checkWritable(.write)
+    try storage.write(buffers, at: offset, to: base, path: path, epoch: epoch)
+  }
+
+  func sync() throws(FileError) {
+    try checkWritable(.sync)
+    do throws(FileError) {
+      try storage.run(.sync, epoch: epoch) { state throws(FileError) in
+        try base.sync()
+        storage.noteSynced(path, in: &state)
+      }
+    } catch {
+      isSuspect.store(true, ordering: .relaxed)
+      throw error
+    }
+  }
+
+  func allocate(byteCount: UInt64) throws(FileError) {
+    try checkWritable(.allocate)
+    try storage.run(.allocate, epoch: epoch) { state throws(FileError) in
+      let size = try base.byteCount()
+      try base.allocate(byteCount: byteCount)
+      if byteCount > size { storage.noteGrowth(of: path, from: size, in: &state) }
+    }
+  }
+
+  func byteCount() throws(FileError) -> UInt64 { try base.byteCount() }
+  func allocatedByteCount() throws(FileError) -> UInt64 { try base.allocatedByteCount() }
+  var isDirect: Bool { base.isDirect }
+  func dropPageCache() throws(FileError) { try base.dropPageCache() }
+  func close() { base.close() }
+
+  private func checkWritable(_ operation: FileOperation) throws(FileError) {
+    guard !isSuspect.load(ordering: .relaxed) else { throw FileError(operation, errno: EIO) }
+  }
+}

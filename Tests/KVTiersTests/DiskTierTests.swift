@@ -1,0 +1,211 @@
+import Foundation
+import KVCore
+import KVFile
+import KVTestSupport
+import KVTiers
+import Testing
+
+@Suite struct DiskTierTests {
+  static let slotByteCount = 8192
+
+  let folder: TemporaryFolder
+  let storage = FaultInjectingStorage()
+  let tier: DiskTier
+
+  init() throws {
+    folder = try TemporaryFolder()
+    tier = try DiskTier(directory: folder.path, tier: .disk, storage: storage, direct: true)
+  }
+
+  private func address(_ file: UInt32, _ slot: UInt32) -> SlotAddress {
+    SlotAddress(tier: .disk, file: file, slot: slot)
+  }
+
+  private func filled(with mark: UInt8, byteCount: Int = slotByteCount) throws -> AlignedBuffer {
+    let buffer = try AlignedBuffer(byteCount: byteCount)
+    buffer.bytes.initializeMemory(as: UInt8.self, repeating: mark)
+    return buffer
+  }
+
+  private func write(_ slots: [(SlotAddress, AlignedBuffer)]) throws {
+    try tier.write(
+      slots.map {
+        DiskTier.Write(
+          address: $0.0,
+          slotByteCount: Self.slotByteCount,
+          bytes: $0.1.readOnly
+        )
+      }
+    )
+  }
+
+  /// The byte that a slot is full of, or nil if there are several.
+  private func mark(of address: SlotAddress) throws -> UInt8? {
+    let buffer = try AlignedBuffer(byteCount: Self.slotByteCount)
+    let batch = tier.startReads([
+      ReadRequest(
+        address: address,
+        slotByteCount: Self.slotByteCount,
+        offset: 0,
+        buffer: buffer.bytes
+      )
+    ])
+    if let error = batch.wait(0) { throw error }
+    return Set(buffer.bytes).count == 1 ? buffer.bytes[0] : nil
+  }
+
+  @Test func neighboursGoOutInOneWriteAndReadBack() throws {
+    try tier.createFile(0xAB, slotByteCount: Self.slotByteCount, slotCount: 8)
+    #expect(FileManager.default.fileExists(atPath: folder.path + "/02000000ab.kvs"))
+    let order: [UInt32] = [5, 2, 3, 1, 7]
+    try write(try order.map { (address(0xAB, $0), try filled(with: UInt8($0))) })
+    // 1-3, 5 and 7.
+    #expect(storage.count(of: .write) == 3)
+    try tier.sync(files: [0xAB])
+    #expect(tier.bytesWritten == 5 * UInt64(Self.slotByteCount))
+    #expect(tier.syncCount == 1)
+    for slot in order { #expect(try mark(of: address(0xAB, slot)) == UInt8(slot)) }
+    #expect(try mark(of: address(0xAB, 4)) == 0)
+    #expect(tier.bytesRead == 6 * UInt64(Self.slotByteCount))
+  }
+
+  /// A slot written in part ends the run, and the neighbour behind it is not shifted.
+  @Test func partlyFilledSlotsStayInTheirPlaces() throws {
+    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 4)
+    try write([
+      (address(1, 0), try filled(with: 1)), (address(1, 1), try filled(with: 2, byteCount: 4096)),
+      (address(1, 2), try filled(with: 3)),
+    ])
+    #expect(storage.count(of: .write) == 2)
+    #expect(try mark(of: address(1, 0)) == 1)
+    #expect(try mark(of: address(1, 1)) == nil)
+    #expect(try mark(of: address(1, 2)) == 3)
+  }
+
+  @Test func manyReadsAtOnceEachAnswerTheirSlot() throws {
+    let slotCount: UInt32 = 64
+    for file in UInt32(1)...2 {
+      try tier.createFile(file, slotByteCount: Self.slotByteCount, slotCount: Int(slotCount))
+      try write(
+        try (0..<slotCount).map { (address(file, $0), try filled(with: UInt8(file * 64 + $0))) }
+      )
+    }
+    let addresses = (0..<slotCount).flatMap { [address(2, $0), address(1, $0)] }
+    let buffers = try addresses.map { _ in try AlignedBuffer(byteCount: Self.slotByteCount) }
+    let batch = tier.startReads(
+      zip(addresses, buffers).map {
+        ReadRequest(
+          address: $0,
+          slotByteCount: Self.slotByteCount,
+          offset: 0,
+          buffer: $1.bytes
+        )
+      }
+    )
+    for index in addresses.indices.reversed() {
+      #expect(batch.wait(index) == nil)
+      let expected = UInt8(addresses[index].file * 64 + addresses[index].slot)
+      #expect(buffers[index].bytes.allSatisfy { $0 == expected })
+    }
+    tier.close()
+  }
+
+  @Test func aFailedReadIsReportedForItselfOnly() throws {
+    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    let buffers = try (0..<3).map { _ in try AlignedBuffer(byteCount: Self.slotByteCount) }
+    // The second lies behind the end of the file, the third in a file that is not there.
+    let addresses = [address(1, 1), address(1, 2), address(9, 0)]
+    let batch = tier.startReads(
+      zip(addresses, buffers).map {
+        ReadRequest(
+          address: $0,
+          slotByteCount: Self.slotByteCount,
+          offset: 0,
+          buffer: $1.bytes
+        )
+      }
+    )
+    #expect(batch.wait(0) == nil)
+    #expect(batch.wait(1) == .endOfFile)
+    #expect(batch.wait(2)?.isNotFound == true)
+    tier.close()
+  }
+
+  /// Each step of making a file fails once: nothing is left behind, and the next try succeeds.
+  @Test(arguments: [
+    (FileOperation.open, ENFILE), (.allocate, ENOSPC), (.sync, EIO),
+  ])
+  func aFileThatCannotBeMadeLeavesNothing(operation: FileOperation, code: Int32) throws {
+    storage.add(.init(operation, number: 1, errno: code))
+    let error = #expect(throws: FileError.self) {
+      try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 4)
+    }
+    #expect(error?.operation == operation && error?.errno == code)
+    #expect(try LinuxStorage().list(folder.path) == [])
+    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 4)
+    #expect(try mark(of: address(1, 3)) == 0)
+  }
+
+  @Test func aLeftoverFileIsReplaced() throws {
+    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try write([(address(1, 0), try filled(with: 9))])
+    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    #expect(try mark(of: address(1, 0)) == 0)
+    tier.removeFile(1)
+    #expect(try LinuxStorage().list(folder.path) == [])
+    #expect(throws: FileError(.open, errno: ENOENT)) { try mark(of: address(1, 0)) }
+  }
+
+  @Test func afterAFailedSyncTheFileIsNotWrittenAgain() throws {
+    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try write([(address(1, 0), try filled(with: 1))])
+    storage.add(.init(.sync, number: storage.count(of: .sync) + 1, errno: EIO))
+    #expect(throws: FileError(.sync, errno: EIO)) { try tier.sync(files: [1]) }
+    #expect(throws: FileError.self) { try tier.sync(files: [1]) }
+    #expect(throws: FileError.self) { try write([(address(1, 1), try filled(with: 2))]) }
+  }
+
+  @Test func syncedSlotsSurvivePowerLoss() throws {
+    for seed in UInt64(1)...10 {
+      let file = UInt32(seed)
+      let tier = try DiskTier(
+        directory: folder.path,
+        tier: .disk,
+        storage: storage,
+        direct: true
+      )
+      try tier.createFile(file, slotByteCount: Self.slotByteCount, slotCount: 2)
+      let (old, new) = (try filled(with: 1), try filled(with: 2))
+      try tier.write([
+        .init(address: address(file, 0), slotByteCount: Self.slotByteCount, bytes: old.readOnly)
+      ])
+      try tier.sync(files: [file])
+      try tier.write([
+        .init(address: address(file, 1), slotByteCount: Self.slotByteCount, bytes: new.readOnly)
+      ])
+      try storage.crash(seed: seed)
+      #expect(try mark(of: address(file, 0)) == 1, "seed \(seed)")
+      tier.close()
+    }
+  }
+
+  /// A read that comes after the threads were told to stop is answered all the same: nobody may wait for ever.
+  @Test(.timeLimit(.minutes(1))) func readsAfterCloseAreAnswered() throws {
+    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    for _ in 0..<2 {
+      let buffers = try (0..<2).map { _ in try AlignedBuffer(byteCount: Self.slotByteCount) }
+      let batch = tier.startReads(
+        buffers.enumerated().map {
+          ReadRequest(
+            address: address(1, UInt32($0.offset)),
+            slotByteCount: Self.slotByteCount,
+            offset: 0,
+            buffer: $0.element.bytes
+          )
+        }
+      )
+      for index in 0..<2 { #expect(batch.wait(index) == nil) }
+      tier.close()
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import KVTestSupport
+import KVTiers
+import Testing
+
+@Suite struct HostArenaTests {
+  /// Slots of several sizes come and go; no two of them ever overlap, and what is pinned keeps its bytes.
+  @Test(arguments: UInt64(1)...20)
+  func slotsNeverOverlap(_ seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    let arena = try HostArena(byteCount: 1 << 20)
+    let sizes = [4096, 8192, 12_288, 65_536, 262_144]
+    var pinned: [HostSlot: (size: Int, mark: UInt8)] = [:]
+    for step in 0..<3000 {
+      let size = sizes.randomElement(using: &random)!
+      if Bool.random(using: &random), let allocation = arena.allocate(size) {
+        let slot = allocation.slot
+        #expect(pinned[slot] == nil)
+        #expect(allocation.reclaimed.allSatisfy { pinned[$0] == nil })
+        let mark = UInt8.random(in: 1...255, using: &random)
+        UnsafeMutableRawBufferPointer(start: arena.memory.pointer(to: slot), count: size)
+          .initializeMemory(as: UInt8.self, repeating: mark)
+        pinned[slot] = (size, mark)
+      } else if let slot = pinned.keys.sorted(by: { $0.rawValue < $1.rawValue })
+        .randomElement(using: &random), let (size, mark) = pinned[slot]
+      {
+        let bytes = UnsafeRawBufferPointer(start: arena.memory.pointer(to: slot), count: size)
+        #expect(bytes.allSatisfy { $0 == mark }, "seed \(seed), step \(step)")
+        if Bool.random(using: &random) { arena.discard(slot) }
+        arena.unpin(slot)
+        pinned[slot] = nil
+      }
+      _ = arena.takeReclaimedWithoutGain()
+      #expect(arena.checkInvariants().isEmpty, "seed \(seed), step \(step)")
+    }
+  }
+
+  @Test func fourSlotsAreEnough() throws {
+    let arena = try HostArena(byteCount: 4 * 65_536)
+    let slots = (0..<4).compactMap { _ in arena.allocate(65_536)?.slot }
+    #expect(Set(slots).count == 4)
+    #expect(arena.allocate(65_536) == nil)
+    arena.unpin(slots[2])
+    let again = try #require(arena.allocate(65_536))
+    #expect(again.slot == slots[2] && again.reclaimed == [slots[2]])
+  }
+
+  @Test func aSizeThatNobodyHoldsGivesWay() throws {
+    let arena = try HostArena(byteCount: 1 << 20)
+    while let allocation = arena.allocate(4096) { arena.unpin(allocation.slot); if allocation.reclaimed != [] { break } }
+    let large = try #require(arena.allocate(262_144))
+    #expect(!large.reclaimed.isEmpty)
+  }
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Compares what read_store.py printed with `kvstore inspect tree --json`.
+
+usage: compare.py BLOCKS TREE
+
+Prints the number of blocks that agree; ends with status 1 at the first difference.
+"""
+import json
+import sys
+
+blocks = {}
+with open(sys.argv[1]) as file:
+    for line in file:
+        block = json.loads(line)
+        blocks.setdefault((block["namespace"], block["run"]), []).append(block)
+with open(sys.argv[2]) as file:
+    trees = json.load(file)
+if not all(tree["isWhole"] for tree in trees):
+    sys.exit("compare: inspect did not show all runs")
+runs = {(tree["namespace"], run["run"]): run for tree in trees for run in tree["runs"]}
+if runs.keys() != blocks.keys():
+    sys.exit(f"compare: runs only in one of them: {sorted(runs.keys() ^ blocks.keys())[:5]}")
+for name, run in runs.items():
+    chain = sorted(blocks[name], key=lambda block: block["position"])
+    here = (len(chain), chain[0]["key"], chain[-1]["key"], sum(block["payload"] for block in chain))
+    there = (run["blockCount"], run["firstBlockKey"], run["lastBlockKey"], run["payloadByteCount"])
+    if here != there or [block["position"] for block in chain] != list(range(len(chain))):
+        sys.exit(f"compare: run {name}: the reader says {here}, inspect {there}")
+count = sum(len(chain) for chain in blocks.values())
+if count != sum(tree["blockCount"] for tree in trees):
+    sys.exit(f"compare: {count} blocks were read, the accounting of the namespaces says otherwise")
+print(count)
