@@ -100,6 +100,14 @@ public struct NamespaceIdentity: Sendable, Hashable {
       sum += byteCount
     }
     guard sum <= 1 << 30 else { return .regionByteCount }
+    let ranks = [
+      (parallelism.tensorRank, parallelism.tensorSize),
+      (parallelism.pipelineRank, parallelism.pipelineSize),
+      (parallelism.contextRank, parallelism.contextSize),
+    ]
+    guard ranks.allSatisfy({ $1 >= 1 && $1 <= Int(UInt32.max) && (0..<$1).contains($0) }) else {
+      return .parallelism
+    }
     guard (0...16_384).contains(extraByteCountMax) else { return .extraByteCount }
     let texts = [modelName, kvDtype, kvQuantization, layout, rope, engineFormat]
     let blobs = [weightsDigest, adapterDigest, tokenizerDigest, engineBytes, salt]

@@ -36,7 +36,7 @@ public enum StoreError: Error, Equatable, Sendable {
 public enum Argument: Sendable, Equatable {
   case null, structSize, flags, path, capacity, catalogSize, hostTooSmall, capacityTooSmall
   case tokensPerBlock, digestByteCount, regionCount, regionByteCount, extraByteCount
-  case identityFieldTooLong, identityMode
+  case identityFieldTooLong, identityMode, parallelism
   case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
   case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8
 }

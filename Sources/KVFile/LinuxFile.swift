@@ -167,7 +167,9 @@ final class LinuxFile: StorageFile {
 
   private func isAligned(_ parts: UnsafeBufferPointer<iovec>, at offset: Int) -> Bool {
     guard UInt(bitPattern: offset) & offsetAlignmentMask == 0 else { return false }
-    for unsafepart in unsafe parts {
+    // Indexed: the formatter breaks a loop over unsafe elements.
+    for index in parts.indices {
+      let part = unsafe parts[index]
       guard unsafe UInt(bitPattern: part.iov_base) & memoryAlignmentMask == 0,
         unsafe UInt(bitPattern: part.iov_len) & offsetAlignmentMask == 0
       else { return false }

@@ -20,7 +20,9 @@ package protocol Storage: Sendable {
   func list(_ path: String) throws(FileError) -> [String]
 }
 
-/// An open file. Transfers are whole or an error, and may run at the same time on different threads.
+/// An open file.
+///
+/// Transfers are whole or an error, and may run at the same time on different threads.
 ///
 /// The kernel's descriptor is closed when the last reference goes, so no transfer can hit a reused number.
 package protocol StorageFile: AnyObject, Sendable {

@@ -25,6 +25,9 @@ public final class Namespace: Sendable {
     self.core = core
   }
 
+  /// Whether it was opened through this handle.
+  package func belongs(to store: Store) -> Bool { self.store === store }
+
   /// Number of the namespace in its store.
   public var id: NamespaceID { core.id }
 

@@ -38,14 +38,23 @@ final class StoreCore: Sendable {
 
   // MARK: Opening
 
+  /// What may lie in a folder in which a store is made: leftovers of an open that was killed, and a mount point's own.
+  private static let ownNames: Set<String> = [
+    "slots", "owners", "leases", "opening.lock", "identities.kvs", "catalog.mdb-lock", "lost+found",
+  ]
+
   static func prepareFolder(_ configuration: StoreConfiguration) throws(StoreError) {
     guard !configuration.readOnly else { return }
     let storage = LinuxStorage()
     do throws(FileError) {
       try storage.makeDirectory(configuration.path)
+      // A store is never laid over somebody's files.
+      let names = Set(try storage.list(configuration.path))
+      guard names.contains("catalog.mdb") || names.isSubset(of: ownNames) else { throw FileError(.list, errno: ENOTDIR) }
       try storage.makeDirectory(configuration.path + "/slots")
       try storage.makeDirectory(configuration.path + "/owners")
     } catch {
+      if error.errno == ENOTDIR { throw .notAStore }
       throw StoreError(error, .createFolder)
     }
   }

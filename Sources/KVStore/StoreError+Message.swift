@@ -52,6 +52,7 @@ extension Argument {
     case .regionByteCount: "each region must have 1 byte to 1 GiB, and all together at most 1 GiB"
     case .extraByteCount: "extra bytes of a block exceed extra_bytes_max (itself at most 16384)"
     case .identityFieldTooLong: "an identity field is longer than 4096 bytes"
+    case .parallelism: "each parallel size must be at least 1, and its rank below it"
     case .identityMode: "identity_mode is unknown"
     case .noTokens: "the prompt is empty"
     case .tokensNotWholeBlocks: "the token count must be a whole number of blocks here"

@@ -54,7 +54,7 @@ enum StoreRegistry {
   private static func identity(of path: String) throws(StoreError) -> Identity {
     var status = stat()
     guard unsafe stat(path, &status) == 0 else { throw .io(.createFolder, errno: errno) }
-    guard status.st_mode & S_IFMT == S_IFDIR else { throw .io(.createFolder, errno: ENOTDIR) }
+    guard status.st_mode & S_IFMT == S_IFDIR else { throw .notAStore }
     return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 }

@@ -22,16 +22,18 @@ public func exportBlockKeys(
       try namespace.blockKeys(prompt)
     }
     unsafe countOut.pointee = found.count
+    // size_t comes as Int: what is beyond its range is room enough.
+    let room = capacity < 0 ? Int.max : capacity
     if let keys = unsafe keys {
       let destination = UnsafeMutableRawPointer(keys)
-      for (index, key) in found.prefix(max(capacity, 0)).enumerated() {
+      for (index, key) in found.prefix(room).enumerated() {
         unsafe destination.storeBytes(
           of: key.high.bigEndian, toByteOffset: index * 16, as: UInt64.self)
         unsafe destination.storeBytes(
           of: key.low.bigEndian, toByteOffset: index * 16 + 8, as: UInt64.self)
       }
     }
-    guard found.count <= capacity else {
+    guard found.count <= room else {
       return fail(Status.bufferTooSmall, "the prompt has \(found.count) blocks")
     }
     return Status.ok

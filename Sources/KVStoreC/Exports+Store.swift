@@ -42,18 +42,20 @@ public func exportOpen(
 ) -> Int32 {
   guard let storeOut = unsafe storeOut else { return fail(.invalidArgument(.null)) }
   unsafe storeOut.pointee = nil
+  var path = ""
   do throws(StoreError) {
-    var config = unsafe config
-    let store = try Store.open(unsafe configuration(&config))
+    let configuration = try unsafe configuration(config)
+    path = configuration.path
+    let store = try Store.open(configuration)
     unsafe storeOut.pointee = HandleTable.insert(store, kind: .store)
     return Status.ok
   } catch {
-    return fail(error)
+    return fail(Status.of(error), path.isEmpty ? error.message : path + ": " + error.message)
   }
 }
 
 private func configuration(
-  _ pointer: inout UnsafePointer<kvstore_config_t>?
+  _ pointer: UnsafePointer<kvstore_config_t>?
 ) throws(StoreError) -> StoreConfiguration {
   var config = unsafe defaultConfig()
   try unsafe copyStruct(pointer, over: &config, minimum: configSizeMin)
@@ -81,6 +83,7 @@ public func exportClose(_ store: OpaquePointer?) -> Int32 {
   // In a forked child the handle stays the parent's.
   guard !open.isForked else { return fail(.forked) }
   guard unsafe HandleTable.remove(store, kind: .store) != nil else { return failBadHandle("store") }
+  HandleTable.removeNamespaces(of: open)
   do throws(StoreError) {
     try open.close()
     return Status.ok

@@ -63,6 +63,18 @@ enum HandleTable {
     }
   }
 
+  /// Closes the namespace handles of a store that is closed.
+  static func removeNamespaces(of store: Store) {
+    state.withLock { state in
+      for index in state.slots.indices {
+        guard let namespace = state.slots[index].object as? Namespace, namespace.belongs(to: store)
+        else { continue }
+        state.slots[index].object = nil
+        state.free.append(index)
+      }
+    }
+  }
+
   private static func find(_ handle: OpaquePointer?, kind: Kind) -> (any Sendable & AnyObject)? {
     guard let index = unsafe slotIndex(handle, kind: kind) else { return nil }
     let generation = UInt32(truncatingIfNeeded: UInt(bitPattern: handle) >> 32)

@@ -1,6 +1,6 @@
 import ArgumentParser
 
-/// A number of bytes as people write it: 4096, 288KiB, 2MiB, 1.5GiB. Decimal units (kB, MB, GB) are understood too.
+/// A number of bytes as people write it: 4096, 288KiB, 2MiB, 1.5GiB; decimal units (kB, MB) too.
 struct ByteSize: ExpressibleByArgument, CustomStringConvertible {
   let byteCount: Int
 
@@ -56,7 +56,9 @@ func decimalText(_ value: Double, digits: Int) -> String {
   let rounded = (value * scale).rounded() / scale
   if rounded == rounded.rounded(), rounded.magnitude < 1e15 { return String(Int(rounded)) }
   var text = String(Int(rounded.magnitude.rounded(.down)))
-  var fraction = String(Int(((rounded.magnitude - rounded.magnitude.rounded(.down)) * scale).rounded()))
+  var fraction = String(
+    Int(((rounded.magnitude - rounded.magnitude.rounded(.down)) * scale).rounded())
+  )
   fraction = String(repeating: "0", count: max(0, places - fraction.count)) + fraction
   while fraction.hasSuffix("0") { fraction.removeLast() }
   text += "." + fraction

@@ -19,5 +19,6 @@ struct KVStoreCommand: ParsableCommand {
         kvstore bench restore --block-bytes 288KiB --json
       """,
     version: versionText,
-    subcommands: [InspectCommand.self, BenchCommand.self])
+    subcommands: [InspectCommand.self, BenchCommand.self]
+  )
 }

@@ -31,5 +31,7 @@ final class ProgressLine {
 
 /// Writes to stderr, without a line break.
 func writeError(_ text: String) {
-  _ = unsafe text.utf8.withContiguousStorageIfAvailable { unsafe Glibc.write(2, $0.baseAddress, $0.count) }
+  let bytes = Array(text.utf8)
+  // Where stderr is closed there is nobody to tell.
+  _ = unsafe Glibc.write(2, bytes, bytes.count)
 }

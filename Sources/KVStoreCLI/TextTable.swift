@@ -30,6 +30,11 @@ struct TextTable {
   }
 }
 
+/// A number and its noun: `1 thread`, `2 threads`.
+func counted(_ count: Int, _ noun: String) -> String {
+  "\(count) \(noun)\(count == 1 ? "" : "s")"
+}
+
 /// `name  value` lines under one another.
 func fieldLines(_ fields: [(name: String, value: String)]) -> [String] {
   var table = TextTable([("", .left), ("", .left)])

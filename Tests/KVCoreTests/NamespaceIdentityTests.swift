@@ -46,6 +46,9 @@ enum IdentityChange {
     var identity = NamespaceIdentity()
     identity.regionByteCounts = [2048, 2048]
     identity.modelName = "model"
+    identity.parallelism.tensorSize = 4
+    identity.parallelism.pipelineSize = 4
+    identity.parallelism.contextSize = 4
     identity.weightsDigest = [1, 2, 3]
     return identity
   }

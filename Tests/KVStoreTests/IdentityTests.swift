@@ -6,7 +6,11 @@ import Testing
 @Suite struct IdentityTests {
   @Test func everyFieldSeparates() throws {
     let fixture = try StoreFixture()
-    let base = StoreFixture.identity([2048])
+    let base = StoreFixture.identity([2048]) {
+      $0.parallelism.tensorSize = 4
+      $0.parallelism.pipelineSize = 4
+      $0.parallelism.contextSize = 4
+    }
     let prompt = tokens(0..<64)
     try fixture.store.openNamespace(base).offload(prompt)
     try fixture.store.flush()

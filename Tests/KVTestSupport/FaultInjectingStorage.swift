@@ -1,4 +1,5 @@
 import Glibc
+internal import KVCore
 package import KVFile
 import Synchronization
 
@@ -64,7 +65,8 @@ package final class FaultInjectingStorage: Storage {
   }
 
   private let base: any Storage
-  private let state = Mutex(State())
+  // Not a Mutex: the thread sanitizer does not see its locking.
+  private let state = Monitor(State())
 
   package init(_ base: any Storage = LinuxStorage()) { self.base = base }
 
@@ -93,7 +95,9 @@ package final class FaultInjectingStorage: Storage {
 
   // MARK: Power loss
 
-  /// Loses power: what was not synced is kept, dropped or torn as the seed says. Afterwards the files can be opened again.
+  /// Loses power: what was not synced is kept, dropped or torn as the seed says.
+  ///
+  /// Afterwards the files can be opened again.
   package func crash(seed: UInt64) throws(FileError) {
     try state.withLock { state throws(FileError) in
       var generator = SeededGenerator(seed: seed)

@@ -7,8 +7,9 @@ struct BenchCommand: ParsableCommand {
     commandName: "bench",
     abstract: "Measure this machine's limits, and how near the store comes to them.",
     discussion: """
-      Each figure stands beside a limit that was measured in the same run, on the same file system; the ratio is
-      value ÷ limit. Without a workload, all four run. Writes several times --total to the disk.
+      Each figure stands beside a limit that was measured in the same run, on the same file \
+      system; the ratio is value ÷ limit. Without a workload, all four run. Writes many times \
+      --total to the disk.
 
       EXAMPLES
         kvstore bench
@@ -18,12 +19,16 @@ struct BenchCommand: ParsableCommand {
     subcommands: [
       BenchAll.self, BenchLimits.self, BenchOffload.self, BenchRestore.self, BenchMatch.self,
     ],
-    defaultSubcommand: BenchAll.self)
+    defaultSubcommand: BenchAll.self
+  )
 }
 
 /// What every workload takes.
 struct BenchOptions: ParsableArguments {
-  @Option(help: "Folder to measure in; a fresh folder is made in it. (default: the current one)", completion: .directory)
+  @Option(
+    help: "Folder to measure in; a fresh folder is made in it. (default: the current one)",
+    completion: .directory
+  )
   var path: String?
 
   @Option(help: "Payload of a block, for example 288KiB, 2MiB.")
@@ -104,7 +109,9 @@ protocol Workload {
 
 struct BenchAll: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "all", abstract: "Run all four workloads (the default).")
+    commandName: "all",
+    abstract: "Run all four workloads (the default)."
+  )
   @OptionGroup var options: BenchOptions
   func run() throws {
     try options.measure([LimitsWorkload(), OffloadWorkload(), RestoreWorkload(), MatchWorkload()])
@@ -115,7 +122,8 @@ struct BenchLimits: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "limits",
     abstract: "memcpy, checksum, raw O_DIRECT writes and reads, page-cache reads.",
-    discussion: "What the store's own figures are held against. The store itself is not used.")
+    discussion: "What the store's own figures are held against. The store itself is not used."
+  )
   @OptionGroup var options: BenchOptions
   func run() throws { try options.measure([LimitsWorkload()]) }
 }
@@ -124,7 +132,8 @@ struct BenchOffload: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "offload",
     abstract: "Offload a chain of blocks, the final flush counted.",
-    discussion: "Into fresh slot files, then again into slots that were used before.")
+    discussion: "Into fresh slot files, then again into slots that were used before."
+  )
   @OptionGroup var options: BenchOptions
   func run() throws { try options.measure([OffloadWorkload()]) }
 }
@@ -134,9 +143,10 @@ struct BenchRestore: ParsableCommand {
     commandName: "restore",
     abstract: "Restore a chain of blocks from RAM and from disk.",
     discussion: """
-      The first, untimed pass compares every byte with what was offloaded. Also: from open to the first verified
-      hit, and calls for a single block.
-      """)
+      The first, untimed pass compares every byte with what was offloaded. Also: from open to the \
+      first verified hit, and calls for a single block.
+      """
+  )
   @OptionGroup var options: BenchOptions
   func run() throws { try options.measure([RestoreWorkload()]) }
 }
@@ -145,7 +155,8 @@ struct BenchMatch: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "match",
     abstract: "Find the longest stored prefix of prompts of 1,024, 32,768 and 131,072 tokens.",
-    discussion: "In blocks of 16 tokens with 64 bytes of payload; warm, and straight after open.")
+    discussion: "In blocks of 16 tokens with 64 bytes of payload; warm, and straight after open."
+  )
   @OptionGroup var options: BenchOptions
   func run() throws { try options.measure([MatchWorkload()]) }
 }

@@ -15,21 +15,30 @@ struct BlockChain {
     tokens = TokenMemory(count: memory.blockCount * tokensPerBlock, seed: seed)
   }
 
-  /// The prompt up to the end of a block.
-  func prompt(upTo block: Int) -> Prompt { tokens.prompt(block * tokensPerBlock) }
+  /// Looks the first blocks up; leaves no trace.
+  func peek(_ blockCount: Int, in namespace: Namespace) throws -> MatchResult {
+    try tokens.withPrompt(blockCount * tokensPerBlock) { prompt in
+      try namespace.match(prompt, options: .peek)
+    }
+  }
 
   /// Offloads all blocks, `batchCount` of them a call; adds the time of each call to `latencies`.
   func offload(
-    to namespace: Namespace, batchCount: Int = 16, latencies: inout [UInt64]
+    to namespace: Namespace,
+    batchCount: Int = 16,
+    latencies: inout [UInt64]
   ) throws {
     for first in stride(from: 0, to: blocks.count, by: batchCount) {
       let batch = first..<min(first + batchCount, blocks.count)
       let start = monotonicNanoseconds()
-      let result = try namespace.offload(prompt(upTo: batch.upperBound), memory.transfer(batch))
+      let result = try tokens.withPrompt(batch.upperBound * tokensPerBlock) { prompt in
+        try memory.withTransfer(batch) { try namespace.offload(prompt, $0) }
+      }
       latencies.append(monotonicNanoseconds() - start)
       guard result.doneBlockCount == batch.count else {
         throw CommandFailure(
-          "the store took \(result.doneBlockCount) of \(batch.count) blocks: \(result.firstProblem.text)")
+          "the store took \(result.doneBlockCount) of \(batch.count) blocks: \(result.firstProblem.text)"
+        )
       }
     }
   }
@@ -37,12 +46,17 @@ struct BlockChain {
   /// Restores some blocks into `target` in one call; all of them must be there.
   @discardableResult
   func restore(
-    _ range: Range<Int>, from namespace: Namespace, into target: BlockMemory
+    _ range: Range<Int>,
+    from namespace: Namespace,
+    into target: BlockMemory
   ) throws -> TransferResult {
-    let result = try namespace.restore(prompt(upTo: range.upperBound), target.transfer(range))
+    let result = try tokens.withPrompt(range.upperBound * tokensPerBlock) { prompt in
+      try target.withTransfer(range) { try namespace.restore(prompt, $0) }
+    }
     guard result.doneBlockCount == range.count else {
       throw CommandFailure(
-        "the store gave back \(result.doneBlockCount) of \(range.count) blocks: \(result.firstProblem.text)")
+        "the store gave back \(result.doneBlockCount) of \(range.count) blocks: \(result.firstProblem.text)"
+      )
     }
     return result
   }
@@ -52,7 +66,9 @@ struct BlockChain {
     target.clear()
     try restore(blocks, from: namespace, into: target)
     if let block = memory.firstDifference(from: target, in: blocks) {
-      throw CommandFailure("WRONG BYTES: block \(block) came back with other bytes than were offloaded")
+      throw CommandFailure(
+        "WRONG BYTES: block \(block) came back with other bytes than were offloaded"
+      )
     }
   }
 }

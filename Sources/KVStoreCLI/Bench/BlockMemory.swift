@@ -2,12 +2,15 @@ import Glibc
 import KVFile
 import KVStore
 
-/// Memory of blocks side by side, as an engine has it; filled from a seed. Unsafe only in here.
+/// Memory of blocks side by side, as an engine has it, filled from a seed.
+///
+/// Unsafe: transfers point into it, so it is lent with them; one thread uses it at a time.
 @safe final class BlockMemory: @unchecked Sendable {
   let blockByteCount: Int
   let blockCount: Int
   private let memory: MappedMemory
   private let regionByteCounts: [Int]
+  /// Where each region of each block is, made once: building it is no part of a call's time.
   private let spans: UnsafeMutableBufferPointer<TransferSpan>
 
   var byteCount: Int { blockByteCount * blockCount }
@@ -16,7 +19,10 @@ import KVStore
     self.regionByteCounts = regionByteCounts
     self.blockCount = blockCount
     blockByteCount = regionByteCounts.reduce(0, +)
-    memory = try MappedMemory.anonymous(byteCount: max(1, blockByteCount * blockCount), usesHugePages: true)
+    memory = try MappedMemory.anonymous(
+      byteCount: max(1, blockByteCount * blockCount),
+      usesHugePages: true
+    )
     unsafe spans = .allocate(capacity: blockCount * regionByteCounts.count)
     // Page faults are no part of what is measured.
     clear()
@@ -31,7 +37,8 @@ import KVStore
       for (region, count) in regionByteCounts.enumerated() {
         unsafe spans.baseAddress?.advanced(by: block * regionByteCounts.count + region)
           .initialize(
-            to: TransferSpan(data: memory.pointer(at: offset), capacity: count, length: count))
+            to: TransferSpan(data: memory.pointer(at: offset), capacity: count, length: count)
+          )
         offset += count
       }
     }
@@ -67,12 +74,21 @@ import KVStore
     }
   }
 
-  /// The transfer of some of the blocks, between here and the same blocks of a prompt.
-  func transfer(_ blocks: Range<Int>) -> Transfer {
+  /// Lends the transfer of some of the blocks, between here and the same blocks of a prompt.
+  func withTransfer<Result>(
+    _ blocks: Range<Int>,
+    _ body: (Transfer) throws -> Result
+  ) rethrows -> Result {
     let count = regionByteCounts.count
     let slice = unsafe UnsafeMutableBufferPointer(
-      rebasing: spans[blocks.lowerBound * count..<blocks.upperBound * count])
-    return unsafe Transfer(firstBlock: blocks.lowerBound, blockCount: blocks.count, spans: slice)
+      rebasing: spans[blocks.lowerBound * count..<blocks.upperBound * count]
+    )
+    let transfer = unsafe Transfer(
+      firstBlock: blocks.lowerBound,
+      blockCount: blocks.count,
+      spans: slice
+    )
+    return try withExtendedLifetime(self) { try body(transfer) }
   }
 
   /// Copies some blocks to the same place of `other`, region by region: the limit of a restore from RAM.
@@ -80,7 +96,9 @@ import KVStore
     var offset = blocks.lowerBound * blockByteCount
     for _ in blocks {
       for count in regionByteCounts {
-        if let from = unsafe memory.pointer(at: offset), let to = unsafe other.memory.pointer(at: offset) {
+        if let from = unsafe memory.pointer(at: offset),
+          let to = unsafe other.memory.pointer(at: offset)
+        {
           unsafe memcpy(to, from, count)
         }
         offset += count
@@ -122,9 +140,10 @@ import KVStore
 
   deinit { unsafe words.deallocate() }
 
-  /// The first `count` tokens as a prompt; must not outlive this object.
-  func prompt(_ count: Int) -> Prompt {
-    unsafe Prompt(words: words, wordCount: min(count, self.count))
+  /// Lends the first `count` tokens as a prompt.
+  func withPrompt<Result>(_ count: Int, _ body: (Prompt) throws -> Result) rethrows -> Result {
+    let prompt = unsafe Prompt(words: words, wordCount: min(count, self.count))
+    return try withExtendedLifetime(self) { try body(prompt) }
   }
 
   /// Whether the first `count` tokens are the same: the least that a match must do.

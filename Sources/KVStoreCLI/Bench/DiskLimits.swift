@@ -12,7 +12,10 @@ struct DiskLimits {
 
   init(_ bench: Bench) throws {
     disk = try RawDisk(
-      path: "\(bench.folder)/raw", byteCount: bench.options.total.byteCount, storage: bench.storage)
+      path: "\(bench.folder)/raw",
+      byteCount: bench.options.total.byteCount,
+      storage: bench.storage
+    )
     threadCounts = RawDisk.threadCounts(upTo: bench.options.threads)
   }
 
@@ -50,7 +53,7 @@ struct DiskLimits {
   func best(_ direction: Direction) -> Limit? {
     let medians = (series[direction] ?? [:]).map { (threads: $0.key, value: $0.value.median) }
     return medians.max { $0.value < $1.value }.map {
-      Limit(name: "\(direction.rawValue), \($0.threads) threads", value: $0.value)
+      Limit(name: "\(direction.rawValue), \(counted($0.threads, "thread"))", value: $0.value)
     }
   }
 

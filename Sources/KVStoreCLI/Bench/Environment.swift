@@ -12,11 +12,8 @@ enum Environment {
       ("file system", fileSystem(of: folder)),
       ("folder", folder + (options.keep ? "" : " (removed afterwards)")),
       ("durability", "synced: a flush is counted where something is written"),
-      (
-        "parameters",
-        "blocks of \(options.blockBytes) in \(options.regionByteCounts.count) regions, \(options.tokensPerBlock) tokens a block, "
-          + "\(options.total) a run, \(options.runs) runs, seed \(options.seed)"
-      ),
+      ("blocks", "\(options.blockBytes) in \(counted(options.regionByteCounts.count, "region"))"),
+      ("runs", "\(options.runs) of \(options.total), seed \(options.seed)"),
     ])
   }
 
@@ -27,7 +24,8 @@ enum Environment {
       {
         isDebug = true
         return true
-      }())
+      }()
+    )
     return isDebug ? " (debug build: figures mean nothing)" : ""
   }
 
@@ -54,7 +52,8 @@ enum Environment {
       let point = parts[1]
       let leadsThere = point == "/" || path == point || path.hasPrefix(point + "/")
       // >=: of two mounts on one point the later one hides the other.
-      if leadsThere, point.count >= best.point.count { best = (point, "\(parts[2]) on \(parts[0])") }
+      guard leadsThere, point.count >= best.point.count else { continue }
+      best = (point, "\(parts[2]) on \(parts[0])")
     }
     return best.description
   }

@@ -38,8 +38,11 @@ struct LimitsWorkload: Workload {
     guard sum != 1 else { throw CommandFailure("the checksum of zeros is wrong") }
     bench.report.add(bench.parameters("memcpy, 64 MiB"), copies, unit: "GB/s")
     bench.report.add(
-      bench.parameters("XXH3-64, 2 MiB"), checksums, unit: "GB/s",
-      limit: Limit(name: "memcpy", value: copies.median))
+      bench.parameters("XXH3-64, 2 MiB"),
+      checksums,
+      unit: "GB/s",
+      limit: Limit(name: "memcpy", value: copies.median)
+    )
   }
 
   private func measureDisk(_ bench: Bench) throws {
@@ -51,11 +54,14 @@ struct LimitsWorkload: Workload {
     for direction in [DiskLimits.Direction.freshWrite, .overwrite, .read] {
       let best = limits.best(direction)
       for (threads, series) in limits.all(direction) {
-        var params = bench.parameters("\(direction.rawValue)\(note), \(threads) threads")
+        var params = bench.parameters("\(direction.rawValue)\(note), \(counted(threads, "thread"))")
         params["threads"] = .integer(threads)
         bench.report.add(
-          params, series, unit: "GB/s",
-          limit: best.map { Limit(name: "best of these", value: $0.value) })
+          params,
+          series,
+          unit: "GB/s",
+          limit: best.map { Limit(name: "best of these", value: $0.value) }
+        )
       }
     }
     var cached = Series()

@@ -25,7 +25,8 @@ struct MatchWorkload: Workload {
     return identity
   }
 
-  private func configuration(_ path: String, blockCount: Int, inlineMax: Int) -> StoreConfiguration {
+  private func configuration(_ path: String, blockCount: Int, inlineMax: Int) -> StoreConfiguration
+  {
     var configuration = StoreConfiguration(path: path)
     // Rows, payloads and keys together stay below a kilobyte; eviction begins at 80 % of the map.
     configuration.catalogBytes = max(64 << 20, blockCount * 2048)
@@ -38,16 +39,22 @@ struct MatchWorkload: Workload {
     [
       "measure": .text(measure), "stored_blocks": .integer(bench.options.storedBlocks),
       "tokens_per_block": .integer(Self.tokensPerBlock),
-      "block_bytes": .integer(Self.payloadByteCount), "seed": .integer(Int(clamping: bench.options.seed)),
+      "block_bytes": .integer(Self.payloadByteCount),
+      "seed": .integer(Int(clamping: bench.options.seed)),
     ]
   }
 
   func run(_ bench: Bench) throws {
     let path = bench.freshStorePath()
     let trunk = TokenMemory(
-      count: Self.trunkBlockCount * Self.tokensPerBlock, seed: bench.options.seed)
+      count: Self.trunkBlockCount * Self.tokensPerBlock,
+      seed: bench.options.seed
+    )
     let configuration = configuration(
-      path, blockCount: bench.options.storedBlocks, inlineMax: 16 << 10)
+      path,
+      blockCount: bench.options.storedBlocks,
+      inlineMax: 16 << 10
+    )
     do {
       let store = try Store.open(configuration)
       defer { closeQuietly(store) }
@@ -63,10 +70,16 @@ struct MatchWorkload: Workload {
 
   /// Stores the trunk and branches that fork off it, `blockCount` blocks in all.
   private func fill(
-    _ bench: Bench, _ store: Store, _ namespace: Namespace, _ trunk: TokenMemory, blockCount: Int
+    _ bench: Bench,
+    _ store: Store,
+    _ namespace: Namespace,
+    _ trunk: TokenMemory,
+    blockCount: Int
   ) throws {
     let memory = try BlockMemory(
-      regionByteCounts: [Self.payloadByteCount], blockCount: Self.trunkBlockCount + Self.branchBlockCount)
+      regionByteCounts: [Self.payloadByteCount],
+      blockCount: Self.trunkBlockCount + Self.branchBlockCount
+    )
     memory.fill(seed: bench.options.seed)
     var generator = bench.options.seed | 1
     var stored = 0
@@ -84,16 +97,21 @@ struct MatchWorkload: Workload {
         isTrunk
         ? trunk
         : TokenMemory(
-          forkOf: trunk, prefixCount: first * Self.tokensPerBlock,
-          count: (first + count) * Self.tokensPerBlock, seed: bench.options.seed &+ branch &* 0x1_0001)
+          forkOf: trunk,
+          prefixCount: first * Self.tokensPerBlock,
+          count: (first + count) * Self.tokensPerBlock,
+          seed: bench.options.seed &+ branch &* 0x1_0001
+        )
       // In pieces that surely find room in the arena.
       for start in stride(from: first, to: first + count, by: 256) {
         let piece = start..<min(start + 256, first + count)
-        let result = try namespace.offload(
-          tokens.prompt(piece.upperBound * Self.tokensPerBlock), memory.transfer(piece))
+        let result = try tokens.withPrompt(piece.upperBound * Self.tokensPerBlock) { prompt in
+          try memory.withTransfer(piece) { try namespace.offload(prompt, $0) }
+        }
         guard result.doneBlockCount == piece.count else {
           throw CommandFailure(
-            "the store took \(result.doneBlockCount) of \(piece.count) blocks: \(result.firstProblem.text)")
+            "the store took \(result.doneBlockCount) of \(piece.count) blocks: \(result.firstProblem.text)"
+          )
         }
       }
       stored += count
@@ -102,7 +120,10 @@ struct MatchWorkload: Workload {
   }
 
   private func measureWarm(
-    _ bench: Bench, _ store: Store, _ namespace: Namespace, _ trunk: TokenMemory
+    _ bench: Bench,
+    _ store: Store,
+    _ namespace: Namespace,
+    _ trunk: TokenMemory
   ) throws {
     for tokenCount in Self.promptTokenCounts {
       let copy = TokenMemory(copying: trunk, count: tokenCount)
@@ -121,7 +142,8 @@ struct MatchWorkload: Workload {
           _ = try store.releaseLease(lease)
           var isEqual = false
           compareTimes.values.append(
-            Double(nanoseconds { isEqual = trunk.equals(copy, count: tokenCount) }))
+            Double(nanoseconds { isEqual = trunk.equals(copy, count: tokenCount) })
+          )
           guard isEqual else { throw CommandFailure("the tokens differ from their copy") }
         }
         calls.values = calls.latencies.map { Double($0) }
@@ -134,7 +156,11 @@ struct MatchWorkload: Workload {
       var params = parameters(bench, "\(tokenCount) tokens, warm")
       params["tokens"] = .integer(tokenCount)
       bench.report.add(
-        params, series, unit: "ns", limit: Limit(name: "memcmp of the tokens", value: compares.median))
+        params,
+        series,
+        unit: "ns",
+        limit: Limit(name: "memcmp of the tokens", value: compares.median)
+      )
       params["measure"] = .text("\(tokenCount) tokens, warm: hashes a call")
       bench.report.add(params, hashes, unit: "")
     }
@@ -145,18 +171,27 @@ struct MatchWorkload: Workload {
       Double(statistics.indexBytes) / Double(max(1, statistics.indexBlocks)) - Double(tokenBytes)
     ]
     bench.report.add(
-      parameters(bench, "RAM a block in the index, beyond its tokens"), index, unit: "B")
+      parameters(bench, "RAM a block in the index, beyond its tokens"),
+      index,
+      unit: "B"
+    )
     var catalog = Series()
     catalog.values = [
       Double(statistics.catalogBytesUsed) / Double(max(1, statistics.blocksStored))
     ]
     bench.report.add(
-      parameters(bench, "catalog a block, tokens and inline payload included"), catalog, unit: "B")
+      parameters(bench, "catalog a block, tokens and inline payload included"),
+      catalog,
+      unit: "B"
+    )
   }
 
   /// The first match of an open store; with `isCold` its catalog comes from the disk.
   private func measureAfterOpen(
-    _ bench: Bench, _ configuration: StoreConfiguration, _ trunk: TokenMemory, isCold: Bool
+    _ bench: Bench,
+    _ configuration: StoreConfiguration,
+    _ trunk: TokenMemory,
+    isCold: Bool
   ) throws {
     let cache = isCold ? "cold" : "warm"
     for tokenCount in Self.promptTokenCounts {
@@ -174,18 +209,25 @@ struct MatchWorkload: Workload {
         series.latencies.append(time)
         series.values.append(Double(time))
         compares.values.append(
-          Double(nanoseconds { _ = trunk.equals(copy, count: tokenCount) }))
+          Double(nanoseconds { _ = trunk.equals(copy, count: tokenCount) })
+        )
       }
       var params = parameters(bench, "\(tokenCount) tokens, first after open, page cache \(cache)")
       params["tokens"] = .integer(tokenCount)
       bench.report.add(
-        params, series, unit: "ns", limit: Limit(name: "memcmp of the tokens", value: compares.median))
+        params,
+        series,
+        unit: "ns",
+        limit: Limit(name: "memcmp of the tokens", value: compares.median)
+      )
     }
   }
 
   /// Matches the first `tokenCount` tokens, all of which are stored; answers the lease.
-  private func match(_ namespace: Namespace, _ trunk: TokenMemory, _ tokenCount: Int) throws -> UInt64 {
-    let result = try namespace.match(trunk.prompt(tokenCount))
+  private func match(_ namespace: Namespace, _ trunk: TokenMemory, _ tokenCount: Int) throws
+    -> UInt64
+  {
+    let result = try trunk.withPrompt(tokenCount) { try namespace.match($0) }
     guard result.tokenCount == tokenCount else {
       throw CommandFailure("the store found \(result.tokenCount) of \(tokenCount) stored tokens")
     }
@@ -196,7 +238,8 @@ struct MatchWorkload: Workload {
   private func measureCatalogRows(_ bench: Bench, _ trunk: TokenMemory) throws {
     let path = bench.freshStorePath()
     let store = try Store.open(
-      configuration(path, blockCount: Self.slotBlockCount, inlineMax: 0))
+      configuration(path, blockCount: Self.slotBlockCount, inlineMax: 0)
+    )
     defer { closeQuietly(store) }
     let namespace = try store.openNamespace(identity)
     let emptyBytes = try store.statistics().catalogBytesUsed

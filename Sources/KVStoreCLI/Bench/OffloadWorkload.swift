@@ -16,7 +16,9 @@ struct OffloadWorkload: Workload {
 
   func run(_ bench: Bench) throws {
     let memory = try BlockMemory(
-      regionByteCounts: bench.options.regionByteCounts, blockCount: bench.options.blockCount)
+      regionByteCounts: bench.options.regionByteCounts,
+      blockCount: bench.options.blockCount
+    )
     memory.fill(seed: bench.options.seed)
     var limits = try DiskLimits(bench)
     var fresh = Series()
@@ -30,12 +32,17 @@ struct OffloadWorkload: Workload {
       defer { closeQuietly(store) }
       let namespace = try store.openNamespace(bench.identity)
       let seed = bench.options.seed &+ UInt64(run) &* 2
-      try measure(BlockChain(memory, tokensPerBlock: bench.options.tokensPerBlock, seed: seed), in: namespace, of: store, &fresh, &costs)
-      costs.used.values.append(Double(try bench.allocatedBytes(of: path)) / Double(memory.byteCount))
+      let chains = [seed, seed &+ 1].map {
+        BlockChain(memory, tokensPerBlock: bench.options.tokensPerBlock, seed: $0)
+      }
+      try measure(chains[0], in: namespace, of: store, &fresh, &costs)
+      costs.used.values.append(
+        Double(try bench.allocatedBytes(of: path)) / Double(memory.byteCount)
+      )
       let empty = TokenMemory(count: 0, seed: 0)
-      _ = try namespace.forget(empty.prompt(0))
+      _ = try empty.withPrompt(0) { try namespace.forget($0) }
       var ignored = Costs()
-      try measure(BlockChain(memory, tokensPerBlock: bench.options.tokensPerBlock, seed: seed &+ 1), in: namespace, of: store, &reused, &ignored)
+      try measure(chains[1], in: namespace, of: store, &reused, &ignored)
       ioPath = try store.statistics().ioPath
       // With --keep the last run's store stays.
       if !bench.options.keep || run + 1 < bench.options.runs { try bench.remove(path) }
@@ -53,7 +60,10 @@ struct OffloadWorkload: Workload {
   }
 
   private func measure(
-    _ chain: BlockChain, in namespace: Namespace, of store: Store, _ series: inout Series,
+    _ chain: BlockChain,
+    in namespace: Namespace,
+    of store: Store,
+    _ series: inout Series,
     _ costs: inout Costs
   ) throws {
     let before = try store.statistics()
@@ -83,5 +93,6 @@ struct OffloadWorkload: Workload {
 
 /// Closes a store whose fate does not matter any more.
 func closeQuietly(_ store: Store) {
-  do throws(StoreError) { try store.close() } catch { /* measured already, or a better error is on its way */  }
+  do throws(StoreError) { try store.close() } catch
+  { /* measured already, or a better error is on its way */  }
 }

@@ -49,7 +49,7 @@ final class RawDisk {
   /// Nanoseconds to write the whole file, the sync counted.
   func write(threads: Int) throws -> UInt64 {
     let file = try storage.openFile(path, mode: .existing, direct: true)
-    return try timed {
+    return try nanoseconds {
       try onThreads(threads) { [buffers] thread, piece throws(FileError) in
         unsafe try file.write(buffers[thread].readOnly, at: UInt64(piece * Self.pieceByteCount))
       }
@@ -60,7 +60,7 @@ final class RawDisk {
   /// Nanoseconds to read the whole file, past the page cache if `direct`.
   func read(threads: Int, direct: Bool = true) throws -> UInt64 {
     let file = try storage.openFile(path, mode: .readOnly, direct: direct)
-    return try timed {
+    return try nanoseconds {
       try onThreads(threads) { [buffers] thread, piece throws(FileError) in
         unsafe try file.read(into: buffers[thread].bytes, at: UInt64(piece * Self.pieceByteCount))
       }
@@ -72,11 +72,10 @@ final class RawDisk {
     try storage.openFile(path, mode: .existing, direct: true).isDirect
   }
 
-  private func timed(_ body: () throws -> Void) rethrows -> UInt64 { try nanoseconds(body) }
-
   /// Runs `body` for every piece, the pieces dealt out to `threads` real threads.
   private func onThreads(
-    _ threads: Int, _ body: @escaping @Sendable (Int, Int) throws(FileError) -> Void
+    _ threads: Int,
+    _ body: @escaping @Sendable (Int, Int) throws(FileError) -> Void
   ) throws {
     let failure = Monitor<FileError?>(nil)
     let group = DispatchGroup()

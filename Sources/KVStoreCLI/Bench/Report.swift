@@ -80,7 +80,8 @@ final class Report {
   /// Adds a figure; `measure` in `params` says what it is.
   func add(_ params: [String: Parameter], _ series: Series, unit: String, limit: Limit? = nil) {
     figures.append(
-      Figure(workload: workload, params: params, unit: unit, series: series, limit: limit))
+      Figure(workload: workload, params: params, unit: unit, series: series, limit: limit)
+    )
   }
 
   func end() throws {
@@ -95,7 +96,8 @@ final class Report {
 
   private func table() -> [String] {
     var table = TextTable([
-      ("  measure", .left), ("value", .right), ("unit", .left), ("limit", .right), ("ratio", .right),
+      ("  measure", .left), ("value", .right), ("unit", .left), ("limit", .right),
+      ("ratio", .right),
       ("p50", .right), ("p90", .right), ("p99", .right), ("p99.9", .right), ("runs", .right),
       ("spread", .right), ("limit name", .left),
     ])
@@ -111,14 +113,20 @@ final class Report {
           figure.limit.map { decimalText($0.value, digits: 3) } ?? "",
           figure.ratio.map { decimalText($0, digits: 3) } ?? "",
         ] + percentiles + [
-          "\(figure.series.values.count)", decimalText(figure.series.spread * 100, digits: 2) + " %",
+          "\(figure.series.values.count)", spreadText(figure.series.spread),
           figure.limit?.name ?? "",
-        ])
+        ]
+      )
     }
     return table.lines()
   }
 
   private func flushOutput() { fflush(nil) }
+}
+
+/// A spread in percent, to a tenth.
+private func spreadText(_ spread: Double) -> String {
+  decimalText((spread * 1000).rounded() / 10, digits: 3) + " %"
 }
 
 /// A time with a unit that suits it.

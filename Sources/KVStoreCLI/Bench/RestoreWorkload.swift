@@ -9,10 +9,14 @@ struct RestoreWorkload: Workload {
   func run(_ bench: Bench) throws {
     let options = bench.options
     let memory = try BlockMemory(
-      regionByteCounts: options.regionByteCounts, blockCount: options.blockCount)
+      regionByteCounts: options.regionByteCounts,
+      blockCount: options.blockCount
+    )
     memory.fill(seed: options.seed)
     let target = try BlockMemory(
-      regionByteCounts: options.regionByteCounts, blockCount: options.blockCount)
+      regionByteCounts: options.regionByteCounts,
+      blockCount: options.blockCount
+    )
     let chain = BlockChain(memory, tokensPerBlock: options.tokensPerBlock, seed: options.seed)
     let path = bench.freshStorePath()
     try measureHost(bench, chain, target, path)
@@ -23,7 +27,10 @@ struct RestoreWorkload: Workload {
   // MARK: From RAM
 
   private func measureHost(
-    _ bench: Bench, _ chain: BlockChain, _ target: BlockMemory, _ path: String
+    _ bench: Bench,
+    _ chain: BlockChain,
+    _ target: BlockMemory,
+    _ path: String
   ) throws {
     let store = try Store.open(bench.configuration(path, hostBytes: bench.wholeHostBytes))
     defer { closeQuietly(store) }
@@ -47,36 +54,51 @@ struct RestoreWorkload: Workload {
         result = try chain.restore(chain.blocks, from: namespace, into: target)
       }
       guard result.hostBlockCount == chain.blocks.count else {
-        throw CommandFailure("only \(result.hostBlockCount) of \(chain.blocks.count) blocks were in RAM")
+        throw CommandFailure(
+          "only \(result.hostBlockCount) of \(chain.blocks.count) blocks were in RAM"
+        )
       }
       whole.values.append(gigabytesPerSecond(target.byteCount, time))
       whole.latencies.append(time)
-      cpuSeconds.values.append(Double(processCPUNanoseconds() - cpuBefore) / Double(target.byteCount))
+      cpuSeconds.values.append(
+        Double(processCPUNanoseconds() - cpuBefore) / Double(target.byteCount)
+      )
       try measureSingleCalls(chain, namespace, target, &single, &singleCopies)
     }
     bench.report.add(
-      bench.parameters("host: throughput, one call"), whole, unit: "GB/s",
-      limit: Limit(name: "memcpy of the same blocks, 1 thread", value: copies.median))
+      bench.parameters("host: throughput, one call"),
+      whole,
+      unit: "GB/s",
+      limit: Limit(name: "memcpy of the same blocks, 1 thread", value: copies.median)
+    )
     bench.report.add(bench.parameters("host: CPU time"), cpuSeconds, unit: "s/GB")
     bench.report.add(
-      bench.parameters("host: call for one block"), single, unit: "ns",
-      limit: Limit(name: "memcpy of the block", value: singleCopies.median))
+      bench.parameters("host: call for one block"),
+      single,
+      unit: "ns",
+      limit: Limit(name: "memcpy of the block", value: singleCopies.median)
+    )
   }
 
   /// Every block on its own, by itself and by memcpy; the values are medians over the blocks.
   private func measureSingleCalls(
-    _ chain: BlockChain, _ namespace: Namespace, _ target: BlockMemory, _ single: inout Series,
+    _ chain: BlockChain,
+    _ namespace: Namespace,
+    _ target: BlockMemory,
+    _ single: inout Series,
     _ copies: inout Series
   ) throws {
     var calls = Series()
     var copyTimes = Series()
     for block in chain.blocks {
       calls.latencies.append(
-        try nanoseconds { try chain.restore(block..<block + 1, from: namespace, into: target) })
+        try nanoseconds { try chain.restore(block..<block + 1, from: namespace, into: target) }
+      )
     }
     for block in chain.blocks {
       copyTimes.values.append(
-        Double(nanoseconds { chain.memory.copy(block..<block + 1, to: target) }))
+        Double(nanoseconds { chain.memory.copy(block..<block + 1, to: target) })
+      )
     }
     single.latencies += calls.latencies
     calls.values = calls.latencies.map { Double($0) }
@@ -87,11 +109,16 @@ struct RestoreWorkload: Workload {
   // MARK: From disk
 
   private func measureDisk(
-    _ bench: Bench, _ chain: BlockChain, _ target: BlockMemory, _ path: String
+    _ bench: Bench,
+    _ chain: BlockChain,
+    _ target: BlockMemory,
+    _ path: String
   ) throws {
     var limits = try DiskLimits(bench)
     try limits.prepareReads()
-    try reopened(bench, path) { _, namespace in try chain.checkRestore(from: namespace, into: target) }
+    try reopened(bench, path) { _, namespace in
+      try chain.checkRestore(from: namespace, into: target)
+    }
 
     var whole = Series()
     var cpuSeconds = Series()
@@ -102,7 +129,7 @@ struct RestoreWorkload: Workload {
       try measureFirstHit(bench, chain, target, path, &firstHit)
       try reopened(bench, path) { store, namespace in
         // As an engine does: what is stored, then its bytes.
-        _ = try namespace.match(chain.prompt(upTo: chain.blocks.count), options: .peek)
+        _ = try chain.peek(chain.blocks.count, in: namespace)
         let cpuBefore = processCPUNanoseconds()
         var result = TransferResult()
         let time = try nanoseconds {
@@ -110,12 +137,14 @@ struct RestoreWorkload: Workload {
         }
         guard result.diskBlockCount == chain.blocks.count else {
           throw CommandFailure(
-            "only \(result.diskBlockCount) of \(chain.blocks.count) blocks came from disk")
+            "only \(result.diskBlockCount) of \(chain.blocks.count) blocks came from disk"
+          )
         }
         whole.values.append(gigabytesPerSecond(target.byteCount, time))
         whole.latencies.append(time)
         cpuSeconds.values.append(
-          Double(processCPUNanoseconds() - cpuBefore) / Double(target.byteCount))
+          Double(processCPUNanoseconds() - cpuBefore) / Double(target.byteCount)
+        )
         ioPath = try store.statistics().ioPath
       }
     }
@@ -125,12 +154,18 @@ struct RestoreWorkload: Workload {
     bench.report.add(params, whole, unit: "GB/s", limit: limits.best(.read))
     bench.report.add(bench.parameters("disk: CPU time"), cpuSeconds, unit: "s/GB")
     bench.report.add(
-      bench.parameters("disk: open to first verified block"), firstHit.times, unit: "ns",
-      limit: Limit(name: "restoring a block, store open already", value: firstHit.laterTimes.median))
+      bench.parameters("disk: open to first verified block"),
+      firstHit.times,
+      unit: "ns",
+      limit: Limit(name: "restoring a block, store open already", value: firstHit.laterTimes.median)
+    )
     if !firstHit.byteCounts.values.isEmpty {
       bench.report.add(
-        bench.parameters("disk: bytes read until then"), firstHit.byteCounts, unit: "B",
-        limit: Limit(name: "payload of the block", value: Double(chain.memory.blockByteCount)))
+        bench.parameters("disk: bytes read until then"),
+        firstHit.byteCounts,
+        unit: "B",
+        limit: Limit(name: "payload of the block", value: Double(chain.memory.blockByteCount))
+      )
     }
   }
 
@@ -143,7 +178,10 @@ struct RestoreWorkload: Workload {
   /// From the open of a store whose files are not in the page cache to the first block in the caller's hands, and a
   /// block that is restored from disk once the store is open.
   private func measureFirstHit(
-    _ bench: Bench, _ chain: BlockChain, _ target: BlockMemory, _ path: String,
+    _ bench: Bench,
+    _ chain: BlockChain,
+    _ target: BlockMemory,
+    _ path: String,
     _ hit: inout FirstHit
   ) throws {
     try bench.dropPageCache(of: path)
@@ -152,7 +190,7 @@ struct RestoreWorkload: Workload {
     let store = try Store.open(bench.configuration(path))
     defer { closeQuietly(store) }
     let namespace = try store.openNamespace(bench.identity)
-    _ = try namespace.match(chain.prompt(upTo: 1), options: .peek)
+    _ = try chain.peek(1, in: namespace)
     try chain.restore(0..<1, from: namespace, into: target)
     let time = monotonicNanoseconds() - start
     hit.times.values.append(Double(time))
@@ -161,14 +199,17 @@ struct RestoreWorkload: Workload {
       hit.byteCounts.values.append(Double(bytesAfter.read - bytesBefore.read))
     }
     guard chain.blocks.count > 1 else { return }
-    _ = try namespace.match(chain.prompt(upTo: 2), options: .peek)
+    _ = try chain.peek(2, in: namespace)
     hit.laterTimes.values.append(
-      Double(try nanoseconds { try chain.restore(1..<2, from: namespace, into: target) }))
+      Double(try nanoseconds { try chain.restore(1..<2, from: namespace, into: target) })
+    )
   }
 
   /// Opens the store anew, so that its arena is empty, with its files out of the page cache.
   private func reopened(
-    _ bench: Bench, _ path: String, _ body: (Store, Namespace) throws -> Void
+    _ bench: Bench,
+    _ path: String,
+    _ body: (Store, Namespace) throws -> Void
   ) throws {
     try bench.dropPageCache(of: path)
     let store = try Store.open(bench.configuration(path))

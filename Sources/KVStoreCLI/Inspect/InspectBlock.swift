@@ -5,7 +5,9 @@ import KVStore
 /// `kvstore inspect block`: one block by its key.
 struct InspectBlock: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "block", abstract: "Show one block: its tokens, its place, what comes after it.")
+    commandName: "block",
+    abstract: "Show one block: its tokens, its place, what comes after it."
+  )
 
   @OptionGroup var options: InspectOptions
 
@@ -82,7 +84,8 @@ struct BlockDocument: Encodable {
 
   /// The block for people.
   var lines: [String] {
-    let parent = parentRun == 0 ? "none (first block)" : "run \(parentRun), position \(parentPosition)"
+    let parent =
+      parentRun == 0 ? "none (first block)" : "run \(parentRun), position \(parentPosition)"
     let fileName = "slots/\(twoDigits)\(hexadecimalDigits(UInt64(file), count: 8)).kvs"
     let place = isInline ? "in the catalog" : "\(tier): \(fileName), slot \(slot)"
     let age = ageText(secondsAgo: secondsSince(nanoseconds: UInt64(createdSeconds) * 1_000_000_000))

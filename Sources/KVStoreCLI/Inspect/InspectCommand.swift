@@ -8,7 +8,8 @@ struct InspectCommand: ParsableCommand {
     commandName: "inspect",
     abstract: "Show what a store holds.",
     discussion: """
-      Reads only, in short transactions: works at rest and beside a live server, and sees what is committed.
+      Reads only, in short transactions: works at rest and beside a live server, and sees what is \
+      committed.
 
       EXAMPLES
         kvstore inspect STORE                            the store in one screen
@@ -16,8 +17,11 @@ struct InspectCommand: ParsableCommand {
         kvstore inspect tree STORE --namespace 1 --tokens
         kvstore inspect block STORE 2f9c1d66a3b0e5f7c8d9aa10b2c3d4e5
       """,
-    subcommands: [InspectSummary.self, InspectNamespaces.self, InspectTree.self, InspectBlock.self],
-    defaultSubcommand: InspectSummary.self)
+    subcommands: [
+      InspectSummary.self, InspectNamespaces.self, InspectTree.self, InspectBlock.self,
+    ],
+    defaultSubcommand: InspectSummary.self
+  )
 }
 
 /// What every subcommand takes.

@@ -7,7 +7,8 @@ struct InspectNamespaces: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "namespaces",
     abstract: "Show the namespaces: their identities and what each holds.",
-    discussion: "A salt is never shown: the store keeps a keyed digest of it only.")
+    discussion: "A salt is never shown: the store keeps a keyed digest of it only."
+  )
 
   @OptionGroup var options: InspectOptions
 
@@ -54,7 +55,8 @@ func printable(_ text: String) -> String {
       case .control, .format, .lineSeparator, .paragraphSeparator: "?"
       default: Character(scalar)
       }
-    })
+    }
+  )
 }
 
 /// A namespace in the JSON of `inspect namespaces`.
@@ -114,20 +116,31 @@ extension NamespaceDocument.Identity {
   fileprivate init(_ identity: NamespaceIdentity) {
     self.init(
       mode: identity.identityMode == .tokens ? "tokens" : "digest",
-      tokensPerBlock: identity.tokensPerBlock, digestByteCount: identity.digestByteCount,
-      regionByteCounts: identity.regionByteCounts, regionsAreVariable: identity.regionsAreVariable,
-      extraByteCountMax: identity.extraByteCountMax, modelName: identity.modelName,
-      kvDtype: identity.kvDtype, kvQuantization: identity.kvQuantization, layout: identity.layout,
-      rope: identity.rope, engineFormat: identity.engineFormat,
+      tokensPerBlock: identity.tokensPerBlock,
+      digestByteCount: identity.digestByteCount,
+      regionByteCounts: identity.regionByteCounts,
+      regionsAreVariable: identity.regionsAreVariable,
+      extraByteCountMax: identity.extraByteCountMax,
+      modelName: identity.modelName,
+      kvDtype: identity.kvDtype,
+      kvQuantization: identity.kvQuantization,
+      layout: identity.layout,
+      rope: identity.rope,
+      engineFormat: identity.engineFormat,
       weightsDigest: hexadecimal(identity.weightsDigest),
       adapterDigest: hexadecimal(identity.adapterDigest),
       tokenizerDigest: hexadecimal(identity.tokenizerDigest),
-      engineBytes: hexadecimal(identity.engineBytes), layerCount: identity.shape.layerCount,
-      kvHeadCount: identity.shape.kvHeadCount, headSize: identity.shape.headSize,
-      tensorRank: identity.parallelism.tensorRank, tensorSize: identity.parallelism.tensorSize,
+      engineBytes: hexadecimal(identity.engineBytes),
+      layerCount: identity.shape.layerCount,
+      kvHeadCount: identity.shape.kvHeadCount,
+      headSize: identity.shape.headSize,
+      tensorRank: identity.parallelism.tensorRank,
+      tensorSize: identity.parallelism.tensorSize,
       pipelineRank: identity.parallelism.pipelineRank,
       pipelineSize: identity.parallelism.pipelineSize,
-      contextRank: identity.parallelism.contextRank, contextSize: identity.parallelism.contextSize)
+      contextRank: identity.parallelism.contextRank,
+      contextSize: identity.parallelism.contextSize
+    )
   }
 }
 

@@ -5,21 +5,26 @@ import KVStore
 /// `kvstore inspect summary`: the store in one screen.
 struct InspectSummary: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "summary", abstract: "Show the store as a whole (the default).")
+    commandName: "summary",
+    abstract: "Show the store as a whole (the default)."
+  )
 
   @OptionGroup var options: InspectOptions
 
   func run() throws {
     try options.withStore { store in
       let document = SummaryDocument(
-        path: options.store, summary: try store.inspector.summary(),
-        statistics: try store.statistics(), namespaceCount: try store.inspector.namespaces().count)
+        path: options.store,
+        summary: try store.inspector.summary(),
+        statistics: try store.statistics(),
+        namespaceCount: try store.inspector.namespaces().count
+      )
       try options.show(document, document.lines)
     }
   }
 }
 
-/// The JSON of `inspect summary`. Byte counts are bytes, times Unix nanoseconds.
+/// The JSON of `inspect summary`.
 struct SummaryDocument: Encodable {
   struct SlotFile: Encodable {
     var tier: String
@@ -49,7 +54,10 @@ struct SummaryDocument: Encodable {
   var slotFiles: [SlotFile]
 
   init(
-    path: String, summary: StoreInspector.Summary, statistics: StoreStatistics, namespaceCount: Int
+    path: String,
+    summary: StoreInspector.Summary,
+    statistics: StoreStatistics,
+    namespaceCount: Int
   ) {
     self.path = path
     storeUUID = summary.storeUUID
@@ -70,8 +78,12 @@ struct SummaryDocument: Encodable {
     ioPath = statistics.ioPath.text
     slotFiles = summary.slotFiles.map {
       SlotFile(
-        tier: "\($0.tier)", file: $0.file, slotByteCount: $0.slotByteCount, slotCount: $0.slotCount,
-        usedSlotCount: $0.usedSlotCount)
+        tier: "\($0.tier)",
+        file: $0.file,
+        slotByteCount: $0.slotByteCount,
+        slotCount: $0.slotCount,
+        usedSlotCount: $0.usedSlotCount
+      )
     }
   }
 
@@ -96,10 +108,7 @@ struct SummaryDocument: Encodable {
       ("blocks", "\(blockCount)"),
       ("payload", byteText(payloadByteCount)),
       ("on disk", "\(byteText(diskByteCount)), of that \(byteText(slotBytes)) slot files"),
-      (
-        "catalog",
-        "\(byteText(catalogByteCount)) of \(byteText(catalogByteCountMax)) (\(percentText(catalogByteCount, catalogByteCountMax)))"
-      ),
+      ("catalog", catalogText),
       ("slots reserved", "\(reservedSlotCount)"),
     ])
     guard !slotFiles.isEmpty else { return lines }
@@ -107,7 +116,9 @@ struct SummaryDocument: Encodable {
       ("slot size", .right), ("tier", .left), ("files", .right), ("slots", .right),
       ("used", .right), ("filled", .right),
     ])
-    for (size, files) in Dictionary(grouping: slotFiles, by: \.slotByteCount).sorted(by: { $0.key < $1.key }) {
+    for (size, files) in Dictionary(grouping: slotFiles, by: \.slotByteCount).sorted(by: {
+      $0.key < $1.key
+    }) {
       let slots = files.reduce(0) { $0 + $1.slotCount }
       let used = files.reduce(0) { $0 + $1.usedSlotCount }
       let tiers = Set(files.map(\.tier)).sorted().joined(separator: ", ")
@@ -118,6 +129,11 @@ struct SummaryDocument: Encodable {
     }
     lines.append("")
     return lines + table.lines()
+  }
+
+  private var catalogText: String {
+    let filled = percentText(catalogByteCount, catalogByteCountMax)
+    return "\(byteText(catalogByteCount)) of \(byteText(catalogByteCountMax)) (\(filled))"
   }
 }
 

@@ -8,9 +8,11 @@ struct InspectTree: ParsableCommand {
     commandName: "tree",
     abstract: "Show the prefix tree, folded: a line for each run of blocks without a fork.",
     discussion: """
-      A run that begins after a block of another one is drawn below it; "after" is the number of blocks in the
-      chain before its first one. The tree of a live store may change between two lines.
-      """)
+      A run that begins after a block of another one is drawn below it; "after" is the number of \
+      blocks in the chain before its first one. The tree of a live store may change between two \
+      lines.
+      """
+  )
 
   @OptionGroup var options: InspectOptions
   @OptionGroup var chosen: NamespaceOption
@@ -28,12 +30,16 @@ struct InspectTree: ParsableCommand {
   func run() throws {
     try options.withStore { store in
       let documents = try chosen.selected(in: store).map { try document($0, in: store) }
-      try options.show(documents, documents.isEmpty ? ["no namespaces"] : documents.flatMap(\.lines))
+      try options.show(
+        documents,
+        documents.isEmpty ? ["no namespaces"] : documents.flatMap(\.lines)
+      )
     }
   }
 
   private func document(
-    _ namespace: StoreInspector.NamespaceSummary, in store: Store
+    _ namespace: StoreInspector.NamespaceSummary,
+    in store: Store
   ) throws -> TreeDocument {
     // One more than is shown, to tell whether that is all.
     let runs = try store.inspector.tree(of: namespace.id, limit: limit + 1)
@@ -43,8 +49,12 @@ struct InspectTree: ParsableCommand {
       return TreeDocument.Run(run, tokensPerBlock: tokensPerBlock, firstWords: words)
     }
     return TreeDocument(
-      namespace: namespace.id.rawValue, modelName: namespace.identity?.modelName ?? "",
-      blockCount: namespace.blockCount, isWhole: runs.count <= limit, runs: rows)
+      namespace: namespace.id.rawValue,
+      modelName: namespace.identity?.modelName ?? "",
+      blockCount: namespace.blockCount,
+      isWhole: runs.count <= limit,
+      runs: rows
+    )
   }
 }
 
