@@ -46,45 +46,69 @@ let package = Package(
     .target(name: "KVIndex", dependencies: ["KVCore"], swiftSettings: swiftSettings),
     .target(name: "KVCatalog", dependencies: ["KVCore", "CLMDB"], swiftSettings: swiftSettings),
     .target(
-      name: "KVTiers", dependencies: ["KVCore", "KVFile", "KVCodec"], swiftSettings: swiftSettings),
+      name: "KVTiers",
+      dependencies: ["KVCore", "KVFile", "KVCodec"],
+      swiftSettings: swiftSettings
+    ),
     .target(
-      name: "KVStore", dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVCatalog", "KVTiers"],
-      swiftSettings: swiftSettings),
+      name: "KVStore",
+      dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVCatalog", "KVTiers"],
+      swiftSettings: swiftSettings
+    ),
     .target(
-      name: "KVStoreC", dependencies: ["KVStore", "CKVStore"], exclude: ["exports.map"],
-      swiftSettings: swiftSettings, linkerSettings: [sharedObjectFlags]),
+      name: "KVStoreC",
+      dependencies: ["KVStore", "CKVStore"],
+      exclude: ["exports.map"],
+      swiftSettings: swiftSettings,
+      linkerSettings: [sharedObjectFlags]
+    ),
     .executableTarget(
       name: "KVStoreCLI",
       dependencies: [
-        "KVStore",
+        "KVStore", "KVCore", "KVFile",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
-      swiftSettings: swiftSettings),
+      swiftSettings: swiftSettings
+    ),
 
     // Tests: one target for each part, on the shared support.
     .target(
-      name: "KVTestSupport", dependencies: ["KVCore", "KVFile"], path: "Tests/KVTestSupport",
-      swiftSettings: testSettings),
+      name: "KVTestSupport",
+      dependencies: ["KVCore", "KVFile"],
+      path: "Tests/KVTestSupport",
+      swiftSettings: testSettings
+    ),
     .testTarget(name: "KVCoreTests", dependencies: ["KVCore"], swiftSettings: testSettings),
     .testTarget(
-      name: "KVFileTests", dependencies: ["KVCore", "KVFile", "KVTestSupport"],
-      swiftSettings: testSettings),
+      name: "KVFileTests",
+      dependencies: ["KVCore", "KVFile", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
     .testTarget(
-      name: "KVCodecTests", dependencies: ["KVCore", "KVCodec", "KVTestSupport"],
-      swiftSettings: testSettings),
+      name: "KVCodecTests",
+      dependencies: ["KVCore", "KVCodec", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
     .testTarget(
-      name: "KVIndexTests", dependencies: ["KVCore", "KVIndex", "KVTestSupport"],
-      swiftSettings: testSettings),
+      name: "KVIndexTests",
+      dependencies: ["KVCore", "KVIndex", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
     .testTarget(
-      name: "KVCatalogTests", dependencies: ["KVCore", "KVCatalog", "KVTestSupport"],
-      swiftSettings: testSettings),
+      name: "KVCatalogTests",
+      dependencies: ["KVCore", "KVCatalog", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
     .testTarget(
-      name: "KVTiersTests", dependencies: ["KVCore", "KVFile", "KVCodec", "KVTiers", "KVTestSupport"],
-      swiftSettings: testSettings),
+      name: "KVTiersTests",
+      dependencies: ["KVCore", "KVFile", "KVCodec", "KVTiers", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
     .testTarget(
       name: "KVStoreTests",
       dependencies: ["KVCore", "KVFile", "KVCodec", "KVStore", "KVTestSupport"],
-      swiftSettings: testSettings),
+      swiftSettings: testSettings
+    ),
   ],
   swiftLanguageModes: [.v6]
 )

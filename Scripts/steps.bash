@@ -67,7 +67,7 @@ step() {
     printf '   ok (%d s)\n' $((SECONDS - start))
   else
     record_step "$name" FAILED $((SECONDS - start))
-    if [[ -n ${step_failure:-} ]]; then grep -E "$step_failure" "$log" | head -n 60 || true; fi
+    if [[ -n ${step_failure:-} ]]; then grep -E "$step_failure" "$log" | awk '!seen[$0]++' | head -n 60 || true; fi
     printf '   the last lines of %s:\n' "$log"
     tail -n "${CI:+1}60" "$log"
     printf '   FAILED with status %d (%d s)\n' "$status" $((SECONDS - start))

@@ -92,22 +92,33 @@ package struct SlotHeader: Sendable, Equatable {
     writer.append(contentsOf: words)
     writer.append(contentsOf: extra)
     unsafe bytes.copyBytes(from: writer.bytes)
+    // What the memory held before may be another tenant's: it does not get to disk.
+    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[usedByteCount...])
+      .initializeMemory(as: UInt8.self, repeating: 0)
     return unsafe Self.seal(bytes, generation: generation) != nil
   }
 
   /// Sets the generation of an encoded header and its checksum anew; answers the checksum.
   package static func seal(
-    _ bytes: UnsafeMutableRawBufferPointer, generation: Generation
+    _ bytes: UnsafeMutableRawBufferPointer,
+    generation: Generation
   ) -> UInt64? {
     guard bytes.count >= fixedByteCount else { return nil }
     let used = unsafe Int(UInt32(littleEndian: bytes.load(fromByteOffset: 24, as: UInt32.self)))
     guard used >= fixedByteCount, used <= bytes.count else { return nil }
     unsafe bytes.storeBytes(
-      of: generation.rawValue.littleEndian, toByteOffset: generationOffset, as: UInt64.self)
+      of: generation.rawValue.littleEndian,
+      toByteOffset: generationOffset,
+      as: UInt64.self
+    )
     let checksum = xxh3Checksum(
-      unsafe UnsafeRawBufferPointer(rebasing: bytes[checkedOffset..<used]))
+      unsafe UnsafeRawBufferPointer(rebasing: bytes[checkedOffset..<used])
+    )
     unsafe bytes.storeBytes(
-      of: checksum.littleEndian, toByteOffset: checksumOffset, as: UInt64.self)
+      of: checksum.littleEndian,
+      toByteOffset: checksumOffset,
+      as: UInt64.self
+    )
     return checksum
   }
 }

@@ -1,6 +1,8 @@
 package import KVCore
 
-/// Reads a slot header in place, from bytes that may be anything. Nothing is copied.
+/// Reads a slot header in place, from bytes that may be anything.
+///
+/// Nothing is copied.
 ///
 /// Once made, its magic, version, checksum and lengths are right; whether it is the header that was looked for is the caller's
 /// to compare. Valid as long as the bytes are.
@@ -21,7 +23,9 @@ package import KVCore
     }
     guard load(8) == SlotHeader.formatVersion else { return nil }
     usedByteCount = load(24)
-    guard usedByteCount >= SlotHeader.fixedByteCount, usedByteCount <= bytes.count else { return nil }
+    guard usedByteCount >= SlotHeader.fixedByteCount, usedByteCount <= bytes.count else {
+      return nil
+    }
     wordByteCount = load(108) * 4
     extraByteCount = load(112)
     regionCount = load(116)
@@ -31,7 +35,8 @@ package import KVCore
     else { return nil }
     unsafe self.bytes = bytes
     let checked = unsafe UnsafeRawBufferPointer(
-      rebasing: bytes[SlotHeader.checkedOffset..<usedByteCount])
+      rebasing: bytes[SlotHeader.checkedOffset..<usedByteCount]
+    )
     guard xxh3Checksum(checked) == checksum else { return nil }
   }
 
@@ -58,8 +63,10 @@ package import KVCore
   package func region(_ index: Int) -> SlotHeader.Region {
     let offset = SlotHeader.fixedByteCount + index * SlotHeader.regionByteCount
     return SlotHeader.Region(
-      rawByteCount: integer(offset, UInt32.self), storedByteCount: integer(offset + 4, UInt32.self),
-      checksum: integer(offset + 8, UInt64.self))
+      rawByteCount: integer(offset, UInt32.self),
+      storedByteCount: integer(offset + 4, UInt32.self),
+      checksum: integer(offset + 8, UInt64.self)
+    )
   }
 
   package var words: UnsafeRawBufferPointer {
@@ -78,6 +85,7 @@ package import KVCore
   private func key(_ offset: Int) -> BlockKey {
     BlockKey(
       high: integer(offset, UInt64.self).byteSwapped,
-      low: integer(offset + 8, UInt64.self).byteSwapped)
+      low: integer(offset + 8, UInt64.self).byteSwapped
+    )
   }
 }

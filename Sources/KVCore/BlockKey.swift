@@ -1,6 +1,6 @@
-/// The chained identity of a block: 128 bits that find it. The stored words prove it.
+/// The chained identity of a block, in 128 bits.
 ///
-/// Written most significant byte first, as xxHash's canonical form.
+/// A key finds; the stored words prove. Written most significant byte first, as xxHash's canonical form.
 public struct BlockKey: Hashable, Sendable {
   /// The upper 64 bits.
   public var high: UInt64

@@ -13,8 +13,16 @@ internal import CXXHash
 
 /// The checksum over three pieces, as if they lay side by side.
 @safe package func xxh3Checksum(
-  _ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, _ c: UnsafeRawBufferPointer
+  _ a: UnsafeRawBufferPointer,
+  _ b: UnsafeRawBufferPointer,
+  _ c: UnsafeRawBufferPointer
 ) -> UInt64 {
   unsafe kv_xxh3_64_joined(
-    a.baseAddress, a.count, b.baseAddress, b.count, c.baseAddress, c.count)
+    a.baseAddress,
+    a.count,
+    b.baseAddress,
+    b.count,
+    c.baseAddress,
+    c.count
+  )
 }

@@ -8,7 +8,9 @@ public struct NamespaceID: Hashable, Comparable, Sendable, RawRepresentable {
   public static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// Number of a run: blocks of one chain without a fork, stored side by side. 0 is the root; never reused.
+/// Number of a run: blocks of one chain without a fork, stored side by side.
+///
+/// 0 is the root; never reused.
 public struct RunID: Hashable, Comparable, Sendable, RawRepresentable {
   /// The number.
   public let rawValue: UInt64
@@ -91,8 +93,15 @@ package struct BlockPlace: Hashable, Sendable {
   package var headerChecksum: UInt64
 
   package init(
-    tier: Tier, codec: UInt8 = 0, group: UInt8 = 0, isInline: Bool, file: UInt32, slot: UInt32,
-    storedByteCount: UInt32, generation: Generation, headerChecksum: UInt64
+    tier: Tier,
+    codec: UInt8 = 0,
+    group: UInt8 = 0,
+    isInline: Bool,
+    file: UInt32,
+    slot: UInt32,
+    storedByteCount: UInt32,
+    generation: Generation,
+    headerChecksum: UInt64
   ) {
     self.tier = tier
     self.codec = codec

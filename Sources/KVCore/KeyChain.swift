@@ -7,11 +7,16 @@ package struct KeyChain: Sendable {
   package let identityMode: IdentityMode
   /// Words (u32) of each block: its token ids, or its digest.
   package let wordsPerBlock: Int
-  /// Bits of each key that are kept. Tests narrow it to force collisions; 128 otherwise.
+  /// Bits of each key that are kept.
+  ///
+  /// Tests narrow it to force collisions; 128 otherwise.
   package let keyBitCount: Int
 
   package init(
-    rootKey: BlockKey, identityMode: IdentityMode, wordsPerBlock: Int, keyBitCount: Int = 128
+    rootKey: BlockKey,
+    identityMode: IdentityMode,
+    wordsPerBlock: Int,
+    keyBitCount: Int = 128
   ) {
     self.rootKey = rootKey
     self.identityMode = identityMode
@@ -21,7 +26,9 @@ package struct KeyChain: Sendable {
 
   /// The key of the block with these `wordsPerBlock` words (host byte order = little-endian) after `parentKey`.
   package func key(
-    after parentKey: BlockKey, words: UnsafeRawPointer, extra: UnsafeRawBufferPointer
+    after parentKey: BlockKey,
+    words: UnsafeRawPointer,
+    extra: UnsafeRawBufferPointer
   ) -> BlockKey {
     let wordByteCount = wordsPerBlock * 4
     let byteCount = 16 + 4 + wordByteCount + 4 + extra.count
@@ -30,13 +37,17 @@ package struct KeyChain: Sendable {
       unsafe buffer.storeBytes(of: parent.high.bigEndian, toByteOffset: 0, as: UInt64.self)
       unsafe buffer.storeBytes(of: parent.low.bigEndian, toByteOffset: 8, as: UInt64.self)
       unsafe buffer.storeBytes(
-        of: UInt32(truncatingIfNeeded: wordsPerBlock).littleEndian, toByteOffset: 16,
-        as: UInt32.self)
+        of: UInt32(truncatingIfNeeded: wordsPerBlock).littleEndian,
+        toByteOffset: 16,
+        as: UInt32.self
+      )
       unsafe buffer.baseAddress.unsafelyUnwrapped.advanced(by: 20)
         .copyMemory(from: words, byteCount: wordByteCount)
       unsafe buffer.storeBytes(
-        of: UInt32(truncatingIfNeeded: extra.count).littleEndian, toByteOffset: 20 + wordByteCount,
-        as: UInt32.self)
+        of: UInt32(truncatingIfNeeded: extra.count).littleEndian,
+        toByteOffset: 20 + wordByteCount,
+        as: UInt32.self
+      )
       if let extraBase = extra.baseAddress, unsafe !extra.isEmpty {
         unsafe buffer.baseAddress.unsafelyUnwrapped.advanced(by: 24 + wordByteCount)
           .copyMemory(from: extraBase, byteCount: extra.count)

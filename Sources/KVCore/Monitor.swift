@@ -1,6 +1,8 @@
 internal import Glibc
 
-/// State behind a lock, with one condition to wait on. Every wait has a deadline or a peer that ends it.
+/// State behind a lock, with one condition to wait on.
+///
+/// Every wait has a deadline or a peer that ends it.
 ///
 /// `Mutex` of the Synchronization module has no condition variable, hence pthreads. Unsafe: the lock object lives at
 /// a fixed address that this class owns; the state is touched with the lock held only.
@@ -50,9 +52,13 @@ internal import Glibc
 
   /// Waits, with the lock released, until `body` answers something; nil once the deadline has passed.
   ///
-  /// - Parameter deadline: in nanoseconds of `monotonicNanoseconds()`; nil waits as long as it takes.
+  /// - Parameters:
+  ///   - deadline: in nanoseconds of `monotonicNanoseconds()`; nil waits as long as it takes.
+  ///   - body: called with the lock held, first at once, then after each notification.
+  /// - Returns: what `body` answered.
   package func wait<Result>(
-    until deadline: UInt64?, _ body: (inout State) -> Result?
+    until deadline: UInt64?,
+    _ body: (inout State) -> Result?
   ) -> Result? {
     unsafe pthread_mutex_lock(mutex)
     defer { unsafe pthread_mutex_unlock(mutex) }
@@ -66,7 +72,9 @@ internal import Glibc
       // timespec counts signed seconds; a century is as good as the end of time.
       let bounded = min(deadline, 1 << 61)
       var time = timespec(
-        tv_sec: Int(bounded / 1_000_000_000), tv_nsec: Int(bounded % 1_000_000_000))
+        tv_sec: Int(bounded / 1_000_000_000),
+        tv_nsec: Int(bounded % 1_000_000_000)
+      )
       unsafe pthread_cond_timedwait(condition, mutex, &time)
     }
   }

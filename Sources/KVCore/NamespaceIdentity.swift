@@ -120,7 +120,8 @@ public struct NamespaceIdentity: Sendable, Hashable {
   /// The canonical record, with the salt's digest under `saltKey` in place of the salt.
   package func encoded(saltKey: [UInt8]) -> [UInt8] {
     encoded(
-      saltDigest: salt.isEmpty ? [] : SHA256.authenticationCode(key: saltKey, message: salt))
+      saltDigest: salt.isEmpty ? [] : SHA256.authenticationCode(key: saltKey, message: salt)
+    )
   }
 
   private func encoded(saltDigest: [UInt8]) -> [UInt8] {
@@ -157,8 +158,14 @@ public struct NamespaceIdentity: Sendable, Hashable {
     field(
       18,
       integers(
-        parallelism.tensorRank, parallelism.tensorSize, parallelism.pipelineRank,
-        parallelism.pipelineSize, parallelism.contextRank, parallelism.contextSize))
+        parallelism.tensorRank,
+        parallelism.tensorSize,
+        parallelism.pipelineRank,
+        parallelism.pipelineSize,
+        parallelism.contextRank,
+        parallelism.contextSize
+      )
+    )
     field(19, saltDigest)
     field(20, integers(extraByteCountMax))
     return record.bytes

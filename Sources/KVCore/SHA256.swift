@@ -33,7 +33,9 @@ package enum SHA256 {
   }
 
   private static func compress(
-    _ block: ArraySlice<UInt8>, into state: inout [UInt32], schedule w: inout [UInt32]
+    _ block: ArraySlice<UInt8>,
+    into state: inout [UInt32],
+    schedule w: inout [UInt32]
   ) {
     for i in 0..<16 {
       let at = block.startIndex + i * 4

@@ -1,4 +1,6 @@
-/// What can go wrong. A miss is a result, not an error.
+/// What can go wrong.
+///
+/// A miss is a result, not an error.
 public enum StoreError: Error, Equatable, Sendable {
   /// A caller's argument is out of range; the case says which.
   case invalidArgument(Argument)

@@ -1,7 +1,9 @@
 internal import KVCore
 internal import KVFile
 
-/// The leases of all processes on path ends, in shared memory. A lease covers its ancestors, because only leaves are evicted.
+/// The leases of all processes on path ends, in shared memory.
+///
+/// A lease covers its ancestors, because only leaves are evicted.
 ///
 /// One entry of 48 bytes for each lease, as long as the prefix may be; six words each, written and read atomically:
 ///
@@ -50,14 +52,21 @@ final class LeaseTable {
 
   private func exchange(_ entry: Int, from old: UInt64, to new: UInt64) -> Bool {
     memory?.atomicCompareExchange(
-      at: entry * Self.entryByteCount, expected: old, desired: new) ?? false
+      at: entry * Self.entryByteCount,
+      expected: old,
+      desired: new
+    ) ?? false
   }
 
   // MARK: Taking and ending
 
   /// Takes a lease, or nil when too many hold.
   func take(
-    _ namespace: NamespaceID, _ head: Head, now: UInt64, duration: UInt64, deadOwners: Set<OwnerID>
+    _ namespace: NamespaceID,
+    _ head: Head,
+    now: UInt64,
+    duration: UInt64,
+    deadOwners: Set<OwnerID>
   ) -> UInt64? {
     guard memory != nil else { return nil }
     for offset in 0..<Self.entryCount {
@@ -136,7 +145,10 @@ final class LeaseTable {
   // MARK: Looking
 
   private func hasEnded(
-    _ entry: Int, _ id: UInt64, now: UInt64, _ deadOwners: Set<OwnerID>
+    _ entry: Int,
+    _ id: UInt64,
+    now: UInt64,
+    _ deadOwners: Set<OwnerID>
   ) -> Bool {
     if deadOwners.contains(leaseOwner(entry)) { return true }
     return id & Self.busyBit == 0 && load(entry, .end) <= now
@@ -146,7 +158,9 @@ final class LeaseTable {
     OwnerID(rawValue: UInt32(truncatingIfNeeded: load(entry, .owner)))
   }
 
-  /// The other processes that hold leases. Needs no lock.
+  /// The other processes that hold leases.
+  ///
+  /// Needs no lock.
   func foreignOwners() -> Set<OwnerID> {
     var owners: Set<OwnerID> = []
     for entry in 0..<Self.entryCount where load(entry, .id) != 0 {

@@ -12,7 +12,9 @@ public struct MatchOptions: OptionSet, Sendable {
   public static let leaveOneToken = MatchOptions(rawValue: 2)
 }
 
-/// The blocks of one identity in a store. Thread-safe.
+/// The blocks of one identity in a store.
+///
+/// Thread-safe.
 public final class Namespace: Sendable {
   private let store: Store
   let core: NamespaceCore
@@ -34,7 +36,9 @@ public final class Namespace: Sendable {
   /// What its blocks have in common.
   public var identity: NamespaceIdentity { core.identity }
 
-  /// The chained keys of the prompt's full blocks. Does not look at the store.
+  /// The chained keys of the prompt's full blocks.
+  ///
+  /// Does not look at the store.
   public func blockKeys(_ prompt: Prompt) throws(StoreError) -> [BlockKey] {
     try store.enter()
     defer { store.leave() }
@@ -44,9 +48,16 @@ public final class Namespace: Sendable {
 
   /// The longest stored prefix of the prompt, and a lease on it.
   ///
-  /// - Parameter leaseNanoseconds: 0 = a minute; at most `leaseNanosecondsMax`.
+  /// - Parameters:
+  ///   - prompt: from its first token on; a rest that fills no block is allowed.
+  ///   - options: peek, and whether a token is left to compute.
+  ///   - leaseNanoseconds: 0 = a minute; at most `leaseNanosecondsMax`.
+  /// - Returns: counts, and the lease.
+  /// - Throws: `StoreError`.
   public func match(
-    _ prompt: Prompt, options: MatchOptions = [], leaseNanoseconds: UInt64 = 0
+    _ prompt: Prompt,
+    options: MatchOptions = [],
+    leaseNanoseconds: UInt64 = 0
   ) throws(StoreError) -> MatchResult {
     try store.enter()
     defer { store.leave() }
@@ -63,7 +74,9 @@ public final class Namespace: Sendable {
     return try store.core.restore(core, prompt, range)
   }
 
-  /// Takes blocks into the store. Returns when their bytes are in the arena; `Store.flush` makes them durable.
+  /// Takes blocks into the store.
+  ///
+  /// Returns when their bytes are in the arena; `Store.flush` makes them durable.
   public func offload(_ prompt: Prompt, _ transfer: Transfer) throws(StoreError) -> TransferResult {
     try store.enter()
     defer { store.leave() }

@@ -13,8 +13,12 @@ final class NamespaceCore: Sendable {
   let isInline: Bool
 
   init(
-    id: NamespaceID, identity: NamespaceIdentity, record: [UInt8], chain: KeyChain,
-    layout: SlotLayout, isInline: Bool
+    id: NamespaceID,
+    identity: NamespaceIdentity,
+    record: [UInt8],
+    chain: KeyChain,
+    layout: SlotLayout,
+    isInline: Bool
   ) {
     self.id = id
     self.identity = identity
@@ -67,7 +71,11 @@ final class NamespaceCore: Sendable {
     var parent = chain.rootKey
     for block in 0..<blockCount(of: prompt) {
       guard let words = unsafe words(of: prompt, block: block) else { break }
-      parent = unsafe chain.key(after: parent, words: words, extra: prompt.extraBytes(ofBlock: block))
+      parent = unsafe chain.key(
+        after: parent,
+        words: words,
+        extra: prompt.extraBytes(ofBlock: block)
+      )
       keys.append(parent)
     }
     return keys
@@ -86,8 +94,11 @@ final class NamespaceCore: Sendable {
     let lastRegion =
       transfer.regionCount == 0 ? regionCount : transfer.firstRegion + transfer.regionCount
     let range = unsafe Range(
-      blocks: transfer.firstBlock..<lastBlock, regions: transfer.firstRegion..<lastRegion,
-      spans: transfer.spans, coversAllRegions: lastRegion - transfer.firstRegion == regionCount)
+      blocks: transfer.firstBlock..<lastBlock,
+      regions: transfer.firstRegion..<lastRegion,
+      spans: transfer.spans,
+      coversAllRegions: lastRegion - transfer.firstRegion == regionCount
+    )
     guard unsafe transfer.spans.count == range.blocks.count * range.regions.count else {
       throw .invalidArgument(.spanCount)
     }

@@ -25,7 +25,9 @@ final class OwnerFiles: Sendable {
     self.storage = storage
   }
 
-  /// Throws when a living process of another PID namespace has the store open. Removes nothing.
+  /// Throws when a living process of another PID namespace has the store open.
+  ///
+  /// Removes nothing.
   func checkPIDNamespace() throws(StoreError) {
     let names: [String]
     do throws(FileError) { names = try storage.list(directory) } catch { return }
@@ -46,7 +48,9 @@ final class OwnerFiles: Sendable {
       let descriptor = try FileDescriptor.open(path, mode: .create)
       guard try descriptor.tryRecordLock() else { throw FileError(.lock, errno: EAGAIN) }
       let text = Self.pidNamespace()
-      let written = unsafe text.withCString { unsafe Glibc.write(descriptor.rawValue, $0, strlen($0)) }
+      let written = unsafe text.withCString {
+        unsafe Glibc.write(descriptor.rawValue, $0, strlen($0))
+      }
       guard written == text.utf8.count else { throw FileError(.write, errno: EIO) }
       let file = OwnFile(path: path, descriptor: descriptor)
       own.withLock { $0 = file }
@@ -57,10 +61,12 @@ final class OwnerFiles: Sendable {
 
   /// Gives the file up; at close.
   func release() {
-    guard let file = own.withLock({ file in
-      defer { file = nil }
-      return file
-    }) else { return }
+    guard
+      let file = own.withLock({ file in
+        defer { file = nil }
+        return file
+      })
+    else { return }
     // The lock goes with the descriptor; removed first, so that nobody finds it unlocked.
     do throws(FileError) { try storage.remove(file.path) } catch { return }
   }
@@ -76,7 +82,9 @@ final class OwnerFiles: Sendable {
     }.count
   }
 
-  /// Whether the process of this number has ended. In doubt it lives.
+  /// Whether the process of this number has ended.
+  ///
+  /// In doubt it lives.
   func isDead(_ owner: OwnerID) -> Bool {
     let path = path(of: owner)
     guard storage.fileExists(path) else { return true }

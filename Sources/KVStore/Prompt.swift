@@ -1,4 +1,6 @@
-/// The blocks that a call is about, from the first token on. Borrows the caller's memory for the call.
+/// The blocks that a call is about, from the first token on.
+///
+/// Borrows the caller's memory for the call.
 @safe public struct Prompt {
   /// Token ids, or the digests' bytes as words; `wordCount` of them.
   package let words: UnsafePointer<UInt32>?
@@ -8,7 +10,9 @@
 
   /// A prompt over memory that outlives it.
   @unsafe public init(
-    words: UnsafePointer<UInt32>?, wordCount: Int, extra: [UnsafeRawBufferPointer] = unsafe []
+    words: UnsafePointer<UInt32>?,
+    wordCount: Int,
+    extra: [UnsafeRawBufferPointer] = unsafe []
   ) {
     unsafe self.words = words
     self.wordCount = unsafe words == nil ? 0 : wordCount
@@ -22,7 +26,8 @@
 
   /// Lends `words` as a prompt.
   public static func with<Result, Failure>(
-    _ words: [UInt32], _ body: (Prompt) throws(Failure) -> Result
+    _ words: [UInt32],
+    _ body: (Prompt) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     let span = words.span
     return try unsafe span.withUnsafeBufferPointer { (buffer) throws(Failure) -> Result in

@@ -17,13 +17,17 @@ public struct MatchResult: Sendable, Equatable {
   public init() {}
 }
 
-/// One piece of caller memory. Has the layout of `kvstore_span_t`, which the C layer checks.
+/// One piece of caller memory.
+///
+/// Has the layout of `kvstore_span_t`, which the C layer checks.
 @safe public struct TransferSpan {
   /// Where the bytes are, or go.
   public var data: UnsafeMutableRawPointer?
   /// Restore: bytes that fit.
   public var capacity: Int
-  /// Offload: bytes to store. Restore: set to the bytes that the region has.
+  /// Offload: bytes to store.
+  ///
+  /// Restore: set to the bytes that the region has.
   public var length: Int
 
   /// A piece of memory.
@@ -48,7 +52,10 @@ public struct MatchResult: Sendable, Equatable {
 
   /// All blocks and regions by default; `spans` holds blockCount × regionCount pieces, block by block.
   @unsafe public init(
-    firstBlock: Int = 0, blockCount: Int = 0, firstRegion: Int = 0, regionCount: Int = 0,
+    firstBlock: Int = 0,
+    blockCount: Int = 0,
+    firstRegion: Int = 0,
+    regionCount: Int = 0,
     spans: UnsafeMutableBufferPointer<TransferSpan>
   ) {
     self.firstBlock = firstBlock
@@ -81,9 +88,13 @@ public struct TransferResult: Sendable, Equatable {
   public var outcomes: [BlockOutcome] = []
   /// Leading blocks that are done.
   public var doneBlockCount = 0
-  /// Restore: from RAM. Offload: taken now.
+  /// Restore: from RAM.
+  ///
+  /// Offload: taken now.
   public var hostBlockCount = 0
-  /// Restore: from disk. Offload: stored already.
+  /// Restore: from disk.
+  ///
+  /// Offload: stored already.
   public var diskBlockCount = 0
   /// Bytes copied to or from the caller.
   public var byteCount = 0

@@ -4,7 +4,9 @@ internal import KVCore
 internal import KVFile
 internal import KVTiers
 
-/// The slots and generations that this process has reserved and not used yet. Belongs to the writer's thread.
+/// The slots and generations that this process has reserved and not used yet.
+///
+/// Belongs to the writer's thread.
 final class SlotReserve {
   private unowned let core: StoreCore
   /// By slot size; the next one to take is the last.
@@ -36,7 +38,8 @@ final class SlotReserve {
   ///
   /// What is evicted and reserved for it is committed and synced before this returns, since the slots are overwritten next.
   func prepare(
-    _ blocks: [PendingBlock], protecting: () -> [RunID: UInt32],
+    _ blocks: [PendingBlock],
+    protecting: () -> [RunID: UInt32],
     touches: (WriteTransaction) throws(CatalogError) -> Void
   ) throws(StoreError) {
     appliedTouches = false
@@ -55,10 +58,16 @@ final class SlotReserve {
         let lacking = count - (self.stock[slotByteCount]?.count ?? 0)
         guard lacking > 0 else { continue }
         reserved[slotByteCount] = try self.reserve(
-          lacking, slotByteCount, protected, transaction, &removed)
+          lacking,
+          slotByteCount,
+          protected,
+          transaction,
+          &removed
+        )
       }
       let generations = transaction.reserveGenerations(
-        blocks.count + Int(Self.generationsAhead))
+        blocks.count + Int(Self.generationsAhead)
+      )
       return { [self] in
         for (slotByteCount, slots) in reserved {
           // Lowest address last, so that a chain's blocks lie side by side.
@@ -72,13 +81,20 @@ final class SlotReserve {
   }
 
   private func reserve(
-    _ lacking: Int, _ slotByteCount: Int, _ protected: [RunID: UInt32],
-    _ transaction: WriteTransaction, _ removed: inout [RemovedSummary]
+    _ lacking: Int,
+    _ slotByteCount: Int,
+    _ protected: [RunID: UInt32],
+    _ transaction: WriteTransaction,
+    _ removed: inout [RemovedSummary]
   ) throws(CatalogError) -> [SlotAddress] {
     var slots: [SlotAddress] = []
     func take(_ count: Int) throws(CatalogError) {
       slots += try transaction.reserveSlots(
-        tier: .disk, slotByteCount: UInt32(slotByteCount), count: count, owner: core.owner)
+        tier: .disk,
+        slotByteCount: UInt32(slotByteCount),
+        count: count,
+        owner: core.owner
+      )
     }
     try take(max(lacking, Self.aheadCount))
     if slots.count < lacking, try freeDeadOwners(transaction) { try take(lacking - slots.count) }
@@ -88,8 +104,12 @@ final class SlotReserve {
     if slots.count < lacking {
       removed.append(
         try transaction.evict(
-          pool: UInt32(slotByteCount / 4096), blockCount: lacking - slots.count, reason: .evicted,
-          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }))
+          pool: UInt32(slotByteCount / 4096),
+          blockCount: lacking - slots.count,
+          reason: .evicted,
+          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
+        )
+      )
       try take(lacking - slots.count)
     }
     if slots.isEmpty, try giveUpFile(of: slotByteCount, protected, transaction, &removed) {
@@ -104,7 +124,8 @@ final class SlotReserve {
 
   /// Preallocates one more file of this slot size within the bound; false when there is no room.
   private func grow(
-    _ slotByteCount: Int, _ transaction: WriteTransaction
+    _ slotByteCount: Int,
+    _ transaction: WriteTransaction
   ) throws(CatalogError) -> Bool {
     let files = try transaction.slotFiles()
     let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
@@ -112,7 +133,10 @@ final class SlotReserve {
     let slotCount = min(max(core.slotFileBytes / slotByteCount, 1), 8192, room / slotByteCount)
     guard slotCount > 0 else { return false }
     let file = try transaction.createSlotFile(
-      tier: .disk, slotByteCount: UInt32(slotByteCount), slotCount: UInt32(slotCount))
+      tier: .disk,
+      slotByteCount: UInt32(slotByteCount),
+      slotCount: UInt32(slotCount)
+    )
     do throws(FileError) {
       try core.diskTier.createFile(file, slotByteCount: slotByteCount, slotCount: slotCount)
     } catch {
@@ -124,10 +148,14 @@ final class SlotReserve {
     return true
   }
 
-  /// Makes another slot size give up a file: this one has none to evict from. Its oldest blocks go until a file is empty.
+  /// Makes another slot size give up a file: this one has none to evict from.
+  ///
+  /// Its oldest blocks go until a file is empty.
   private func giveUpFile(
-    of slotByteCount: Int, _ protected: [RunID: UInt32],
-    _ transaction: WriteTransaction, _ removed: inout [RemovedSummary]
+    of slotByteCount: Int,
+    _ protected: [RunID: UInt32],
+    _ transaction: WriteTransaction,
+    _ removed: inout [RemovedSummary]
   ) throws(CatalogError) -> Bool {
     for _ in 0..<1024 {
       let others = try transaction.slotFiles().filter { Int($0.slotByteCount) != slotByteCount }
@@ -135,7 +163,9 @@ final class SlotReserve {
         _ = try transaction.removeSlotFile(tier: .disk, file: empty.file)
         core.removeFileAfterCommit(empty.file)
         if core.slotBytesCapacity
-          - (try transaction.slotFiles().reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) })
+          - (try transaction.slotFiles().reduce(0) {
+            $0 + Int($1.slotByteCount) * Int($1.slotCount)
+          })
           >= slotByteCount
         {
           return true
@@ -151,8 +181,11 @@ final class SlotReserve {
       var evictedCount = 0
       for pool in pools.sorted() {
         let summary = try transaction.evict(
-          pool: pool, blockCount: 64, reason: .evicted,
-          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false })
+          pool: pool,
+          blockCount: 64,
+          reason: .evicted,
+          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
+        )
         evictedCount += summary.blockCount
         removed.append(summary)
       }
@@ -194,8 +227,12 @@ final class SlotReserve {
       let protected = protecting()
       removed.append(
         try transaction.evict(
-          pool: nil, blockCount: min(max(blockCount / 20, 16), 4096), reason: .evicted,
-          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }))
+          pool: nil,
+          blockCount: min(max(blockCount / 20, 16), 4096),
+          reason: .evicted,
+          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
+        )
+      )
       return {}
     }
   }

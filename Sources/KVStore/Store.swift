@@ -9,7 +9,9 @@ public final class Store: Sendable {
 
   private init(core: StoreCore) { self.core = core }
 
-  /// Opens the store in `configuration.path`, creating it when absent. Does not scan it: the cost is the same at every size.
+  /// Opens the store in `configuration.path`, creating it when absent.
+  ///
+  /// Does not scan it: the cost is the same at every size.
   public static func open(_ configuration: StoreConfiguration) throws(StoreError) -> Store {
     try configuration.validate()
     return Store(core: try StoreRegistry.open(configuration))
@@ -18,7 +20,9 @@ public final class Store: Sendable {
   /// Whether the process was forked since the store was opened: then every call throws `.forked`.
   public var isForked: Bool { core.isForked }
 
-  /// Flushes, then closes. The last close of the process ends its leases and threads.
+  /// Flushes, then closes.
+  ///
+  /// The last close of the process ends its leases and threads.
   public func close() throws(StoreError) {
     guard !core.isForked else { throw .forked }
     // Calls of other threads finish first: they may wait for the writer, which ends below.
@@ -30,6 +34,7 @@ public final class Store: Sendable {
   ///
   /// - Parameter timeoutNanoseconds: 0 waits as long as it takes; else throws `.busy` when it is over.
   /// - Returns: what became durable and what was dropped since the last flush.
+  /// - Throws: `StoreError`.
   @discardableResult
   public func flush(timeoutNanoseconds: UInt64 = 0) throws(StoreError) -> FlushResult {
     try enter()
@@ -37,7 +42,9 @@ public final class Store: Sendable {
     return try core.flush(timeoutNanoseconds: timeoutNanoseconds)
   }
 
-  /// Counters and sizes. Does not block on disk.
+  /// Counters and sizes.
+  ///
+  /// Does not block on disk.
   public func statistics() throws(StoreError) -> StoreStatistics {
     try enter()
     defer { leave() }
@@ -67,7 +74,9 @@ public final class Store: Sendable {
     return core.state.withLock { $0.leases.extend(lease, now: now, duration: duration) }
   }
 
-  /// Reads the catalog for people: namespaces, runs, blocks. Sees what is committed.
+  /// Reads the catalog for people: namespaces, runs, blocks.
+  ///
+  /// Sees what is committed.
   public var inspector: StoreInspector { StoreInspector(core: core) }
 
   /// A call begins; `leave` must follow unless this throws.

@@ -1,7 +1,9 @@
 public import KVCore
 package import KVFile
 
-/// How a store is opened. The defaults are safe ones.
+/// How a store is opened.
+///
+/// The defaults are safe ones.
 public struct StoreConfiguration: Sendable {
   /// The store's folder; created (0700) when absent.
   public var path: String

@@ -9,7 +9,9 @@ struct StoredPrefix {
   var segments: [IndexSegment]
 }
 
-/// A row of the catalog on its way into the index. Its words are the prompt's: they compared equal.
+/// A row of the catalog on its way into the index.
+///
+/// Its words are the prompt's: they compared equal.
 private struct LoadedRow {
   var entry: IndexEntry
   var position: BlockPosition
@@ -25,7 +27,10 @@ extension StoreCore {
   // MARK: Match
 
   func match(
-    _ namespace: NamespaceCore, _ prompt: Prompt, options: MatchOptions, leaseNanoseconds: UInt64
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    options: MatchOptions,
+    leaseNanoseconds: UInt64
   ) throws(StoreError) -> MatchResult {
     if isPoisoned { return MatchResult() }
     var blockCount = namespace.blockCount(of: prompt)
@@ -35,7 +40,12 @@ extension StoreCore {
     }
     let isPeek = options.contains(.peek)
     let now = configuration.clock.bootTimeNanoseconds()
-    let (result, head) = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: !isPeek) {
+    let (result, head) = try withStoredPrefix(
+      namespace,
+      prompt,
+      blockCount: blockCount,
+      touch: !isPeek
+    ) {
       (state, prefix) in
       var result = MatchResult()
       result.blockCount = prefix.blockCount
@@ -45,7 +55,8 @@ extension StoreCore {
       if isPeek { return (result, LeaseTable.Head?.none) }
       state.statistics.matchCalls += 1
       state.statistics.matchTokensAsked += UInt64(
-        namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock)
+        namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock
+      )
       state.statistics.matchTokensFound += UInt64(result.tokenCount)
       state.statistics.matchBlocksFound += UInt64(result.blockCount)
       guard prefix.blockCount > 0, let head = state.head(at: prefix.location) else {
@@ -55,7 +66,12 @@ extension StoreCore {
         let duration = leaseNanoseconds == 0 ? LeaseTable.durationDefault : leaseNanoseconds
         // The dead are looked for when the table is full, not on every match.
         let lease = state.leases.take(
-          namespace.id, head, now: now, duration: duration, deadOwners: [])
+          namespace.id,
+          head,
+          now: now,
+          duration: duration,
+          deadOwners: []
+        )
         result.lease = lease ?? 0
         result.leaseRefused = lease == nil
       }
@@ -68,7 +84,10 @@ extension StoreCore {
   func touch(_ namespace: NamespaceCore, _ prompt: Prompt) throws(StoreError) -> Int {
     if isPoisoned { throw .poisoned }
     let (count, head) = try withStoredPrefix(
-      namespace, prompt, blockCount: namespace.blockCount(of: prompt), touch: true
+      namespace,
+      prompt,
+      blockCount: namespace.blockCount(of: prompt),
+      touch: true
     ) { (state, prefix) in (prefix.blockCount, state.head(at: prefix.location)) }
     if count > 0, let head { writer?.enqueueTouch(namespace, head) }
     return count
@@ -88,7 +107,10 @@ extension StoreCore {
 
   /// Runs `body` with the state lock held and the longest stored prefix of the prompt's first `blockCount` blocks.
   func withStoredPrefix<Result>(
-    _ namespace: NamespaceCore, _ prompt: Prompt, blockCount: Int, touch: Bool,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    blockCount: Int,
+    touch: Bool,
     _ body: (inout StoreState, StoredPrefix) -> Result
   ) throws(StoreError) -> Result {
     var segments: [IndexSegment] = []
@@ -103,18 +125,30 @@ extension StoreCore {
         if !isEnd, attempt < 64, let after = position(of: match.location, in: state.index) {
           let parentKey = state.index.blockKey(at: match.location) ?? namespace.chain.rootKey
           return .load(
-            after: after, parentKey: parentKey, from: match.matchedBlockCount,
-            epoch: state.removalEpoch)
+            after: after,
+            parentKey: parentKey,
+            from: match.matchedBlockCount,
+            epoch: state.removalEpoch
+          )
         }
         let prefix = StoredPrefix(
-          location: match.location, blockCount: match.matchedBlockCount, segments: segments)
+          location: match.location,
+          blockCount: match.matchedBlockCount,
+          segments: segments
+        )
         return .done(body(&state, prefix))
       }
       switch step {
       case .done(let result): return result
       case .load(let after, let parentKey, let first, let epoch):
         let rows = try load(
-          namespace, prompt, blockCount, after: after, parentKey: parentKey, from: first)
+          namespace,
+          prompt,
+          blockCount,
+          after: after,
+          parentKey: parentKey,
+          from: first
+        )
         let isCurrent = state.withLock { state in
           guard state.removalEpoch == epoch else { return false }
           enter(rows, namespace, prompt, from: first, into: &state, segments: &segments)
@@ -126,8 +160,12 @@ extension StoreCore {
   }
 
   private func walk(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ blockCount: Int, _ touch: Bool,
-    _ state: inout StoreState, _ segments: inout [IndexSegment]
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ blockCount: Int,
+    _ touch: Bool,
+    _ state: inout StoreState,
+    _ segments: inout [IndexSegment]
   ) -> PrefixMatch {
     segments.removeAll(keepingCapacity: true)
     guard let words = unsafe prompt.words, blockCount > 0 else {
@@ -136,8 +174,13 @@ extension StoreCore {
     let extra: ExtraBytesAccessor? =
       unsafe prompt.extra.isEmpty ? nil : { unsafe prompt.extraBytes(ofBlock: $0) }
     return unsafe state.index.match(
-      namespace.id, words: words, blockCount: blockCount, extra: extra, touch: touch,
-      segments: &segments)
+      namespace.id,
+      words: words,
+      blockCount: blockCount,
+      extra: extra,
+      touch: touch,
+      segments: &segments
+    )
   }
 
   /// The catalog's position of a location; nil for a pending block, below which the catalog has nothing.
@@ -149,8 +192,12 @@ extension StoreCore {
 
   /// The rows that continue the prompt after a block, as far as their words compare equal.
   private func load(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ blockCount: Int, after: BlockPosition,
-    parentKey: BlockKey, from first: Int
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ blockCount: Int,
+    after: BlockPosition,
+    parentKey: BlockKey,
+    from first: Int
   ) throws(StoreError) -> [LoadedRow] {
     var rows: [LoadedRow] = []
     var hashCount: UInt64 = 0
@@ -163,12 +210,18 @@ extension StoreCore {
         let block = first + rows.count
         guard let words = unsafe namespace.words(of: prompt, block: block) else { return }
         let key = unsafe namespace.chain.key(
-          after: parentKey, words: words, extra: prompt.extraBytes(ofBlock: block))
+          after: parentKey,
+          words: words,
+          extra: prompt.extraBytes(ofBlock: block)
+        )
         hashCount += 1
         guard let found = try transaction.find(namespace.id, key) else { return }
         let countBefore = rows.count
         try transaction.forEachRow(
-          namespace.id, found.run, from: found.position, through: .max
+          namespace.id,
+          found.run,
+          from: found.position,
+          through: .max
         ) { position, row in
           let index = first + rows.count
           guard let row else {
@@ -187,9 +240,14 @@ extension StoreCore {
           rows.append(
             LoadedRow(
               entry: IndexEntry(
-                blockKey: row.blockKey, place: row.place,
-                payloadByteCount: row.payloadByteCount, expiry: row.expiry),
-              position: here))
+                blockKey: row.blockKey,
+                place: row.place,
+                payloadByteCount: row.payloadByteCount,
+                expiry: row.expiry
+              ),
+              position: here
+            )
+          )
           after = here
           parentKey = row.blockKey
           return true
@@ -209,8 +267,12 @@ extension StoreCore {
   }
 
   private func enter(
-    _ rows: [LoadedRow], _ namespace: NamespaceCore, _ prompt: Prompt, from first: Int,
-    into state: inout StoreState, segments: inout [IndexSegment]
+    _ rows: [LoadedRow],
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    from first: Int,
+    into state: inout StoreState,
+    segments: inout [IndexSegment]
   ) {
     let start = walk(namespace, prompt, first, false, &state, &segments)
     guard start.matchedBlockCount == first else { return }
@@ -219,8 +281,13 @@ extension StoreCore {
       guard !state.isHidden(row.position),
         let words = unsafe namespace.words(of: prompt, block: first + offset),
         let appended = unsafe state.index.append(
-          namespace.id, after: location, words: words,
-          extra: prompt.extraBytes(ofBlock: first + offset), entry: row.entry, at: row.position)
+          namespace.id,
+          after: location,
+          words: words,
+          extra: prompt.extraBytes(ofBlock: first + offset),
+          entry: row.entry,
+          at: row.position
+        )
       else { return }
       location = appended.location
     }

@@ -14,8 +14,10 @@ extension StoreCore {
       return known
     }
     let layout = SlotLayout(
-      regionByteCounts: identity.regionByteCounts, wordsPerBlock: identity.wordsPerBlock,
-      extraByteCountMax: identity.extraByteCountMax)
+      regionByteCounts: identity.regionByteCounts,
+      wordsPerBlock: identity.wordsPerBlock,
+      extraByteCountMax: identity.extraByteCountMax
+    )
     guard layout.slotByteCount * 4 <= effectiveHostBytes else {
       throw .invalidArgument(.hostTooSmall)
     }
@@ -25,17 +27,28 @@ extension StoreCore {
     }
     let row = try findOrCreate(
       NewNamespace(
-        rootKey: rootKey, identityRecord: record,
+        rootKey: rootKey,
+        identityRecord: record,
         slotByteCount: isInline ? 0 : UInt32(layout.slotByteCount),
         headerByteCount: UInt32(layout.headerByteCount),
-        wordsPerBlock: UInt32(identity.wordsPerBlock)))
+        wordsPerBlock: UInt32(identity.wordsPerBlock)
+      )
+    )
     guard row.identityRecord == record else { throw .identityCollision }
     let chain = KeyChain(
-      rootKey: rootKey, identityMode: identity.identityMode,
-      wordsPerBlock: identity.wordsPerBlock, keyBitCount: configuration.keyBitCount)
+      rootKey: rootKey,
+      identityMode: identity.identityMode,
+      wordsPerBlock: identity.wordsPerBlock,
+      keyBitCount: configuration.keyBitCount
+    )
     let core = NamespaceCore(
-      id: row.id, identity: identity, record: record, chain: chain, layout: layout,
-      isInline: row.slotByteCount == 0)
+      id: row.id,
+      identity: identity,
+      record: record,
+      chain: chain,
+      layout: layout,
+      isInline: row.slotByteCount == 0
+    )
     return state.withLock { state in
       if let other = state.namespaces[rootKey] { return other }
       state.index.addNamespace(core.id, wordsPerBlock: core.wordsPerBlock)
@@ -77,7 +90,10 @@ extension StoreCore {
   /// Appends to identities.kvs (docs/file-format.md) and syncs it.
   private func appendIdentity(_ id: NamespaceID, _ record: [UInt8]) throws(FileError) {
     let file = try configuration.storage.openFile(
-      configuration.path + "/identities.kvs", mode: .create, direct: false)
+      configuration.path + "/identities.kvs",
+      mode: .create,
+      direct: false
+    )
     defer { file.close() }
     var writer = ByteWriter(capacity: record.count + 40)
     writer.append(UInt32(0x5349_564B))

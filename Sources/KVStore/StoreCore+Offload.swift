@@ -15,7 +15,9 @@ private struct IncomingBlock {
 extension StoreCore {
   /// Takes the blocks of the range, a window at a time so that the writer works alongside.
   func offload(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ range: NamespaceCore.Range
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range
   ) throws(StoreError) -> TransferResult {
     try checkWritable()
     var result = TransferResult()
@@ -25,7 +27,13 @@ extension StoreCore {
     while next < range.blocks.upperBound {
       let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
       let outcome = try offloadWindow(
-        namespace, prompt, range, window, deadline: deadline, &result)
+        namespace,
+        prompt,
+        range,
+        window,
+        deadline: deadline,
+        &result
+      )
       if outcome != .done {
         for block in next..<range.blocks.upperBound {
           let index = block - range.blocks.lowerBound
@@ -46,11 +54,18 @@ extension StoreCore {
   }
 
   private func offloadWindow(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ range: NamespaceCore.Range,
-    _ window: Range<Int>, deadline: UInt64, _ result: inout TransferResult
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range,
+    _ window: Range<Int>,
+    deadline: UInt64,
+    _ result: inout TransferResult
   ) throws(StoreError) -> BlockOutcome {
     let (storedCount, tailKey, tailHead) = try withStoredPrefix(
-      namespace, prompt, blockCount: window.upperBound, touch: true
+      namespace,
+      prompt,
+      blockCount: window.upperBound,
+      touch: true
     ) { state, prefix in
       (
         prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey,
@@ -80,14 +95,25 @@ extension StoreCore {
       while block < window.upperBound {
         guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
         let key = unsafe namespace.chain.key(
-          after: parentKey, words: words, extra: prompt.extraBytes(ofBlock: block))
+          after: parentKey,
+          words: words,
+          extra: prompt.extraBytes(ofBlock: block)
+        )
         hashCount += 1
         guard
           let slot = try takeHostSlot(
-            namespace, prompt, block, key, range, mayWait: incoming.isEmpty, deadline: deadline)
+            namespace,
+            prompt,
+            block,
+            key,
+            range,
+            mayWait: incoming.isEmpty,
+            deadline: deadline
+          )
         else { break }
         incoming.append(
-          IncomingBlock(block: block, blockKey: key, parentKey: parentKey, hostSlot: slot))
+          IncomingBlock(block: block, blockKey: key, parentKey: parentKey, hostSlot: slot)
+        )
         parentKey = key
         block += 1
       }
@@ -95,7 +121,11 @@ extension StoreCore {
       if incoming.isEmpty { return .busy }
       for index in incoming.indices {
         incoming[index].payloadByteCount = fill(
-          incoming[index], namespace, prompt, range)
+          incoming[index],
+          namespace,
+          prompt,
+          range
+        )
       }
       let outcome = enter(incoming, namespace, prompt, range, &result)
       if outcome != .done { return outcome }
@@ -107,8 +137,13 @@ extension StoreCore {
 
   /// A pinned arena slot for the block: the one that holds its other regions already, or a new one.
   private func takeHostSlot(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ block: Int, _ key: BlockKey,
-    _ range: NamespaceCore.Range, mayWait: Bool, deadline: UInt64
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ block: Int,
+    _ key: BlockKey,
+    _ range: NamespaceCore.Range,
+    mayWait: Bool,
+    deadline: UInt64
   ) throws(StoreError) -> HostSlot? {
     let partialKey = partialKey(namespace, prompt, block, key)
     let byteCount = namespace.layout.slotByteCount
@@ -118,9 +153,11 @@ extension StoreCore {
       guard let slot = state.allocateHostSlot(byteCount) else { return nil }
       if !coversAll {
         state.partials[partialKey] = PartialBlock(
-          hostSlot: slot, received: Array(repeating: false, count: namespace.regionCount),
+          hostSlot: slot,
+          received: Array(repeating: false, count: namespace.regionCount),
           lengths: Array(repeating: 0, count: namespace.regionCount),
-          startedAt: monotonicNanoseconds())
+          startedAt: monotonicNanoseconds()
+        )
       }
       return slot
     }
@@ -136,12 +173,20 @@ extension StoreCore {
   }
 
   private func partialKey(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ block: Int, _ key: BlockKey
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ block: Int,
+    _ key: BlockKey
   ) -> PartialKey {
     let words = unsafe UnsafeRawBufferPointer(
-      start: namespace.words(of: prompt, block: block), count: namespace.wordsPerBlock * 4)
+      start: namespace.words(of: prompt, block: block),
+      count: namespace.wordsPerBlock * 4
+    )
     return PartialKey(
-      namespace: namespace.id, blockKey: key, wordsChecksum: xxh3Checksum(words))
+      namespace: namespace.id,
+      blockKey: key,
+      wordsChecksum: xxh3Checksum(words)
+    )
   }
 
   /// Layer-wise offloads that nobody finished within a minute give their slots back.
@@ -159,7 +204,9 @@ extension StoreCore {
 
   /// Copies the block's regions of the range into its slot; answers the bytes copied.
   private func fill(
-    _ incoming: IncomingBlock, _ namespace: NamespaceCore, _ prompt: Prompt,
+    _ incoming: IncomingBlock,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
     _ range: NamespaceCore.Range
   ) -> Int {
     let slot = unsafe hostMemory(of: incoming.hostSlot, namespace)
@@ -183,7 +230,10 @@ extension StoreCore {
 
   /// Writes the header without its generation, which the writer knows; answers the payload's size.
   private func finish(
-    _ incoming: IncomingBlock, lengths: [Int], _ namespace: NamespaceCore, _ prompt: Prompt
+    _ incoming: IncomingBlock,
+    lengths: [Int],
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt
   ) -> Int {
     let slot = unsafe hostMemory(of: incoming.hostSlot, namespace)
     var offset = namespace.layout.headerByteCount
@@ -193,14 +243,22 @@ extension StoreCore {
       let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
       regions.append(
         SlotHeader.Region(
-          rawByteCount: UInt32(length), storedByteCount: UInt32(length),
-          checksum: xxh3Checksum(bytes)))
+          rawByteCount: UInt32(length),
+          storedByteCount: UInt32(length),
+          checksum: xxh3Checksum(bytes)
+        )
+      )
       offset += length
     }
     let payloadByteCount = offset - namespace.layout.headerByteCount
+    // The padding is written as well; what the memory held before stays out of it.
+    let padded = roundUp(offset, to: 4096)
+    unsafe UnsafeMutableRawBufferPointer(start: slot.advanced(by: offset), count: padded - offset)
+      .initializeMemory(as: UInt8.self, repeating: 0)
     let words = unsafe UnsafeRawBufferPointer(
       start: namespace.words(of: prompt, block: incoming.block),
-      count: namespace.wordsPerBlock * 4)
+      count: namespace.wordsPerBlock * 4
+    )
     var header = SlotHeader()
     header.headerByteCount = UInt32(namespace.layout.headerByteCount)
     header.namespaceID = namespace.id
@@ -218,18 +276,25 @@ extension StoreCore {
     header.extra = unsafe Array(prompt.extraBytes(ofBlock: incoming.block))
     unsafe header.encode(
       into: UnsafeMutableRawBufferPointer(
-        start: slot, count: namespace.layout.headerByteCount))
+        start: slot,
+        count: namespace.layout.headerByteCount
+      )
+    )
     return payloadByteCount
   }
 
-  /// Moves variable regions together once all have come. Forward only, so nothing is overwritten before it is moved.
+  /// Moves variable regions together once all have come.
+  ///
+  /// Forward only, so nothing is overwritten before it is moved.
   private func pack(_ slot: UnsafeMutableRawPointer, lengths: [Int], _ namespace: NamespaceCore) {
     var packed = namespace.layout.headerByteCount
     for (region, length) in lengths.enumerated() {
       let offset = namespace.layout.regionOffset(region)
       if offset != packed {
         unsafe slot.advanced(by: packed).copyMemory(
-          from: slot.advanced(by: offset), byteCount: length)
+          from: slot.advanced(by: offset),
+          byteCount: length
+        )
       }
       packed += length
     }
@@ -239,8 +304,11 @@ extension StoreCore {
 
   /// Puts the copied blocks into the index and the writer's queue, or notes the regions that have come.
   private func enter(
-    _ incoming: [IncomingBlock], _ namespace: NamespaceCore, _ prompt: Prompt,
-    _ range: NamespaceCore.Range, _ result: inout TransferResult
+    _ incoming: [IncomingBlock],
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range,
+    _ result: inout TransferResult
   ) -> BlockOutcome {
     // Checksums before the lock; a partial block's when its last region has come.
     var complete: [(incoming: IncomingBlock, payloadByteCount: Int)] = []
@@ -274,7 +342,9 @@ extension StoreCore {
 
   /// All lengths of a block once its last region has come, and it is no longer partial then; else nil.
   private func noteRegions(
-    _ incoming: IncomingBlock, _ namespace: NamespaceCore, _ prompt: Prompt,
+    _ incoming: IncomingBlock,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
     _ range: NamespaceCore.Range
   ) -> [Int]? {
     let key = partialKey(namespace, prompt, incoming.block, incoming.blockKey)
@@ -291,30 +361,45 @@ extension StoreCore {
   }
 
   private func enterLocked(
-    _ complete: [(incoming: IncomingBlock, payloadByteCount: Int)], _ firstBlock: Int,
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ state: inout StoreState
+    _ complete: [(incoming: IncomingBlock, payloadByteCount: Int)],
+    _ firstBlock: Int,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ state: inout StoreState
   ) -> [BlockOutcome] {
     var segments: [IndexSegment] = []
     guard let words = unsafe prompt.words else { return complete.map { _ in .miss } }
     let extra: ExtraBytesAccessor? =
       unsafe prompt.extra.isEmpty ? nil : { unsafe prompt.extraBytes(ofBlock: $0) }
     let parent = unsafe state.index.match(
-      namespace.id, words: words, blockCount: firstBlock, extra: extra, segments: &segments)
+      namespace.id,
+      words: words,
+      blockCount: firstBlock,
+      extra: extra,
+      segments: &segments
+    )
     var location = parent.location
     var isReachable = parent.matchedBlockCount == firstBlock
     var last: LeaseTable.Head?
     var outcomes: [BlockOutcome] = []
     for (incoming, payloadByteCount) in complete {
       let entry = IndexEntry(
-        blockKey: incoming.blockKey, payloadByteCount: UInt32(payloadByteCount),
-        hostSlot: incoming.hostSlot.rawValue, flags: .pending)
+        blockKey: incoming.blockKey,
+        payloadByteCount: UInt32(payloadByteCount),
+        hostSlot: incoming.hostSlot.rawValue,
+        flags: .pending
+      )
       let parentHead =
         location.isRoot ? LeaseTable.Head.published(.root) : state.head(at: location)
       guard isReachable, let parentHead,
         let words = unsafe namespace.words(of: prompt, block: incoming.block),
         let appended = unsafe state.index.append(
-          namespace.id, after: location, words: words,
-          extra: prompt.extraBytes(ofBlock: incoming.block), entry: entry)
+          namespace.id,
+          after: location,
+          words: words,
+          extra: prompt.extraBytes(ofBlock: incoming.block),
+          entry: entry
+        )
       else {
         isReachable = false
         state.dropHostSlot(incoming.hostSlot)
@@ -338,8 +423,14 @@ extension StoreCore {
       last = .pending(ticket: ticket)
       writer?.enqueue(
         PendingBlock(
-          namespace: namespace, ticket: ticket, hostSlot: incoming.hostSlot,
-          blockKey: incoming.blockKey, parent: parentHead, payloadByteCount: payloadByteCount))
+          namespace: namespace,
+          ticket: ticket,
+          hostSlot: incoming.hostSlot,
+          blockKey: incoming.blockKey,
+          parent: parentHead,
+          payloadByteCount: payloadByteCount
+        )
+      )
     }
     if let last { writer?.enqueueTouch(namespace, last) }
     return outcomes

@@ -20,7 +20,8 @@ extension StoreCore {
       }
     }
     let position = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: false) {
-      state, prefix in
+      state,
+      prefix in
       prefix.blockCount == blockCount ? state.index.position(of: prefix.location) : nil
     }
     guard let position else { return 0 }
@@ -31,16 +32,22 @@ extension StoreCore {
 
   /// The writer's part of a quarantine: the block is hidden already.
   func removeQuarantined(
-    _ namespace: NamespaceCore, _ position: BlockPosition, _ range: RemovedRange
+    _ namespace: NamespaceCore,
+    _ position: BlockPosition,
+    _ range: RemovedRange
   ) throws(StoreError) -> Int {
     defer { state.withLock { state in state.hidden.removeAll { $0 == range } } }
     return try removeDurably(namespace, at: position, reason: .corrupt)
   }
 
-  /// On the writer's thread. Slots are freed by the same commit; headers are invalidated first, so that no repair raises
+  /// On the writer's thread.
+  ///
+  /// Slots are freed by the same commit; headers are invalidated first, so that no repair raises
   /// the dead.
   private func removeDurably(
-    _ namespace: NamespaceCore, at position: BlockPosition?, reason: RemovalReason
+    _ namespace: NamespaceCore,
+    at position: BlockPosition?,
+    reason: RemovalReason
   ) throws(StoreError) -> Int {
     var removed = RemovedSummary()
     do throws(CatalogError) {
@@ -80,8 +87,10 @@ extension StoreCore {
     state.notifyAll()
   }
 
-  /// Zeroes the first page of slots that are given up on purpose. Should the commit fail after it, their rows are found
-  /// corrupt and removed; should the zeroing fail, the rows are gone all the same.
+  /// Zeroes the first page of slots that are given up on purpose.
+  ///
+  /// Should the commit fail after it, their rows are found corrupt and removed; should the zeroing
+  /// fail, the rows are gone all the same.
   private func invalidateHeaders(_ slots: [SlotAddress], _ namespace: NamespaceCore) {
     guard !slots.isEmpty else { return }
     do throws(FileError) {
@@ -90,8 +99,12 @@ extension StoreCore {
       try diskTier.write(
         slots.map {
           unsafe DiskTier.Write(
-            address: $0, slotByteCount: namespace.layout.slotByteCount, bytes: page.readOnly)
-        })
+            address: $0,
+            slotByteCount: namespace.layout.slotByteCount,
+            bytes: page.readOnly
+          )
+        }
+      )
       try diskTier.sync(files: Set(slots.map(\.file)))
     } catch {
       return

@@ -25,7 +25,9 @@ private struct PlannedBlock {
 extension StoreCore {
   /// Copies the range's blocks out, a window at a time; stops at the first block that is not there.
   func restore(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ range: NamespaceCore.Range
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range
   ) throws(StoreError) -> TransferResult {
     var result = TransferResult()
     result.outcomes = Array(repeating: .miss, count: range.blocks.count)
@@ -53,19 +55,27 @@ extension StoreCore {
 
   /// The window's stored blocks, their host copies pinned and arena slots taken for the others.
   private func planRestore(
-    _ namespace: NamespaceCore, _ prompt: Prompt, _ window: Range<Int>,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ window: Range<Int>,
     _ range: NamespaceCore.Range
   ) throws(StoreError) -> [PlannedBlock] {
     let promotes = range.coversAllRegions
     return try withStoredPrefix(
-      namespace, prompt, blockCount: window.upperBound, touch: true
+      namespace,
+      prompt,
+      blockCount: window.upperBound,
+      touch: true
     ) { state, prefix in
       var plan: [PlannedBlock] = []
       var block = 0
       for segment in prefix.segments {
         let count = Int(segment.blockCount)
         defer { block += count }
-        for offset in max(0, window.lowerBound - block)..<max(count, max(0, window.lowerBound - block)) {
+        for offset in max(
+          0,
+          window.lowerBound - block
+        )..<max(count, max(0, window.lowerBound - block)) {
           let location = segment.location(at: offset)
           guard let entry = state.index.entry(at: location) else { return plan }
           let source: PlannedBlock.Source
@@ -80,14 +90,19 @@ extension StoreCore {
               : .disk(
                 place,
                 promoteTo: promotes
-                  ? state.allocateHostSlot(namespace.layout.slotByteCount) : nil)
+                  ? state.allocateHostSlot(namespace.layout.slotByteCount) : nil
+              )
           } else {
             return plan
           }
           plan.append(
             PlannedBlock(
-              block: block + offset, blockKey: entry.blockKey,
-              position: state.index.position(of: location), source: source))
+              block: block + offset,
+              blockKey: entry.blockKey,
+              position: state.index.position(of: location),
+              source: source
+            )
+          )
         }
       }
       return plan
@@ -96,10 +111,15 @@ extension StoreCore {
 
   // MARK: Moving
 
-  /// Starts the reads, copies each block as it comes, and gives every slot back. False when one failed.
+  /// Starts the reads, copies each block as it comes, and gives every slot back.
+  ///
+  /// False when one failed.
   private func move(
-    _ plan: [PlannedBlock], _ namespace: NamespaceCore, _ prompt: Prompt,
-    _ range: NamespaceCore.Range, _ result: inout TransferResult
+    _ plan: [PlannedBlock],
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range,
+    _ result: inout TransferResult
   ) -> Bool {
     let layout = namespace.layout
     let readByteCount = readExtent(namespace, range)
@@ -124,8 +144,11 @@ extension StoreCore {
       unsafe requests.append(
         ReadRequest(
           address: SlotAddress(tier: place.tier, file: place.file, slot: place.slot),
-          slotByteCount: layout.slotByteCount, offset: 0,
-          buffer: UnsafeMutableRawBufferPointer(start: memory, count: count)))
+          slotByteCount: layout.slotByteCount,
+          offset: 0,
+          buffer: UnsafeMutableRawBufferPointer(start: memory, count: count)
+        )
+      )
     }
     let batch = requests.isEmpty ? nil : diskTier.startReads(requests)
 
@@ -137,17 +160,33 @@ extension StoreCore {
         outcome =
           isWhole
           ? unsafe copyOut(
-            hostMemory(of: slot, namespace), planned, namespace, range, verifies: false, &result)
+            hostMemory(of: slot, namespace),
+            planned,
+            namespace,
+            range,
+            verifies: false,
+            &result
+          )
           : .miss
         if outcome == .done { result.hostBlockCount += 1 }
         release(slot)
       case .disk(let place, let promoteTo):
         // Waited for even after a failure: the read goes into memory that is about to be reused.
         let error = requestOfPlan[index].flatMap { batch?.wait($0) }
-        let memory = unsafe promoteTo.map { unsafe hostMemory(of: $0, namespace) }
+        let memory =
+          unsafe promoteTo.map { unsafe hostMemory(of: $0, namespace) }
           ?? bounce[index]?.bytes.baseAddress
         outcome = unsafe finishRead(
-          memory, error, place, planned, namespace, prompt, range, isWanted: isWhole, &result)
+          memory,
+          error,
+          place,
+          planned,
+          namespace,
+          prompt,
+          range,
+          isWanted: isWhole,
+          &result
+        )
         if let promoteTo {
           keep(promoteTo, of: planned, place, namespace, isGood: outcome == .done)
         }
@@ -172,13 +211,21 @@ extension StoreCore {
   }
 
   private func finishRead(
-    _ memory: UnsafeMutableRawPointer?, _ error: FileError?, _ place: BlockPlace,
-    _ planned: PlannedBlock, _ namespace: NamespaceCore, _ prompt: Prompt,
-    _ range: NamespaceCore.Range, isWanted: Bool, _ result: inout TransferResult
+    _ memory: UnsafeMutableRawPointer?,
+    _ error: FileError?,
+    _ place: BlockPlace,
+    _ planned: PlannedBlock,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range,
+    isWanted: Bool,
+    _ result: inout TransferResult
   ) -> BlockOutcome {
     guard let memory = unsafe memory, error == nil, isWanted else { return .miss }
     let headerBytes = unsafe UnsafeRawBufferPointer(
-      start: memory, count: namespace.layout.headerByteCount)
+      start: memory,
+      count: namespace.layout.headerByteCount
+    )
     guard unsafe headerMatches(headerBytes, place, planned, namespace, prompt) else {
       failedCheck(namespace, planned.position, place)
       return .miss
@@ -190,8 +237,12 @@ extension StoreCore {
   }
 
   private func copyInline(
-    _ place: BlockPlace, _ planned: PlannedBlock, _ namespace: NamespaceCore, _ prompt: Prompt,
-    _ range: NamespaceCore.Range, _ result: inout TransferResult
+    _ place: BlockPlace,
+    _ planned: PlannedBlock,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range,
+    _ result: inout TransferResult
   ) -> BlockOutcome {
     guard let position = planned.position else { return .miss }
     var outcome = BlockOutcome.miss
@@ -203,8 +254,15 @@ extension StoreCore {
             unsafe headerMatches(payload, place, planned, namespace, prompt)
           else { return }
           unsafe outcome = copyOut(
-            UnsafeMutableRawPointer(mutating: base), planned, namespace, range, verifies: true,
-            payloadStart: inlinePayloadStart(payload), byteCount: payload.count, &copied)
+            UnsafeMutableRawPointer(mutating: base),
+            planned,
+            namespace,
+            range,
+            verifies: true,
+            payloadStart: inlinePayloadStart(payload),
+            byteCount: payload.count,
+            &copied
+          )
         }
       }
     } catch {
@@ -225,8 +283,11 @@ extension StoreCore {
 
   /// Whether a header that came from disk is the one that the catalog promised, of this very block.
   private func headerMatches(
-    _ bytes: UnsafeRawBufferPointer, _ place: BlockPlace, _ planned: PlannedBlock,
-    _ namespace: NamespaceCore, _ prompt: Prompt
+    _ bytes: UnsafeRawBufferPointer,
+    _ place: BlockPlace,
+    _ planned: PlannedBlock,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt
   ) -> Bool {
     guard let header = unsafe SlotHeaderView(bytes),
       header.checksum == place.headerChecksum,
@@ -238,21 +299,30 @@ extension StoreCore {
       header.regionCount == namespace.regionCount,
       let words = unsafe namespace.words(of: prompt, block: planned.block)
     else { return false }
-    let wantedWords = unsafe UnsafeRawBufferPointer(start: words, count: namespace.wordsPerBlock * 4)
+    let wantedWords = unsafe UnsafeRawBufferPointer(
+      start: words,
+      count: namespace.wordsPerBlock * 4
+    )
     return unsafe header.words.elementsEqual(wantedWords)
       && header.extra.elementsEqual(prompt.extraBytes(ofBlock: planned.block))
   }
 
   /// Copies the range's regions from a slot in memory to the caller, checking each first when it came from disk.
   private func copyOut(
-    _ slot: UnsafeMutableRawPointer, _ planned: PlannedBlock, _ namespace: NamespaceCore,
-    _ range: NamespaceCore.Range, verifies: Bool, payloadStart: Int? = nil, byteCount: Int? = nil,
+    _ slot: UnsafeMutableRawPointer,
+    _ planned: PlannedBlock,
+    _ namespace: NamespaceCore,
+    _ range: NamespaceCore.Range,
+    verifies: Bool,
+    payloadStart: Int? = nil,
+    byteCount: Int? = nil,
     _ result: inout TransferResult
   ) -> BlockOutcome {
     let end = byteCount ?? namespace.layout.slotByteCount
     guard
       let header = unsafe SlotHeaderView(
-        UnsafeRawBufferPointer(start: slot, count: min(end, namespace.layout.headerByteCount)))
+        UnsafeRawBufferPointer(start: slot, count: min(end, namespace.layout.headerByteCount))
+      )
     else { return .miss }
     var offset = payloadStart ?? namespace.layout.headerByteCount
     for region in 0..<(range.regions.lowerBound) {
@@ -288,7 +358,10 @@ extension StoreCore {
 
   /// Makes a slot that was read into the block's host copy, unless the block has moved on.
   private func keep(
-    _ slot: HostSlot, of planned: PlannedBlock, _ place: BlockPlace, _ namespace: NamespaceCore,
+    _ slot: HostSlot,
+    of planned: PlannedBlock,
+    _ place: BlockPlace,
+    _ namespace: NamespaceCore,
     isGood: Bool
   ) {
     state.withLock { state in
@@ -310,7 +383,9 @@ extension StoreCore {
 
   /// Tells stale from corrupt: the row is read again, and only if it still points at the bad slot is the block hidden and removed.
   private func failedCheck(
-    _ namespace: NamespaceCore, _ position: BlockPosition?, _ place: BlockPlace
+    _ namespace: NamespaceCore,
+    _ position: BlockPosition?,
+    _ place: BlockPlace
   ) {
     guard let position else { return }
     var isSame = false
@@ -329,8 +404,12 @@ extension StoreCore {
         state.statistics.missesStale += 1
         state.removeFromIndex(
           .init(
-            namespace: namespace.id, run: position.run, firstPosition: position.position,
-            blockCount: 0))
+            namespace: namespace.id,
+            run: position.run,
+            firstPosition: position.position,
+            blockCount: 0
+          )
+        )
       }
     }
   }
@@ -338,7 +417,11 @@ extension StoreCore {
   /// Hides a block and everything below it at once, and lets the writer remove them.
   func quarantine(_ namespace: NamespaceCore, _ position: BlockPosition) {
     let range = RemovedSummary.Range(
-      namespace: namespace.id, run: position.run, firstPosition: position.position, blockCount: 0)
+      namespace: namespace.id,
+      run: position.run,
+      firstPosition: position.position,
+      blockCount: 0
+    )
     let isNew = state.withLock { state in
       state.removeFromIndex(range)
       guard !state.hidden.contains(range) else { return false }

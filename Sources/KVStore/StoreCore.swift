@@ -50,7 +50,9 @@ final class StoreCore: Sendable {
       try storage.makeDirectory(configuration.path)
       // A store is never laid over somebody's files.
       let names = Set(try storage.list(configuration.path))
-      guard names.contains("catalog.mdb") || names.isSubset(of: ownNames) else { throw FileError(.list, errno: ENOTDIR) }
+      guard names.contains("catalog.mdb") || names.isSubset(of: ownNames) else {
+        throw FileError(.list, errno: ENOTDIR)
+      }
       try storage.makeDirectory(configuration.path + "/slots")
       try storage.makeDirectory(configuration.path + "/owners")
     } catch {
@@ -87,7 +89,9 @@ final class StoreCore: Sendable {
       throw StoreError(error, .openCatalog)
     }
     slotBytesCapacity = max(
-      0, configuration.capacityBytes - mapByteCount - Self.smallFilesByteCount)
+      0,
+      configuration.capacityBytes - mapByteCount - Self.smallFilesByteCount
+    )
     slotFileBytes = Int(clamping: meta.slotFileBytes)
     self.configuration = configuration
     effectiveHostBytes = max(configuration.hostBytes, 1 << 20)
@@ -108,8 +112,11 @@ final class StoreCore: Sendable {
     }
     do throws(FileError) {
       diskTier = try DiskTier(
-        directory: folder + "/slots", tier: .disk, storage: storage,
-        direct: !configuration.bufferedIO)
+        directory: folder + "/slots",
+        tier: .disk,
+        storage: storage,
+        direct: !configuration.bufferedIO
+      )
       let arena = try HostArena(byteCount: effectiveHostBytes)
       hostMemoryBase = arena.memory
       let leaseMemory =
@@ -134,7 +141,9 @@ final class StoreCore: Sendable {
     init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
   }
 
-  /// Held while a process opens the store, so that two do not create it at once. Gives up waiting after ten seconds.
+  /// Held while a process opens the store, so that two do not create it at once.
+  ///
+  /// Gives up waiting after ten seconds.
   private static func lockOpening(
     _ configuration: StoreConfiguration
   ) throws(StoreError) -> OpeningLock? {
@@ -149,15 +158,18 @@ final class StoreCore: Sendable {
     }
   }
 
-  private static func newMeta(_ configuration: StoreConfiguration) throws(CatalogError) -> StoreMeta {
+  private static func newMeta(_ configuration: StoreConfiguration) throws(CatalogError) -> StoreMeta
+  {
     do throws(FileError) {
       return StoreMeta(
         storeUUID: try randomBytes(count: 16),
         createdNanoseconds: configuration.clock.realTimeNanoseconds(),
-        saltKey: try randomBytes(count: 32), capacityBytes: UInt64(configuration.capacityBytes),
+        saltKey: try randomBytes(count: 32),
+        capacityBytes: UInt64(configuration.capacityBytes),
         catalogBytes: UInt64(configuration.effectiveCatalogBytes),
         inlinePayloadBytesMax: UInt64(configuration.inlinePayloadBytesMax),
-        slotFileBytes: UInt64(min(1 << 30, max(8 << 20, configuration.capacityBytes / 64))))
+        slotFileBytes: UInt64(min(1 << 30, max(8 << 20, configuration.capacityBytes / 64)))
+      )
     } catch {
       throw .io(errno: error.errno)
     }
@@ -168,7 +180,8 @@ final class StoreCore: Sendable {
   func shutDown() {
     if let writer {
       writer.stop()
-      do throws(StoreError) { try writer.batches.releaseReservations() } catch { /* freed as a dead owner's */  }
+      do throws(StoreError) { try writer.batches.releaseReservations() } catch
+      { /* freed as a dead owner's */  }
       do throws(CatalogError) {
         try catalogWrite { (transaction) throws(CatalogError) in try transaction.setClean(true) }
       } catch { /* the mark stays unset, which is true */  }
@@ -251,18 +264,26 @@ final class StoreCore: Sendable {
     unsafe hostMemoryBase.pointer(to: slot)
   }
 
-  /// Header without its padding, then the payload: what table `payloads` holds. The caller frees it.
+  /// Header without its padding, then the payload: what table `payloads` holds.
+  ///
+  /// The caller frees it.
   func packInline(
-    _ memory: UnsafeMutableRawPointer, _ header: SlotHeaderView, _ payloadByteCount: Int,
+    _ memory: UnsafeMutableRawPointer,
+    _ header: SlotHeaderView,
+    _ payloadByteCount: Int,
     _ namespace: NamespaceCore
   ) -> UnsafeRawBufferPointer {
     let used = Int(header.usedByteCount)
     let packed = UnsafeMutableRawBufferPointer.allocate(
-      byteCount: used + payloadByteCount, alignment: 8)
+      byteCount: used + payloadByteCount,
+      alignment: 8
+    )
     if let base = packed.baseAddress {
       unsafe base.copyMemory(from: memory, byteCount: used)
       unsafe base.advanced(by: used).copyMemory(
-        from: memory.advanced(by: namespace.layout.headerByteCount), byteCount: payloadByteCount)
+        from: memory.advanced(by: namespace.layout.headerByteCount),
+        byteCount: payloadByteCount
+      )
     }
     return UnsafeRawBufferPointer(packed)
   }

@@ -15,7 +15,9 @@ extension StoreError {
     }
   }
 
-  /// What the catalog's error means to the caller. Exhaustive: a new case has to be mapped here.
+  /// What the catalog's error means to the caller.
+  ///
+  /// Exhaustive: a new case has to be mapped here.
   init(_ error: CatalogError, _ action: FileAction = .catalog) {
     switch error {
     case .lmdb: self = .corrupt(.catalogPage)

@@ -2,7 +2,9 @@ internal import Glibc
 public import KVCore
 
 extension StoreError {
-  /// What happened and what to do about it, for people. Holds no prompt, token, path of the caller or secret.
+  /// What happened and what to do about it, for people.
+  ///
+  /// Holds no prompt, token, path of the caller or secret.
   public var message: String {
     switch self {
     case .invalidArgument(let argument): argument.message
@@ -25,9 +27,12 @@ extension StoreError {
       "the catalog's reader table is full: too many threads or processes read it at once"
     case .outOfMemory: "memory was refused: lower host_bytes"
     case .readOnly: "the store was opened read-only"
-    case .identityCollision: "another namespace has the same hash: change any field, for example engine_bytes"
-    case .notAStore: "the path holds something that is not a store: choose another or an empty folder"
-    case .full: "everything that could leave is leased or in use: release leases or raise capacity_bytes"
+    case .identityCollision:
+      "another namespace has the same hash: change any field, for example engine_bytes"
+    case .notAStore:
+      "the path holds something that is not a store: choose another or an empty folder"
+    case .full:
+      "everything that could leave is leased or in use: release leases or raise capacity_bytes"
     case .busy: "the deadline passed first: try again, or raise the timeout"
     case .poisoned:
       "an internal invariant failed; the store answers misses only until it is opened again: please report it"
@@ -39,13 +44,15 @@ extension Argument {
   fileprivate var message: String {
     switch self {
     case .null: "a required pointer is NULL"
-    case .structSize: "struct_size is not one that a version of the header ever had: set it to sizeof"
+    case .structSize:
+      "struct_size is not one that a version of the header ever had: set it to sizeof"
     case .flags: "unknown flag bits are set"
     case .path: "path is empty, too long, or cannot be used as a folder"
     case .capacity: "capacity_bytes must be at least 64 MiB, and host and inline bytes must be sane"
     case .catalogSize: "catalog_bytes must be at least 1 MiB and at most 15/16 of capacity_bytes"
     case .hostTooSmall: "host_bytes must hold at least four blocks of the namespace: raise it"
-    case .capacityTooSmall: "capacity_bytes has no room for a single block of the namespace: raise it"
+    case .capacityTooSmall:
+      "capacity_bytes has no room for a single block of the namespace: raise it"
     case .tokensPerBlock: "tokens_per_block must be 1...65536"
     case .digestByteCount: "digest_bytes must be a multiple of 4 in 32...64 in digest mode, else 0"
     case .regionCount: "region_count must be 1...4096"
@@ -56,7 +63,8 @@ extension Argument {
     case .identityMode: "identity_mode is unknown"
     case .noTokens: "the prompt is empty"
     case .tokensNotWholeBlocks: "the token count must be a whole number of blocks here"
-    case .wrongIdentityMode: "tokens were given to a namespace in digest mode, or digests to one in tokens mode"
+    case .wrongIdentityMode:
+      "tokens were given to a namespace in digest mode, or digests to one in tokens mode"
     case .extraCount: "extra has more entries than the prompt has blocks"
     case .blockRange: "first_block and block_count reach beyond the prompt's full blocks"
     case .regionRange: "first_region and region_count reach beyond the namespace's regions"

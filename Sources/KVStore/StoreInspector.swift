@@ -133,15 +133,24 @@ public struct StoreInspector: Sendable {
     }.joined()
     var summary = try core.catalogRead { (transaction) throws(CatalogError) in
       Summary(
-        storeUUID: uuid, createdNanoseconds: meta.createdNanoseconds,
-        formatVersion: Catalog.formatVersion, isClean: try transaction.isClean(),
+        storeUUID: uuid,
+        createdNanoseconds: meta.createdNanoseconds,
+        formatVersion: Catalog.formatVersion,
+        isClean: try transaction.isClean(),
         slotFiles: try transaction.slotFiles().map {
           SlotFile(
-            tier: $0.tier, file: $0.file, slotByteCount: Int($0.slotByteCount),
-            slotCount: Int($0.slotCount), usedSlotCount: Int($0.usedCount))
+            tier: $0.tier,
+            file: $0.file,
+            slotByteCount: Int($0.slotByteCount),
+            slotCount: Int($0.slotCount),
+            usedSlotCount: Int($0.usedCount)
+          )
         },
         reservedSlotCount: try transaction.reservations().reduce(0) { $0 + $1.slots.count },
-        events: try transaction.eventSequences(), transactionID: 0, ownerCount: 0)
+        events: try transaction.eventSequences(),
+        transactionID: 0,
+        ownerCount: 0
+      )
     }
     summary.transactionID = core.transactionID
     summary.ownerCount = core.ownerFiles.livingCount()
@@ -156,12 +165,16 @@ public struct StoreInspector: Sendable {
         let accounting = try transaction.accounting(row.id)
         summaries.append(
           NamespaceSummary(
-            id: row.id, rootKey: row.rootKey,
+            id: row.id,
+            rootKey: row.rootKey,
             identity: NamespaceIdentity(record: row.identityRecord),
             hasSalt: NamespaceIdentity.recordHasSalt(row.identityRecord),
-            slotByteCount: Int(row.slotByteCount), blockCount: Int(accounting.blockCount),
+            slotByteCount: Int(row.slotByteCount),
+            blockCount: Int(accounting.blockCount),
             payloadByteCount: Int(accounting.payloadByteCount),
-            storedByteCount: Int(accounting.storedByteCount)))
+            storedByteCount: Int(accounting.storedByteCount)
+          )
+        )
       }
       return summaries
     }
@@ -176,7 +189,14 @@ public struct StoreInspector: Sendable {
       (run: $0, parent: BlockPosition.root, depth: 0, blockDepth: 0)
     }
     while let next = waiting.popLast(), runs.count < limit {
-      guard let (run, forks) = try readRun(namespace, next.run, next.parent, next.depth, next.blockDepth)
+      guard
+        let (run, forks) = try readRun(
+          namespace,
+          next.run,
+          next.parent,
+          next.depth,
+          next.blockDepth
+        )
       else { continue }
       runs.append(run)
       for fork in forks.reversed() {
@@ -186,7 +206,8 @@ public struct StoreInspector: Sendable {
             (
               run: child, parent: after, depth: next.depth + 1,
               blockDepth: next.blockDepth + Int(fork) + 1
-            ))
+            )
+          )
         }
       }
     }
@@ -204,19 +225,29 @@ public struct StoreInspector: Sendable {
         row.words[start..<start + 4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
       }
       return Block(
-        blockKey: key, position: position,
-        parent: try transaction.parent(namespace, position) ?? .root, words: words,
-        extra: row.extra, payloadByteCount: Int(row.payloadByteCount),
-        createdSeconds: row.createdSeconds, expiry: row.expiry, tier: place.tier,
-        isInline: place.isInline, file: place.file, slot: place.slot,
+        blockKey: key,
+        position: position,
+        parent: try transaction.parent(namespace, position) ?? .root,
+        words: words,
+        extra: row.extra,
+        payloadByteCount: Int(row.payloadByteCount),
+        createdSeconds: row.createdSeconds,
+        expiry: row.expiry,
+        tier: place.tier,
+        isInline: place.isInline,
+        file: place.file,
+        slot: place.slot,
         generation: place.generation.rawValue,
         children: try transaction.children(namespace, position, limit: 1000),
-        stamp: try transaction.stamp(namespace, position))
+        stamp: try transaction.stamp(namespace, position)
+      )
     }
   }
 
   private func childRuns(
-    of namespace: NamespaceID, after: BlockPosition, limit: Int
+    of namespace: NamespaceID,
+    after: BlockPosition,
+    limit: Int
   ) throws(StoreError) -> [RunID] {
     try core.catalogRead { (transaction) throws(CatalogError) in
       try transaction.children(namespace, after, limit: limit)
@@ -225,7 +256,10 @@ public struct StoreInspector: Sendable {
 
   /// A run in pieces of 1,000 rows, and the positions in it where others begin.
   private func readRun(
-    _ namespace: NamespaceID, _ run: RunID, _ parent: BlockPosition, _ depth: Int,
+    _ namespace: NamespaceID,
+    _ run: RunID,
+    _ parent: BlockPosition,
+    _ depth: Int,
     _ blockDepth: Int
   ) throws(StoreError) -> (Run, forks: [UInt32])? {
     var summary: Run?
@@ -242,10 +276,18 @@ public struct StoreInspector: Sendable {
           end = position
           if summary == nil {
             summary = Run(
-              run: run, parent: parent, depth: depth, firstBlockDepth: blockDepth, blockCount: 0,
-              payloadByteCount: 0, firstBlockKey: row?.blockKey ?? BlockKey(high: 0, low: 0),
-              lastBlockKey: BlockKey(high: 0, low: 0), createdSeconds: 0, corruptRowCount: 0,
-              stamp: nil)
+              run: run,
+              parent: parent,
+              depth: depth,
+              firstBlockDepth: blockDepth,
+              blockCount: 0,
+              payloadByteCount: 0,
+              firstBlockKey: row?.blockKey ?? BlockKey(high: 0, low: 0),
+              lastBlockKey: BlockKey(high: 0, low: 0),
+              createdSeconds: 0,
+              corruptRowCount: 0,
+              stamp: nil
+            )
           }
           summary?.blockCount += 1
           if let row {

@@ -83,8 +83,10 @@ struct StoreState {
   mutating func removeFromIndex(_ range: RemovedSummary.Range) {
     removalEpoch += 1
     index.truncate(
-      range.namespace, from: BlockPosition(run: range.run, position: range.firstPosition),
-      onRemove: detach)
+      range.namespace,
+      from: BlockPosition(run: range.run, position: range.firstPosition),
+      onRemove: detach
+    )
   }
 
   mutating func removeFromIndex(at location: IndexLocation) {

@@ -1,4 +1,3 @@
-internal import Glibc
 internal import KVCodec
 internal import KVCore
 
@@ -10,7 +9,7 @@ final class Writer: Sendable {
   unowned let core: StoreCore
   let queue = Monitor(WriterQueue())
   let batches: WriterBatches
-  private let thread = Monitor<pthread_t?>(nil)
+  private let thread = Monitor<ServiceThread?>(nil)
 
   init(core: StoreCore) {
     self.core = core
@@ -44,12 +43,15 @@ final class Writer: Sendable {
   }
 
   func enqueueQuarantine(
-    _ namespace: NamespaceCore, _ position: BlockPosition, _ range: RemovedRange
+    _ namespace: NamespaceCore,
+    _ position: BlockPosition,
+    _ range: RemovedRange
   ) {
     enqueue(
       WriterCall { [core] () throws(StoreError) in
         try core.removeQuarantined(namespace, position, range)
-      })
+      }
+    )
   }
 
   func enqueue(_ call: WriterCall) {
@@ -95,24 +97,18 @@ final class Writer: Sendable {
   // MARK: The thread
 
   func start() throws(StoreError) {
-    var id = pthread_t()
-    let me = unsafe Unmanaged.passUnretained(self).toOpaque()
-    let code = unsafe pthread_create(
-      &id, nil,
-      { argument in
-        guard let argument = unsafe argument else { return nil }
-        unsafe Unmanaged<Writer>.fromOpaque(argument).takeUnretainedValue().run()
-        return nil
-      }, me)
-    guard code == 0 else { throw .outOfMemory }
-    thread.withLock { $0 = id }
+    // Unowned: `stop` joins the thread before the writer goes.
+    guard let started = ServiceThread.start({ [unowned self] in run() }) else {
+      throw .outOfMemory
+    }
+    thread.withLock { $0 = started }
   }
 
   /// Ends the thread once it has done what is queued.
   func stop() {
     queue.withLock { $0.isStopping = true }
     queue.notifyAll()
-    if let id = thread.withLock({ $0 }) { pthread_join(id, nil) }
+    thread.withLock { $0 }?.join()
     thread.withLock { $0 = nil }
   }
 
@@ -148,7 +144,8 @@ final class Writer: Sendable {
         if queue.operations.isEmpty { return queue.isStopping ? .stop : .sleep(nil) }
         let now = monotonicNanoseconds()
         let due = queue.dueSince.map { $0 &+ interval }
-        guard queue.isStopping || queue.hurryCount > queue.doneCount || due.map({ $0 <= now }) == true
+        guard
+          queue.isStopping || queue.hurryCount > queue.doneCount || due.map({ $0 <= now }) == true
         else { return .sleep(due ?? now &+ WriterQueue.touchDelay) }
         defer {
           queue.operations = []

@@ -5,7 +5,9 @@ internal import KVFile
 internal import KVIndex
 internal import KVTiers
 
-/// Turns a batch of queued touches and blocks into slots, writes, syncs and commits. Runs on the writer's thread only.
+/// Turns a batch of queued touches and blocks into slots, writes, syncs and commits.
+///
+/// Runs on the writer's thread only.
 final class WriterBatches: @unchecked Sendable {
   // Unchecked: the writer's thread alone touches the mutable state.
   private unowned let core: StoreCore
@@ -48,7 +50,8 @@ final class WriterBatches: @unchecked Sendable {
   }
 
   private func publish(
-    _ operations: [WriterOperation], _ placed: inout [Placed]
+    _ operations: [WriterOperation],
+    _ placed: inout [Placed]
   ) throws(StoreError) {
     let blocks = operations.compactMap { operation in
       if case .publish(let block) = operation { return block }
@@ -59,21 +62,29 @@ final class WriterBatches: @unchecked Sendable {
       Placed(
         block: block,
         place: BlockPlace(
-          tier: .disk, isInline: block.namespace.isInline, file: 0, slot: 0,
-          storedByteCount: UInt32(block.payloadByteCount), generation: Generation(rawValue: 0),
-          headerChecksum: 0))
+          tier: .disk,
+          isInline: block.namespace.isInline,
+          file: 0,
+          slot: 0,
+          storedByteCount: UInt32(block.payloadByteCount),
+          generation: Generation(rawValue: 0),
+          headerChecksum: 0
+        )
+      )
     }
     if core.isPoisoned { throw .poisoned }
     // Touches before the first block come before its evictions.
     let firstBlock = operations.firstIndex { if case .publish = $0 { true } else { false } }
     let leadingTouches = operations[..<(firstBlock ?? operations.endIndex)]
     try slots.prepare(
-      blocks, protecting: protectedPositions(blocks),
+      blocks,
+      protecting: protectedPositions(blocks),
       touches: { (transaction) throws(CatalogError) in
         for case .touch(let namespace, let head) in leadingTouches {
           try self.touch(namespace, head, transaction, [:])
         }
-      })
+      }
+    )
     try writePayloads(&placed)
     try publishRows(operations[leadingTouches.endIndex...], leadingTouches, &placed)
   }
@@ -100,7 +111,9 @@ final class WriterBatches: @unchecked Sendable {
       placed[index].place.generation = generation
       let memory = unsafe core.hostMemory(of: block.hostSlot, namespace)
       let header = unsafe UnsafeMutableRawBufferPointer(
-        start: memory, count: namespace.layout.headerByteCount)
+        start: memory,
+        count: namespace.layout.headerByteCount
+      )
       guard let checksum = unsafe SlotHeader.seal(header, generation: generation) else {
         placed[index].outcome = .droppedError
         continue
@@ -108,14 +121,22 @@ final class WriterBatches: @unchecked Sendable {
       placed[index].place.headerChecksum = checksum
       if !namespace.isInline {
         let address = SlotAddress(
-          tier: .disk, file: placed[index].place.file, slot: placed[index].place.slot)
+          tier: .disk,
+          file: placed[index].place.file,
+          slot: placed[index].place.slot
+        )
         // Padding behind the payload stays unwritten where a block is much shorter than its slot.
         let count = roundUp(
-          namespace.layout.headerByteCount + block.payloadByteCount, to: 4096)
+          namespace.layout.headerByteCount + block.payloadByteCount,
+          to: 4096
+        )
         unsafe writes.append(
           DiskTier.Write(
-            address: address, slotByteCount: namespace.layout.slotByteCount,
-            bytes: UnsafeRawBufferPointer(start: memory, count: count)))
+            address: address,
+            slotByteCount: namespace.layout.slotByteCount,
+            bytes: UnsafeRawBufferPointer(start: memory, count: count)
+          )
+        )
       }
     }
     guard !writes.isEmpty else { return }
@@ -130,12 +151,14 @@ final class WriterBatches: @unchecked Sendable {
   // MARK: Rows
 
   private func publishRows(
-    _ operations: ArraySlice<WriterOperation>, _ leadingTouches: ArraySlice<WriterOperation>,
+    _ operations: ArraySlice<WriterOperation>,
+    _ leadingTouches: ArraySlice<WriterOperation>,
     _ placed: inout [Placed]
   ) throws(StoreError) {
     let needsLeading = !slots.appliedTouches
     let seconds = UInt32(
-      truncatingIfNeeded: core.configuration.clock.realTimeNanoseconds() / 1_000_000_000)
+      truncatingIfNeeded: core.configuration.clock.realTimeNanoseconds() / 1_000_000_000
+    )
     for attempt in 0..<4 {
       var outcomes: [UInt64: BlockPosition] = [:]
       var working = placed
@@ -174,8 +197,10 @@ final class WriterBatches: @unchecked Sendable {
   }
 
   private func publishRow(
-    _ placed: inout Placed, _ transaction: WriteTransaction,
-    _ outcomes: inout [UInt64: BlockPosition], _ seconds: UInt32
+    _ placed: inout Placed,
+    _ transaction: WriteTransaction,
+    _ outcomes: inout [UInt64: BlockPosition],
+    _ seconds: UInt32
   ) throws(CatalogError) {
     guard case .waiting = placed.outcome else { return }
     let block = placed.block
@@ -186,7 +211,8 @@ final class WriterBatches: @unchecked Sendable {
     let memory = unsafe core.hostMemory(of: block.hostSlot, block.namespace)
     guard
       let header = unsafe SlotHeaderView(
-        UnsafeRawBufferPointer(start: memory, count: block.namespace.layout.headerByteCount))
+        UnsafeRawBufferPointer(start: memory, count: block.namespace.layout.headerByteCount)
+      )
     else {
       placed.outcome = .droppedError
       return
@@ -195,9 +221,15 @@ final class WriterBatches: @unchecked Sendable {
       block.namespace.isInline
       ? unsafe core.packInline(memory, header, block.payloadByteCount, block.namespace) : nil
     let row = unsafe NewBlock(
-      blockKey: block.blockKey, parent: parent, words: header.words, extra: header.extra,
-      payloadByteCount: UInt32(block.payloadByteCount), createdSeconds: seconds,
-      place: placed.place, inlinePayload: inlinePayload)
+      blockKey: block.blockKey,
+      parent: parent,
+      words: header.words,
+      extra: header.extra,
+      payloadByteCount: UInt32(block.payloadByteCount),
+      createdSeconds: seconds,
+      place: placed.place,
+      inlinePayload: inlinePayload
+    )
     defer { unsafe inlinePayload?.deallocate() }
     var outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
     if case .corruptRow(let position) = outcome {
@@ -224,7 +256,9 @@ final class WriterBatches: @unchecked Sendable {
   }
 
   private func touch(
-    _ namespace: NamespaceCore, _ head: LeaseTable.Head, _ transaction: WriteTransaction,
+    _ namespace: NamespaceCore,
+    _ head: LeaseTable.Head,
+    _ transaction: WriteTransaction,
     _ outcomes: [UInt64: BlockPosition]
   ) throws(CatalogError) {
     guard let position = position(of: head, outcomes) else { return }
@@ -232,7 +266,8 @@ final class WriterBatches: @unchecked Sendable {
   }
 
   private func position(
-    of head: LeaseTable.Head, _ outcomes: [UInt64: BlockPosition]
+    of head: LeaseTable.Head,
+    _ outcomes: [UInt64: BlockPosition]
   ) -> BlockPosition? {
     switch head {
     case .published(let position): position
@@ -285,7 +320,8 @@ final class WriterBatches: @unchecked Sendable {
       if case .published(_, let place) = item.outcome, place == item.place { continue }
       slots.giveBack(
         SlotAddress(tier: .disk, file: item.place.file, slot: item.place.slot),
-        item.block.namespace.layout.slotByteCount)
+        item.block.namespace.layout.slotByteCount
+      )
     }
   }
 

@@ -58,7 +58,9 @@ struct WriterQueue {
 
   /// Touches alone wait for company this long, in nanoseconds (design: a crash loses a second of them at most).
   static let touchDelay: UInt64 = 1_000_000_000
-  /// Touches that are kept for the next commit; older ones are dropped first. They only order evictions.
+  /// Touches that are kept for the next commit; older ones are dropped first.
+  ///
+  /// They only order evictions.
   static let touchCountMax = 65_536
 
   mutating func append(_ operation: WriterOperation) {

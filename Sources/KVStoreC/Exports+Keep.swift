@@ -17,7 +17,9 @@ public func exportLeaseRelease(_ store: OpaquePointer?, _ lease: UInt64) -> Int3
 /// See kvstore.h.
 @_cdecl("kvstore_lease_extend")
 public func exportLeaseExtend(
-  _ store: OpaquePointer?, _ lease: UInt64, _ leaseNanoseconds: UInt64
+  _ store: OpaquePointer?,
+  _ lease: UInt64,
+  _ leaseNanoseconds: UInt64
 ) -> Int32 {
   guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
   do throws(StoreError) {
@@ -33,7 +35,8 @@ public func exportLeaseExtend(
 /// See kvstore.h.
 @_cdecl("kvstore_touch")
 public func exportTouch(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
   _ blocksOut: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
   unsafe keep(namespace, prompt, blocksOut) { (namespace, prompt) throws(StoreError) in
@@ -44,7 +47,8 @@ public func exportTouch(
 /// See kvstore.h.
 @_cdecl("kvstore_forget")
 public func exportForget(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
   _ blocksOut: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
   unsafe keep(namespace, prompt, blocksOut) { (namespace, prompt) throws(StoreError) in
@@ -53,7 +57,8 @@ public func exportForget(
 }
 
 private func keep(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
   _ blocksOut: UnsafeMutablePointer<UInt64>?,
   _ work: (Namespace, Prompt) throws(StoreError) -> Int
 ) -> Int32 {

@@ -7,8 +7,10 @@ private let matchSizeMin = 48
 /// See kvstore.h.
 @_cdecl("kvstore_block_keys")
 public func exportBlockKeys(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?,
-  _ keys: UnsafeMutablePointer<kvstore_block_key_t>?, _ capacity: Int,
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ keys: UnsafeMutablePointer<kvstore_block_key_t>?,
+  _ capacity: Int,
   _ countOut: UnsafeMutablePointer<Int>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
@@ -28,9 +30,15 @@ public func exportBlockKeys(
       let destination = UnsafeMutableRawPointer(keys)
       for (index, key) in found.prefix(room).enumerated() {
         unsafe destination.storeBytes(
-          of: key.high.bigEndian, toByteOffset: index * 16, as: UInt64.self)
+          of: key.high.bigEndian,
+          toByteOffset: index * 16,
+          as: UInt64.self
+        )
         unsafe destination.storeBytes(
-          of: key.low.bigEndian, toByteOffset: index * 16 + 8, as: UInt64.self)
+          of: key.low.bigEndian,
+          toByteOffset: index * 16 + 8,
+          as: UInt64.self
+        )
       }
     }
     guard found.count <= room else {
@@ -45,8 +53,11 @@ public func exportBlockKeys(
 /// See kvstore.h.
 @_cdecl("kvstore_match")
 public func exportMatch(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?, _ flags: UInt32,
-  _ leaseNanoseconds: UInt64, _ match: UnsafeMutablePointer<kvstore_match_t>?
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ flags: UInt32,
+  _ leaseNanoseconds: UInt64,
+  _ match: UnsafeMutablePointer<kvstore_match_t>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
     return failBadHandle("namespace")
@@ -66,8 +77,12 @@ public func exportMatch(
 /// See kvstore.h.
 @_cdecl("kvstore_match_keys")
 public func exportMatchKeys(
-  _ namespace: OpaquePointer?, _ digests: UnsafeRawPointer?, _ digestCount: Int, _ flags: UInt32,
-  _ leaseNanoseconds: UInt64, _ match: UnsafeMutablePointer<kvstore_match_t>?
+  _ namespace: OpaquePointer?,
+  _ digests: UnsafeRawPointer?,
+  _ digestCount: Int,
+  _ flags: UInt32,
+  _ leaseNanoseconds: UInt64,
+  _ match: UnsafeMutablePointer<kvstore_match_t>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
     return failBadHandle("namespace")
@@ -76,7 +91,9 @@ public func exportMatchKeys(
     let options = try matchOptions(flags, leaseNanoseconds)
     try unsafe copyStruct(kvstore_match_t(), to: match, minimum: matchSizeMin)
     let result = try unsafe withDigests(
-      digests, digestCount, in: namespace
+      digests,
+      digestCount,
+      in: namespace
     ) { (prompt) throws(StoreError) in
       try namespace.match(prompt, options: options, leaseNanoseconds: leaseNanoseconds)
     }
@@ -87,7 +104,8 @@ public func exportMatchKeys(
 }
 
 private func matchOptions(
-  _ flags: UInt32, _ leaseNanoseconds: UInt64
+  _ flags: UInt32,
+  _ leaseNanoseconds: UInt64
 ) throws(StoreError) -> MatchOptions {
   let known = UInt32(KVSTORE_MATCH_PEEK | KVSTORE_MATCH_LEAVE_ONE_TOKEN)
   guard flags & ~known == 0 else { throw .invalidArgument(.flags) }
@@ -101,7 +119,8 @@ private func matchOptions(
 }
 
 private func answer(
-  _ result: MatchResult, _ match: UnsafeMutablePointer<kvstore_match_t>?
+  _ result: MatchResult,
+  _ match: UnsafeMutablePointer<kvstore_match_t>?
 ) throws(StoreError) -> Int32 {
   var copy = kvstore_match_t()
   copy.tokens_matched = UInt64(result.tokenCount)

@@ -8,7 +8,8 @@ private let resultSizeMin = 40
 /// See kvstore.h.
 @_cdecl("kvstore_restore")
 public func exportRestore(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
   _ transfer: UnsafePointer<kvstore_transfer_t>?,
   _ result: UnsafeMutablePointer<kvstore_transfer_result_t>?
 ) -> Int32 {
@@ -21,7 +22,8 @@ public func exportRestore(
 /// See kvstore.h.
 @_cdecl("kvstore_offload")
 public func exportOffload(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
   _ transfer: UnsafePointer<kvstore_transfer_t>?,
   _ result: UnsafeMutablePointer<kvstore_transfer_result_t>?
 ) -> Int32 {
@@ -32,7 +34,8 @@ public func exportOffload(
 }
 
 private func move(
-  _ namespace: OpaquePointer?, _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
   _ transferPointer: UnsafePointer<kvstore_transfer_t>?,
   _ result: UnsafeMutablePointer<kvstore_transfer_result_t>?,
   _ work: (Namespace, Prompt, Transfer) throws(StoreError) -> TransferResult
@@ -53,14 +56,20 @@ private func move(
     guard unsafe transfer.first_block <= 1 << 31, unsafe transfer.block_count <= 1 << 31 else {
       throw .invalidArgument(.blockRange)
     }
-    guard unsafe (0...1 << 40).contains(transfer.span_count) else { throw .invalidArgument(.spanCount) }
+    guard unsafe (0...1 << 40).contains(transfer.span_count) else {
+      throw .invalidArgument(.spanCount)
+    }
     assert(spanLayoutAgrees())
     let spans = unsafe UnsafeMutableRawPointer(transfer.spans)?.assumingMemoryBound(
-      to: TransferSpan.self)
+      to: TransferSpan.self
+    )
     let ours = unsafe Transfer(
-      firstBlock: Int(transfer.first_block), blockCount: Int(transfer.block_count),
-      firstRegion: Int(transfer.first_region), regionCount: Int(transfer.region_count),
-      spans: UnsafeMutableBufferPointer(start: spans, count: transfer.span_count))
+      firstBlock: Int(transfer.first_block),
+      blockCount: Int(transfer.block_count),
+      firstRegion: Int(transfer.first_region),
+      regionCount: Int(transfer.region_count),
+      spans: UnsafeMutableBufferPointer(start: spans, count: transfer.span_count)
+    )
     let moved = try unsafe withPrompt(prompt, in: namespace) { (prompt) throws(StoreError) in
       try work(namespace, prompt, ours)
     }
@@ -98,11 +107,13 @@ private func overall(_ moved: TransferResult) -> kvstore_status_t {
   case .bufferTooSmall?:
     fail(
       Status.bufferTooSmall,
-      "a region does not fit its span; the span's length says how many bytes it has")
+      "a region does not fit its span; the span's length says how many bytes it has"
+    )
   case .parentMissing?:
     fail(
       Status.parentMissing,
-      "the block before the first one offered is not stored: offload from an earlier block on")
+      "the block before the first one offered is not stored: offload from an earlier block on"
+    )
   case .full?: fail(.full)
   case .busy?: fail(.busy)
   case .miss?: Status.miss

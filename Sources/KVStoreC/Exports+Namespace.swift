@@ -18,7 +18,8 @@ private func defaultConfig() -> kvstore_namespace_config_t {
 /// See kvstore.h.
 @_cdecl("kvstore_namespace_config_init")
 public func exportNamespaceConfigInit(
-  _ config: UnsafeMutablePointer<kvstore_namespace_config_t>?, _ structSize: Int
+  _ config: UnsafeMutablePointer<kvstore_namespace_config_t>?,
+  _ structSize: Int
 ) -> Int32 {
   guard let config = unsafe config else { return fail(.invalidArgument(.null)) }
   let ours = unsafe MemoryLayout<kvstore_namespace_config_t>.size
@@ -37,7 +38,8 @@ public func exportNamespaceConfigInit(
 /// See kvstore.h.
 @_cdecl("kvstore_namespace_open")
 public func exportNamespaceOpen(
-  _ store: OpaquePointer?, _ config: UnsafePointer<kvstore_namespace_config_t>?,
+  _ store: OpaquePointer?,
+  _ config: UnsafePointer<kvstore_namespace_config_t>?,
   _ namespaceOut: UnsafeMutablePointer<OpaquePointer?>?
 ) -> Int32 {
   guard let namespaceOut = unsafe namespaceOut else { return fail(.invalidArgument(.null)) }
@@ -65,13 +67,17 @@ private func identity(
   }
   var identity = NamespaceIdentity()
   identity.identityMode = mode
-  identity.regionsAreVariable = unsafe config.flags & UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE) != 0
+  identity.regionsAreVariable =
+    unsafe config.flags & UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE) != 0
   identity.tokensPerBlock = unsafe Int(config.tokens_per_block)
   identity.digestByteCount = unsafe Int(config.digest_bytes)
-  guard unsafe (1...4096).contains(config.region_count) else { throw .invalidArgument(.regionCount) }
+  guard unsafe (1...4096).contains(config.region_count) else {
+    throw .invalidArgument(.regionCount)
+  }
   guard let regionBytes = unsafe config.region_bytes else { throw .invalidArgument(.null) }
   identity.regionByteCounts = unsafe UnsafeBufferPointer(
-    start: regionBytes, count: Int(config.region_count)
+    start: regionBytes,
+    count: Int(config.region_count)
   ).map { Int(clamping: $0) }
   identity.modelName = try unsafe text(config.model_name)
   identity.weightsDigest = try unsafe byteArray(config.weights_digest)

@@ -19,7 +19,8 @@ private func defaultConfig() -> kvstore_config_t {
 /// See kvstore.h.
 @_cdecl("kvstore_config_init")
 public func exportConfigInit(
-  _ config: UnsafeMutablePointer<kvstore_config_t>?, _ structSize: Int
+  _ config: UnsafeMutablePointer<kvstore_config_t>?,
+  _ structSize: Int
 ) -> Int32 {
   guard let config = unsafe config else { return fail(.invalidArgument(.null)) }
   let ours = unsafe MemoryLayout<kvstore_config_t>.size
@@ -38,7 +39,8 @@ public func exportConfigInit(
 /// See kvstore.h.
 @_cdecl("kvstore_open")
 public func exportOpen(
-  _ config: UnsafePointer<kvstore_config_t>?, _ storeOut: UnsafeMutablePointer<OpaquePointer?>?
+  _ config: UnsafePointer<kvstore_config_t>?,
+  _ storeOut: UnsafeMutablePointer<OpaquePointer?>?
 ) -> Int32 {
   guard let storeOut = unsafe storeOut else { return fail(.invalidArgument(.null)) }
   unsafe storeOut.pointee = nil
@@ -95,7 +97,8 @@ public func exportClose(_ store: OpaquePointer?) -> Int32 {
 /// See kvstore.h.
 @_cdecl("kvstore_flush")
 public func exportFlush(
-  _ store: OpaquePointer?, _ timeoutNanoseconds: UInt64,
+  _ store: OpaquePointer?,
+  _ timeoutNanoseconds: UInt64,
   _ result: UnsafeMutablePointer<kvstore_flush_result_t>?
 ) -> Int32 {
   guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
@@ -122,7 +125,8 @@ public func exportFlush(
 /// See kvstore.h.
 @_cdecl("kvstore_stats")
 public func exportStats(
-  _ store: OpaquePointer?, _ stats: UnsafeMutablePointer<kvstore_stats_t>?
+  _ store: OpaquePointer?,
+  _ stats: UnsafeMutablePointer<kvstore_stats_t>?
 ) -> Int32 {
   guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
   do throws(StoreError) {

@@ -22,14 +22,20 @@ func headerAgreement() {
     let _: Exactly<@Sendable () -> UnsafePointer<CChar>?> = unsafe ours
   }
   do {
-    let _: @convention(c) (UnsafeMutablePointer<kvstore_config_t>?, Int) -> Int32 = unsafe kvstore_config_init
+    let _: @convention(c) (UnsafeMutablePointer<kvstore_config_t>?, Int) -> Int32 =
+      unsafe kvstore_config_init
     let ours = unsafe Exactly(exportConfigInit)
     let _: Exactly<@Sendable (UnsafeMutablePointer<kvstore_config_t>?, Int) -> Int32> = unsafe ours
   }
   do {
-    let _: @convention(c) (UnsafePointer<kvstore_config_t>?, UnsafeMutablePointer<OpaquePointer?>?) -> Int32 = unsafe kvstore_open
+    let _:
+      @convention(c) (UnsafePointer<kvstore_config_t>?, UnsafeMutablePointer<OpaquePointer?>?) ->
+        Int32 = unsafe kvstore_open
     let ours = unsafe Exactly(exportOpen)
-    let _: Exactly<@Sendable (UnsafePointer<kvstore_config_t>?, UnsafeMutablePointer<OpaquePointer?>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (UnsafePointer<kvstore_config_t>?, UnsafeMutablePointer<OpaquePointer?>?) -> Int32
+      > = unsafe ours
   }
   do {
     let _: @convention(c) (OpaquePointer?) -> Int32 = unsafe kvstore_close
@@ -37,24 +43,43 @@ func headerAgreement() {
     let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UInt64, UnsafeMutablePointer<kvstore_flush_result_t>?) -> Int32 = unsafe kvstore_flush
+    let _:
+      @convention(c) (OpaquePointer?, UInt64, UnsafeMutablePointer<kvstore_flush_result_t>?) ->
+        Int32 = unsafe kvstore_flush
     let ours = unsafe Exactly(exportFlush)
-    let _: Exactly<@Sendable (OpaquePointer?, UInt64, UnsafeMutablePointer<kvstore_flush_result_t>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (OpaquePointer?, UInt64, UnsafeMutablePointer<kvstore_flush_result_t>?) -> Int32
+      > = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafeMutablePointer<kvstore_stats_t>?) -> Int32 = unsafe kvstore_stats
+    let _: @convention(c) (OpaquePointer?, UnsafeMutablePointer<kvstore_stats_t>?) -> Int32 =
+      unsafe kvstore_stats
     let ours = unsafe Exactly(exportStats)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<kvstore_stats_t>?) -> Int32> = unsafe ours
+    let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<kvstore_stats_t>?) -> Int32> =
+      unsafe ours
   }
   do {
-    let _: @convention(c) (UnsafeMutablePointer<kvstore_namespace_config_t>?, Int) -> Int32 = unsafe kvstore_namespace_config_init
+    let _: @convention(c) (UnsafeMutablePointer<kvstore_namespace_config_t>?, Int) -> Int32 =
+      unsafe kvstore_namespace_config_init
     let ours = unsafe Exactly(exportNamespaceConfigInit)
-    let _: Exactly<@Sendable (UnsafeMutablePointer<kvstore_namespace_config_t>?, Int) -> Int32> = unsafe ours
+    let _: Exactly<@Sendable (UnsafeMutablePointer<kvstore_namespace_config_t>?, Int) -> Int32> =
+      unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafePointer<kvstore_namespace_config_t>?, UnsafeMutablePointer<OpaquePointer?>?) -> Int32 = unsafe kvstore_namespace_open
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_namespace_config_t>?,
+        UnsafeMutablePointer<OpaquePointer?>?
+      ) -> Int32 = unsafe kvstore_namespace_open
     let ours = unsafe Exactly(exportNamespaceOpen)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafePointer<kvstore_namespace_config_t>?, UnsafeMutablePointer<OpaquePointer?>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_namespace_config_t>?,
+          UnsafeMutablePointer<OpaquePointer?>?
+        ) -> Int32
+      > = unsafe ours
   }
   do {
     let _: @convention(c) (OpaquePointer?) -> Int32 = unsafe kvstore_namespace_close
@@ -62,29 +87,79 @@ func headerAgreement() {
     let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<kvstore_block_key_t>?, Int, UnsafeMutablePointer<Int>?) -> Int32 = unsafe kvstore_block_keys
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?,
+        UnsafeMutablePointer<kvstore_block_key_t>?, Int, UnsafeMutablePointer<Int>?
+      ) -> Int32 = unsafe kvstore_block_keys
     let ours = unsafe Exactly(exportBlockKeys)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<kvstore_block_key_t>?, Int, UnsafeMutablePointer<Int>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?,
+          UnsafeMutablePointer<kvstore_block_key_t>?, Int, UnsafeMutablePointer<Int>?
+        ) -> Int32
+      > = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64, UnsafeMutablePointer<kvstore_match_t>?) -> Int32 = unsafe kvstore_match
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64,
+        UnsafeMutablePointer<kvstore_match_t>?
+      ) -> Int32 = unsafe kvstore_match
     let ours = unsafe Exactly(exportMatch)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64, UnsafeMutablePointer<kvstore_match_t>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64,
+          UnsafeMutablePointer<kvstore_match_t>?
+        ) -> Int32
+      > = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafeRawPointer?, Int, UInt32, UInt64, UnsafeMutablePointer<kvstore_match_t>?) -> Int32 = unsafe kvstore_match_keys
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafeRawPointer?, Int, UInt32, UInt64,
+        UnsafeMutablePointer<kvstore_match_t>?
+      ) -> Int32 = unsafe kvstore_match_keys
     let ours = unsafe Exactly(exportMatchKeys)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafeRawPointer?, Int, UInt32, UInt64, UnsafeMutablePointer<kvstore_match_t>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafeRawPointer?, Int, UInt32, UInt64,
+          UnsafeMutablePointer<kvstore_match_t>?
+        ) -> Int32
+      > = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?, UnsafeMutablePointer<kvstore_transfer_result_t>?) -> Int32 = unsafe kvstore_restore
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+        UnsafeMutablePointer<kvstore_transfer_result_t>?
+      ) -> Int32 = unsafe kvstore_restore
     let ours = unsafe Exactly(exportRestore)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?, UnsafeMutablePointer<kvstore_transfer_result_t>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+          UnsafeMutablePointer<kvstore_transfer_result_t>?
+        ) -> Int32
+      > = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?, UnsafeMutablePointer<kvstore_transfer_result_t>?) -> Int32 = unsafe kvstore_offload
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+        UnsafeMutablePointer<kvstore_transfer_result_t>?
+      ) -> Int32 = unsafe kvstore_offload
     let ours = unsafe Exactly(exportOffload)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?, UnsafeMutablePointer<kvstore_transfer_result_t>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+          UnsafeMutablePointer<kvstore_transfer_result_t>?
+        ) -> Int32
+      > = unsafe ours
   }
   do {
     let _: @convention(c) (OpaquePointer?, UInt64) -> Int32 = unsafe kvstore_lease_release
@@ -97,14 +172,28 @@ func headerAgreement() {
     let _: Exactly<@Sendable (OpaquePointer?, UInt64, UInt64) -> Int32> = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?) -> Int32 = unsafe kvstore_touch
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?
+      ) -> Int32 = unsafe kvstore_touch
     let ours = unsafe Exactly(exportTouch)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?)
+          -> Int32
+      > = unsafe ours
   }
   do {
-    let _: @convention(c) (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?) -> Int32 = unsafe kvstore_forget
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?
+      ) -> Int32 = unsafe kvstore_forget
     let ours = unsafe Exactly(exportForget)
-    let _: Exactly<@Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?) -> Int32> = unsafe ours
+    let _:
+      Exactly<
+        @Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?)
+          -> Int32
+      > = unsafe ours
   }
 }
 
@@ -116,7 +205,8 @@ private struct Exactly<Function> {
 /// `TransferSpan` has the layout of `kvstore_span_t`; checked once at the first move in debug builds.
 func spanLayoutAgrees() -> Bool {
   unsafe MemoryLayout<TransferSpan>.stride == MemoryLayout<kvstore_span_t>.stride
-    && MemoryLayout<TransferSpan>.offset(of: \.data) == MemoryLayout<kvstore_span_t>.offset(of: \.data)
+    && MemoryLayout<TransferSpan>.offset(of: \.data)
+      == MemoryLayout<kvstore_span_t>.offset(of: \.data)
     && MemoryLayout<TransferSpan>.offset(of: \.capacity)
       == MemoryLayout<kvstore_span_t>.offset(of: \.capacity)
     && MemoryLayout<TransferSpan>.offset(of: \.length)

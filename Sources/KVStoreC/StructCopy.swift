@@ -6,7 +6,9 @@ internal import KVCore
 ///
 /// - Returns: false when `struct_size` is below `minimum`, the size of the first published version.
 func copyStruct<Struct: BitwiseCopyable>(
-  _ source: UnsafePointer<Struct>?, over value: inout Struct, minimum: Int
+  _ source: UnsafePointer<Struct>?,
+  over value: inout Struct,
+  minimum: Int
 ) throws(StoreError) {
   guard let source = unsafe source else { throw .invalidArgument(.null) }
   let bytes = unsafe UnsafeRawPointer(source)
@@ -26,7 +28,9 @@ func copyStruct<Struct: BitwiseCopyable>(
 
 /// Copies our struct out over a caller's: as much of it as the caller's `struct_size` knows.
 func copyStruct<Struct: BitwiseCopyable>(
-  _ value: Struct, to destination: UnsafeMutablePointer<Struct>?, minimum: Int
+  _ value: Struct,
+  to destination: UnsafeMutablePointer<Struct>?,
+  minimum: Int
 ) throws(StoreError) {
   guard let destination = unsafe destination else { throw .invalidArgument(.null) }
   let bytes = UnsafeMutableRawPointer(destination)
@@ -37,7 +41,9 @@ func copyStruct<Struct: BitwiseCopyable>(
     if let base = source.baseAddress, min(size, ours) > 4 {
       // The caller's struct_size stays.
       unsafe bytes.advanced(by: 4).copyMemory(
-        from: base.advanced(by: 4), byteCount: min(size, ours) - 4)
+        from: base.advanced(by: 4),
+        byteCount: min(size, ours) - 4
+      )
     }
   }
 }
@@ -58,6 +64,8 @@ func text(_ pointer: UnsafePointer<CChar>?) throws(StoreError) -> String {
 func byteArray(_ bytes: kvstore_bytes_t) throws(StoreError) -> [UInt8] {
   guard unsafe bytes.length != 0 else { return [] }
   guard let data = unsafe bytes.data else { throw .invalidArgument(.null) }
-  guard unsafe (0...4096).contains(bytes.length) else { throw .invalidArgument(.identityFieldTooLong) }
+  guard unsafe (0...4096).contains(bytes.length) else {
+    throw .invalidArgument(.identityFieldTooLong)
+  }
   return unsafe Array(UnsafeRawBufferPointer(start: data, count: bytes.length))
 }

@@ -2,7 +2,10 @@ package import KVCore
 package import KVFile
 internal import Synchronization
 
-/// A durable tier: slots in preallocated files `slots/TTFFFFFFFF.kvs`, written and read where they lie. Thread-safe.
+/// A durable tier: slots in preallocated files `slots/TTFFFFFFFF.kvs`, written and read where they
+/// lie.
+///
+/// Thread-safe.
 ///
 /// Freeing a slot is the catalog's matter; nothing is ever moved or compacted here, so each payload byte is written once.
 package final class DiskTier: Sendable {
@@ -22,7 +25,10 @@ package final class DiskTier: Sendable {
   private static let writeByteCountMax = 8 << 20
 
   package init(
-    directory: String, tier: Tier, storage: any Storage, direct: Bool
+    directory: String,
+    tier: Tier,
+    storage: any Storage,
+    direct: Bool
   ) throws(FileError) {
     self.directory = directory
     self.tier = tier
@@ -46,7 +52,9 @@ package final class DiskTier: Sendable {
 
   /// Makes and preallocates a file; one that a crash left behind under this number is replaced.
   package func createFile(
-    _ file: UInt32, slotByteCount: Int, slotCount: Int
+    _ file: UInt32,
+    slotByteCount: Int,
+    slotCount: Int
   ) throws(FileError) {
     let path = path(of: file)
     if storage.fileExists(path) { try storage.remove(path) }
@@ -63,7 +71,9 @@ package final class DiskTier: Sendable {
     files.withLock { $0[file] = opened }
   }
 
-  /// Removes a file whose row is gone. Should it fail, the file is replaced when its number comes up, or stays as waste.
+  /// Removes a file whose row is gone.
+  ///
+  /// Should it fail, the file is replaced when its number comes up, or stays as waste.
   package func removeFile(_ file: UInt32) {
     let opened = files.withLock { $0.removeValue(forKey: file) }
     opened?.close()
@@ -110,8 +120,14 @@ package final class DiskTier: Sendable {
     }
   }
 
-  /// Writes slots; whole neighbours go out in one call. Not durable before `sync`.
+  /// Writes slots; whole neighbours go out in one call.
+  ///
+  /// Not durable before `sync`.
   package func write(_ writes: [Write]) throws(FileError) {
+    guard writes.allSatisfy({ unsafe $0.bytes.count <= $0.slotByteCount }) else {
+      assertionFailure("a write beyond its slot")
+      throw FileError(.write, errno: 0)
+    }
     let ordered = writes.sorted {
       ($0.address.file, $0.address.slot) < ($1.address.file, $1.address.slot)
     }

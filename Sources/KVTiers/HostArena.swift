@@ -7,7 +7,9 @@ package struct HostSlot: Hashable, Sendable, RawRepresentable {
   package init(rawValue: Int32) { self.rawValue = rawValue }
 }
 
-/// The arena's memory. Where a slot lies follows from its name, so no lock is needed to find a pinned one.
+/// The arena's memory.
+///
+/// Where a slot lies follows from its name, so no lock is needed to find a pinned one.
 @safe package struct HostMemory: Sendable {
   private let mapping: MappedMemory
 
@@ -120,7 +122,8 @@ package final class HostArena {
 
   @discardableResult
   private func withPool<Result>(
-    of slot: HostSlot, _ body: (inout SlotPool, Int) -> Result
+    of slot: HostSlot,
+    _ body: (inout SlotPool, Int) -> Result
   ) -> Result? {
     guard let chunk = chunk(containing: Int(slot.rawValue)) else {
       assertionFailure("slot of no chunk")
@@ -128,8 +131,7 @@ package final class HostArena {
     }
     let slotPages = chunk.slotByteCount / Self.pageByteCount
     let index = chunk.firstIndex + (Int(slot.rawValue) - chunk.firstPage) / slotPages
-    guard classes[chunk.slotByteCount] != nil else { return nil }
-    return body(&classes[chunk.slotByteCount]!.pool, index)
+    return body(&classes[chunk.slotByteCount, default: SizeClass()].pool, index)
   }
 
   // MARK: Chunks
@@ -175,13 +177,18 @@ package final class HostArena {
         insertChunk(at: position, firstPage: gapStart, slotCount, slotByteCount)
         return true
       }
-      if position < chunks.count { gapStart = chunks[position].firstPage + chunks[position].pageCount }
+      if position < chunks.count {
+        gapStart = chunks[position].firstPage + chunks[position].pageCount
+      }
     }
     return false
   }
 
   private func insertChunk(
-    at position: Int, firstPage: Int, _ slotCount: Int, _ slotByteCount: Int
+    at position: Int,
+    firstPage: Int,
+    _ slotCount: Int,
+    _ slotByteCount: Int
   ) {
     var sizeClass = classes[slotByteCount] ?? SizeClass()
     let firstIndex: Int
@@ -196,9 +203,14 @@ package final class HostArena {
     classes[slotByteCount] = sizeClass
     chunks.insert(
       Chunk(
-        firstPage: firstPage, pageCount: slotCount * (slotByteCount / Self.pageByteCount),
-        slotByteCount: slotByteCount, firstIndex: firstIndex, slotCount: slotCount),
-      at: position)
+        firstPage: firstPage,
+        pageCount: slotCount * (slotByteCount / Self.pageByteCount),
+        slotByteCount: slotByteCount,
+        firstIndex: firstIndex,
+        slotCount: slotCount
+      ),
+      at: position
+    )
   }
 
   /// Takes a chunk out unless a slot of it is pinned; answers the slots whose contents go with it.

@@ -1,8 +1,9 @@
-internal import Glibc
 package import KVCore
 package import KVFile
 
-/// Part of a slot that is to be read. The buffer belongs to the reader until the batch has reported it.
+/// Part of a slot that is to be read.
+///
+/// The buffer belongs to the reader until the batch has reported it.
 @safe package struct ReadRequest {
   package let address: SlotAddress
   package let slotByteCount: Int
@@ -11,7 +12,10 @@ package import KVFile
   package let buffer: UnsafeMutableRawBufferPointer
 
   package init(
-    address: SlotAddress, slotByteCount: Int, offset: Int, buffer: UnsafeMutableRawBufferPointer
+    address: SlotAddress,
+    slotByteCount: Int,
+    offset: Int,
+    buffer: UnsafeMutableRawBufferPointer
   ) {
     self.address = address
     self.slotByteCount = slotByteCount
@@ -70,7 +74,7 @@ final class ReaderPool: Sendable {
   @safe private struct State {
     var jobs: [Job] = []
     var next = 0
-    var threads: [pthread_t] = []
+    var threads: [ServiceThread] = []
     var isStopping = false
   }
 
@@ -79,10 +83,14 @@ final class ReaderPool: Sendable {
 
   init(threadCount: Int) { self.threadCount = threadCount }
 
-  /// Queues a read. Without any thread to be had, it is done here and now.
+  /// Queues a read.
+  ///
+  /// Without any thread to be had, it is done here and now.
   func submit(_ job: Job) {
     let canRun = state.withLock { state in
-      if state.threads.isEmpty, !state.isStopping { startThreads(&state) }
+      // What is queued after the stop would never be read.
+      guard !state.isStopping else { return false }
+      if state.threads.isEmpty { startThreads(&state) }
       guard !state.threads.isEmpty else { return false }
       state.jobs.append(job)
       return true
@@ -92,16 +100,10 @@ final class ReaderPool: Sendable {
 
   private func startThreads(_ state: inout State) {
     for _ in 0..<threadCount {
-      var id = pthread_t()
-      let me = unsafe Unmanaged.passUnretained(self).toOpaque()
-      let code = unsafe pthread_create(
-        &id, nil,
-        { argument in
-          guard let argument = unsafe argument else { return nil }
-          unsafe Unmanaged<ReaderPool>.fromOpaque(argument).takeUnretainedValue().work()
-          return nil
-        }, me)
-      if code == 0 { state.threads.append(id) }
+      // Unowned: `stop` joins the threads before the pool goes.
+      if let thread = ServiceThread.start({ [unowned self] in work() }) {
+        state.threads.append(thread)
+      }
     }
   }
 
@@ -131,7 +133,7 @@ final class ReaderPool: Sendable {
       return state.threads
     }
     state.notifyAll()
-    for id in threads { pthread_join(id, nil) }
+    for thread in threads { thread.join() }
     state.withLock { $0.threads = [] }
   }
 }

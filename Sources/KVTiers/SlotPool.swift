@@ -138,7 +138,11 @@ package struct SlotPool {
     slots[index].isDoomed = false
     slots[index].previous = tail
     slots[index].next = -1
-    if tail >= 0 { slots[Int(tail)].next = Int32(index) } else { self[keyPath: list].head = Int32(index) }
+    if tail >= 0 {
+      slots[Int(tail)].next = Int32(index)
+    } else {
+      self[keyPath: list].head = Int32(index)
+    }
     self[keyPath: list].tail = Int32(index)
     self[keyPath: list].count += 1
   }
@@ -153,7 +157,11 @@ package struct SlotPool {
     }
     let (previous, next) = (slots[index].previous, slots[index].next)
     if previous >= 0 { slots[Int(previous)].next = next } else { self[keyPath: list].head = next }
-    if next >= 0 { slots[Int(next)].previous = previous } else { self[keyPath: list].tail = previous }
+    if next >= 0 {
+      slots[Int(next)].previous = previous
+    } else {
+      self[keyPath: list].tail = previous
+    }
     self[keyPath: list].count -= 1
     slots[index].previous = -1
     slots[index].next = -1
@@ -181,8 +189,12 @@ package struct SlotPool {
       if list.tail != previous { faults.append("\(name): wrong tail") }
     }
     let pinned = slots.filter { $0.kind == .pinned }
-    if pinned.count != pinnedCount { faults.append("pinned: counts \(pinnedCount), has \(pinned.count)") }
-    if pinned.contains(where: { $0.referenceCount <= 0 }) { faults.append("pinned without references") }
+    if pinned.count != pinnedCount {
+      faults.append("pinned: counts \(pinnedCount), has \(pinned.count)")
+    }
+    if pinned.contains(where: { $0.referenceCount <= 0 }) {
+      faults.append("pinned without references")
+    }
     return faults
   }
 }

@@ -16,6 +16,7 @@ typedef struct {
     kvstore_namespace_t *ns;
     shape_t shape;
     int number;
+    uint64_t prompts; /* operations go over this many prompts, which all workers share */
     bool may_close; /* another thread closes the handles meanwhile */
     uint64_t operations;
 } worker_t;
@@ -24,7 +25,7 @@ static bool is_gone(const worker_t *worker, kvstore_status_t status) {
     return worker->may_close && status == KVSTORE_E_BAD_HANDLE;
 }
 
-/* Random operations over 12 prompts that all threads share; what comes back must be the right bytes. */
+/* Random operations; what comes back must be the right bytes. */
 static void *worker_run(void *argument) {
     worker_t *worker = (worker_t *)argument;
     uint64_t state = (uint64_t)worker->number, step;
@@ -35,7 +36,7 @@ static void *worker_run(void *argument) {
         kvstore_match_t match = match_zero();
         kvstore_status_t status;
         state = mix64(state);
-        seed = (state >> 8) % 12;
+        seed = (state >> 8) % worker->prompts;
         tokens = make_tokens(seed, PROMPT_TOKENS);
         prompt = prompt_of(tokens, PROMPT_TOKENS);
         switch (state % 8) {
@@ -48,7 +49,7 @@ static void *worker_run(void *argument) {
             status = kvstore_offload(worker->ns, &prompt, &transfer, NULL);
             /* PARENT_MISSING: another thread forgot the prefix meanwhile. */
             if (!is_gone(worker, status))
-                CHECK_ONE_OF(status, 3, KVSTORE_OK, KVSTORE_BUSY, KVSTORE_PARENT_MISSING);
+                CHECK_ONE_OF(status, 4, KVSTORE_OK, KVSTORE_BUSY, KVSTORE_FULL, KVSTORE_PARENT_MISSING);
             pieces_free(&pieces);
             break;
         }
@@ -108,6 +109,7 @@ static void threads_share_a_store(void) {
         workers[i].shape = shape;
         workers[i].ns = open_namespace(store, &shape); /* a handle each; one namespace */
         workers[i].number = i;
+        workers[i].prompts = 12;
         workers[i].may_close = false;
         workers[i].operations = 150;
         CHECK(pthread_create(&ids[i], NULL, worker_run, &workers[i]) == 0);
@@ -133,6 +135,7 @@ static void close_under_way(void) {
             workers[i].ns = ns;
             workers[i].shape = shape;
             workers[i].number = round * threads + i;
+            workers[i].prompts = 12;
             workers[i].may_close = true;
             workers[i].operations = 60;
             CHECK(pthread_create(&ids[i], NULL, worker_run, &workers[i]) == 0);
@@ -444,11 +447,116 @@ static void leases_die_with_their_process(void) {
     free(tokens);
 }
 
+static kvstore_t *open_soak(const char *name) {
+    kvstore_config_t config;
+    kvstore_t *store = NULL;
+    small_config(&config, path_in_dir(name));
+    config.capacity_bytes = 64 * MIB;
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_OK);
+    return store;
+}
+
+/* Offloads more than fits; returns how many blocks are stored then. */
+static uint64_t fill(kvstore_t *store) {
+    shape_t shape = shape_large();
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    uint64_t p;
+    for (p = 1000; p < 1040; p++) {
+        uint32_t *tokens = make_tokens(p, PROMPT_TOKENS);
+        offload_prompt(ns, &shape, tokens, PROMPT_BLOCKS, p);
+        if (p % 4 == 3) flush_store(store);
+        free(tokens);
+    }
+    flush_store(store);
+    CHECK(stats_of(store).disk_bytes_used <= 64 * MIB);
+    return stats_of(store).blocks_stored;
+}
+
+/* Two threads of random operations, until it is killed or the operations are done. */
+static int role_soak(int argc, char **argv) {
+    pthread_t ids[2];
+    worker_t workers[2];
+    kvstore_t *store = open_soak("store");
+    int i, number = argc > 0 ? atoi(argv[0]) : 0;
+    for (i = 0; i < 2; i++) {
+        workers[i].store = store;
+        workers[i].shape = shape_large();
+        workers[i].ns = open_namespace(store, &workers[i].shape);
+        workers[i].number = 2 * number + i;
+        workers[i].prompts = 48; /* 96 MiB: half as much again as fits */
+        workers[i].may_close = false;
+        workers[i].operations = argc > 1 && argv[1][0] != '\0' ? strtoull(argv[1], NULL, 10) : 1000000;
+        CHECK(pthread_create(&ids[i], NULL, worker_run, &workers[i]) == 0);
+    }
+    for (i = 0; i < 2; i++) CHECK(pthread_join(ids[i], NULL) == 0);
+    close_store(store);
+    return 0;
+}
+
+/* Three processes on a store that is too small for what they keep, one of them killed again and again: no
+ * process ever sees a wrong byte or an error, the disk stays bounded, and what is left is whole. */
+static void killed_again_and_again(void) {
+    enum { processes = 3, kills = 16 };
+    int pids[processes], i, number = 0;
+    kvstore_t *store;
+    kvstore_namespace_t *ns;
+    shape_t shape = shape_large();
+    char text[16];
+    uint64_t p, found = 0, fits, fits_new, state = 7;
+    for (i = 0; i < processes; i++) {
+        snprintf(text, sizeof text, "%d", number++);
+        pids[i] = spawn_role("soak", text, NULL, NULL);
+    }
+    for (i = 0; i < kills; i++) {
+        int victim = i % processes, status;
+        state = mix64(state);
+        sleep_milliseconds(50 + (unsigned)(state % 300));
+        CHECK(kill((pid_t)pids[victim], SIGKILL) == 0);
+        status = wait_for(pids[victim]);
+        if (status != 128 + SIGKILL) fail(__FILE__, __LINE__, "a process ended by itself with %d", status);
+        snprintf(text, sizeof text, "%d", number++);
+        pids[victim] = spawn_role("soak", text, NULL, NULL);
+    }
+    for (i = 0; i < processes; i++) {
+        CHECK(kill((pid_t)pids[i], SIGKILL) == 0);
+        CHECK_EQ(wait_for(pids[i]), 128 + SIGKILL);
+    }
+    /* Processes that end in good order see nothing of it. */
+    for (i = 0; i < processes; i++) {
+        snprintf(text, sizeof text, "%d", number++);
+        pids[i] = spawn_role("soak", text, "40", NULL);
+    }
+    for (i = 0; i < processes; i++) CHECK_EQ(wait_for(pids[i]), 0);
+
+    store = open_soak("store");
+    ns = open_namespace(store, &shape);
+    CHECK_EQ(stats_of(store).leases_active, 0);
+    CHECK(stats_of(store).disk_bytes_used <= 64 * MIB);
+    for (p = 0; p < 48; p++) {
+        uint32_t *tokens = make_tokens(p, PROMPT_TOKENS);
+        uint64_t blocks = peek_blocks(ns, tokens, PROMPT_TOKENS);
+        if (blocks > 0) check_restore(ns, &shape, tokens, blocks, p);
+        found += blocks;
+        free(tokens);
+    }
+    CHECK_EQ(found, stats_of(store).blocks_stored);
+    CHECK_EQ(stats_of(store).misses_corrupt, 0);
+    /* No slot leaked: as much fits as into a new store. */
+    fits = fill(store);
+    close_store(store);
+    store = open_soak("new");
+    fits_new = fill(store);
+    close_store(store);
+    if (fits + PROMPT_BLOCKS < fits_new)
+        fail(__FILE__, __LINE__, "%" PRIu64 " blocks fit, and %" PRIu64 " into a new store", fits, fits_new);
+}
+
 const child_role_t child_roles[] = {
     {"offload_forever", role_offload_forever},
     {"visitor", role_visitor},
     {"neighbour", role_neighbour},
     {"lease_holder", role_lease_holder},
+    {"soak", role_soak},
     {NULL, NULL},
 };
 
@@ -461,5 +569,6 @@ const test_case_t process_cases[] = {
     {"processes_share_a_store", processes_share_a_store},
     {"processes_write_the_same_blocks", processes_write_the_same_blocks},
     {"leases_die_with_their_process", leases_die_with_their_process},
+    {"killed_again_and_again", killed_again_and_again},
     {NULL, NULL},
 };

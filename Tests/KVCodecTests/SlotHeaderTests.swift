@@ -80,8 +80,9 @@ import Testing
   @Test(arguments: [UInt64(1), 2, 3, 4])
   func arbitraryBytesAreRefusedQuietly(_ seed: UInt64) {
     var random = SeededGenerator(seed: seed)
-    for _ in 0..<5000 {
-      var bytes = Self.encoded()
+    let good = Self.encoded()
+    for _ in 0..<2000 {
+      var bytes = good
       bytes.removeLast(Int.random(in: 0...4096, using: &random))
       for _ in 0..<Int.random(in: 1...40, using: &random) where !bytes.isEmpty {
         let index = Int.random(in: 8..<max(9, min(204, bytes.count)), using: &random)
@@ -102,11 +103,18 @@ import Testing
   }
 
   @Test func layoutIsThatOfTheFormat() {
-    let layout = SlotLayout(regionByteCounts: [100, 200], wordsPerBlock: 16, extraByteCountMax: 256)
+    let layout = SlotLayout(
+      regionByteCounts: [100, 200],
+      wordsPerBlock: 16,
+      extraByteCountMax: 256
+    )
     #expect(layout.headerByteCount == 4096 && layout.slotByteCount == 8192)
     #expect(layout.regionOffset(0) == 4096 && layout.regionOffset(1) == 4196)
     let wide = SlotLayout(
-      regionByteCounts: Array(repeating: 4096, count: 400), wordsPerBlock: 1024, extraByteCountMax: 0)
+      regionByteCounts: Array(repeating: 4096, count: 400),
+      wordsPerBlock: 1024,
+      extraByteCountMax: 0
+    )
     #expect(wide.headerByteCount == 12_288 && wide.slotByteCount == 12_288 + 400 * 4096)
   }
 }

@@ -5,20 +5,27 @@ import Testing
 /// The published vectors of docs/key-test-vectors.md.
 @Suite struct KeyChainTests {
   static func keys(
-    of identity: NamespaceIdentity, words: [UInt32], extra: [[UInt8]] = []
+    of identity: NamespaceIdentity,
+    words: [UInt32],
+    extra: [[UInt8]] = []
   ) -> [BlockKey] {
     let record = identity.encoded(saltKey: [])
     let root = record.withUnsafeBytes { xxh3Key($0) }
     let chain = KeyChain(
-      rootKey: root, identityMode: identity.identityMode, wordsPerBlock: identity.wordsPerBlock)
+      rootKey: root,
+      identityMode: identity.identityMode,
+      wordsPerBlock: identity.wordsPerBlock
+    )
     var parent = root
     return (0..<words.count / identity.wordsPerBlock).map { block in
       let blockExtra = block < extra.count ? extra[block] : []
       parent = words.withUnsafeBufferPointer { buffer in
         blockExtra.withUnsafeBytes { extraBytes in
           chain.key(
-            after: parent, words: buffer.baseAddress! + block * identity.wordsPerBlock,
-            extra: extraBytes)
+            after: parent,
+            words: buffer.baseAddress.unsafelyUnwrapped + block * identity.wordsPerBlock,
+            extra: extraBytes
+          )
         }
       }
       return parent
@@ -69,14 +76,18 @@ import Testing
   @Test func hashOfTheSaltIsHMACSHA256() {
     // RFC 4231, test case 2.
     let code = SHA256.authenticationCode(
-      key: Array("Jefe".utf8), message: Array("what do ya want for nothing?".utf8))
+      key: Array("Jefe".utf8),
+      message: Array("what do ya want for nothing?".utf8)
+    )
     #expect(
       code.map { String(format: "%02x", $0) }.joined()
-        == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843")
+        == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    )
     // FIPS 180-4, two blocks.
     let two = SHA256.hash(Array("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq".utf8))
     #expect(
       two.map { String(format: "%02x", $0) }.joined()
-        == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1")
+        == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
+    )
   }
 }

@@ -31,7 +31,8 @@ final class StoreFixture {
 
   /// Fixed regions of `regionByteCounts`, 4 tokens a block.
   static func identity(
-    _ regionByteCounts: [Int] = [40_000, 24_000], _ change: (inout NamespaceIdentity) -> Void = { _ in }
+    _ regionByteCounts: [Int] = [40_000, 24_000],
+    _ change: (inout NamespaceIdentity) -> Void = { _ in }
   ) -> NamespaceIdentity {
     var identity = NamespaceIdentity()
     identity.tokensPerBlock = 4
@@ -47,8 +48,16 @@ final class StoreFixture {
 func regionBytes(_ prefix: some Sequence<UInt32>, region: Int, count: Int) -> [UInt8] {
   var hash: UInt64 = 0xcbf2_9ce4_8422_2325 &+ UInt64(region)
   for token in prefix { hash = (hash ^ UInt64(token)) &* 0x100_0000_01b3 }
-  return (0..<count).map { index in
-    UInt8(truncatingIfNeeded: (hash >> UInt64(index % 8 * 8)) &+ UInt64(index / 8))
+  return [UInt8](unsafeUninitializedCapacity: count) { bytes, initialized in
+    for word in 0..<count / 8 {
+      bytes.baseAddress.map { UnsafeMutableRawPointer($0) }?.storeBytes(
+        of: hash &+ UInt64(word) &* 0x9E37_79B9_7F4A_7C15,
+        toByteOffset: word * 8,
+        as: UInt64.self
+      )
+    }
+    for index in count / 8 * 8..<count { bytes[index] = UInt8(truncatingIfNeeded: hash) }
+    initialized = count
   }
 }
 
@@ -56,7 +65,9 @@ extension Namespace {
   private var regionCount: Int { identity.regionByteCounts.count }
 
   func match(_ tokens: [UInt32], _ options: MatchOptions = []) throws -> MatchResult {
-    try Prompt.with(tokens) { (prompt) throws(StoreError) in try self.match(prompt, options: options) }
+    try Prompt.with(tokens) { (prompt) throws(StoreError) in
+      try self.match(prompt, options: options)
+    }
   }
 
   func peek(_ tokens: [UInt32]) throws -> Int { try match(tokens, .peek).blockCount }
@@ -72,9 +83,13 @@ extension Namespace {
   /// Offloads the prompt's blocks from `first` on, of bytes that follow from the tokens (`regionBytes`).
   @discardableResult
   func offload(
-    _ tokens: [UInt32], from first: Int = 0, regions: Range<Int>? = nil, seed: UInt32 = 0
+    _ tokens: [UInt32],
+    from first: Int = 0,
+    regions: Range<Int>? = nil,
+    seed: UInt32 = 0
   ) throws -> TransferResult {
-    let perBlock = identity.identityMode == .tokens ? identity.tokensPerBlock : identity.digestByteCount / 4
+    let perBlock =
+      identity.identityMode == .tokens ? identity.tokensPerBlock : identity.digestByteCount / 4
     let regions = regions ?? 0..<regionCount
     var buffers: [UnsafeMutableRawBufferPointer] = []
     defer { buffers.forEach { $0.deallocate() } }
@@ -92,7 +107,11 @@ extension Namespace {
     }
     return try spans.withUnsafeMutableBufferPointer { spans in
       let transfer = Transfer(
-        firstBlock: first, firstRegion: regions.lowerBound, regionCount: regions.count, spans: spans)
+        firstBlock: first,
+        firstRegion: regions.lowerBound,
+        regionCount: regions.count,
+        spans: spans
+      )
       return try Prompt.with(tokens) { (prompt) throws(StoreError) in
         try self.offload(prompt, transfer)
       }
@@ -102,9 +121,13 @@ extension Namespace {
   /// Restores the prompt's blocks and checks every byte that is said to be good.
   @discardableResult
   func restore(
-    _ tokens: [UInt32], from first: Int = 0, regions: Range<Int>? = nil, seed: UInt32 = 0
+    _ tokens: [UInt32],
+    from first: Int = 0,
+    regions: Range<Int>? = nil,
+    seed: UInt32 = 0
   ) throws -> (result: TransferResult, isRight: Bool) {
-    let perBlock = identity.identityMode == .tokens ? identity.tokensPerBlock : identity.digestByteCount / 4
+    let perBlock =
+      identity.identityMode == .tokens ? identity.tokensPerBlock : identity.digestByteCount / 4
     let regions = regions ?? 0..<regionCount
     let blocks = first..<(tokens.count / perBlock)
     var buffers: [UnsafeMutableRawBufferPointer] = []
@@ -112,7 +135,9 @@ extension Namespace {
     for _ in blocks {
       for region in regions {
         let buffer = UnsafeMutableRawBufferPointer.allocate(
-          byteCount: identity.regionByteCounts[region], alignment: 16)
+          byteCount: identity.regionByteCounts[region],
+          alignment: 16
+        )
         buffer.initializeMemory(as: UInt8.self, repeating: 0xEE)
         buffers.append(buffer)
       }
@@ -120,7 +145,11 @@ extension Namespace {
     var spans = buffers.map { TransferSpan(data: $0.baseAddress, capacity: $0.count, length: 0) }
     let result = try spans.withUnsafeMutableBufferPointer { spans in
       let transfer = Transfer(
-        firstBlock: first, firstRegion: regions.lowerBound, regionCount: regions.count, spans: spans)
+        firstBlock: first,
+        firstRegion: regions.lowerBound,
+        regionCount: regions.count,
+        spans: spans
+      )
       return try Prompt.with(tokens) { (prompt) throws(StoreError) in
         try self.restore(prompt, transfer)
       }
@@ -130,7 +159,7 @@ extension Namespace {
       let prefix = [seed] + tokens[..<((first + index + 1) * perBlock)]
       for (offset, region) in regions.enumerated() {
         let wanted = regionBytes(prefix, region: region, count: identity.regionByteCounts[region])
-        if !buffers[index * regions.count + offset].elementsEqual(wanted) { isRight = false }
+        if !buffers[index * regions.count + offset].isEqual(to: wanted) { isRight = false }
       }
     }
     return (result, isRight)
@@ -138,3 +167,14 @@ extension Namespace {
 }
 
 func tokens(_ range: Range<Int>) -> [UInt32] { range.map { UInt32($0) } }
+
+extension UnsafeMutableRawBufferPointer {
+  /// memcmp: a loop over bytes takes seconds in a debug build.
+  func isEqual(to bytes: [UInt8]) -> Bool {
+    count == bytes.count
+      && bytes.withUnsafeBytes { other in
+        guard let mine = baseAddress, let theirs = other.baseAddress else { return count == 0 }
+        return memcmp(mine, theirs, count) == 0
+      }
+  }
+}

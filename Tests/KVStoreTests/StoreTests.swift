@@ -112,7 +112,8 @@ import Testing
   }
 
   @Test(arguments: [
-    [64], [1], [8000, 8000], [40_000, 24_000], [131_072, 131_072, 4096], Array(repeating: 512, count: 200),
+    [64], [1], [8000, 8000], [40_000, 24_000], [131_072, 131_072, 4096],
+    Array(repeating: 512, count: 200),
   ])
   func layoutsOfAllKinds(_ regionByteCounts: [Int]) throws {
     let fixture = try StoreFixture()
@@ -150,7 +151,8 @@ import Testing
     let other: [UInt8] = [1, 2, 4]
     var payload = [UInt8](repeating: 7, count: 128)
     func prompt<R>(
-      _ extra: [UInt8], _ body: (Prompt) throws(StoreError) -> R
+      _ extra: [UInt8],
+      _ body: (Prompt) throws(StoreError) -> R
     ) throws -> R {
       try words.withUnsafeBufferPointer { words in
         try extra.withUnsafeBytes { bytes in

@@ -13,7 +13,7 @@ import Testing
     var references = [Int: Int]()
     var doomed: Set<Int> = []
     var cached: [Int] = []
-    for step in 0..<2000 {
+    for step in 0..<600 {
       switch Int.random(in: 0..<6, using: &random) {
       case 0:
         let slot = pool.allocateFree()

@@ -9,7 +9,7 @@ struct BenchCommand: ParsableCommand {
     discussion: """
       Each figure stands beside a limit that was measured in the same run, on the same file \
       system; the ratio is value ÷ limit. Without a workload, all four run. Writes many times \
-      --total to the disk.
+      --total to the disk. The options are the same for all: kvstore bench all --help.
 
       EXAMPLES
         kvstore bench
