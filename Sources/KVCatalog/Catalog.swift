@@ -171,6 +171,9 @@ internal import Synchronization
     unsafe UInt64(try information().me_last_txnid)
   }
 
+  /// Bytes that the catalog may grow to.
+  package func mapByteCount() throws(CatalogError) -> Int { unsafe try information().me_mapsize }
+
   /// How full the catalog is; walks the list of free pages.
   package func usage() throws(CatalogError) -> CatalogUsage {
     let information = unsafe try self.information()

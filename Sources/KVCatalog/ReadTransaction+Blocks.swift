@@ -76,8 +76,10 @@ extension ReadTransaction {
   ) throws(CatalogError) {
     var cursor = try cursor(.runs)
     var expected = BlockPosition(run: run, position: first)
+    var readAhead = RowReadAhead()
     var isThere = try cursor.seek(.block(namespace, expected))
     while isThere, expected.position <= last {
+      unsafe readAhead.willRead(cursor.value)
       // A hole would be damage: what lies behind it is not reachable.
       guard let found = unsafe keyIntegers(cursor.key), found.namespace == namespace,
         found.at == expected

@@ -112,7 +112,8 @@ final class SlotReserve {
       )
       try take(lacking - slots.count)
     }
-    if slots.isEmpty, try giveUpFile(of: slotByteCount, protected, transaction, &removed) {
+    while slots.count < lacking, try giveUpFile(of: slotByteCount, protected, transaction, &removed)
+    {
       while slots.count < lacking, try grow(slotByteCount, transaction) {
         try take(lacking - slots.count)
       }
@@ -210,19 +211,25 @@ final class SlotReserve {
 
   /// Evicts rows once the catalog is over 80 % of its map (LMDB never shrinks, so its map is the budget).
   func keepCatalogInBounds(protecting: () -> [RunID: UInt32]) {
-    guard let usage = core.catalogUsage, usage.usedByteCount > usage.mapByteCount / 10 * 8 else {
-      return
-    }
-    do throws(StoreError) {
-      try makeCatalogRoom(protecting: protecting)
-    } catch {
-      core.poisonIfInternal(error)
+    // Each round evicts a twentieth: twenty are all there is.
+    for _ in 0..<20 {
+      guard let usage = core.catalogUsage, usage.usedByteCount > usage.mapByteCount / 10 * 8 else {
+        return
+      }
+      do throws(StoreError) {
+        guard try makeCatalogRoom(protecting: protecting) > 0 else { return }
+      } catch {
+        core.poisonIfInternal(error)
+        return
+      }
     }
   }
 
   /// Evicts about a twentieth of the rows, the oldest of all pools.
-  func makeCatalogRoom(protecting: () -> [RunID: UInt32]) throws(StoreError) {
+  @discardableResult
+  func makeCatalogRoom(protecting: () -> [RunID: UInt32]) throws(StoreError) -> Int {
     let blockCount = core.catalogBlockCount()
+    var evictedCount = 0
     try commitRemoval { (transaction, removed) throws(CatalogError) in
       let protected = protecting()
       removed.append(
@@ -233,8 +240,10 @@ final class SlotReserve {
           isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
         )
       )
+      evictedCount = removed.reduce(0) { $0 + $1.blockCount }
       return {}
     }
+    return evictedCount
   }
 
   /// Frees what this process holds reserved; at close.

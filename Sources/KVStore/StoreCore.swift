@@ -85,7 +85,7 @@ final class StoreCore: Sendable {
     let meta = catalog.meta
     storeUUID = meta.storeUUID
     let mapByteCount: Int
-    do throws(CatalogError) { mapByteCount = try catalog.usage().mapByteCount } catch {
+    do throws(CatalogError) { mapByteCount = try catalog.mapByteCount() } catch {
       throw StoreError(error, .openCatalog)
     }
     slotBytesCapacity = max(

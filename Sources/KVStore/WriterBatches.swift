@@ -14,6 +14,8 @@ final class WriterBatches: @unchecked Sendable {
   private let slots: SlotReserve
   /// Where recently published blocks went, by ticket; for children and touches that name them so.
   private var publishedPositions: [UInt64: BlockPosition] = [:]
+  /// The blocks that were taken from the queue and are not settled: their parents must stay.
+  private var inFlight: [PendingBlock] = []
 
   init(core: StoreCore) {
     self.core = core
@@ -33,7 +35,33 @@ final class WriterBatches: @unchecked Sendable {
     }
   }
 
+  /// In pieces whose rows and inline payloads take a small part of the catalog's map, so that room can be made in between.
   func process(_ operations: [WriterOperation], _ queue: Monitor<WriterQueue>) {
+    inFlight = operations.compactMap { operation in
+      if case .publish(let block) = operation { block } else { nil }
+    }
+    defer { inFlight = [] }
+    let byteCountMax = max((core.catalogUsage?.mapByteCount ?? 0) / 20, 64 << 10)
+    var piece: [WriterOperation] = []
+    var byteCount = 0
+    for operation in operations {
+      piece.append(operation)
+      guard case .publish(let block) = operation else { continue }
+      byteCount += Self.rowByteCount + block.namespace.wordsPerBlock * 4
+      if block.namespace.isInline { byteCount += block.payloadByteCount }
+      if byteCount >= byteCountMax {
+        processPiece(piece, queue)
+        piece = []
+        byteCount = 0
+      }
+    }
+    processPiece(piece, queue)
+  }
+
+  /// About what a block's rows take in the catalog, its words and payload excepted.
+  private static let rowByteCount = 512
+
+  private func processPiece(_ operations: [WriterOperation], _ queue: Monitor<WriterQueue>) {
     guard !operations.isEmpty else { return }
     var placed: [Placed] = []
     do throws(StoreError) {
@@ -45,7 +73,7 @@ final class WriterBatches: @unchecked Sendable {
       queue.withLock { $0.error = error }
     }
     keepUnusedSlots(placed)
-    slots.keepCatalogInBounds(protecting: protectedPositions(placed.map(\.block)))
+    slots.keepCatalogInBounds(protecting: protectedPositions())
     settle(placed, queue)
   }
 
@@ -78,7 +106,7 @@ final class WriterBatches: @unchecked Sendable {
     let leadingTouches = operations[..<(firstBlock ?? operations.endIndex)]
     try slots.prepare(
       blocks,
-      protecting: protectedPositions(blocks),
+      protecting: protectedPositions(),
       touches: { (transaction) throws(CatalogError) in
         for case .touch(let namespace, let head) in leadingTouches {
           try self.touch(namespace, head, transaction, [:])
@@ -184,7 +212,7 @@ final class WriterBatches: @unchecked Sendable {
       } catch {
         // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
         if error == .mapFull, attempt < 3 {
-          try slots.makeCatalogRoom(protecting: protectedPositions(placed.map(\.block)))
+          try slots.makeCatalogRoom(protecting: protectedPositions())
           continue
         }
         throw StoreError(error)
@@ -285,8 +313,8 @@ final class WriterBatches: @unchecked Sendable {
   // MARK: Protection
 
   /// The deepest position of each run that must stay: leases, and parents of blocks on their way.
-  private func protectedPositions(_ blocks: [PendingBlock]) -> @Sendable () -> [RunID: UInt32] {
-    let parents = blocks.map(\.parent)
+  private func protectedPositions() -> @Sendable () -> [RunID: UInt32] {
+    let parents = inFlight.map(\.parent)
     let known = publishedPositions
     let core = core
     return {

@@ -1,0 +1,136 @@
+import Foundation
+import KVCore
+import KVStore
+import Testing
+
+/// A full store: bounds, order of victims, leases, several slot sizes.
+@Suite struct EvictionTests {
+  private static func fixture() throws -> StoreFixture {
+    try StoreFixture {
+      $0.capacityBytes = 64 << 20
+      $0.hostBytes = 8 << 20
+    }
+  }
+
+  private static func prompt(_ number: Int, blocks: Int = 8) -> [UInt32] {
+    (0..<blocks * 4).map { UInt32(number * 100_000 + $0) }
+  }
+
+  private static func diskBytes(_ path: String) throws -> Int {
+    var sum = 0
+    for name in try FileManager.default.subpathsOfDirectory(atPath: path) {
+      var status = stat()
+      if lstat(path + "/" + name, &status) == 0 { sum += Int(status.st_blocks) * 512 }
+    }
+    return sum
+  }
+
+  @Test func theBoundIsKeptAndTheNewestStays() throws {
+    let fixture = try Self.fixture()
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
+    for number in 0..<40 {
+      let result = try namespace.offload(Self.prompt(number))
+      #expect(result.doneBlockCount == 8)
+      try fixture.store.flush()
+      #expect(try Self.diskBytes(fixture.configuration.path) <= 64 << 20)
+    }
+    let statistics = try fixture.store.statistics()
+    #expect(statistics.blocksEvicted > 100)
+    #expect(statistics.blocksDroppedFull == 0)
+    #expect(statistics.diskBytesUsed <= 64 << 20)
+    #expect(try namespace.peek(Self.prompt(39)) == 8)
+    #expect(try namespace.peek(Self.prompt(0)) == 0)
+    // What is left of every prompt is a prefix of right bytes.
+    try fixture.reopen()
+    let reopened = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
+    var restoredCount = 0
+    for number in 0..<40 {
+      let (result, isRight) = try reopened.restore(Self.prompt(number))
+      #expect(isRight, "prompt \(number)")
+      restoredCount += result.doneBlockCount
+    }
+    #expect(restoredCount == Int(statistics.blocksStored))
+  }
+
+  @Test func whatWasUsedLastLeavesLast() throws {
+    let fixture = try Self.fixture()
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
+    for number in 0..<6 {
+      try namespace.offload(Self.prompt(number))
+      try fixture.store.flush()
+    }
+    #expect(try namespace.touch(Self.prompt(0)) == 8)
+    for number in 6..<16 {
+      try namespace.offload(Self.prompt(number))
+      try fixture.store.flush()
+    }
+    // Prompt 1 was used longest ago, prompt 0 was touched after 5.
+    #expect(try namespace.peek(Self.prompt(1)) == 0)
+    #expect(try namespace.peek(Self.prompt(0)) > 0)
+  }
+
+  @Test func leavesGoFirst() throws {
+    let fixture = try Self.fixture()
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
+    let trunk = Self.prompt(1000, blocks: 4)
+    for number in 0..<40 {
+      try namespace.offload(trunk + Self.prompt(number, blocks: 4))
+      try fixture.store.flush()
+    }
+    // Every request used the trunk, so it is there, and its blocks are stored once.
+    #expect(try namespace.peek(trunk) == 4)
+    #expect(try namespace.peek(trunk + Self.prompt(39, blocks: 4)) == 8)
+  }
+
+  @Test func aLeasedPrefixStays() throws {
+    let fixture = try Self.fixture()
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
+    try namespace.offload(Self.prompt(0))
+    try fixture.store.flush()
+    let lease = try namespace.match(Self.prompt(0)).lease
+    #expect(lease != 0)
+    for number in 1..<30 {
+      try namespace.offload(Self.prompt(number))
+      try fixture.store.flush()
+    }
+    #expect(try namespace.peek(Self.prompt(0)) == 8)
+    #expect(try fixture.store.releaseLease(lease))
+    for number in 30..<60 {
+      try namespace.offload(Self.prompt(number))
+      try fixture.store.flush()
+    }
+    #expect(try namespace.peek(Self.prompt(0)) == 0)
+  }
+
+  @Test func anotherSlotSizeGetsRoom() throws {
+    let fixture = try Self.fixture()
+    let small = try fixture.store.openNamespace(StoreFixture.identity([65_536]))
+    for number in 0..<60 { try small.offload(Self.prompt(number)) }
+    try fixture.store.flush()
+    let large = try fixture.store.openNamespace(StoreFixture.identity([524_288, 524_288]))
+    #expect(try large.offload(Self.prompt(7)).doneBlockCount == 8)
+    #expect(try fixture.store.flush().droppedFullBlockCount == 0)
+    #expect(try large.peek(Self.prompt(7)) == 8)
+    #expect(try Self.diskBytes(fixture.configuration.path) <= 64 << 20)
+    let (result, isRight) = try large.restore(Self.prompt(7))
+    #expect(result.doneBlockCount == 8 && isRight)
+  }
+
+  @Test func smallPayloadsAreEvictedFromTheCatalog() throws {
+    let fixture = try StoreFixture {
+      $0.capacityBytes = 64 << 20
+      $0.catalogBytes = 4 << 20
+      $0.hostBytes = 8 << 20
+    }
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([8192]))
+    for number in 0..<200 {
+      #expect(try namespace.offload(Self.prompt(number)).doneBlockCount == 8)
+    }
+    let flushed = try fixture.store.flush()
+    #expect(flushed.droppedErrorBlockCount == 0)
+    let statistics = try fixture.store.statistics()
+    #expect(statistics.blocksEvicted > 0)
+    #expect(statistics.catalogBytesUsed <= 4 << 20)
+    #expect(try namespace.peek(Self.prompt(199)) == 8)
+  }
+}
