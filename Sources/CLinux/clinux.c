@@ -52,7 +52,8 @@ int clinux_record_lock(int fd) {
 int clinux_record_lock_holder(int fd, int32_t *process_id) {
     struct flock lock = first_byte();
     if (fcntl(fd, F_GETLK, &lock) != 0) return errno;
-    *process_id = lock.l_type == F_UNLCK ? 0 : (int32_t)lock.l_pid;
+    /* A holder in another PID namespace has no number here: the kernel says 0, and yet it holds the lock. */
+    *process_id = lock.l_type == F_UNLCK ? 0 : lock.l_pid > 0 ? (int32_t)lock.l_pid : -1;
     return 0;
 }
 

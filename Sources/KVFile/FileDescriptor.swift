@@ -35,7 +35,7 @@ package struct FileDescriptor: ~Copyable, Sendable {
     return true
   }
 
-  /// The other process that holds the record lock on byte 0, or nil.
+  /// The other process that holds the record lock on byte 0 (-1 when it is in another PID namespace), or nil.
   package func recordLockHolder() throws(FileError) -> Int32? {
     var processID: Int32 = 0
     try unsafe check(clinux_record_lock_holder(rawValue, &processID), .lock)

@@ -225,9 +225,12 @@ final class SlotReserve {
     }
   }
 
-  /// Evicts about a twentieth of the rows, the oldest of all pools.
+  /// Evicts about a twentieth of the rows, the oldest of all pools, and at least as many as are wanted.
   @discardableResult
-  func makeCatalogRoom(protecting: () -> [RunID: UInt32]) throws(StoreError) -> Int {
+  func makeCatalogRoom(
+    atLeast wantedCount: Int = 16,
+    protecting: () -> [RunID: UInt32]
+  ) throws(StoreError) -> Int {
     let blockCount = core.catalogBlockCount()
     var evictedCount = 0
     try commitRemoval { (transaction, removed) throws(CatalogError) in
@@ -235,7 +238,7 @@ final class SlotReserve {
       removed.append(
         try transaction.evict(
           pool: nil,
-          blockCount: min(max(blockCount / 20, 16), 4096),
+          blockCount: min(max(blockCount / 20, wantedCount), 4096),
           reason: .evicted,
           isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
         )

@@ -68,9 +68,12 @@ final class WriterBatches: @unchecked Sendable {
       try publish(operations, &placed)
     } catch {
       for index in placed.indices {
-        if case .waiting = placed[index].outcome { placed[index].outcome = .droppedError }
+        if case .waiting = placed[index].outcome {
+          placed[index].outcome = error == .full ? .droppedFull : .droppedError
+        }
       }
-      queue.withLock { $0.error = error }
+      // No room is an outcome that the flush counts, not an error.
+      if error != .full { queue.withLock { $0.error = error } }
     }
     keepUnusedSlots(placed)
     slots.keepCatalogInBounds(protecting: protectedPositions())
@@ -187,7 +190,8 @@ final class WriterBatches: @unchecked Sendable {
     let seconds = UInt32(
       truncatingIfNeeded: core.configuration.clock.realTimeNanoseconds() / 1_000_000_000
     )
-    for attempt in 0..<4 {
+    // An inline payload wants pages side by side, so free pages alone do not tell whether it fits.
+    for attempt in 0..<8 {
       var outcomes: [UInt64: BlockPosition] = [:]
       var working = placed
       do throws(CatalogError) {
@@ -211,8 +215,12 @@ final class WriterBatches: @unchecked Sendable {
         }
       } catch {
         // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
-        if error == .mapFull, attempt < 3 {
-          try slots.makeCatalogRoom(protecting: protectedPositions())
+        if error == .mapFull, attempt < 7,
+          try slots.makeCatalogRoom(
+            atLeast: max(2 * placed.count, 16),
+            protecting: protectedPositions()
+          ) > 0
+        {
           continue
         }
         throw StoreError(error)

@@ -125,9 +125,12 @@ import Testing
     let namespace = try fixture.store.openNamespace(StoreFixture.identity([8192]))
     for number in 0..<200 {
       #expect(try namespace.offload(Self.prompt(number)).doneBlockCount == 8)
+      // What is on its way at once has to fit: its own blocks do not make room for each other.
+      if number % 8 == 7 {
+        let flushed = try fixture.store.flush()
+        #expect(flushed.droppedErrorBlockCount == 0 && flushed.droppedFullBlockCount == 0)
+      }
     }
-    let flushed = try fixture.store.flush()
-    #expect(flushed.droppedErrorBlockCount == 0)
     let statistics = try fixture.store.statistics()
     #expect(statistics.blocksEvicted > 0)
     #expect(statistics.catalogBytesUsed <= 4 << 20)

@@ -25,7 +25,7 @@ int clinux_drop_page_cache(int fd);
 /* Takes the POSIX record lock on byte 0 for writing, without waiting. EAGAIN: another process holds it. */
 int clinux_record_lock(int fd);
 
-/* The process that holds the lock on byte 0, or 0. Tells nothing about locks of this process. */
+/* The process that holds the lock on byte 0, -1 if it is in another PID namespace, or 0. Tells nothing about locks of this process. */
 int clinux_record_lock_holder(int fd, int32_t *process_id);
 
 /* Fills bytes from the kernel's generator. */
