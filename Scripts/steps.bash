@@ -15,7 +15,7 @@ trap 'exit 143' TERM
 
 steps_latest_line() {
   tail -c 600 "$1" 2>/dev/null | tr '\r' '\n' | sed $'s/\033\\[[0-9;]*[A-Za-z]//g' |
-    grep -v '^[[:space:]]*$' | tail -n 1 | cut -c 1-90 || true
+    grep -av '^[[:space:]]*$' | tail -n 1 | cut -c 1-90 || true
 }
 
 # run_logged LOG TEXT COMMAND...: runs the command with its output in LOG, and shows how long it has been
