@@ -86,7 +86,8 @@ typedef struct {
   uint32_t flags; /* KVSTORE_OPEN_* */
   /* The store's folder; it is created (0700) when absent. UTF-8, NUL-terminated. */
   const char *path;
-  /* Upper bound of the bytes on disk, everything included. Default 10 GiB, at least 64 MiB. */
+  /* Upper bound of the bytes on disk, everything included. Default 10 GiB, at least 64 MiB (of which the
+   * catalog takes 32 MiB unless catalog_bytes says less). */
   uint64_t capacity_bytes;
   /* The part of `capacity_bytes` that the catalog (LMDB) may use. 0: a sixteenth, at least 32 MiB. Raise it
    * when payloads are small, since those live in the catalog. Fixed when the store is created. */
@@ -324,6 +325,7 @@ typedef struct {
 
 /* Copies stored blocks into the caller's memory, every byte from disk verified (checksums, key, token ids,
  * namespace) before the call returns OK. With a region range, only those bytes are read: layer-wise loading.
+ * A rest of the prompt that fills no block is allowed, so one prompt serves match and restore.
  * After anything but OK the memory of the blocks behind the first `blocks_done` is undefined. Blocks on disk.
  * `result` may be NULL. Returns OK, MISS (fewer blocks than asked for; the first blocks_done are good),
  * E_INVALID_ARGUMENT (also a scatter list that does not fit the namespace), E_BUFFER_TOO_SMALL, E_IO,
