@@ -25,7 +25,8 @@ public struct BlockKey: Hashable, Sendable {
   }
 }
 
-package func hexadecimalText(_ value: UInt64) -> String {
+/// `value` in at least `digitCount` hexadecimal digits, padded with zeros.
+package func hexadecimalText(_ value: UInt64, digitCount: Int = 16) -> String {
   let digits = String(value, radix: 16)
-  return String(repeating: "0", count: 16 - digits.count) + digits
+  return String(repeating: "0", count: max(0, digitCount - digits.count)) + digits
 }

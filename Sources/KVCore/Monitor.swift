@@ -40,13 +40,6 @@ internal import Glibc
     return try body(&state)
   }
 
-  /// Runs `body` with the lock held, if nobody has it.
-  package func tryWithLock<Result>(_ body: (inout State) -> Result) -> Result? {
-    guard unsafe pthread_mutex_trylock(mutex) == 0 else { return nil }
-    defer { unsafe pthread_mutex_unlock(mutex) }
-    return body(&state)
-  }
-
   /// Wakes everyone who waits, to look again.
   package func notifyAll() { unsafe pthread_cond_broadcast(condition) }
 

@@ -94,8 +94,7 @@ final class OwnerFiles: Sendable {
   }
 
   private func path(of owner: OwnerID) -> String {
-    let digits = String(owner.rawValue, radix: 16)
-    return directory + "/" + String(repeating: "0", count: 8 - digits.count) + digits + ".lock"
+    directory + "/" + hexadecimalText(UInt64(owner.rawValue), digitCount: 8) + ".lock"
   }
 
   private func isLocked(_ path: String) -> Bool {

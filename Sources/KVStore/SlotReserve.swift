@@ -143,7 +143,6 @@ final class SlotReserve {
     } catch {
       // The disk is fuller than the bound says: make do with what there is.
       _ = try transaction.removeSlotFile(tier: .disk, file: file)
-      core.noteGrowthRefused(error)
       return false
     }
     return true

@@ -288,11 +288,6 @@ final class StoreCore: Sendable {
     return UnsafeRawBufferPointer(packed)
   }
 
-  func noteGrowthRefused(_ error: FileError) {
-    // Counted through the blocks that find no room; the store lives on with the files it has.
-    state.withLock { $0.growthRefusal = error.errno }
-  }
-
   func removeFileAfterCommit(_ file: UInt32) { filesToRemove.withLock { $0.append(file) } }
 
   // MARK: Removal

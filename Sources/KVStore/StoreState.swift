@@ -51,9 +51,6 @@ struct StoreState {
   /// Callers that wait for arena room; the writer hurries for them.
   var arenaWaiterCount = 0
 
-  /// Why the last slot file could not be made, 0 when it could.
-  var growthRefusal: Int32 = 0
-
   var statistics = StoreStatistics()
 
   init(index: PrefixIndex, arena: HostArena, leases: LeaseTable) {

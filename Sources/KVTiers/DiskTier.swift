@@ -98,11 +98,8 @@ package final class DiskTier: Sendable {
   }
 
   private func path(of file: UInt32) -> String {
-    func hexadecimal(_ value: UInt32, _ digitCount: Int) -> String {
-      let digits = String(value, radix: 16)
-      return String(repeating: "0", count: digitCount - digits.count) + digits
-    }
-    return directory + "/" + hexadecimal(UInt32(tier.rawValue), 2) + hexadecimal(file, 8) + ".kvs"
+    directory + "/" + hexadecimalText(UInt64(tier.rawValue), digitCount: 2)
+      + hexadecimalText(UInt64(file), digitCount: 8) + ".kvs"
   }
 
   // MARK: Writing
