@@ -1,0 +1,73 @@
+"""kvstore: a persistent store for the KV cache of LLM inference servers.
+
+An engine *offloads* the KV blocks that it computed and *restores* the longest stored prefix of its next prompt
+instead of computing it again: after a pause, an eviction, a restart, in another process.
+
+    import kvstore
+
+    with kvstore.Store("/var/cache/kv", capacity="200GiB") as store:
+        identity = kvstore.Identity(model_name="m", tokens_per_block=16, region_bytes=(4096,))
+        with store.namespace(identity) as namespace:
+            prompt = kvstore.Prompt(range(32))
+            namespace.offload(prompt, [bytes(4096), bytes(4096)])
+            match = namespace.match(prompt)
+            memory = [bytearray(4096) for _ in range(match.blocks)]
+            namespace.restore(prompt, memory)
+            store.release(match.lease)
+
+The engines' adapters are in kvstore.vllm and kvstore.sglang; importing this package needs neither engine.
+"""
+
+from .errors import (
+    BadHandleError,
+    BufferTooSmallError,
+    CorruptError,
+    ForkedError,
+    IdentityError,
+    InternalError,
+    InvalidArgumentError,
+    KVStoreError,
+    LockedError,
+    NoSpaceError,
+    NotAStoreError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    Status,
+    StorageError,
+    VersionError,
+)
+from .library import LibraryNotFoundError, version
+from .memory import Spans
+from .namespace import Identity, Namespace
+from .prompt import Prompt
+from .results import Flush, Match, Transfer
+from .store import Store
+
+__all__ = [
+    "BadHandleError",
+    "BufferTooSmallError",
+    "CorruptError",
+    "Flush",
+    "ForkedError",
+    "Identity",
+    "IdentityError",
+    "InternalError",
+    "InvalidArgumentError",
+    "KVStoreError",
+    "LibraryNotFoundError",
+    "LockedError",
+    "Match",
+    "Namespace",
+    "NoSpaceError",
+    "NotAStoreError",
+    "OutOfMemoryError",
+    "Prompt",
+    "ReadOnlyError",
+    "Spans",
+    "Status",
+    "StorageError",
+    "Store",
+    "Transfer",
+    "VersionError",
+    "version",
+]

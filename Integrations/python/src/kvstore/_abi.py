@@ -1,0 +1,253 @@
+"""The structures and functions of kvstore.h, as ctypes sees them.
+
+Nothing outside this package's modules uses these names: `kvstore.Store` and `kvstore.Namespace` are the interface.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char_p,
+    c_int32,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_uint8,
+    c_void_p,
+)
+
+STATUS = c_int32
+
+
+class Config(Structure):
+    """kvstore_config_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("path", c_char_p),
+        ("capacity_bytes", c_uint64),
+        ("catalog_bytes", c_uint64),
+        ("host_bytes", c_uint64),
+        ("inline_payload_bytes_max", c_uint64),
+        ("offload_timeout_nanoseconds", c_uint64),
+        ("commit_interval_nanoseconds", c_uint64),
+    ]
+
+
+class FlushResult(Structure):
+    """kvstore_flush_result_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("blocks_durable", c_uint64),
+        ("blocks_dropped_full", c_uint64),
+        ("blocks_dropped_parent", c_uint64),
+        ("blocks_dropped_error", c_uint64),
+    ]
+
+
+class Stats(Structure):
+    """kvstore_stats_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("io_path", c_uint32),
+        ("match_calls", c_uint64),
+        ("match_tokens_asked", c_uint64),
+        ("match_tokens_found", c_uint64),
+        ("match_blocks_found", c_uint64),
+        ("hashes_computed", c_uint64),
+        ("index_nodes", c_uint64),
+        ("index_blocks", c_uint64),
+        ("index_bytes", c_uint64),
+        ("blocks_restored_host", c_uint64),
+        ("blocks_restored_disk", c_uint64),
+        ("restored_bytes", c_uint64),
+        ("misses_absent", c_uint64),
+        ("misses_stale", c_uint64),
+        ("misses_corrupt", c_uint64),
+        ("blocks_offloaded", c_uint64),
+        ("blocks_deduplicated", c_uint64),
+        ("offloaded_bytes", c_uint64),
+        ("blocks_dropped_full", c_uint64),
+        ("blocks_dropped_parent", c_uint64),
+        ("blocks_dropped_error", c_uint64),
+        ("key_collisions", c_uint64),
+        ("blocks_stored", c_uint64),
+        ("payload_bytes_stored", c_uint64),
+        ("disk_bytes_capacity", c_uint64),
+        ("disk_bytes_used", c_uint64),
+        ("catalog_bytes_capacity", c_uint64),
+        ("catalog_bytes_used", c_uint64),
+        ("host_bytes_capacity", c_uint64),
+        ("host_bytes_used", c_uint64),
+        ("blocks_evicted", c_uint64),
+        ("blocks_forgotten", c_uint64),
+        ("blocks_quarantined", c_uint64),
+        ("leases_active", c_uint64),
+        ("disk_bytes_written", c_uint64),
+        ("disk_bytes_read", c_uint64),
+        ("syncs", c_uint64),
+        ("catalog_commits", c_uint64),
+        ("poisoned", c_uint64),
+    ]
+
+
+class Bytes(Structure):
+    """kvstore_bytes_t."""
+
+    _fields_ = [("data", c_char_p), ("length", c_size_t)]
+
+
+class NamespaceConfig(Structure):
+    """kvstore_namespace_config_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("identity_mode", c_uint32),
+        ("tokens_per_block", c_uint32),
+        ("digest_bytes", c_uint32),
+        ("region_count", c_uint32),
+        ("region_bytes", POINTER(c_uint64)),
+        ("model_name", c_char_p),
+        ("weights_digest", Bytes),
+        ("adapter_digest", Bytes),
+        ("tokenizer_digest", Bytes),
+        ("kv_dtype", c_char_p),
+        ("kv_quantization", c_char_p),
+        ("layout", c_char_p),
+        ("rope", c_char_p),
+        ("engine_format", c_char_p),
+        ("engine_bytes", Bytes),
+        ("layer_count", c_uint32),
+        ("kv_head_count", c_uint32),
+        ("head_size", c_uint32),
+        ("tensor_parallel_rank", c_uint32),
+        ("tensor_parallel_size", c_uint32),
+        ("pipeline_parallel_rank", c_uint32),
+        ("pipeline_parallel_size", c_uint32),
+        ("context_parallel_rank", c_uint32),
+        ("context_parallel_size", c_uint32),
+        ("salt", Bytes),
+        ("extra_bytes_max", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class Prompt(Structure):
+    """kvstore_prompt_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("tokens", c_void_p),
+        ("token_count", c_size_t),
+        ("digests", c_void_p),
+        ("digest_count", c_size_t),
+        ("extra", POINTER(Bytes)),
+        ("extra_count", c_size_t),
+    ]
+
+
+class BlockKey(Structure):
+    """kvstore_block_key_t."""
+
+    _fields_ = [("bytes", c_uint8 * 16)]
+
+
+class Match(Structure):
+    """kvstore_match_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("tokens_matched", c_uint64),
+        ("blocks_matched", c_uint64),
+        ("blocks_host", c_uint64),
+        ("blocks_disk", c_uint64),
+        ("lease", c_uint64),
+    ]
+
+
+class Span(Structure):
+    """kvstore_span_t."""
+
+    _fields_ = [("data", c_void_p), ("capacity", c_size_t), ("length", c_size_t)]
+
+
+class Transfer(Structure):
+    """kvstore_transfer_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("first_block", c_uint64),
+        ("block_count", c_uint64),
+        ("first_region", c_uint32),
+        ("region_count", c_uint32),
+        ("spans", POINTER(Span)),
+        ("span_count", c_size_t),
+        ("block_status", POINTER(STATUS)),
+    ]
+
+
+class TransferResult(Structure):
+    """kvstore_transfer_result_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("blocks_done", c_uint64),
+        ("blocks_host", c_uint64),
+        ("blocks_disk", c_uint64),
+        ("bytes", c_uint64),
+    ]
+
+
+STORE = c_void_p
+NAMESPACE = c_void_p
+
+# name: (result, arguments). ctypes.CDLL releases the interpreter lock for the length of every call.
+FUNCTIONS: dict[str, tuple[object, list[object]]] = {
+    "kvstore_version": (c_uint32, []),
+    "kvstore_status_string": (c_char_p, [STATUS]),
+    "kvstore_last_error_message": (c_char_p, []),
+    "kvstore_config_init": (STATUS, [POINTER(Config), c_size_t]),
+    "kvstore_open": (STATUS, [POINTER(Config), POINTER(STORE)]),
+    "kvstore_close": (STATUS, [STORE]),
+    "kvstore_flush": (STATUS, [STORE, c_uint64, POINTER(FlushResult)]),
+    "kvstore_stats": (STATUS, [STORE, POINTER(Stats)]),
+    "kvstore_namespace_config_init": (STATUS, [POINTER(NamespaceConfig), c_size_t]),
+    "kvstore_namespace_open": (STATUS, [STORE, POINTER(NamespaceConfig), POINTER(NAMESPACE)]),
+    "kvstore_namespace_close": (STATUS, [NAMESPACE]),
+    "kvstore_block_keys": (
+        STATUS,
+        [NAMESPACE, POINTER(Prompt), POINTER(BlockKey), c_size_t, POINTER(c_size_t)],
+    ),
+    "kvstore_match": (STATUS, [NAMESPACE, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)]),
+    "kvstore_restore": (
+        STATUS,
+        [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(TransferResult)],
+    ),
+    "kvstore_offload": (
+        STATUS,
+        [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(TransferResult)],
+    ),
+    "kvstore_lease_release": (STATUS, [STORE, c_uint64]),
+    "kvstore_lease_extend": (STATUS, [STORE, c_uint64, c_uint64]),
+    "kvstore_touch": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
+    "kvstore_forget": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
+}
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Gives every function its types. A library that lacks one is refused with an AttributeError."""
+    for name, (result, arguments) in FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments

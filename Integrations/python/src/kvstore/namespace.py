@@ -1,0 +1,278 @@
+"""A namespace: what makes blocks interchangeable, and the calls that move them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from . import _abi
+from .errors import BadHandleError, Status
+from .library import check, library
+from .memory import Spans
+from .prompt import Prompt
+from .results import Match, Transfer
+
+_IDENTITY_DIGEST = 1
+_REGIONS_VARIABLE = 1
+_MATCH_PEEK = 1
+_MATCH_LEAVE_ONE_TOKEN = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Everything that changes the bytes of a block, or who may see it.
+
+    Two records that differ in any field are two namespaces and never share a block. Fields and their meaning are
+    those of kvstore_namespace_config_t.
+    """
+
+    region_bytes: tuple[int, ...]
+    tokens_per_block: int
+    model_name: str = ""
+    weights_digest: bytes = b""
+    adapter_digest: bytes = b""
+    tokenizer_digest: bytes = b""
+    kv_dtype: str = ""
+    kv_quantization: str = ""
+    layout: str = ""
+    rope: str = ""
+    engine_format: str = ""
+    engine_bytes: bytes = b""
+    layer_count: int = 0
+    kv_head_count: int = 0
+    head_size: int = 0
+    tensor_parallel_rank: int = 0
+    tensor_parallel_size: int = 1
+    pipeline_parallel_rank: int = 0
+    pipeline_parallel_size: int = 1
+    context_parallel_rank: int = 0
+    context_parallel_size: int = 1
+    salt: bytes = b""
+    extra_bytes_max: int | None = None
+    digest_bytes: int = 0
+    """Above 0: blocks are identified by the caller's digests of that many bytes, not by tokens."""
+    regions_variable: bool = False
+    """`region_bytes` are maxima: opaque pieces of variable length."""
+
+
+_TEXT = ("model_name", "kv_dtype", "kv_quantization", "layout", "rope", "engine_format")
+_BYTES = ("weights_digest", "adapter_digest", "tokenizer_digest", "engine_bytes", "salt")
+_NUMBERS = (
+    "tokens_per_block",
+    "digest_bytes",
+    "layer_count",
+    "kv_head_count",
+    "head_size",
+    "tensor_parallel_rank",
+    "tensor_parallel_size",
+    "pipeline_parallel_rank",
+    "pipeline_parallel_size",
+    "context_parallel_rank",
+    "context_parallel_size",
+)
+
+
+class Namespace:
+    """A namespace that is open; made by `Store.namespace`. Threads may share it."""
+
+    def __init__(self, store: int, identity: Identity) -> None:
+        self.identity = identity
+        self._handle: int | None = None
+        config = _abi.NamespaceConfig()
+        check(library().kvstore_namespace_config_init(ctypes.byref(config), ctypes.sizeof(config)))
+        for name in _TEXT:
+            text = getattr(identity, name)
+            if "\0" in text:
+                raise ValueError(f"{name} holds a NUL character")
+            setattr(config, name, text.encode())
+        for name in _BYTES:
+            data = getattr(identity, name)
+            setattr(config, name, _abi.Bytes(data or None, len(data)))
+        for name in _NUMBERS:
+            setattr(config, name, getattr(identity, name))
+        regions = (ctypes.c_uint64 * len(identity.region_bytes))(*identity.region_bytes)
+        config.region_bytes = ctypes.cast(regions, ctypes.POINTER(ctypes.c_uint64))
+        config.region_count = len(identity.region_bytes)
+        config.identity_mode = _IDENTITY_DIGEST if identity.digest_bytes else 0
+        config.flags = _REGIONS_VARIABLE if identity.regions_variable else 0
+        if identity.extra_bytes_max is not None:
+            config.extra_bytes_max = identity.extra_bytes_max
+        handle = _abi.NAMESPACE()
+        check(library().kvstore_namespace_open(store, ctypes.byref(config), ctypes.byref(handle)))
+        self._handle = handle.value
+
+    @property
+    def handle(self) -> int:
+        """The library's handle; raises BadHandleError once the namespace is closed."""
+        if self._handle is None:
+            raise BadHandleError(Status.BAD_HANDLE, "the namespace is closed")
+        return self._handle
+
+    # ------------------------------------------------------------ lookup
+
+    def block_keys(self, prompt: Prompt) -> list[bytes]:
+        """The chained keys of the prompt's full blocks, 16 bytes each; does not look at the store."""
+        if self.identity.digest_bytes:
+            capacity = prompt.digest_count
+        else:
+            capacity = prompt.token_count // self.identity.tokens_per_block
+        keys = (_abi.BlockKey * capacity)()
+        count = ctypes.c_size_t()
+        check(
+            library().kvstore_block_keys(
+                self.handle, ctypes.byref(prompt.struct), keys, capacity, ctypes.byref(count)
+            )
+        )
+        return [bytes(keys[index].bytes) for index in range(count.value)]
+
+    def match(
+        self,
+        prompt: Prompt,
+        *,
+        peek: bool = False,
+        leave_one_token: bool = False,
+        lease_seconds: float = 0,
+    ) -> Match:
+        """The longest stored prefix of the prompt, with a lease on it unless `peek`.
+
+        peek: no lease, and no trace in recency or counters. leave_one_token: leave one to compute, as an engine
+        needs its logits. lease_seconds: 0 is the library's default of 60, the most is 600.
+        """
+        flags = (_MATCH_PEEK if peek else 0) | (_MATCH_LEAVE_ONE_TOKEN if leave_one_token else 0)
+        found = _abi.Match(struct_size=ctypes.sizeof(_abi.Match))
+        status = check(
+            library().kvstore_match(
+                self.handle, ctypes.byref(prompt.struct), flags, round(lease_seconds * 1e9), ctypes.byref(found)
+            )
+        )
+        return Match(
+            status=Status(status),
+            tokens=found.tokens_matched,
+            blocks=found.blocks_matched,
+            blocks_host=found.blocks_host,
+            blocks_disk=found.blocks_disk,
+            lease=found.lease,
+        )
+
+    # ------------------------------------------------------------ move
+
+    def restore(
+        self,
+        prompt: Prompt,
+        spans: Spans | Sequence[Any],
+        *,
+        first_block: int = 0,
+        block_count: int = 0,
+        first_region: int = 0,
+        region_count: int = 0,
+        block_status: bool = False,
+    ) -> Transfer:
+        """Copies stored blocks into memory, every byte verified; releases the interpreter lock meanwhile.
+
+        The memory of the first `blocks_done` blocks is good, that of the others is undefined.
+        block_count and region_count 0: to the last one.
+        """
+        if not isinstance(spans, Spans):
+            spans = Spans.of(spans, writable=True)
+        return self._move(
+            library().kvstore_restore,
+            prompt,
+            spans,
+            (first_block, block_count, first_region, region_count),
+            block_status,
+        )
+
+    def offload(
+        self,
+        prompt: Prompt,
+        spans: Spans | Sequence[Any],
+        *,
+        first_block: int = 0,
+        block_count: int = 0,
+        first_region: int = 0,
+        region_count: int = 0,
+        block_status: bool = False,
+    ) -> Transfer:
+        """Takes blocks into the store; they are copied when it returns, and durable after `Store.flush`.
+
+        The prompt must be whole blocks, and the block before first_block must be stored. Releases the interpreter
+        lock meanwhile.
+        """
+        if not isinstance(spans, Spans):
+            spans = Spans.of(spans)
+        return self._move(
+            library().kvstore_offload,
+            prompt,
+            spans,
+            (first_block, block_count, first_region, region_count),
+            block_status,
+        )
+
+    def _move(
+        self, function: Any, prompt: Prompt, spans: Spans, part: tuple[int, int, int, int], statuses: bool
+    ) -> Transfer:
+        first_block, block_count, first_region, region_count = part
+        regions = region_count or len(self.identity.region_bytes) - first_region
+        transfer = _abi.Transfer(
+            struct_size=ctypes.sizeof(_abi.Transfer),
+            first_block=first_block,
+            block_count=block_count,
+            first_region=first_region,
+            region_count=region_count,
+            spans=spans.pointer,
+            span_count=spans.count,
+        )
+        per_block = (_abi.STATUS * (spans.count // regions if statuses and regions > 0 else 0))()
+        if statuses:
+            transfer.block_status = ctypes.cast(per_block, ctypes.POINTER(_abi.STATUS))
+        result = _abi.TransferResult(struct_size=ctypes.sizeof(_abi.TransferResult))
+        status = check(
+            function(
+                self.handle, ctypes.byref(prompt.struct), ctypes.byref(transfer), ctypes.byref(result)
+            )
+        )
+        return Transfer(
+            status=Status(status),
+            blocks_done=result.blocks_done,
+            blocks_host=result.blocks_host,
+            blocks_disk=result.blocks_disk,
+            byte_count=result.bytes,
+            block_status=tuple(per_block),
+        )
+
+    # ------------------------------------------------------------ keep
+
+    def touch(self, prompt: Prompt) -> int:
+        """Records a use of the prompt's longest stored prefix, and returns its length in blocks."""
+        count = ctypes.c_uint64()
+        check(library().kvstore_touch(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
+        return count.value
+
+    def forget(self, prompt: Prompt) -> int:
+        """Removes the prompt's last full block and all below it, durably; returns how many blocks went.
+
+        An empty prompt removes every block of the namespace.
+        """
+        count = ctypes.c_uint64()
+        check(library().kvstore_forget(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
+        return count.value
+
+    def close(self) -> None:
+        """Closes the handle; the blocks stay. A second close does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            check(library().kvstore_namespace_close(handle))
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,92 @@
+"""Which blocks a call is about: the tokens or digests of a prompt from its first one on."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from . import _abi
+from .memory import address_of
+
+_TOKEN_TYPECODE = "I"
+assert array(_TOKEN_TYPECODE).itemsize == 4
+
+
+class Prompt:
+    """The tokens, or the digests, that identify blocks; a call says which of these blocks it means.
+
+    tokens: ids in a sequence, or in memory of 32-bit unsigned integers (`array('I')`, a numpy array), which is
+    used as it is. digests: the digests of a namespace in digest mode, one after the other, head first.
+    extra: bytes of each of the first blocks, hashed and compared along with its tokens.
+    """
+
+    __slots__ = ("_kept", "digest_count", "struct", "token_count")
+
+    def __init__(
+        self,
+        tokens: Sequence[int] | Any | None = None,
+        *,
+        digests: Sequence[bytes] | None = None,
+        extra: Sequence[bytes] | None = None,
+    ) -> None:
+        if (tokens is None) == (digests is None):
+            raise ValueError("a prompt has either tokens or digests")
+        self.struct = _abi.Prompt(struct_size=ctypes.sizeof(_abi.Prompt))
+        self._kept: list[Any] = []
+        self.token_count = self.digest_count = 0
+        if tokens is not None:
+            memory = _token_memory(tokens)
+            self.token_count = len(memory)
+            self.struct.tokens = self._keep(memory)
+            self.struct.token_count = self.token_count
+        if digests is not None:
+            self.digest_count = len(digests)
+            self.struct.digests = self._keep(b"".join(digests))
+            self.struct.digest_count = self.digest_count
+        if extra:
+            entries = (_abi.Bytes * len(extra))(*(_abi.Bytes(part or None, len(part)) for part in extra))
+            self._kept += [entries, list(extra)]
+            self.struct.extra = ctypes.cast(entries, ctypes.POINTER(_abi.Bytes))
+            self.struct.extra_count = len(extra)
+
+    def prefix(self, *, tokens: int | None = None, digests: int | None = None) -> Prompt:
+        """The first `tokens` tokens, or `digests` digests, of this prompt; shares its memory."""
+        shorter = Prompt.__new__(Prompt)
+        shorter.struct = _abi.Prompt.from_buffer_copy(self.struct)
+        shorter._kept = self._kept
+        shorter.token_count, shorter.digest_count = self.token_count, self.digest_count
+        if tokens is not None:
+            if not 0 <= tokens <= self.token_count:
+                raise ValueError(f"a prefix of {tokens} tokens of a prompt with {self.token_count}")
+            shorter.token_count = shorter.struct.token_count = tokens
+        if digests is not None:
+            if not 0 <= digests <= self.digest_count:
+                raise ValueError(f"a prefix of {digests} digests of a prompt with {self.digest_count}")
+            shorter.digest_count = shorter.struct.digest_count = digests
+        return shorter
+
+    def whole_blocks(self, tokens_per_block: int) -> Prompt:
+        """This prompt without the tokens at its end that fill no block."""
+        return self.prefix(tokens=self.token_count - self.token_count % tokens_per_block)
+
+    def _keep(self, memory: Any) -> int | None:
+        """Keeps memory alive as long as the prompt, and returns its address; None if it is empty."""
+        self._kept.append(memory)
+        if len(memory) == 0:
+            return None
+        address, _, owner = address_of(memory)
+        self._kept.append(owner)
+        return address
+
+
+def _token_memory(tokens: Any) -> Any:
+    try:
+        view = memoryview(tokens)
+    except TypeError:
+        return array(_TOKEN_TYPECODE, tokens)
+    if view.format not in ("I", "L") or view.itemsize != 4 or not view.c_contiguous or view.ndim != 1:
+        # Signed 32-bit ids, 64-bit ones: the values decide, and array() checks their range.
+        return array(_TOKEN_TYPECODE, view.tolist())
+    return tokens

@@ -1,0 +1,53 @@
+"""What calls answer. Outcomes (miss, busy, full) are in `status`; errors are exceptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .errors import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The longest stored prefix of a prompt."""
+
+    status: Status
+    """OK, MISS, or FULL: found, but no lease was free."""
+    tokens: int
+    blocks: int
+    blocks_host: int
+    """Of `blocks`: those with a copy in RAM."""
+    blocks_disk: int
+    """Of `blocks`: those on disk only."""
+    lease: int
+    """Id of the lease on the prefix, 0 if none was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How far a restore or an offload came."""
+
+    status: Status
+    """OK; restore: MISS; offload: BUSY, FULL, PARENT_MISSING."""
+    blocks_done: int
+    """Restore: leading blocks that are complete. Offload: blocks that were taken or are there already."""
+    blocks_host: int
+    """Of those, restored from RAM, or taken now."""
+    blocks_disk: int
+    """Of those, restored from disk, or already stored."""
+    byte_count: int
+    """Bytes copied to or from the caller."""
+    block_status: tuple[int, ...] = field(default=())
+    """The status of each block, where it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """What became of the blocks that were offloaded since the last flush."""
+
+    status: Status
+    """OK, or BUSY: the deadline passed first."""
+    blocks_durable: int
+    blocks_dropped_full: int
+    blocks_dropped_parent: int
+    blocks_dropped_error: int

@@ -1,0 +1,136 @@
+"""A store: the folder in which blocks are kept."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import _abi
+from .errors import BadHandleError, Status
+from .library import check, library
+from .namespace import Identity, Namespace
+from .results import Flush
+from .sizes import byte_count
+
+_OPEN_READ_ONLY = 1
+_OPEN_BUFFERED_IO = 2
+
+_IO_PATHS = ("none", "direct", "buffered")
+
+
+class Store:
+    """A store that is open; threads may share it, and processes may open one store together.
+
+    Sizes are in bytes, or text such as "200GiB". What is left out has the library's default.
+    A store that was opened before fork() answers ForkedError in the child: open it there.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        capacity: int | str | None = None,
+        catalog: int | str | None = None,
+        host: int | str | None = None,
+        inline_payload_max: int | str | None = None,
+        offload_timeout_seconds: float | None = None,
+        commit_interval_seconds: float | None = None,
+        read_only: bool = False,
+        buffered_io: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self._handle: int | None = None
+        config = _abi.Config()
+        check(library().kvstore_config_init(ctypes.byref(config), ctypes.sizeof(config)))
+        config.path = os.fsencode(path)
+        config.flags = (_OPEN_READ_ONLY if read_only else 0) | (_OPEN_BUFFERED_IO if buffered_io else 0)
+        for field, size in (
+            ("capacity_bytes", capacity),
+            ("catalog_bytes", catalog),
+            ("host_bytes", host),
+            ("inline_payload_bytes_max", inline_payload_max),
+        ):
+            if size is not None:
+                setattr(config, field, byte_count(size))
+        for field, seconds in (
+            ("offload_timeout_nanoseconds", offload_timeout_seconds),
+            ("commit_interval_nanoseconds", commit_interval_seconds),
+        ):
+            if seconds is not None:
+                setattr(config, field, nanoseconds(seconds))
+        handle = _abi.STORE()
+        check(library().kvstore_open(ctypes.byref(config), ctypes.byref(handle)))
+        self._handle = handle.value
+
+    @property
+    def handle(self) -> int:
+        """The library's handle; raises BadHandleError once the store is closed."""
+        if self._handle is None:
+            raise BadHandleError(Status.BAD_HANDLE, "the store is closed")
+        return self._handle
+
+    def namespace(self, identity: Identity) -> Namespace:
+        """Opens the namespace of an identity record, creating it when absent. Keep it: opening costs a look-up."""
+        return Namespace(self.handle, identity)
+
+    def flush(self, timeout_seconds: float = 0) -> Flush:
+        """Waits until everything that was offloaded in this process is durable; 0 waits as long as it takes."""
+        result = _abi.FlushResult(struct_size=ctypes.sizeof(_abi.FlushResult))
+        status = check(
+            library().kvstore_flush(self.handle, nanoseconds(timeout_seconds), ctypes.byref(result))
+        )
+        return Flush(
+            status=Status(status),
+            blocks_durable=result.blocks_durable,
+            blocks_dropped_full=result.blocks_dropped_full,
+            blocks_dropped_parent=result.blocks_dropped_parent,
+            blocks_dropped_error=result.blocks_dropped_error,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """The counters of kvstore_stats_t by name; `io_path` is "none", "direct" or "buffered"."""
+        stats = _abi.Stats(struct_size=ctypes.sizeof(_abi.Stats))
+        check(library().kvstore_stats(self.handle, ctypes.byref(stats)))
+        values = {name: getattr(stats, name) for name, *_ in _abi.Stats._fields_[2:]}
+        return {"io_path": _IO_PATHS[stats.io_path], **values}
+
+    def release(self, lease: int) -> None:
+        """Ends a lease, whichever process took it; one that has ended, or 0, is fine."""
+        if lease:
+            check(library().kvstore_lease_release(self.handle, lease))
+
+    def extend(self, lease: int, seconds: float) -> bool:
+        """Lets a lease last that long from now, 10 minutes at most; False if it has ended already."""
+        return check(library().kvstore_lease_extend(self.handle, lease, nanoseconds(seconds))) == Status.OK
+
+    def close(self) -> None:
+        """Flushes and closes; its namespaces are closed with it. A second close does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            check(library().kvstore_close(handle))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}{', closed' if self._handle is None else ''})"
+
+
+def nanoseconds(seconds: float) -> int:
+    """Seconds as the library counts them; refuses what is negative."""
+    if seconds < 0:
+        raise ValueError(f"a time of {seconds} seconds")
+    return round(seconds * 1e9)
+
+
