@@ -66,12 +66,19 @@ public final class Namespace: Sendable {
   }
 
   /// Copies stored blocks into the caller's memory, every byte from disk verified first.
+  ///
+  /// With a timeout nothing touches that memory after the call has returned, however long a read takes.
   public func restore(_ prompt: Prompt, _ transfer: Transfer) throws(StoreError) -> TransferResult {
     try store.enter()
     defer { store.leave() }
     try core.check(prompt, wholeBlocks: false)
     let range = try core.range(of: transfer, in: prompt)
-    return try store.core.restore(core, prompt, range)
+    return try store.core.restore(
+      core,
+      prompt,
+      range,
+      limit: .after(transfer.timeoutNanoseconds)
+    )
   }
 
   /// Takes blocks into the store.
@@ -84,7 +91,7 @@ public final class Namespace: Sendable {
     try core.check(prompt, wholeBlocks: true)
     let range = try core.range(of: transfer, in: prompt)
     try core.checkOffloadLengths(range)
-    return try store.core.offload(core, prompt, range)
+    return try store.core.offload(core, prompt, range, limit: offloadLimit(transfer))
   }
 
   /// Records a use of the longest stored prefix; answers its length in blocks.
@@ -103,5 +110,13 @@ public final class Namespace: Sendable {
     guard !store.core.configuration.readOnly else { throw .readOnly }
     try core.check(prompt, wholeBlocks: false)
     return try store.core.forget(core, prompt)
+  }
+
+  private func offloadLimit(_ transfer: Transfer) -> TransferLimit {
+    .after(
+      transfer.timeoutNanoseconds == 0
+        ? max(1, store.core.configuration.offloadTimeoutNanoseconds)
+        : transfer.timeoutNanoseconds
+    )
   }
 }

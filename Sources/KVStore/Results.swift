@@ -12,6 +12,10 @@ public struct MatchResult: Sendable, Equatable {
   public var lease: UInt64 = 0
   /// A lease was wanted, and none was free.
   public var leaseRefused = false
+  /// How long restoring it is expected to take, from the bandwidth measured so far.
+  ///
+  /// 0 as long as that is not known.
+  public var restoreNanosecondsEstimated: UInt64 = 0
 
   /// Nothing matched.
   public init() {}
@@ -48,6 +52,10 @@ public struct MatchResult: Sendable, Equatable {
   public var firstRegion: Int
   /// 0 = to the last one.
   public var regionCount: Int
+  /// 0: a restore takes as long as it takes, an offload waits as the store is configured to.
+  ///
+  /// Else the transfer ends with `busy` outcomes when it is over, and nothing touches the spans' memory after that.
+  public var timeoutNanoseconds: UInt64
   package let spans: UnsafeMutableBufferPointer<TransferSpan>
 
   /// All blocks and regions by default; `spans` holds blockCount × regionCount pieces, block by block.
@@ -56,12 +64,14 @@ public struct MatchResult: Sendable, Equatable {
     blockCount: Int = 0,
     firstRegion: Int = 0,
     regionCount: Int = 0,
+    timeoutNanoseconds: UInt64 = 0,
     spans: UnsafeMutableBufferPointer<TransferSpan>
   ) {
     self.firstBlock = firstBlock
     self.blockCount = blockCount
     self.firstRegion = firstRegion
     self.regionCount = regionCount
+    self.timeoutNanoseconds = timeoutNanoseconds
     unsafe self.spans = unsafe spans
   }
 }
@@ -215,6 +225,22 @@ public struct StoreStatistics: Sendable, Equatable {
   public var catalogCommits: UInt64 = 0
   /// A failed invariant: misses only.
   public var poisoned: Bool = false
+  /// Blocks found by matches that had a copy in RAM.
+  public var matchBlocksHost: UInt64 = 0
+  /// Blocks found by matches that were only on disk.
+  public var matchBlocksDisk: UInt64 = 0
+  /// Bytes restored from RAM, of calls or windows of them that went through.
+  public var restoredBytesHost: UInt64 = 0
+  /// Bytes restored from disk, likewise.
+  public var restoredBytesDisk: UInt64 = 0
+  /// Measured bandwidth of restores from RAM, in bytes a second; 0 before the first.
+  public var bytesPerSecondHost: UInt64 = 0
+  /// Measured bandwidth of restores from disk, in bytes a second; 0 before the first.
+  public var bytesPerSecondDisk: UInt64 = 0
+  /// What was expected of all restores whose bandwidth was known before them.
+  public var restoreNanosecondsEstimated: UInt64 = 0
+  /// What those same restores took.
+  public var restoreNanosecondsMeasured: UInt64 = 0
 
   /// Zero everywhere.
   public init() {}

@@ -1,4 +1,5 @@
 public import KVCore
+internal import KVTiers
 
 /// A persistent store of KV blocks: the façade.
 ///
@@ -49,6 +50,15 @@ public final class Store: Sendable {
     try enter()
     defer { leave() }
     return core.statistics()
+  }
+
+  /// The arena: page-aligned memory that an engine may pin or register with its device.
+  ///
+  /// Mapped until the last close of the process. What lies in it is looked at through views only.
+  @unsafe public func hostMemory() throws(StoreError) -> UnsafeMutableRawBufferPointer {
+    try enter()
+    defer { leave() }
+    return unsafe core.hostMemoryBase.bytes
   }
 
   /// Opens the namespace of this identity, creating it when absent.

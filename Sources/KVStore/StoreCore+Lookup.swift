@@ -50,8 +50,14 @@ extension StoreCore {
       var result = MatchResult()
       result.blockCount = prefix.blockCount
       result.tokenCount = prefix.blockCount * namespace.identity.tokensPerBlock
-      result.hostBlockCount = hostBlockCount(of: prefix, in: state.index)
+      let tiers = tierCounts(of: prefix, in: state.index)
+      result.hostBlockCount = tiers.hostBlockCount
       result.diskBlockCount = prefix.blockCount - result.hostBlockCount
+      result.restoreNanosecondsEstimated =
+        state.restoreBandwidth.estimate(
+          hostByteCount: tiers.hostByteCount,
+          diskByteCount: tiers.diskByteCount
+        ) ?? 0
       if isPeek { return (result, LeaseTable.Head?.none) }
       state.statistics.matchCalls += 1
       state.statistics.matchTokensAsked += UInt64(
@@ -59,6 +65,8 @@ extension StoreCore {
       )
       state.statistics.matchTokensFound += UInt64(result.tokenCount)
       state.statistics.matchBlocksFound += UInt64(result.blockCount)
+      state.statistics.matchBlocksHost += UInt64(result.hostBlockCount)
+      state.statistics.matchBlocksDisk += UInt64(result.diskBlockCount)
       guard prefix.blockCount > 0, let head = state.head(at: prefix.location) else {
         return (result, nil)
       }
@@ -93,14 +101,25 @@ extension StoreCore {
     return count
   }
 
-  private func hostBlockCount(of prefix: StoredPrefix, in index: PrefixIndex) -> Int {
-    var count = 0
+  private func tierCounts(
+    of prefix: StoredPrefix,
+    in index: PrefixIndex
+  ) -> (hostBlockCount: Int, hostByteCount: Int, diskByteCount: Int) {
+    var hostBlockCount = 0
+    var hostByteCount = 0
+    var byteCount = 0
     for segment in prefix.segments {
       index.withEntries(of: segment) { entries in
-        for i in 0..<entries.count where entries[i].hostSlot >= 0 { count += 1 }
+        for i in 0..<entries.count {
+          let payload = Int(entries[i].payloadByteCount)
+          byteCount += payload
+          guard entries[i].hostSlot >= 0 else { continue }
+          hostBlockCount += 1
+          hostByteCount += payload
+        }
       }
     }
-    return count
+    return (hostBlockCount, hostByteCount, byteCount - hostByteCount)
   }
 
   // MARK: The walk

@@ -17,12 +17,12 @@ extension StoreCore {
   func offload(
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
-    _ range: NamespaceCore.Range
+    _ range: NamespaceCore.Range,
+    limit: TransferLimit
   ) throws(StoreError) -> TransferResult {
     try checkWritable()
     var result = TransferResult()
     result.outcomes = Array(repeating: .busy, count: range.blocks.count)
-    let deadline = KVCore.deadline(after: configuration.offloadTimeoutNanoseconds)
     var next = range.blocks.lowerBound
     while next < range.blocks.upperBound {
       let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
@@ -31,7 +31,7 @@ extension StoreCore {
         prompt,
         range,
         window,
-        deadline: deadline,
+        limit,
         &result
       )
       if outcome != .done {
@@ -58,7 +58,7 @@ extension StoreCore {
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
     _ window: Range<Int>,
-    deadline: UInt64,
+    _ limit: TransferLimit,
     _ result: inout TransferResult
   ) throws(StoreError) -> BlockOutcome {
     let (storedCount, tailKey, tailHead) = try withStoredPrefix(
@@ -108,7 +108,7 @@ extension StoreCore {
             key,
             range,
             mayWait: incoming.isEmpty,
-            deadline: deadline
+            limit
           )
         else { break }
         incoming.append(
@@ -143,7 +143,7 @@ extension StoreCore {
     _ key: BlockKey,
     _ range: NamespaceCore.Range,
     mayWait: Bool,
-    deadline: UInt64
+    _ limit: TransferLimit
   ) throws(StoreError) -> HostSlot? {
     let partialKey = partialKey(namespace, prompt, block, key)
     let byteCount = namespace.layout.slotByteCount
@@ -167,7 +167,11 @@ extension StoreCore {
     writer?.hurry()
     state.withLock { $0.arenaWaiterCount += 1 }
     defer { state.withLock { $0.arenaWaiterCount -= 1 } }
-    let slot = state.wait(until: deadline, attempt)
+    let waited: HostSlot?? = state.wait(until: limit.deadline) { state in
+      if limit.isCancelled { return .some(nil) }
+      return attempt(&state).map { .some($0) }
+    }
+    let slot = waited ?? nil
     if slot == nil, isPoisoned { throw .poisoned }
     return slot
   }

@@ -5,48 +5,42 @@ internal import KVFile
 internal import KVIndex
 internal import KVTiers
 
-/// One block of a restore, with where its bytes come from.
-private struct PlannedBlock {
-  enum Source {
-    /// A pinned copy in the arena.
-    case host(HostSlot)
-    /// A slot of the disk tier; read into a pinned arena slot when there is room, so that it is promoted.
-    case disk(BlockPlace, promoteTo: HostSlot?)
-    /// A row of the catalog's table `payloads`.
-    case inline(BlockPlace)
-  }
-
-  let block: Int
-  let blockKey: BlockKey
-  let position: BlockPosition?
-  let source: Source
-}
-
 extension StoreCore {
-  /// Copies the range's blocks out, a window at a time; stops at the first block that is not there.
+  /// Copies the range's blocks out, a window at a time; stops at the first block that is not there, or at the limit.
   func restore(
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
-    _ range: NamespaceCore.Range
+    _ range: NamespaceCore.Range,
+    limit: TransferLimit = .none
   ) throws(StoreError) -> TransferResult {
     var result = TransferResult()
     result.outcomes = Array(repeating: .miss, count: range.blocks.count)
     if isPoisoned { return result }
+    var meter = RestoreMeter()
     var next = range.blocks.lowerBound
     while next < range.blocks.upperBound {
       let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
+      var windowMeter = RestoreMeter()
+      let started = monotonicNanoseconds()
       let plan = try planRestore(namespace, prompt, window, range)
-      let isWhole = move(plan, namespace, prompt, range, &result)
-      if !isWhole || plan.count < window.count { break }
+      let end = move(plan, namespace, prompt, range, limit, &windowMeter, &result)
+      if end == .gaveUp {
+        let rest = next + plan.count - range.blocks.lowerBound..<result.outcomes.count
+        for index in rest { result.outcomes[index] = .busy }
+      }
+      if end != .whole || plan.count < window.count { break }
+      windowMeter.divide(monotonicNanoseconds() - started)
+      meter.add(windowMeter)
       next = window.upperBound
     }
     result.countLeading()
-    let absentCount = result.outcomes.count - result.doneBlockCount
+    let absentCount = result.outcomes.reduce(0) { $0 + ($1 == .miss ? 1 : 0) }
     state.withLock { state in
       state.statistics.blocksRestoredHost += UInt64(result.hostBlockCount)
       state.statistics.blocksRestoredDisk += UInt64(result.diskBlockCount)
       state.statistics.restoredBytes += UInt64(result.byteCount)
       state.statistics.missesAbsent += UInt64(absentCount)
+      meter.enter(&state.restoreBandwidth, &state.statistics)
     }
     return result
   }
@@ -111,55 +105,35 @@ extension StoreCore {
 
   // MARK: Moving
 
+  private enum MoveEnd {
+    case whole
+    /// A block failed; those before it are good.
+    case failed
+    /// The limit came first.
+    case gaveUp
+  }
+
   /// Starts the reads, copies each block as it comes, and gives every slot back.
-  ///
-  /// False when one failed.
   private func move(
     _ plan: [PlannedBlock],
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
+    _ limit: TransferLimit,
+    _ meter: inout RestoreMeter,
     _ result: inout TransferResult
-  ) -> Bool {
-    let layout = namespace.layout
-    let readByteCount = readExtent(namespace, range)
-    var bounce: [Int: AlignedBuffer] = [:]
-    var requests: [ReadRequest] = []
-    var requestOfPlan: [Int: Int] = [:]
+  ) -> MoveEnd {
+    let reads = PlannedReads(self, plan, namespace, regions: range.regions, limit: limit)
+    var end = MoveEnd.whole
     for (index, planned) in plan.enumerated() {
-      guard case .disk(let place, let promoteTo) = planned.source else { continue }
-      let memory: UnsafeMutableRawPointer
-      if let promoteTo {
-        unsafe memory = hostMemory(of: promoteTo, namespace)
-      } else {
-        // Without memory the block is a miss.
-        guard let buffer = try? AlignedBuffer(byteCount: layout.slotByteCount),
-          let base = unsafe buffer.bytes.baseAddress
-        else { continue }
-        bounce[index] = buffer
-        unsafe memory = base
-      }
-      requestOfPlan[index] = requests.count
-      let count = place.isInline ? 0 : min(readByteCount, layout.slotByteCount)
-      unsafe requests.append(
-        ReadRequest(
-          address: SlotAddress(tier: place.tier, file: place.file, slot: place.slot),
-          slotByteCount: layout.slotByteCount,
-          offset: 0,
-          buffer: UnsafeMutableRawBufferPointer(start: memory, count: count)
-        )
-      )
-    }
-    let batch = requests.isEmpty ? nil : diskTier.startReads(requests)
-
-    var isWhole = true
-    for (index, planned) in plan.enumerated() {
-      let outcome: BlockOutcome
+      if end == .whole, limit.isOver { end = .gaveUp }
+      var outcome = end == .gaveUp ? BlockOutcome.busy : .miss
+      let byteCountBefore = result.byteCount
       switch planned.source {
       case .host(let slot):
-        outcome =
-          isWhole
-          ? unsafe copyOut(
+        if end == .whole {
+          let started = monotonicNanoseconds()
+          outcome = unsafe copyOut(
             hostMemory(of: slot, namespace),
             planned,
             namespace,
@@ -167,70 +141,85 @@ extension StoreCore {
             verifies: false,
             &result
           )
-          : .miss
+          meter.hostNanoseconds += monotonicNanoseconds() - started
+          meter.hostByteCount += result.byteCount - byteCountBefore
+        }
         if outcome == .done { result.hostBlockCount += 1 }
         release(slot)
       case .disk(let place, let promoteTo):
-        // Waited for even after a failure: the read goes into memory that is about to be reused.
-        let error = requestOfPlan[index].flatMap { batch?.wait($0) }
-        let memory =
-          unsafe promoteTo.map { unsafe hostMemory(of: $0, namespace) }
-          ?? bounce[index]?.bytes.baseAddress
-        outcome = unsafe finishRead(
-          memory,
-          error,
-          place,
-          planned,
-          namespace,
-          prompt,
-          range,
-          isWanted: isWhole,
-          &result
-        )
-        if let promoteTo {
-          keep(promoteTo, of: planned, place, namespace, isGood: outcome == .done)
+        if end == .whole {
+          do throws(PlannedReads.GaveUp) {
+            outcome = finishRead(
+              try reads.wait(index, limit),
+              place,
+              planned,
+              namespace,
+              prompt,
+              range,
+              &result
+            )
+            if let promoteTo {
+              keep(promoteTo, of: planned, place, namespace, isGood: outcome == .done)
+            }
+          } catch {
+            end = .gaveUp
+            outcome = .busy
+            abandon(index, of: reads, promoteTo)
+          }
+        } else {
+          abandon(index, of: reads, promoteTo)
         }
+        meter.diskByteCount += result.byteCount - byteCountBefore
       case .inline(let place):
-        outcome =
-          isWhole
-          ? copyInline(place, planned, namespace, prompt, range, &result) : .miss
+        if end == .whole {
+          outcome = copyInline(place, planned, namespace, prompt, range, &result)
+        }
+        meter.diskByteCount += result.byteCount - byteCountBefore
       }
       result.outcomes[planned.block - range.blocks.lowerBound] = outcome
-      if outcome != .done { isWhole = false }
+      if end == .whole, outcome != .done { end = .failed }
     }
-    return isWhole
+    limit.cancellation?.watch(nil)
+    return end
   }
 
-  /// Bytes from the slot's start that hold the header and the last region of the range.
-  private func readExtent(_ namespace: NamespaceCore, _ range: NamespaceCore.Range) -> Int {
-    if range.coversAllRegions { return namespace.layout.slotByteCount }
-    let last = range.regions.upperBound - 1
-    let end =
-      namespace.layout.regionOffset(last) + namespace.identity.regionByteCounts[last]
-    return roundUp(end, to: 4096)
+  /// Leaves a block's read to itself; its arena slot comes back when it is over.
+  private func abandon(_ index: Int, of reads: PlannedReads, _ promoteTo: HostSlot?) {
+    reads.abandon(index) { [self] in
+      guard let promoteTo else { return }
+      state.withLock { $0.dropHostSlot(promoteTo) }
+      state.notifyAll()
+    }
   }
 
   private func finishRead(
-    _ memory: UnsafeMutableRawPointer?,
-    _ error: FileError?,
+    _ memory: PlannedReads.Memory?,
     _ place: BlockPlace,
     _ planned: PlannedBlock,
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
-    isWanted: Bool,
     _ result: inout TransferResult
   ) -> BlockOutcome {
-    guard let memory = unsafe memory, error == nil, isWanted else { return .miss }
+    guard let memory else { return .miss }
     let headerBytes = unsafe UnsafeRawBufferPointer(
-      start: memory,
+      start: memory.base,
       count: namespace.layout.headerByteCount
     )
     guard unsafe headerMatches(headerBytes, place, planned, namespace, prompt) else {
       failedCheck(namespace, planned.position, place)
       return .miss
     }
-    let outcome = unsafe copyOut(memory, planned, namespace, range, verifies: true, &result)
+    let outcome = unsafe copyOut(
+      memory.base,
+      planned,
+      namespace,
+      range,
+      verifies: true,
+      payloadStart: memory.payloadStart,
+      byteCount: memory.byteCount,
+      &result
+    )
     if outcome == .miss { failedCheck(namespace, planned.position, place) }
     if outcome == .done { result.diskBlockCount += 1 }
     return outcome
@@ -279,76 +268,6 @@ extension StoreCore {
     unsafe SlotHeaderView(payload).map { Int($0.usedByteCount) } ?? 0
   }
 
-  // MARK: Checks and copies
-
-  /// Whether a header that came from disk is the one that the catalog promised, of this very block.
-  private func headerMatches(
-    _ bytes: UnsafeRawBufferPointer,
-    _ place: BlockPlace,
-    _ planned: PlannedBlock,
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt
-  ) -> Bool {
-    guard let header = unsafe SlotHeaderView(bytes),
-      header.checksum == place.headerChecksum,
-      header.generation == place.generation,
-      header.namespaceID == namespace.id,
-      unsafe header.storeUUID.elementsEqual(storeUUID),
-      header.rootKey == namespace.chain.rootKey,
-      header.blockKey == planned.blockKey,
-      header.regionCount == namespace.regionCount,
-      let words = unsafe namespace.words(of: prompt, block: planned.block)
-    else { return false }
-    let wantedWords = unsafe UnsafeRawBufferPointer(
-      start: words,
-      count: namespace.wordsPerBlock * 4
-    )
-    return unsafe header.words.elementsEqual(wantedWords)
-      && header.extra.elementsEqual(prompt.extraBytes(ofBlock: planned.block))
-  }
-
-  /// Copies the range's regions from a slot in memory to the caller, checking each first when it came from disk.
-  private func copyOut(
-    _ slot: UnsafeMutableRawPointer,
-    _ planned: PlannedBlock,
-    _ namespace: NamespaceCore,
-    _ range: NamespaceCore.Range,
-    verifies: Bool,
-    payloadStart: Int? = nil,
-    byteCount: Int? = nil,
-    _ result: inout TransferResult
-  ) -> BlockOutcome {
-    let end = byteCount ?? namespace.layout.slotByteCount
-    guard
-      let header = unsafe SlotHeaderView(
-        UnsafeRawBufferPointer(start: slot, count: min(end, namespace.layout.headerByteCount))
-      )
-    else { return .miss }
-    var offset = payloadStart ?? namespace.layout.headerByteCount
-    for region in 0..<(range.regions.lowerBound) {
-      offset += Int(header.region(region).storedByteCount)
-    }
-    var spanIndex = range.spanIndex(ofBlock: planned.block)
-    var outcome = BlockOutcome.done
-    for index in range.regions {
-      let region = header.region(index)
-      let length = Int(region.storedByteCount)
-      guard offset + length <= end else { return .miss }
-      let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
-      if verifies, xxh3Checksum(bytes) != region.checksum { return .miss }
-      unsafe range.spans[spanIndex].length = length
-      if unsafe range.spans[spanIndex].capacity < length {
-        outcome = .bufferTooSmall
-      } else if let base = bytes.baseAddress, length > 0 {
-        unsafe range.spans[spanIndex].data?.copyMemory(from: base, byteCount: length)
-        result.byteCount += length
-      }
-      offset += length
-      spanIndex += 1
-    }
-    return outcome
-  }
-
   // MARK: Slots back
 
   private func release(_ slot: HostSlot) {
@@ -377,57 +296,5 @@ extension StoreCore {
       }
     }
     state.notifyAll()
-  }
-
-  // MARK: Failed checks
-
-  /// Tells stale from corrupt: the row is read again, and only if it still points at the bad slot is the block hidden and removed.
-  private func failedCheck(
-    _ namespace: NamespaceCore,
-    _ position: BlockPosition?,
-    _ place: BlockPlace
-  ) {
-    guard let position else { return }
-    var isSame = false
-    do throws(StoreError) {
-      try catalogRead { (transaction) throws(CatalogError) in
-        isSame = try transaction.row(namespace.id, position)?.places.first == place
-      }
-    } catch {
-      isSame = false
-    }
-    if isSame {
-      state.withLock { $0.statistics.missesCorrupt += 1 }
-      quarantine(namespace, position)
-    } else {
-      state.withLock { state in
-        state.statistics.missesStale += 1
-        state.removeFromIndex(
-          .init(
-            namespace: namespace.id,
-            run: position.run,
-            firstPosition: position.position,
-            blockCount: 0
-          )
-        )
-      }
-    }
-  }
-
-  /// Hides a block and everything below it at once, and lets the writer remove them.
-  func quarantine(_ namespace: NamespaceCore, _ position: BlockPosition) {
-    let range = RemovedSummary.Range(
-      namespace: namespace.id,
-      run: position.run,
-      firstPosition: position.position,
-      blockCount: 0
-    )
-    let isNew = state.withLock { state in
-      state.removeFromIndex(range)
-      guard !state.hidden.contains(range) else { return false }
-      state.hidden.append(range)
-      return true
-    }
-    if isNew { writer?.enqueueQuarantine(namespace, position, range) }
   }
 }

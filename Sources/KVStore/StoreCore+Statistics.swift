@@ -14,6 +14,8 @@ extension StoreCore {
       result.indexBlocks = UInt64(index.blockCount)
       result.indexBytes = UInt64(index.byteCount)
       result.hostBytesUsed = UInt64(state.arena.usedByteCount)
+      result.bytesPerSecondHost = UInt64(state.restoreBandwidth.host.bytesPerSecond)
+      result.bytesPerSecondDisk = UInt64(state.restoreBandwidth.disk.bytesPerSecond)
       return result
     }
     result.leasesActive = unsafe UInt64(leases.activeCount(now: now, deadOwners: deadLeaseOwners()))

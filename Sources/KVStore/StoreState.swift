@@ -52,6 +52,7 @@ struct StoreState {
   var arenaWaiterCount = 0
 
   var statistics = StoreStatistics()
+  var restoreBandwidth = RestoreBandwidth()
 
   init(index: PrefixIndex, arena: HostArena, leases: LeaseTable) {
     self.index = index

@@ -128,6 +128,7 @@ private func answer(
   copy.blocks_host = UInt64(result.hostBlockCount)
   copy.blocks_disk = UInt64(result.diskBlockCount)
   copy.lease = result.lease
+  copy.estimated_restore_nanoseconds = result.restoreNanosecondsEstimated
   try unsafe copyStruct(copy, to: match, minimum: matchSizeMin)
   if result.blockCount == 0 { return Status.miss }
   return result.leaseRefused

@@ -68,6 +68,7 @@ private func move(
       blockCount: Int(transfer.block_count),
       firstRegion: Int(transfer.first_region),
       regionCount: Int(transfer.region_count),
+      timeoutNanoseconds: transfer.timeout_nanoseconds,
       spans: UnsafeMutableBufferPointer(start: spans, count: transfer.span_count)
     )
     let moved = try unsafe withPrompt(prompt, in: namespace) { (prompt) throws(StoreError) in

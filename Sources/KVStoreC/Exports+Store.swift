@@ -171,6 +171,14 @@ public func exportStats(
     copy.syncs = now.syncs
     copy.catalog_commits = now.catalogCommits
     copy.poisoned = now.poisoned ? 1 : 0
+    copy.match_blocks_host = now.matchBlocksHost
+    copy.match_blocks_disk = now.matchBlocksDisk
+    copy.restored_bytes_host = now.restoredBytesHost
+    copy.restored_bytes_disk = now.restoredBytesDisk
+    copy.bytes_per_second_host = now.bytesPerSecondHost
+    copy.bytes_per_second_disk = now.bytesPerSecondDisk
+    copy.restore_nanoseconds_estimated = now.restoreNanosecondsEstimated
+    copy.restore_nanoseconds_measured = now.restoreNanosecondsMeasured
     try unsafe copyStruct(copy, to: stats, minimum: 16)
     return Status.ok
   } catch {

@@ -60,6 +60,20 @@ func headerAgreement() {
       unsafe ours
   }
   do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafeMutablePointer<UnsafeMutableRawPointer?>?, UnsafeMutablePointer<Int>?
+      ) -> Int32 = unsafe kvstore_host_memory
+    let ours = unsafe Exactly(exportHostMemory)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafeMutablePointer<UnsafeMutableRawPointer?>?,
+          UnsafeMutablePointer<Int>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
     let _: @convention(c) (UnsafeMutablePointer<kvstore_namespace_config_t>?, Int) -> Int32 =
       unsafe kvstore_namespace_config_init
     let ours = unsafe Exactly(exportNamespaceConfigInit)

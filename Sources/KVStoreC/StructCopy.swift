@@ -14,7 +14,7 @@ func copyStruct<Struct: BitwiseCopyable>(
   let bytes = unsafe UnsafeRawPointer(source)
   let size = unsafe Int(bytes.loadUnaligned(as: UInt32.self))
   let ours = MemoryLayout<Struct>.size
-  guard size >= minimum, size <= ours + structSizeSlack else { throw .invalidArgument(.structSize) }
+  try checkStructSize(size, minimum: minimum, ours: ours)
   if size > ours {
     for offset in ours..<size
     where unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt8.self) != 0 {
@@ -36,7 +36,7 @@ func copyStruct<Struct: BitwiseCopyable>(
   let bytes = UnsafeMutableRawPointer(destination)
   let size = unsafe Int(bytes.loadUnaligned(as: UInt32.self))
   let ours = MemoryLayout<Struct>.size
-  guard size >= minimum, size <= ours + structSizeSlack else { throw .invalidArgument(.structSize) }
+  try checkStructSize(size, minimum: minimum, ours: ours)
   unsafe withUnsafeBytes(of: value) { source in
     if let base = source.baseAddress, min(size, ours) > 4 {
       // The caller's struct_size stays.
@@ -45,6 +45,13 @@ func copyStruct<Struct: BitwiseCopyable>(
         byteCount: min(size, ours) - 4
       )
     }
+  }
+}
+
+/// A struct's size is a multiple of 8, as long as it holds a pointer or a 64-bit number, which all of ours do.
+private func checkStructSize(_ size: Int, minimum: Int, ours: Int) throws(StoreError) {
+  guard size >= minimum, size <= ours + structSizeSlack, size % 8 == 0 else {
+    throw .invalidArgument(.structSize)
   }
 }
 

@@ -161,13 +161,15 @@ package final class DiskTier: Sendable {
 
   // MARK: Reading
 
-  /// Reads that are under way at once.
-  package func startReads(_ requests: [ReadRequest]) -> ReadBatch {
+  /// Starts reads that are under way at once.
+  ///
+  /// Without `mayReadHere` they all go to other threads, so that the caller's can stop waiting.
+  package func startReads(_ requests: [ReadRequest], mayReadHere: Bool = true) -> ReadBatch {
     let batch = ReadBatch(count: requests.count)
     for (index, request) in requests.enumerated() {
       let job = ReaderPool.Job(batch: batch, index: index, request: request, tier: self)
       // One read gains nothing from another thread.
-      if requests.count == 1 { job.run() } else { readers.submit(job) }
+      if requests.count == 1, mayReadHere { job.run() } else { readers.submit(job) }
     }
     return batch
   }

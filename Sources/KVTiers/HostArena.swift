@@ -15,6 +15,9 @@ package struct HostSlot: Hashable, Sendable, RawRepresentable {
 
   init(_ mapping: MappedMemory) { self.mapping = mapping }
 
+  /// All of it.
+  package var bytes: UnsafeMutableRawBufferPointer { unsafe mapping.bytes }
+
   /// A slot's first byte; the caller holds a pin on it.
   package func pointer(to slot: HostSlot) -> UnsafeMutableRawPointer {
     unsafe mapping.bytes.baseAddress.unsafelyUnwrapped.advanced(by: Int(slot.rawValue) * 4096)

@@ -61,7 +61,7 @@ typedef struct {
 } test_case_t;
 
 extern const test_case_t library_cases[], namespace_cases[], move_cases[], lookup_cases[], keep_cases[],
-    bad_input_cases[], process_cases[];
+    bad_input_cases[], process_cases[], async_cases[];
 
 /* Parts that a case starts as a process of their own: main.c looks `name` up here. */
 typedef struct {

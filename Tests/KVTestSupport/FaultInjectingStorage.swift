@@ -64,9 +64,18 @@ package final class FaultInjectingStorage: Storage {
     var unsyncedEntries: [String: String] = [:]
   }
 
+  /// Operations that hang.
+  private struct Held {
+    var operation: FileOperation?
+    /// So many may go on all the same.
+    var passCount = 0
+    var waitingCount = 0
+  }
+
   private let base: any Storage
   // Not a Mutex: the thread sanitizer does not see its locking.
   private let state = Monitor(State())
+  private let held = Monitor(Held())
 
   package init(_ base: any Storage = LinuxStorage()) { self.base = base }
 
@@ -86,6 +95,49 @@ package final class FaultInjectingStorage: Storage {
   /// Makes each operation take at least this long.
   package func setDelay(microseconds: UInt32) {
     state.withLock { $0.delayMicroseconds = microseconds }
+  }
+
+  /// Lets operations of a kind hang until `release`: a disk that does not answer.
+  package func hold(_ operation: FileOperation) { held.withLock { $0.operation = operation } }
+
+  /// Lets so many of those that hang go on, or all of them and those that follow.
+  package func release(_ count: Int? = nil) {
+    held.withLock { held in
+      if let count {
+        held.passCount += count
+      } else {
+        held.operation = nil
+        held.passCount = 0
+      }
+    }
+    held.notifyAll()
+  }
+
+  /// Waits until so many operations hang; false when that takes longer than half a minute.
+  package func waitUntilHeld(_ count: Int) -> Bool {
+    let isHeld: Bool? = held.wait(until: deadline(after: 30_000_000_000)) { held in
+      held.waitingCount >= count ? true : nil
+    }
+    return isHeld ?? false
+  }
+
+  /// Hangs while operations of this kind are held; outside of the other lock, so that the others go on.
+  fileprivate func passHold(_ operation: FileOperation) {
+    let isHeld = held.withLock { held in
+      guard held.operation == operation else { return false }
+      held.waitingCount += 1
+      return true
+    }
+    guard isHeld else { return }
+    held.notifyAll()
+    let _: Bool? = held.wait(until: nil) { held in
+      if held.operation == operation {
+        guard held.passCount > 0 else { return nil }
+        held.passCount -= 1
+      }
+      held.waitingCount -= 1
+      return true
+    }
   }
 
   /// How many operations of a kind were tried.
@@ -339,12 +391,14 @@ private final class FaultInjectingFile: StorageFile {
   }
 
   func read(into bytes: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(FileError) {
+    storage.passHold(.read)
     try storage.run(.read, epoch: epoch) { _ throws(FileError) in
       try base.read(into: bytes, at: offset)
     }
   }
 
   func read(into buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(FileError) {
+    storage.passHold(.read)
     try storage.run(.read, epoch: epoch) { _ throws(FileError) in
       try base.read(into: buffers, at: offset)
     }
@@ -356,11 +410,13 @@ private final class FaultInjectingFile: StorageFile {
 
   func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(FileError) {
     try checkWritable(.write)
+    storage.passHold(.write)
     try storage.write(buffers, at: offset, to: base, path: path, epoch: epoch)
   }
 
   func sync() throws(FileError) {
     try checkWritable(.sync)
+    storage.passHold(.sync)
     do throws(FileError) {
       try storage.run(.sync, epoch: epoch) { state throws(FileError) in
         try base.sync()

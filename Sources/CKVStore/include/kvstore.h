@@ -168,11 +168,23 @@ typedef struct {
   uint64_t syncs; /* of slot files, and two for each commit of the catalog */
   uint64_t catalog_commits;
   uint64_t poisoned; /* 1 after a failed invariant: misses only */
+  /* tiers: blocks that matches found, bytes that restores copied, their measured bandwidth (0 before the first) */
+  uint64_t match_blocks_host, match_blocks_disk;
+  uint64_t restored_bytes_host, restored_bytes_disk;
+  uint64_t bytes_per_second_host, bytes_per_second_disk;
+  /* what was expected of all restores whose bandwidth was known before them, and what the same ones took */
+  uint64_t restore_nanoseconds_estimated, restore_nanoseconds_measured;
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
  * E_INVALID_ARGUMENT. */
 kvstore_status_t kvstore_stats(kvstore_t *store, kvstore_stats_t *stats);
+
+/* The host tier's memory: one page-aligned mapping of *byte_count bytes at *base, for the engine to pin or register
+ * with its device (cudaHostRegister), so that copies from views go at full speed. Only look at it through views and
+ * reservations. Valid until the last kvstore_close of this store in the process; unregister it before.
+ * Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED. */
+kvstore_status_t kvstore_host_memory(kvstore_t *store, void **base, size_t *byte_count);
 
 /* ---------------------------------------------------------------- namespace */
 
@@ -277,6 +289,9 @@ typedef struct {
   uint64_t blocks_host; /* of those: a copy is in RAM */
   uint64_t blocks_disk; /* of those: only on disk */
   uint64_t lease;       /* id of the lease on the matched prefix, 0 if none was taken */
+  /* How long restoring it is expected to take, from the bandwidth of each tier as measured in this process so far (a
+   * moving average). 0: not known yet. Lets an engine choose to compute instead. */
+  uint64_t estimated_restore_nanoseconds;
 } kvstore_match_t;
 
 /* The longest stored prefix of the prompt, in full blocks. A hit is one only after the token ids themselves compared
@@ -312,6 +327,10 @@ typedef struct {
   size_t span_count;
   /* NULL, or block_count statuses to fill: OK, MISS, FULL, PARENT_MISSING, E_BUFFER_TOO_SMALL, E_IO, ... */
   kvstore_status_t *block_status;
+  /* 0: restore takes as long as it takes, offload waits at most the store's offload_timeout_nanoseconds. Else the
+   * call ends with KVSTORE_BUSY when this is over: the first blocks_done blocks are good, and nothing touches the
+   * spans' memory after it has returned, however long the disk still takes. */
+  uint64_t timeout_nanoseconds;
 } kvstore_transfer_t;
 
 typedef struct {
@@ -326,8 +345,9 @@ typedef struct {
 /* Copies stored blocks into the caller's memory, every byte from disk verified (checksums, key, token ids,
  * namespace) before the call returns OK. With a region range, only those bytes are read: layer-wise loading.
  * A rest of the prompt that fills no block is allowed, so one prompt serves match and restore.
- * After anything but OK the memory of the blocks behind the first `blocks_done` is undefined. Blocks on disk.
- * `result` may be NULL. Returns OK, MISS (fewer blocks than asked for; the first blocks_done are good),
+ * After anything but OK the memory of the blocks behind the first `blocks_done` is undefined. Blocks on disk, until
+ * transfer->timeout_nanoseconds when that is set. `result` may be NULL.
+ * Returns OK, MISS (fewer blocks than asked for; the first blocks_done are good), BUSY (the timeout; likewise),
  * E_INVALID_ARGUMENT (also a scatter list that does not fit the namespace), E_BUFFER_TOO_SMALL, E_IO,
  * E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
 kvstore_status_t kvstore_restore(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
@@ -337,7 +357,8 @@ kvstore_status_t kvstore_restore(kvstore_namespace_t *ns, const kvstore_prompt_t
  * in this process at once, durable and visible to others soon after, or at kvstore_flush. A block that is
  * there already is skipped. The prompt must be whole blocks; its blocks before first_block must be stored
  * (else PARENT_MISSING). With a region range, a block becomes visible when all of its regions have come:
- * layer-wise saving, one call a layer. `result` may be NULL. Blocks at most offload_timeout_nanoseconds.
+ * layer-wise saving, one call a layer. `result` may be NULL. Blocks at most transfer->timeout_nanoseconds, or
+ * offload_timeout_nanoseconds where that is 0.
  * Returns OK, BUSY (the first blocks_done were taken), FULL, PARENT_MISSING, E_INVALID_ARGUMENT, E_READ_ONLY,
  * E_IO or E_NO_SPACE (the store cannot write any more), E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
 kvstore_status_t kvstore_offload(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,

@@ -1,0 +1,127 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+
+extension StoreCore {
+  // MARK: Checks and copies
+
+  /// Whether a header that came from disk is the one that the catalog promised, of this very block.
+  func headerMatches(
+    _ bytes: UnsafeRawBufferPointer,
+    _ place: BlockPlace,
+    _ planned: PlannedBlock,
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt
+  ) -> Bool {
+    guard let header = unsafe SlotHeaderView(bytes),
+      header.checksum == place.headerChecksum,
+      header.generation == place.generation,
+      header.namespaceID == namespace.id,
+      unsafe header.storeUUID.elementsEqual(storeUUID),
+      header.rootKey == namespace.chain.rootKey,
+      header.blockKey == planned.blockKey,
+      header.regionCount == namespace.regionCount,
+      let words = unsafe namespace.words(of: prompt, block: planned.block)
+    else { return false }
+    let wantedWords = unsafe UnsafeRawBufferPointer(
+      start: words,
+      count: namespace.wordsPerBlock * 4
+    )
+    return unsafe header.words.elementsEqual(wantedWords)
+      && header.extra.elementsEqual(prompt.extraBytes(ofBlock: planned.block))
+  }
+
+  /// Copies the range's regions from a slot in memory to the caller, checking each first when it came from disk.
+  func copyOut(
+    _ slot: UnsafeMutableRawPointer,
+    _ planned: PlannedBlock,
+    _ namespace: NamespaceCore,
+    _ range: NamespaceCore.Range,
+    verifies: Bool,
+    payloadStart: Int? = nil,
+    byteCount: Int? = nil,
+    _ result: inout TransferResult
+  ) -> BlockOutcome {
+    let end = byteCount ?? namespace.layout.slotByteCount
+    guard
+      let header = unsafe SlotHeaderView(
+        UnsafeRawBufferPointer(start: slot, count: min(end, namespace.layout.headerByteCount))
+      )
+    else { return .miss }
+    var offset = payloadStart ?? namespace.layout.headerByteCount
+    for region in 0..<(range.regions.lowerBound) {
+      offset += Int(header.region(region).storedByteCount)
+    }
+    var spanIndex = range.spanIndex(ofBlock: planned.block)
+    var outcome = BlockOutcome.done
+    for index in range.regions {
+      let region = header.region(index)
+      let length = Int(region.storedByteCount)
+      guard offset >= 0, offset + length <= end else { return .miss }
+      let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
+      if verifies, xxh3Checksum(bytes) != region.checksum { return .miss }
+      unsafe range.spans[spanIndex].length = length
+      if unsafe range.spans[spanIndex].capacity < length {
+        outcome = .bufferTooSmall
+      } else if let base = bytes.baseAddress, length > 0 {
+        unsafe range.spans[spanIndex].data?.copyMemory(from: base, byteCount: length)
+        result.byteCount += length
+      }
+      offset += length
+      spanIndex += 1
+    }
+    return outcome
+  }
+
+  // MARK: Failed checks
+
+  /// Tells stale from corrupt: the row is read again, and only if it still points at the bad slot is the block hidden and removed.
+  func failedCheck(
+    _ namespace: NamespaceCore,
+    _ position: BlockPosition?,
+    _ place: BlockPlace
+  ) {
+    guard let position else { return }
+    var isSame = false
+    do throws(StoreError) {
+      try catalogRead { (transaction) throws(CatalogError) in
+        isSame = try transaction.row(namespace.id, position)?.places.first == place
+      }
+    } catch {
+      isSame = false
+    }
+    if isSame {
+      state.withLock { $0.statistics.missesCorrupt += 1 }
+      quarantine(namespace, position)
+    } else {
+      state.withLock { state in
+        state.statistics.missesStale += 1
+        state.removeFromIndex(
+          .init(
+            namespace: namespace.id,
+            run: position.run,
+            firstPosition: position.position,
+            blockCount: 0
+          )
+        )
+      }
+    }
+  }
+
+  /// Hides a block and everything below it at once, and lets the writer remove them.
+  func quarantine(_ namespace: NamespaceCore, _ position: BlockPosition) {
+    let range = RemovedSummary.Range(
+      namespace: namespace.id,
+      run: position.run,
+      firstPosition: position.position,
+      blockCount: 0
+    )
+    let isNew = state.withLock { state in
+      state.removeFromIndex(range)
+      guard !state.hidden.contains(range) else { return false }
+      state.hidden.append(range)
+      return true
+    }
+    if isNew { writer?.enqueueQuarantine(namespace, position, range) }
+  }
+}
