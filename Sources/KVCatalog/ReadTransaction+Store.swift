@@ -34,23 +34,26 @@ extension ReadTransaction {
 
   /// All namespaces, by id.
   package func namespaces() throws(CatalogError) -> [NamespaceRow] {
-    var ids: [NamespaceID] = []
-    do {
-      var cursor = try cursor(.namespaces)
-      var isThere = try cursor.first()
-      while isThere {
-        var reader = unsafe ByteReader(cursor.key)
-        if let id = reader.read(UInt32.self), reader.read(UInt8.self) == 0 {
-          ids.append(NamespaceID(rawValue: id.byteSwapped))
-        }
-        isThere = try cursor.next()
-      }
-    }
     var rows: [NamespaceRow] = []
-    for id in ids {
+    for id in try namespaceIDs() {
       if let row = try namespace(id) { rows.append(row) }
     }
     return rows
+  }
+
+  /// The numbers of all namespaces.
+  package func namespaceIDs() throws(CatalogError) -> [NamespaceID] {
+    var ids: [NamespaceID] = []
+    var cursor = try cursor(.namespaces)
+    var isThere = try cursor.first()
+    while isThere {
+      var reader = unsafe ByteReader(cursor.key)
+      if let id = reader.read(UInt32.self), reader.read(UInt8.self) == 0 {
+        ids.append(NamespaceID(rawValue: id.byteSwapped))
+      }
+      isThere = try cursor.next()
+    }
+    return ids
   }
 
   /// The namespace with this root key.

@@ -47,6 +47,15 @@ struct TableKey {
     byteCount += MemoryLayout<T>.size
   }
 
+  init() {}
+
+  /// A key that LMDB handed out; nil when it is longer than any of ours.
+  init?(copying bytes: UnsafeRawBufferPointer) {
+    guard bytes.count <= 24 else { return nil }
+    unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.copyMemory(from: bytes) }
+    byteCount = bytes.count
+  }
+
   /// Lends the bytes of the key.
   func withBytes<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
     unsafe withUnsafeBytes(of: storage) { bytes in

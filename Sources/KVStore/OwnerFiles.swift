@@ -82,6 +82,23 @@ final class OwnerFiles: Sendable {
     }.count
   }
 
+  /// The owners that have a file here: those that live, this process among them, and those that have ended.
+  ///
+  /// Removes nothing.
+  func owners() -> (living: Set<OwnerID>, dead: Set<OwnerID>) {
+    let names: [String]
+    do throws(FileError) { names = try storage.list(directory) } catch { return ([], []) }
+    let ownPath = own.withLock { $0?.path }
+    var (living, dead): (Set<OwnerID>, Set<OwnerID>) = ([], [])
+    for name in names where name.hasSuffix(".lock") {
+      guard let number = UInt32(name.dropLast(5), radix: 16) else { continue }
+      let path = directory + "/" + name
+      let owner = OwnerID(rawValue: number)
+      if path == ownPath || isLocked(path) { living.insert(owner) } else { dead.insert(owner) }
+    }
+    return (living, dead)
+  }
+
   /// Whether the process of this number has ended.
   ///
   /// In doubt it lives.

@@ -8,17 +8,18 @@ struct KVStoreCommand: ParsableCommand {
 
   static let configuration = CommandConfiguration(
     commandName: "kvstore",
-    abstract: "Look inside a store of KV blocks, and measure it.",
+    abstract: "Look inside a store of KV blocks, check it, and measure it.",
     discussion: """
       A store is the folder that an inference engine gave to kvstore_open.
 
       EXAMPLES
         kvstore inspect /var/cache/my-engine
         kvstore inspect tree /var/cache/my-engine --limit 50
+        kvstore verify /var/cache/my-engine
         kvstore bench
         kvstore bench restore --block-bytes 288KiB --json
       """,
     version: versionText,
-    subcommands: [InspectCommand.self, BenchCommand.self]
+    subcommands: [InspectCommand.self, VerifyCommand.self, BenchCommand.self]
   )
 }

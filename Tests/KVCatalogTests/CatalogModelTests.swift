@@ -273,7 +273,8 @@ private final class CatalogModelRun {
 
   private func compare() throws {
     try fixture.catalog.read { (txn) throws(CatalogError) in
-      #expect(try txn.checkInvariants() == [], "\(log)")
+      let problems = try txn.checkInvariants()
+      #expect(problems == [], "\(log)")
       for (n, namespace) in namespaces.enumerated() {
         let count = model.blocks.values.count { $0.namespace == n }
         #expect(try txn.accounting(namespace).blockCount == UInt64(count))
@@ -359,7 +360,8 @@ private final class CatalogModelRun {
         }
       }
       #expect(order == expected)
-      #expect(try txn.checkInvariants() == [])
+      let problems = try txn.checkInvariants()
+      #expect(problems == [])
     }
   }
 

@@ -29,6 +29,13 @@ final class StoreFixture {
     store = try Store.open(configuration)
   }
 
+  /// Closes the store, runs `body`, and opens it again.
+  func whileClosed(_ body: () throws -> Void) throws {
+    try store.close()
+    try body()
+    store = try Store.open(configuration)
+  }
+
   /// Fixed regions of `regionByteCounts`, 4 tokens a block.
   static func identity(
     _ regionByteCounts: [Int] = [40_000, 24_000],

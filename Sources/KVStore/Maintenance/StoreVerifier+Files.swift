@@ -1,0 +1,122 @@
+internal import KVCatalog
+internal import KVCore
+internal import KVFile
+
+/// What lies in the folder beside the catalog: slot files, identity records, leases and lock files.
+extension StoreVerifier {
+  mutating func checkFiles() throws(StoreError) {
+    try checkSlotFiles()
+    try checkIdentities()
+    try countLeftOvers()
+  }
+
+  private var storage: any Storage { core.configuration.storage }
+  private var folder: String { core.configuration.path }
+
+  private func slotFileRows() throws(StoreError) -> [SlotFileRow] {
+    try core.catalogRead { (transaction) throws(CatalogError) in try transaction.slotFiles() }
+  }
+
+  private mutating func checkSlotFiles() throws(StoreError) {
+    let names = Set((try? storage.list(folder + "/slots")) ?? [])
+    let rows = try slotFileRows()
+    for row in rows {
+      let name = Self.fileName(row)
+      let wanted = UInt64(row.slotByteCount) * UInt64(row.slotCount)
+      let found = byteCount("slots/" + name)
+      guard found != wanted else { continue }
+      // A file that goes is removed after its row: only one that still has its row is missed.
+      guard try slotFileRows().contains(where: { $0.tier == row.tier && $0.file == row.file })
+      else { continue }
+      audit.findings.add(
+        .slotFile,
+        "slots/\(name)",
+        found.map { "has \($0) bytes, not \(wanted)" } ?? "is missing"
+      )
+    }
+    // A file that comes is made before its row is committed: looked at again at the end.
+    let known = Set((try slotFileRows() + rows).map(Self.fileName))
+    result.leftOver.slotFileCount =
+      names.filter { $0.hasSuffix(".kvs") && !known.contains($0) }.count
+  }
+
+  private static func fileName(_ row: SlotFileRow) -> String {
+    hexadecimalText(UInt64(row.tier.rawValue), digitCount: 2)
+      + hexadecimalText(UInt64(row.file), digitCount: 8) + ".kvs"
+  }
+
+  /// nil when the file cannot be opened.
+  private func byteCount(_ name: String) -> UInt64? {
+    guard let file = try? storage.openFile(folder + "/" + name, mode: .readOnly, direct: false)
+    else { return nil }
+    defer { file.close() }
+    return try? file.byteCount()
+  }
+
+  /// Each namespace has its record beside the slot files: without it they could not be read alone.
+  private mutating func checkIdentities() throws(StoreError) {
+    let rows = try core.catalogRead { (transaction) throws(CatalogError) in
+      try transaction.namespaceIDs()
+    }
+    let known: Set<BlockKey>
+    do throws(FileError) {
+      let file = try IdentityFile.read(folder, storeUUID: core.storeUUID, storage: storage)
+      known = Set(file.identities.map(\.rootKey))
+    } catch {
+      return audit.findings.add(
+        .unreadable,
+        "identities.kvs",
+        "cannot be read: error \(error.errno)"
+      )
+    }
+    for id in rows {
+      let row = try? core.catalogRead { (transaction) throws(CatalogError) in
+        try transaction.namespace(id)
+      }
+      guard let rootKey = (row ?? nil)?.rootKey, !known.contains(rootKey) else { continue }
+      audit.findings.add(
+        .identityRecord,
+        "identities.kvs",
+        "has no record of namespace \(id.rawValue)"
+      )
+    }
+  }
+
+  private mutating func countLeftOvers() throws(StoreError) {
+    let owners = core.ownerFiles.owners()
+    result.leftOver.ownerFileCount = owners.dead.count
+    let living = owners.living
+    var reservations: [ReservationRow] = []
+    do throws(CatalogError) {
+      reservations = try core.catalog.read { (transaction) throws(CatalogError) in
+        try transaction.reservations()
+      }
+    } catch {
+      // A damaged row is a finding of the walk.
+      guard error.isDamage else { throw StoreError(error) }
+    }
+    result.leftOver.reservedSlotCount =
+      reservations.filter { !living.contains($0.owner) }.reduce(0) { $0 + $1.slots.count }
+    result.leftOver.leaseCount =
+      LeaseTable.owners(inFile: folder + "/leases", storage: storage)
+      .count { !living.contains($0) }
+  }
+}
+
+extension LeaseTable {
+  /// The owners of the leases in a table on disk, one for each lease; without mapping it.
+  static func owners(inFile path: String, storage: any Storage) -> [OwnerID] {
+    guard let file = try? storage.openFile(path, mode: .readOnly, direct: false),
+      let buffer = try? AlignedBuffer(byteCount: byteCount)
+    else { return [] }
+    defer { file.close() }
+    guard (try? unsafe file.read(into: buffer.bytes, at: 0)) != nil else { return [] }
+    return (0..<entryCount).compactMap { entry in
+      var reader = unsafe ByteReader(buffer.readOnly, offset: entry * 48)
+      guard let id = reader.read(UInt64.self), id != 0, let owner = reader.read(UInt64.self) else {
+        return nil
+      }
+      return OwnerID(rawValue: UInt32(truncatingIfNeeded: owner))
+    }
+  }
+}
