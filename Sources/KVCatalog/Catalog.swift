@@ -1,5 +1,6 @@
 internal import CLMDB
 internal import Glibc
+package import KVCore
 internal import Synchronization
 
 /// The durable truth: what is stored, where, and since when; one LMDB environment.
@@ -91,9 +92,11 @@ internal import Synchronization
 
   /// Runs `body` and commits, synced; when it throws, or the commit fails, nothing has happened.
   ///
-  /// `timeNanoseconds` is Unix time, for events and for the clock that never goes back.
+  /// `timeNanoseconds` is Unix time, for events and for the clock that never goes back; `owner` is the process, so that
+  /// readers of the events know their own.
   package func write<R>(
     timeNanoseconds: UInt64,
+    owner: OwnerID = OwnerID(rawValue: 0),
     _ body: (WriteTransaction) throws(CatalogError) -> R
   ) throws(CatalogError) -> R {
     guard !options.isReadOnly else { throw .readOnly }
@@ -106,6 +109,7 @@ internal import Synchronization
       handle: handle,
       tables: tables,
       timeNanoseconds: timeNanoseconds,
+      owner: owner,
       eventCountMax: options.eventCountMax,
       slotHints: slotHints.withLock { $0 }
     )

@@ -135,7 +135,7 @@ package struct ReservationRow: Sendable, Equatable {
 
 /// What happened to a range of blocks of one run.
 package struct CatalogEvent: Sendable, Equatable {
-  package enum Kind: UInt8, Sendable { case stored = 1, removed, quarantined }
+  package enum Kind: UInt8, Sendable { case stored = 1, removed, quarantined, moved }
 
   package var sequence: UInt64
   package var kind: Kind

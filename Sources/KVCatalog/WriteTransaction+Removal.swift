@@ -172,7 +172,7 @@ extension WriteTransaction {
         firstPosition: positions.lowerBound,
         blockCount: blockCount,
         timeNanoseconds: timeNanoseconds,
-        owner: OwnerID(rawValue: 0)
+        owner: owner
       )
     )
     summary.ranges.append(

@@ -7,6 +7,7 @@ package import KVCore
 /// a read needs them (`settle`).
 @safe package final class WriteTransaction: ReadTransaction {
   let timeNanoseconds: UInt64
+  let owner: OwnerID
   let eventCountMax: UInt64
   var counters = Counters()
   var slotHints: [SlotClass: SlotHint]
@@ -29,10 +30,12 @@ package import KVCore
     handle: OpaquePointer,
     tables: [MDB_dbi],
     timeNanoseconds: UInt64 = 0,
+    owner: OwnerID = OwnerID(rawValue: 0),
     eventCountMax: UInt64 = 65_536,
     slotHints: [SlotClass: SlotHint] = [:]
   ) {
     self.timeNanoseconds = timeNanoseconds
+    self.owner = owner
     self.eventCountMax = eventCountMax
     self.slotHints = slotHints
     unsafe super.init(handle: handle, tables: tables)

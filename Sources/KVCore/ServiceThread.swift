@@ -14,7 +14,7 @@ internal import Glibc
 
   /// Starts a thread; nil when the system gives none.
   ///
-  /// `join` must follow.
+  /// `join` or `detach` must follow.
   package static func start(_ body: @escaping @Sendable () -> Void) -> ServiceThread? {
     var all = sigset_t()
     var before = sigset_t()
@@ -43,4 +43,7 @@ internal import Glibc
 
   /// Waits until its body has returned.
   package func join() { pthread_join(id, nil) }
+
+  /// Lets it end by itself; nothing that it uses may be torn down before.
+  package func detach() { pthread_detach(id) }
 }

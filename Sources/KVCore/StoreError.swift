@@ -40,7 +40,7 @@ public enum Argument: Sendable, Equatable {
   case tokensPerBlock, digestByteCount, regionCount, regionByteCount, extraByteCount
   case identityFieldTooLong, identityMode, parallelism
   case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
-  case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8
+  case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8, namespacesDiffer
 }
 
 /// What was being done to which file.
@@ -56,5 +56,5 @@ public enum CorruptionReason: Sendable, Equatable {
 
 /// Why the catalog cannot be shared.
 public enum LockReason: Sendable, Equatable {
-  case otherPIDNamespace, readerTableFull
+  case otherPIDNamespace, readerTableFull, writerStalled
 }

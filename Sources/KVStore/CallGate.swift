@@ -16,10 +16,11 @@ final class CallGate: Sendable {
 
   func leave() { callCount.subtract(1, ordering: .sequentiallyConsistent) }
 
-  /// Refuses new calls and waits for those under way (each has a deadline of its own); false when it was closed already.
-  func close() -> Bool {
-    guard isOpen.exchange(false, ordering: .sequentiallyConsistent) else { return false }
+  /// Refuses new calls; false when it was closed already.
+  func close() -> Bool { isOpen.exchange(false, ordering: .sequentiallyConsistent) }
+
+  /// Waits for the calls under way, each of which has a deadline of its own.
+  func drain() {
     while callCount.load(ordering: .sequentiallyConsistent) > 0 { usleep(200) }
-    return true
   }
 }

@@ -65,14 +65,13 @@ final class LeaseTable {
     _ namespace: NamespaceID,
     _ head: Head,
     now: UInt64,
-    duration: UInt64,
-    deadOwners: Set<OwnerID>
+    duration: UInt64
   ) -> UInt64? {
     guard memory != nil else { return nil }
     for offset in 0..<Self.entryCount {
       let entry = (nextEntry + offset) % Self.entryCount
       let old = load(entry, .id)
-      let isFree = old == 0 || hasEnded(entry, old, now: now, deadOwners)
+      let isFree = old == 0 || hasEnded(entry, old, now: now, [])
       guard isFree, exchange(entry, from: old, to: Self.busyBit) else { continue }
       pendingTickets[old] = nil
       let generation = (load(entry, .generation) + 1) & 0xFFFF_FFFF_FFFF
@@ -122,15 +121,33 @@ final class LeaseTable {
       ? entry : nil
   }
 
-  /// A pending block has its place in the catalog now.
-  func publish(ticket: UInt64, at position: BlockPosition) {
-    for (id, held) in pendingTickets where held == ticket {
-      pendingTickets[id] = nil
-      guard let entry = entry(of: id), load(entry, .id) == id else { continue }
+  /// Pending blocks get these places in the catalog with the commit that is about to be made.
+  ///
+  /// Called inside the write transaction, so that no evictor sees the blocks before it sees their leases.
+  func place(_ positions: [UInt64: BlockPosition]) {
+    for (id, ticket) in pendingTickets {
+      guard let position = positions[ticket], let entry = entry(of: id), load(entry, .id) == id
+      else { continue }
       let namespace = load(entry, .position) & ~0xFFFF_FFFF
       store(namespace | UInt64(position.position), entry, .position)
       store(position.run.rawValue, entry, .run)
     }
+  }
+
+  /// Those blocks are pending no longer.
+  func forgetTickets(_ tickets: Set<UInt64>) {
+    guard !pendingTickets.isEmpty else { return }
+    pendingTickets = pendingTickets.filter { !tickets.contains($0.value) }
+  }
+
+  /// Ends the leases of processes that have ended; returns how many there were.
+  func release(deadOwners: Set<OwnerID>) -> Int {
+    var count = 0
+    for entry in 0..<Self.entryCount where deadOwners.contains(leaseOwner(entry)) {
+      let id = load(entry, .id)
+      if id != 0, exchange(entry, from: id, to: 0) { count += 1 }
+    }
+    return count
   }
 
   /// Ends the leases of this process; at close.

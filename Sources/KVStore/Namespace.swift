@@ -16,7 +16,7 @@ public struct MatchOptions: OptionSet, Sendable {
 ///
 /// Thread-safe.
 public final class Namespace: Sendable {
-  private let store: Store
+  let store: Store
   let core: NamespaceCore
 
   /// The longest that a lease may last.

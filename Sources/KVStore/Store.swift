@@ -23,12 +23,17 @@ public final class Store: Sendable {
 
   /// Flushes, then closes.
   ///
-  /// The last close of the process ends its leases and threads.
+  /// The last close of the process ends its leases and threads. Throws `.busy` when that takes longer than the
+  /// configuration allows: the rest is then done in the background.
   public func close() throws(StoreError) {
     guard !core.isForked else { throw .forked }
-    // Calls of other threads finish first: they may wait for the writer, which ends below.
     guard gate.close() else { throw .closed }
-    try StoreRegistry.close(core)
+    let deadline = KVCore.deadline(after: core.configuration.closeTimeoutNanoseconds)
+    try BoundedCall.run(until: deadline) { [gate, core] () throws(StoreError) in
+      // Calls of other threads finish first: they may wait for the writer, which ends below.
+      gate.drain()
+      try StoreRegistry.close(core)
+    }
   }
 
   /// Waits until every offload that has returned is durable.

@@ -30,7 +30,8 @@ extension StoreCore {
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     options: MatchOptions,
-    leaseNanoseconds: UInt64
+    leaseNanoseconds: UInt64,
+    blockCountMax: Int = .max
   ) throws(StoreError) -> MatchResult {
     if isPoisoned { return MatchResult() }
     var blockCount = namespace.blockCount(of: prompt)
@@ -38,9 +39,54 @@ extension StoreCore {
       // In digest mode a block stands for its tokens: at least one block stays to be computed.
       blockCount -= 1
     }
-    let isPeek = options.contains(.peek)
+    blockCount = min(blockCount, blockCountMax)
+    while true {
+      let (result, head) = try matchOnce(
+        namespace,
+        prompt,
+        blockCount,
+        isPeek: options.contains(.peek),
+        leaseNanoseconds
+      )
+      // The dead are looked for when the table is full, not on every match.
+      if result.leaseRefused, releaseDeadLeases() > 0 { continue }
+      if let head, result.lease != 0, case .published(let position) = head {
+        forgetDeadEvictor()
+        if intents.covers(position) {
+          // Another process is about to remove the path's end: the lease came too late.
+          giveUpLease(result.lease, namespace, position)
+          continue
+        }
+      }
+      if let head, !configuration.readOnly { writer?.enqueueTouch(namespace, head) }
+      return result
+    }
+  }
+
+  /// The prefix without what another process is removing is shorter each time, so this ends.
+  private func giveUpLease(_ lease: UInt64, _ namespace: NamespaceCore, _ position: BlockPosition) {
+    state.withLock { state in
+      _ = state.leases.release(lease)
+      state.removeFromIndex(
+        RemovedRange(
+          namespace: namespace.id,
+          run: position.run,
+          firstPosition: position.position,
+          blockCount: 0
+        )
+      )
+    }
+  }
+
+  private func matchOnce(
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ blockCount: Int,
+    isPeek: Bool,
+    _ leaseNanoseconds: UInt64
+  ) throws(StoreError) -> (MatchResult, LeaseTable.Head?) {
     let now = configuration.clock.bootTimeNanoseconds()
-    let (result, head) = try withStoredPrefix(
+    return try withStoredPrefix(
       namespace,
       prompt,
       blockCount: blockCount,
@@ -72,21 +118,12 @@ extension StoreCore {
       }
       if !configuration.readOnly {
         let duration = leaseNanoseconds == 0 ? LeaseTable.durationDefault : leaseNanoseconds
-        // The dead are looked for when the table is full, not on every match.
-        let lease = state.leases.take(
-          namespace.id,
-          head,
-          now: now,
-          duration: duration,
-          deadOwners: []
-        )
+        let lease = state.leases.take(namespace.id, head, now: now, duration: duration)
         result.lease = lease ?? 0
         result.leaseRefused = lease == nil
       }
       return (result, head)
     }
-    if let head, !configuration.readOnly { writer?.enqueueTouch(namespace, head) }
-    return result
   }
 
   func touch(_ namespace: NamespaceCore, _ prompt: Prompt) throws(StoreError) -> Int {
@@ -222,6 +259,8 @@ extension StoreCore {
     var hashCount: UInt64 = 0
     var collisionCount: UInt64 = 0
     var corrupt: BlockPosition?
+    // What it has announced would be hidden.
+    forgetDeadEvictor()
     var after = after
     var parentKey = parentKey
     try catalogRead { (transaction) throws(CatalogError) in

@@ -66,7 +66,7 @@ extension StoreCore {
     }
     if let row = try find() { return row }
     guard let writer else { throw .readOnly }
-    _ = try writer.perform { [self] () throws(StoreError) in
+    _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
       do throws(CatalogError) {
         try catalogWrite { (transaction) throws(CatalogError) in
           let id = try transaction.createNamespace(namespace)

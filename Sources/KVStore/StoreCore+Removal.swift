@@ -13,9 +13,10 @@ extension StoreCore {
     let blockCount = namespace.blockCount(of: prompt)
     if prompt.wordCount > 0, blockCount == 0 { return 0 }
     // What was offloaded before is published first, so that it is found here.
-    _ = try writer.perform { 0 }
+    let deadline = writerDeadline
+    _ = try writer.perform(deadline: deadline) { 0 }
     if blockCount == 0 {
-      return try writer.perform { [self] () throws(StoreError) in
+      return try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
         try removeDurably(namespace, at: nil, reason: .forgotten)
       }
     }
@@ -25,7 +26,7 @@ extension StoreCore {
       prefix.blockCount == blockCount ? state.index.position(of: prefix.location) : nil
     }
     guard let position else { return 0 }
-    return try writer.perform { [self] () throws(StoreError) in
+    return try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
       try removeDurably(namespace, at: position, reason: .forgotten)
     }
   }

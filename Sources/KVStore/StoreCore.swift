@@ -17,6 +17,8 @@ final class StoreCore: Sendable {
   let state: Monitor<StoreState>
   /// Shared memory; what this process adds to it is guarded by the state lock.
   nonisolated(unsafe) let leases: LeaseTable
+  /// Shared memory, behind the leases.
+  let intents: EvictionIntents
   let owner: OwnerID
   let ownerFiles: OwnerFiles
   let storeUUID: [UInt8]
@@ -25,6 +27,7 @@ final class StoreCore: Sendable {
   let slotFileBytes: Int
   let effectiveHostBytes: Int
   private let writerBox = Monitor<Writer?>(nil)
+  private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)
   private let forkGeneration = ForkGeneration.current
   private let commitCount = Monitor<UInt64>(0)
@@ -122,18 +125,27 @@ final class StoreCore: Sendable {
       let leaseMemory =
         configuration.readOnly
         ? nil
-        : try MappedMemory.sharedFile(folder + "/leases", byteCount: LeaseTable.byteCount)
+        : try MappedMemory.sharedFile(
+          folder + "/leases",
+          byteCount: LeaseTable.byteCount + EvictionIntents.byteCount
+        )
       let leases = LeaseTable(memory: leaseMemory, owner: owner)
       unsafe self.leases = leases
-      state = Monitor(StoreState(index: PrefixIndex(), arena: arena, leases: leases))
+      intents = EvictionIntents(memory: leaseMemory, start: LeaseTable.byteCount, owner: owner)
+      state = Monitor(
+        StoreState(index: PrefixIndex(), arena: arena, leases: leases, intents: intents)
+      )
     } catch {
       throw StoreError(error, .openSlotFile)
     }
+    let follower = try EventFollower(core: self)
     if !configuration.readOnly {
       let writer = Writer(core: self)
       try writer.start()
       writerBox.withLock { $0 = writer }
     }
+    try follower.start()
+    followerBox.withLock { $0 = follower }
   }
 
   private final class OpeningLock {
@@ -178,6 +190,8 @@ final class StoreCore: Sendable {
   // MARK: Closing
 
   func shutDown() {
+    followerBox.withLock { $0 }?.stop()
+    followerBox.withLock { $0 = nil }
     if let writer {
       writer.stop()
       do throws(StoreError) { try writer.batches.releaseReservations() } catch
@@ -229,7 +243,11 @@ final class StoreCore: Sendable {
   func catalogWrite<Result>(
     _ body: (WriteTransaction) throws(CatalogError) -> Result
   ) throws(CatalogError) -> Result {
-    try catalog.write(timeNanoseconds: configuration.clock.realTimeNanoseconds(), body)
+    try catalog.write(
+      timeNanoseconds: configuration.clock.realTimeNanoseconds(),
+      owner: owner,
+      body
+    )
   }
 
   /// How full the catalog is; when it cannot be read, as full as it can be.
@@ -247,6 +265,9 @@ final class StoreCore: Sendable {
     }
     return rows ?? 0
   }
+
+  /// Until when a call waits for the writer, which another process that holds the catalog's write lock may keep waiting.
+  var writerDeadline: UInt64 { deadline(after: configuration.offloadTimeoutNanoseconds) }
 
   func countCommit() { commitCount.withLock { $0 += 1 } }
 
@@ -292,6 +313,18 @@ final class StoreCore: Sendable {
 
   // MARK: Removal
 
+  /// An evictor that died with its victims announced hides them no longer.
+  func forgetDeadEvictor() {
+    guard let evictor = intents.foreignEvictor, ownerFiles.isDead(evictor) else { return }
+    intents.forget(deadEvictor: evictor)
+  }
+
+  /// Frees the leases of processes that have ended; returns how many there were.
+  func releaseDeadLeases() -> Int {
+    let dead = deadLeaseOwners()
+    return dead.isEmpty ? 0 : state.withLock { $0.leases.release(deadOwners: dead) }
+  }
+
   /// Owners of leases whose process has ended.
   func deadLeaseOwners() -> Set<OwnerID> {
     unsafe leases.foreignOwners().filter { ownerFiles.isDead($0) }
@@ -302,6 +335,8 @@ final class StoreCore: Sendable {
     let ranges = removed.flatMap(\.ranges)
     guard !ranges.isEmpty else { return true }
     let now = configuration.clock.bootTimeNanoseconds()
+    // Before the look: a lease of another process that this look misses sees the announcement.
+    intents.announce(ranges)
     let dead = deadLeaseOwners()
     return state.withLock { state in
       let leased = unsafe leases.deepestPositions(now: now, deadOwners: dead)
@@ -316,6 +351,7 @@ final class StoreCore: Sendable {
   }
 
   func removalEnded(_ removed: [RemovedSummary], committed: Bool) {
+    intents.withdraw()
     let ranges = Set(removed.flatMap(\.ranges).map(\.run))
     if !ranges.isEmpty {
       let keys = removed.flatMap(\.ranges)

@@ -25,6 +25,8 @@ extension StoreError {
         + "run both in one PID namespace or give each its own folder"
     case .locked(.readerTableFull):
       "the catalog's reader table is full: too many threads or processes read it at once"
+    case .locked(.writerStalled):
+      "another process holds the catalog's write lock and does not go on: is it stopped (SIGSTOP, a debugger)?"
     case .outOfMemory: "memory was refused: lower host_bytes"
     case .readOnly: "the store was opened read-only"
     case .identityCollision:
@@ -72,6 +74,8 @@ extension Argument {
     case .spanLength: "a span's length does not fit the namespace's region byte count"
     case .spanNull: "a span with a length has a NULL data pointer"
     case .leaseDuration: "the lease is longer than KVSTORE_LEASE_NANOSECONDS_MAX"
+    case .namespacesDiffer:
+      "the namespaces must be of one store, with the same identity_mode and tokens_per_block"
     case .textNotUTF8: "a text field is not UTF-8"
     }
   }

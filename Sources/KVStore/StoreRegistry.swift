@@ -1,6 +1,6 @@
 internal import Glibc
 internal import KVCore
-internal import Synchronization
+internal import KVFile
 
 /// The stores that this process has open, by device and inode: LMDB must not be opened twice in one process.
 enum StoreRegistry {
@@ -10,43 +10,104 @@ enum StoreRegistry {
   }
 
   private struct Entry {
-    let core: StoreCore
-    var openCount: Int
+    enum Phase {
+      case opening
+      case open(StoreCore, count: Int)
+      /// Being shut down; a new open waits for its end.
+      case closing(StoreCore)
+    }
+
+    var phase = Phase.opening
+    let forkGeneration = ForkGeneration.current
   }
 
-  private static let entries = Mutex<[Identity: Entry]>([:])
+  private static let entries = Monitor<[Identity: Entry]>([:])
 
   static func open(_ configuration: StoreConfiguration) throws(StoreError) -> StoreCore {
     try StoreCore.prepareFolder(configuration)
     let identity = try identity(of: configuration.path)
-    // Opening waits in this lock, so that two threads do not open one store twice.
-    return try entries.withLock { (entries) throws(StoreError) in
-      if let entry = entries[identity], !entry.core.isForked {
-        entries[identity]?.openCount += 1
-        return entry.core
-      }
-      if let parents = entries[identity]?.core {
-        // A forked child: the parent's store must not be torn down here, so it is never released.
-        _ = unsafe Unmanaged.passRetained(parents)
-      }
-      let core = try StoreCore(configuration)
-      entries[identity] = Entry(core: core, openCount: 1)
-      return core
+    let deadline = KVCore.deadline(after: configuration.closeTimeoutNanoseconds)
+    enum Step {
+      case share(StoreCore)
+      case create
     }
+    let step: Step? = entries.wait(until: deadline) { entries in
+      if let entry = entries[identity], entry.forkGeneration == ForkGeneration.current {
+        guard case .open(let core, let count) = entry.phase else { return nil }
+        entries[identity]?.phase = .open(core, count: count + 1)
+        return .share(core)
+      }
+      switch entries[identity]?.phase {
+      case .open(let core, _), .closing(let core):
+        // A forked child: the parent's store must not be torn down here, so it is never released.
+        _ = unsafe Unmanaged.passRetained(core)
+      case .opening, nil: break
+      }
+      entries[identity] = Entry()
+      return .create
+    }
+    switch step {
+    case .share(let core): return core
+    case .create: return try create(configuration, identity, deadline)
+    // Another thread's open or close waits for another process.
+    case nil: throw .locked(.writerStalled)
+    }
+  }
+
+  private static func create(
+    _ configuration: StoreConfiguration,
+    _ identity: Identity,
+    _ deadline: UInt64
+  ) throws(StoreError) -> StoreCore {
+    do throws(StoreError) {
+      return try BoundedCall.run(
+        until: deadline,
+        dispose: { core in
+          // Another thread may share it by now. Errors have nobody to go to.
+          do throws(StoreError) { try close(core) } catch { return }
+        },
+        { () throws(StoreError) in
+          do throws(StoreError) {
+            let core = try StoreCore(configuration)
+            change(identity, to: .open(core, count: 1))
+            return core
+          } catch {
+            change(identity, to: nil)
+            throw error
+          }
+        }
+      )
+    } catch {
+      throw error == .busy ? .locked(.writerStalled) : error
+    }
+  }
+
+  private static func change(_ identity: Identity, to phase: Entry.Phase?) {
+    entries.withLock { entries in
+      if let phase { entries[identity]?.phase = phase } else { entries[identity] = nil }
+    }
+    entries.notifyAll()
   }
 
   /// Flushes, and shuts down when this was the last handle.
   static func close(_ core: StoreCore) throws(StoreError) {
-    let identity = entries.withLock { entries in entries.first { $0.value.core === core }?.key }
-    guard let identity else { throw .closed }
     var failure: StoreError?
     do throws(StoreError) { _ = try core.flush(timeoutNanoseconds: 0) } catch { failure = error }
-    entries.withLock { entries in
-      entries[identity]?.openCount -= 1
-      if entries[identity]?.openCount == 0 {
-        entries[identity] = nil
-        core.shutDown()
+    let last: Identity? = try entries.withLock { (entries) throws(StoreError) in
+      for (identity, entry) in entries {
+        guard case .open(let other, let count) = entry.phase, other === core else { continue }
+        if count > 1 {
+          entries[identity]?.phase = .open(core, count: count - 1)
+          return nil
+        }
+        entries[identity]?.phase = .closing(core)
+        return identity
       }
+      throw .closed
+    }
+    if let last {
+      core.shutDown()
+      change(last, to: nil)
     }
     if let failure, failure != .readOnly { throw failure }
   }

@@ -40,6 +40,7 @@ struct StoreState {
   let arena: HostArena
   let hostBlocks = HostBlockTable()
   let leases: LeaseTable
+  let intents: EvictionIntents
   var partials: [PartialKey: PartialBlock] = [:]
   var namespaces: [BlockKey: NamespaceCore] = [:]
   var nextTicket: UInt64 = 1
@@ -54,18 +55,21 @@ struct StoreState {
   var statistics = StoreStatistics()
   var restoreBandwidth = RestoreBandwidth()
 
-  init(index: PrefixIndex, arena: HostArena, leases: LeaseTable) {
+  init(index: PrefixIndex, arena: HostArena, leases: LeaseTable, intents: EvictionIntents) {
     self.index = index
     self.leases = leases
+    self.intents = intents
     self.arena = arena
     let table = hostBlocks
     index.onHostSlotMoved = { slot, location in table.moved(slot, to: location) }
   }
 
+  /// Whether a removal of the block, by this process or another, is on its way.
   func isHidden(_ position: BlockPosition) -> Bool {
-    hidden.contains { range in
+    let isOwn = hidden.contains { range in
       range.run == position.run && position.position >= range.firstPosition
     }
+    return isOwn || intents.covers(position)
   }
 
   /// What names the block at `location` to the writer and to leases.
@@ -96,6 +100,11 @@ struct StoreState {
     removalEpoch += 1
     index.removeNamespace(namespace.id, onRemove: detach)
     index.addNamespace(namespace.id, wordsPerBlock: namespace.wordsPerBlock)
+  }
+
+  /// Everything; the next matches read it from the catalog again.
+  mutating func removeAll() {
+    for namespace in namespaces.values { removeAll(of: namespace) }
   }
 
   private func detach(_ location: IndexLocation, _ entry: IndexEntry) {

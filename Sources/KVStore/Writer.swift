@@ -62,11 +62,14 @@ final class Writer: Sendable {
     queue.notifyAll()
   }
 
-  /// Queues a call and waits for it.
-  func perform(_ work: @escaping @Sendable () throws(StoreError) -> Int) throws(StoreError) -> Int {
+  /// Queues a call and waits for it until the deadline, which another process may let pass (`WriterCall.wait`).
+  func perform(
+    deadline: UInt64,
+    _ work: @escaping @Sendable () throws(StoreError) -> Int
+  ) throws(StoreError) -> Int {
     let call = WriterCall(work)
     enqueue(call)
-    return try call.wait()
+    return try call.wait(until: deadline)
   }
 
   /// What is queued is wanted now.

@@ -212,6 +212,7 @@ final class WriterBatches: @unchecked Sendable {
             case .call: break
             }
           }
+          core.state.withLock { $0.leases.place(outcomes) }
         }
       } catch {
         // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
@@ -368,7 +369,11 @@ final class WriterBatches: @unchecked Sendable {
   private func settle(_ placed: [Placed], _ queue: Monitor<WriterQueue>) {
     guard !placed.isEmpty else { return }
     var counts = FlushResult()
-    core.state.withLock { state in
+    var positions: [UInt64: BlockPosition] = [:]
+    for item in placed {
+      if case .published(let position, _) = item.outcome { positions[item.block.ticket] = position }
+    }
+    core.state.withLock { [positions] state in
       for item in placed {
         let slot = item.block.hostSlot
         let location = state.hostBlocks.location(of: slot.rawValue)
@@ -382,7 +387,6 @@ final class WriterBatches: @unchecked Sendable {
             }
             state.hostBlocks.published(slot.rawValue)
           }
-          state.leases.publish(ticket: item.block.ticket, at: position)
         case .waiting, .droppedError:
           counts.droppedErrorBlockCount += 1
           if let location { state.removeFromIndex(at: location) }
@@ -395,6 +399,9 @@ final class WriterBatches: @unchecked Sendable {
         }
         state.arena.unpin(slot)
       }
+      // A lease that was taken between the commit and now still names its block by the ticket.
+      state.leases.place(positions)
+      state.leases.forgetTickets(Set(placed.map(\.block.ticket)))
       state.statistics.blocksDroppedFull += UInt64(counts.droppedFullBlockCount)
       state.statistics.blocksDroppedParent += UInt64(counts.droppedParentBlockCount)
       state.statistics.blocksDroppedError += UInt64(counts.droppedErrorBlockCount)

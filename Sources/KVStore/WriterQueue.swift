@@ -31,9 +31,9 @@ final class WriterCall: Sendable {
     outcome.notifyAll()
   }
 
-  func wait() throws(StoreError) -> Int {
-    // The writer always gets here: it runs every queued call before it stops.
-    guard let result = outcome.wait(until: nil, { $0 }) else { throw .busy }
+  /// Throws `.busy` at the deadline; the call is made all the same, as soon as the writer gets to it.
+  func wait(until deadline: UInt64) throws(StoreError) -> Int {
+    guard let result = outcome.wait(until: deadline, { $0 }) else { throw .busy }
     return try result.get()
   }
 }

@@ -103,6 +103,53 @@ public func exportMatchKeys(
   }
 }
 
+/// See kvstore.h.
+@_cdecl("kvstore_match_all")
+public func exportMatchAll(
+  _ namespaces: UnsafePointer<OpaquePointer?>?,
+  _ namespaceCount: Int,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ flags: UInt32,
+  _ leaseNanoseconds: UInt64,
+  _ matches: UnsafeMutablePointer<kvstore_match_t>?
+) -> Int32 {
+  guard let namespaces = unsafe namespaces, let matches = unsafe matches else {
+    return fail(.invalidArgument(.null))
+  }
+  // size_t comes as Int. No engine has more ranks.
+  guard (1...65_536).contains(namespaceCount) else {
+    return fail(.invalidArgument(.namespacesDiffer))
+  }
+  var open: [Namespace] = []
+  for index in 0..<namespaceCount {
+    guard let namespace = unsafe HandleTable.namespace(namespaces[index]) else {
+      return failBadHandle("namespace")
+    }
+    open.append(namespace)
+  }
+  do throws(StoreError) {
+    let options = try matchOptions(flags, leaseNanoseconds)
+    for index in 0..<namespaceCount {
+      try unsafe copyStruct(kvstore_match_t(), to: matches + index, minimum: matchSizeMin)
+    }
+    let results = try unsafe withPrompt(prompt, in: open[0]) { (prompt) throws(StoreError) in
+      try Namespace.matchAll(
+        open,
+        prompt,
+        options: options,
+        leaseNanoseconds: leaseNanoseconds
+      )
+    }
+    var status = Status.ok
+    for (index, result) in results.enumerated() {
+      status = try unsafe answer(result, matches + index)
+    }
+    return status
+  } catch {
+    return fail(error)
+  }
+}
+
 private func matchOptions(
   _ flags: UInt32,
   _ leaseNanoseconds: UInt64

@@ -112,3 +112,17 @@ public func exportNamespaceClose(_ namespace: OpaquePointer?) -> Int32 {
   }
   return Status.ok
 }
+
+/// See kvstore.h.
+@_cdecl("kvstore_namespace_id")
+public func exportNamespaceID(
+  _ namespace: OpaquePointer?,
+  _ idOut: UnsafeMutablePointer<UInt32>?
+) -> Int32 {
+  guard let namespace = unsafe HandleTable.namespace(namespace) else {
+    return failBadHandle("namespace")
+  }
+  guard let idOut = unsafe idOut else { return fail(.invalidArgument(.null)) }
+  unsafe idOut.pointee = namespace.id.rawValue
+  return Status.ok
+}

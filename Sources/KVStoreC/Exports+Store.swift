@@ -13,6 +13,7 @@ private func defaultConfig() -> kvstore_config_t {
   unsafe config.inline_payload_bytes_max = UInt64(defaults.inlinePayloadBytesMax)
   unsafe config.offload_timeout_nanoseconds = defaults.offloadTimeoutNanoseconds
   unsafe config.commit_interval_nanoseconds = defaults.commitIntervalNanoseconds
+  unsafe config.close_timeout_nanoseconds = defaults.closeTimeoutNanoseconds
   return unsafe config
 }
 
@@ -74,6 +75,7 @@ private func configuration(
   configuration.inlinePayloadBytesMax = unsafe Int(clamping: config.inline_payload_bytes_max)
   configuration.offloadTimeoutNanoseconds = unsafe config.offload_timeout_nanoseconds
   configuration.commitIntervalNanoseconds = unsafe config.commit_interval_nanoseconds
+  configuration.closeTimeoutNanoseconds = unsafe config.close_timeout_nanoseconds
   return configuration
 }
 

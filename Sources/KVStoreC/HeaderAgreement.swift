@@ -209,6 +209,42 @@ func headerAgreement() {
           -> Int32
       > = unsafe ours
   }
+  do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafeMutablePointer<UInt64>?, UnsafeMutablePointer<kvstore_event_t>?, Int,
+        Int, UnsafeMutablePointer<Int>?
+      ) -> Int32 = unsafe kvstore_events_read
+    let ours = unsafe Exactly(exportEventsRead)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafeMutablePointer<UInt64>?, UnsafeMutablePointer<kvstore_event_t>?,
+          Int, Int, UnsafeMutablePointer<Int>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
+        UnsafePointer<OpaquePointer?>?, Int, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64,
+        UnsafeMutablePointer<kvstore_match_t>?
+      ) -> Int32 = unsafe kvstore_match_all
+    let ours = unsafe Exactly(exportMatchAll)
+    let _:
+      Exactly<
+        @Sendable (
+          UnsafePointer<OpaquePointer?>?, Int, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64,
+          UnsafeMutablePointer<kvstore_match_t>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?, UnsafeMutablePointer<UInt32>?) -> Int32 =
+      unsafe kvstore_namespace_id
+    let ours = unsafe Exactly(exportNamespaceID)
+    let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<UInt32>?) -> Int32> = unsafe ours
+  }
 }
 
 /// Keeps a function's type as it is: no conversion hides a difference.

@@ -9,6 +9,7 @@ enum Status {
   static let busy: kvstore_status_t = 2
   static let full: kvstore_status_t = 3
   static let parentMissing: kvstore_status_t = 4
+  static let lapped: kvstore_status_t = 5
   static let invalidArgument: kvstore_status_t = -1
   static let badHandle: kvstore_status_t = -2
   static let bufferTooSmall: kvstore_status_t = -3
@@ -31,6 +32,7 @@ enum Status {
     case busy: "KVSTORE_BUSY"
     case full: "KVSTORE_FULL"
     case parentMissing: "KVSTORE_PARENT_MISSING"
+    case lapped: "KVSTORE_LAPPED"
     case invalidArgument: "KVSTORE_E_INVALID_ARGUMENT"
     case badHandle: "KVSTORE_E_BAD_HANDLE"
     case bufferTooSmall: "KVSTORE_E_BUFFER_TOO_SMALL"

@@ -47,6 +47,7 @@ typedef int32_t kvstore_status_t;
 #define KVSTORE_BUSY 2           /* the deadline passed before the store could take the work; try later */
 #define KVSTORE_FULL 3           /* no room: everything that could leave is leased or in use */
 #define KVSTORE_PARENT_MISSING 4 /* the block before the first one offered is not stored */
+#define KVSTORE_LAPPED 5         /* events between the cursor and the oldest kept one are gone: start over */
 /* Errors. */
 #define KVSTORE_E_INVALID_ARGUMENT (-1)
 #define KVSTORE_E_BAD_HANDLE (-2)       /* NULL, closed, or of another kind */
@@ -98,10 +99,14 @@ typedef struct {
   /* Payloads of at most this many bytes live in the catalog instead of a slot file. Default 16 KiB.
    * A namespace keeps the choice that was made when it was created. */
   uint64_t inline_payload_bytes_max;
-  /* How long offload may wait for room in the host tier before KVSTORE_BUSY. Default 10 s. */
+  /* How long offload may wait for room in the host tier, and namespace_open and forget for this process's writer
+   * thread, before KVSTORE_BUSY. The writer waits while another process commits; when that one is stopped
+   * (SIGSTOP, a debugger), for as long as it is. Default 10 s. */
   uint64_t offload_timeout_nanoseconds;
   /* Offloaded blocks are written at once, and synced at the latest after this long. Default 20 ms. */
   uint64_t commit_interval_nanoseconds;
+  /* How long kvstore_open and kvstore_close may wait for other processes. Default 30 s. */
+  uint64_t close_timeout_nanoseconds;
 } kvstore_config_t;
 
 /* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or
@@ -112,13 +117,16 @@ kvstore_status_t kvstore_config_init(kvstore_config_t *config, size_t struct_siz
  * milliseconds, whatever the size of the store. Several handles, threads and processes may have one store
  * open; two opens in one process share everything, and the first one's settings count.
  * Returns OK, E_INVALID_ARGUMENT, E_IO, E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (another PID namespace has
- * it open, or the reader table is full), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
+ * it open, the reader table is full, or a process that holds the write lock did not go on within
+ * close_timeout_nanoseconds), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
 kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_out);
 
 /* Flushes, then closes the handle and its namespaces. NULL is a no-op (OK). Blocks until what was offloaded is
- * durable. Calls of other threads that are under way finish first. The leases of this process end with the
- * last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED, or the error that kept blocks from being
- * written (the handle is closed all the same). */
+ * durable, at most close_timeout_nanoseconds. Calls of other threads that are under way finish first. The leases
+ * of this process end with the last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED, BUSY (another process
+ * holds the catalog and did not go on in time: the handle is closed, and what is left is written in the background as soon as
+ * it does; kvstore_open of the same path waits for that), or the error that kept blocks from being written (the
+ * handle is closed all the same). */
 kvstore_status_t kvstore_close(kvstore_t *store);
 
 typedef struct {
@@ -237,12 +245,15 @@ kvstore_status_t kvstore_namespace_config_init(kvstore_namespace_config_t *confi
 /* Opens the namespace of this identity record, creating it when absent (one durable commit). Keep the handle:
  * a server with a salt for each request keeps a cache of handles. Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED,
  * E_READ_ONLY (absent, and the store is read-only), E_IDENTITY, E_IO, E_NO_SPACE, E_CORRUPT, FULL (the catalog
- * has no room for it). */
+ * has no room for it), BUSY (it is absent, and another process keeps the writer waiting; try again). */
 kvstore_status_t kvstore_namespace_open(kvstore_t *store, const kvstore_namespace_config_t *config,
                                         kvstore_namespace_t **namespace_out);
 
 /* Closes the handle; the blocks stay. NULL is a no-op. Returns OK, E_BAD_HANDLE. */
 kvstore_status_t kvstore_namespace_close(kvstore_namespace_t *ns);
+
+/* The number of the namespace in its store, as events name it. Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE. */
+kvstore_status_t kvstore_namespace_id(kvstore_namespace_t *ns, uint32_t *id_out);
 
 /* ---------------------------------------------------------------- prompts and keys */
 
@@ -306,6 +317,14 @@ kvstore_status_t kvstore_match(kvstore_namespace_t *ns, const kvstore_prompt_t *
 /* kvstore_match for a namespace in digest mode: `digests` is digest_count × digest_bytes, head first. */
 kvstore_status_t kvstore_match_keys(kvstore_namespace_t *ns, const void *digests, size_t digest_count,
                                     uint32_t flags, uint64_t lease_nanoseconds, kvstore_match_t *match);
+
+/* The longest prefix that every one of the namespaces has, with a lease in each: for the ranks of one model, whose
+ * namespaces differ in their ranks only. All are of one store, with one identity mode and tokens_per_block. `matches` has
+ * namespace_count entries, each with its struct_size set; they get the same tokens_matched and blocks_matched.
+ * Returns as kvstore_match does; FULL when a lease was refused, and then none was taken. */
+kvstore_status_t kvstore_match_all(kvstore_namespace_t *const *namespaces, size_t namespace_count,
+                                   const kvstore_prompt_t *prompt, uint32_t flags,
+                                   uint64_t lease_nanoseconds, kvstore_match_t *matches);
 
 /* ---------------------------------------------------------------- move */
 
@@ -379,9 +398,48 @@ kvstore_status_t kvstore_touch(kvstore_namespace_t *ns, const kvstore_prompt_t *
 
 /* Removes the prompt's last full block and everything below it, durably when it returns: no lookup finds them.
  * An empty prompt removes every block of the namespace. Leased blocks go too. *blocks_out (may be NULL) gets
- * the number removed. Returns OK, MISS (it was not stored), E_*. */
+ * the number removed. Returns OK, MISS (it was not stored), BUSY (another process keeps the writer waiting; the removal
+ * may still be done when it goes on), E_*. */
 kvstore_status_t kvstore_forget(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
                                 uint64_t *blocks_out);
+
+/* ---------------------------------------------------------------- events */
+
+#define KVSTORE_EVENT_STORED 1u      /* blocks were published */
+#define KVSTORE_EVENT_REMOVED 2u     /* blocks left; `reason` says why */
+#define KVSTORE_EVENT_QUARANTINED 3u /* blocks left because they were damaged */
+#define KVSTORE_EVENT_MOVED 4u       /* the bytes of blocks are in another tier now */
+
+#define KVSTORE_REASON_NONE 0u
+#define KVSTORE_REASON_EVICTED 1u   /* the space was needed */
+#define KVSTORE_REASON_FORGOTTEN 2u /* kvstore_forget */
+#define KVSTORE_REASON_CORRUPT 3u   /* a check failed */
+#define KVSTORE_REASON_EXPIRED 4u   /* its time to live was over */
+#define KVSTORE_REASON_QUOTA 5u     /* its namespace was over its quota */
+
+/* What happened to the blocks first_position ... first_position + block_count - 1 of one run (a chain of blocks
+ * without a fork). Written in the same commit as what it tells. */
+typedef struct {
+  uint64_t sequence;
+  uint64_t time_nanoseconds; /* Unix time */
+  uint32_t kind;             /* KVSTORE_EVENT_* */
+  uint32_t reason;           /* KVSTORE_REASON_* */
+  uint32_t tier;             /* 2 disk, 3 archive */
+  uint32_t namespace_id;     /* as kvstore_namespace_id says */
+  uint64_t run;
+  uint32_t first_position;
+  uint32_t block_count;
+  uint32_t owner; /* number of the process that did it */
+  uint32_t reserved;
+} kvstore_event_t;
+
+/* Reads the events of all processes behind *cursor, oldest first: at most `capacity` (and 1,000) of them. `event_size` is
+ * sizeof(kvstore_event_t). *cursor is moved behind the last one read: start with 0 for the oldest kept one, keep
+ * it, also across restarts. The newest 65,536 events are kept. Waits for no writer.
+ * Returns OK (*count_out may be 0: nothing new), LAPPED (some were lost, so what you know is void: *cursor is the
+ * newest now; start over), E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_IO, E_CORRUPT. */
+kvstore_status_t kvstore_events_read(kvstore_t *store, uint64_t *cursor, kvstore_event_t *events,
+                                     size_t event_size, size_t capacity, size_t *count_out);
 
 #ifdef __cplusplus
 }
