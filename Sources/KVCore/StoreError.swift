@@ -40,7 +40,8 @@ public enum Argument: Sendable, Equatable {
   case tokensPerBlock, digestByteCount, regionCount, regionByteCount, extraByteCount
   case identityFieldTooLong, identityMode, parallelism
   case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
-  case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8, namespacesDiffer
+  case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8,
+    namespacesDiffer
 }
 
 /// What was being done to which file.

@@ -28,7 +28,7 @@ public final class Store: Sendable {
   public func close() throws(StoreError) {
     guard !core.isForked else { throw .forked }
     guard gate.close() else { throw .closed }
-    let deadline = KVCore.deadline(after: core.configuration.closeTimeoutNanoseconds)
+    let deadline = KVCore.deadline(after: core.configuration.waitTimeoutNanoseconds)
     try BoundedCall.run(until: deadline) { [gate, core] () throws(StoreError) in
       // Calls of other threads finish first: they may wait for the writer, which ends below.
       gate.drain()

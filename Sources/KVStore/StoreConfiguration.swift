@@ -19,12 +19,12 @@ public struct StoreConfiguration: Sendable {
   public var hostBytes: Int = 256 << 20
   /// Payloads of at most this many bytes live in the catalog.
   public var inlinePayloadBytesMax: Int = 16 << 10
-  /// How long an offload may wait for arena room, and any call for the writer, in nanoseconds.
+  /// How long an offload may wait for arena room, in nanoseconds.
   public var offloadTimeoutNanoseconds: UInt64 = 10_000_000_000
   /// How long offloaded blocks may wait for company before they are synced, in nanoseconds.
   public var commitIntervalNanoseconds: UInt64 = 20_000_000
-  /// How long `open` and `close` may wait for other processes, in nanoseconds.
-  public var closeTimeoutNanoseconds: UInt64 = 30_000_000_000
+  /// How long other calls may wait for other processes, in nanoseconds.
+  public var waitTimeoutNanoseconds: UInt64 = 30_000_000_000
   /// RAM that the index may use before its coldest nodes are dropped.
   public var indexBytesMax: Int = 1 << 30
   /// The clock; tests inject their own.

@@ -267,7 +267,7 @@ final class StoreCore: Sendable {
   }
 
   /// Until when a call waits for the writer, which another process that holds the catalog's write lock may keep waiting.
-  var writerDeadline: UInt64 { deadline(after: configuration.offloadTimeoutNanoseconds) }
+  var writerDeadline: UInt64 { deadline(after: configuration.waitTimeoutNanoseconds) }
 
   func countCommit() { commitCount.withLock { $0 += 1 } }
 

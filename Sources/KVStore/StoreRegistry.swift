@@ -26,7 +26,7 @@ enum StoreRegistry {
   static func open(_ configuration: StoreConfiguration) throws(StoreError) -> StoreCore {
     try StoreCore.prepareFolder(configuration)
     let identity = try identity(of: configuration.path)
-    let deadline = KVCore.deadline(after: configuration.closeTimeoutNanoseconds)
+    let deadline = KVCore.deadline(after: configuration.waitTimeoutNanoseconds)
     enum Step {
       case share(StoreCore)
       case create

@@ -23,7 +23,7 @@ public func exportNamespaceConfigInit(
 ) -> Int32 {
   guard let config = unsafe config else { return fail(.invalidArgument(.null)) }
   let ours = unsafe MemoryLayout<kvstore_namespace_config_t>.size
-  guard structSize >= configSizeMin, structSize <= ours else {
+  guard isStructSize(structSize, minimum: configSizeMin, maximum: ours) else {
     return fail(.invalidArgument(.structSize))
   }
   var defaults = unsafe defaultConfig()

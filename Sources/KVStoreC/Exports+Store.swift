@@ -13,7 +13,7 @@ private func defaultConfig() -> kvstore_config_t {
   unsafe config.inline_payload_bytes_max = UInt64(defaults.inlinePayloadBytesMax)
   unsafe config.offload_timeout_nanoseconds = defaults.offloadTimeoutNanoseconds
   unsafe config.commit_interval_nanoseconds = defaults.commitIntervalNanoseconds
-  unsafe config.close_timeout_nanoseconds = defaults.closeTimeoutNanoseconds
+  unsafe config.wait_timeout_nanoseconds = defaults.waitTimeoutNanoseconds
   return unsafe config
 }
 
@@ -25,7 +25,7 @@ public func exportConfigInit(
 ) -> Int32 {
   guard let config = unsafe config else { return fail(.invalidArgument(.null)) }
   let ours = unsafe MemoryLayout<kvstore_config_t>.size
-  guard structSize >= configSizeMin, structSize <= ours else {
+  guard isStructSize(structSize, minimum: configSizeMin, maximum: ours) else {
     return fail(.invalidArgument(.structSize))
   }
   var defaults = unsafe defaultConfig()
@@ -75,7 +75,7 @@ private func configuration(
   configuration.inlinePayloadBytesMax = unsafe Int(clamping: config.inline_payload_bytes_max)
   configuration.offloadTimeoutNanoseconds = unsafe config.offload_timeout_nanoseconds
   configuration.commitIntervalNanoseconds = unsafe config.commit_interval_nanoseconds
-  configuration.closeTimeoutNanoseconds = unsafe config.close_timeout_nanoseconds
+  configuration.waitTimeoutNanoseconds = unsafe config.wait_timeout_nanoseconds
   return configuration
 }
 

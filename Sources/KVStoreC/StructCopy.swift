@@ -14,7 +14,9 @@ func copyStruct<Struct: BitwiseCopyable>(
   let bytes = unsafe UnsafeRawPointer(source)
   let size = unsafe Int(bytes.loadUnaligned(as: UInt32.self))
   let ours = MemoryLayout<Struct>.size
-  try checkStructSize(size, minimum: minimum, ours: ours)
+  guard isStructSize(size, minimum: minimum, maximum: ours + structSizeSlack) else {
+    throw .invalidArgument(.structSize)
+  }
   if size > ours {
     for offset in ours..<size
     where unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt8.self) != 0 {
@@ -36,7 +38,9 @@ func copyStruct<Struct: BitwiseCopyable>(
   let bytes = UnsafeMutableRawPointer(destination)
   let size = unsafe Int(bytes.loadUnaligned(as: UInt32.self))
   let ours = MemoryLayout<Struct>.size
-  try checkStructSize(size, minimum: minimum, ours: ours)
+  guard isStructSize(size, minimum: minimum, maximum: ours + structSizeSlack) else {
+    throw .invalidArgument(.structSize)
+  }
   unsafe withUnsafeBytes(of: value) { source in
     if let base = source.baseAddress, min(size, ours) > 4 {
       // The caller's struct_size stays.
@@ -48,11 +52,9 @@ func copyStruct<Struct: BitwiseCopyable>(
   }
 }
 
-/// A struct's size is a multiple of 8, as long as it holds a pointer or a 64-bit number, which all of ours do.
-private func checkStructSize(_ size: Int, minimum: Int, ours: Int) throws(StoreError) {
-  guard size >= minimum, size <= ours + structSizeSlack, size % 8 == 0 else {
-    throw .invalidArgument(.structSize)
-  }
+/// Every struct holds 64-bit fields, so no version of one ever had another size than a multiple of 8.
+func isStructSize(_ size: Int, minimum: Int, maximum: Int) -> Bool {
+  size >= minimum && size <= maximum && size % 8 == 0
 }
 
 /// No struct will ever grow by more; a larger size is garbage, and its tail is not read.

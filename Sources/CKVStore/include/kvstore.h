@@ -99,14 +99,13 @@ typedef struct {
   /* Payloads of at most this many bytes live in the catalog instead of a slot file. Default 16 KiB.
    * A namespace keeps the choice that was made when it was created. */
   uint64_t inline_payload_bytes_max;
-  /* How long offload may wait for room in the host tier, and namespace_open and forget for this process's writer
-   * thread, before KVSTORE_BUSY. The writer waits while another process commits; when that one is stopped
-   * (SIGSTOP, a debugger), for as long as it is. Default 10 s. */
+  /* How long offload may wait for room in the host tier before KVSTORE_BUSY. Default 10 s. */
   uint64_t offload_timeout_nanoseconds;
   /* Offloaded blocks are written at once, and synced at the latest after this long. Default 20 ms. */
   uint64_t commit_interval_nanoseconds;
-  /* How long kvstore_open and kvstore_close may wait for other processes. Default 30 s. */
-  uint64_t close_timeout_nanoseconds;
+  /* How long open, close, namespace_open and forget may wait for other processes: writers take turns, and one that is
+   * stopped while it commits (SIGSTOP, a debugger) keeps the others waiting. Default 30 s. */
+  uint64_t wait_timeout_nanoseconds;
 } kvstore_config_t;
 
 /* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or
@@ -118,11 +117,11 @@ kvstore_status_t kvstore_config_init(kvstore_config_t *config, size_t struct_siz
  * open; two opens in one process share everything, and the first one's settings count.
  * Returns OK, E_INVALID_ARGUMENT, E_IO, E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (another PID namespace has
  * it open, the reader table is full, or a process that holds the write lock did not go on within
- * close_timeout_nanoseconds), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
+ * wait_timeout_nanoseconds), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
 kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_out);
 
 /* Flushes, then closes the handle and its namespaces. NULL is a no-op (OK). Blocks until what was offloaded is
- * durable, at most close_timeout_nanoseconds. Calls of other threads that are under way finish first. The leases
+ * durable, at most wait_timeout_nanoseconds. Calls of other threads that are under way finish first. The leases
  * of this process end with the last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED, BUSY (another process
  * holds the catalog and did not go on in time: the handle is closed, and what is left is written in the background as soon as
  * it does; kvstore_open of the same path waits for that), or the error that kept blocks from being written (the
