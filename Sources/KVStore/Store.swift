@@ -7,6 +7,14 @@ internal import KVTiers
 public final class Store: Sendable {
   let core: StoreCore
   private let gate = CallGate()
+  /// Started through this handle and not ended.
+  let operations = Monitor(Operations())
+
+  struct Operations {
+    var running: [ObjectIdentifier: TransferOperation] = [:]
+    /// No more are started.
+    var isClosed = false
+  }
 
   private init(core: StoreCore) { self.core = core }
 
@@ -23,11 +31,13 @@ public final class Store: Sendable {
 
   /// Flushes, then closes.
   ///
+  /// Operations that have not ended are cancelled first; afterwards nothing touches the memory that was lent to them.
   /// The last close of the process ends its leases and threads. Throws `.busy` when that takes longer than the
   /// configuration allows: the rest is then done in the background.
   public func close() throws(StoreError) {
     guard !core.isForked else { throw .forked }
     guard gate.close() else { throw .closed }
+    endOperations()
     let deadline = KVCore.deadline(after: core.configuration.waitTimeoutNanoseconds)
     try BoundedCall.run(until: deadline) { [gate, core] () throws(StoreError) in
       // Calls of other threads finish first: they may wait for the writer, which ends below.

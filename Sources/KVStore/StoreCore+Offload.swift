@@ -26,6 +26,7 @@ extension StoreCore {
     var next = range.blocks.lowerBound
     while next < range.blocks.upperBound {
       let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
+      if limit.isCancelled { break }
       let outcome = try offloadWindow(
         namespace,
         prompt,

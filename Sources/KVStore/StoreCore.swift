@@ -26,6 +26,10 @@ final class StoreCore: Sendable {
   let slotBytesCapacity: Int
   let slotFileBytes: Int
   let effectiveHostBytes: Int
+  /// Restores that were started run two at a time: one copies while the other waits for its reads.
+  let restoreQueue = ServiceQueue(threadCount: 2, jobCountMax: 1024)
+  /// Offloads run in the order in which they were started: a block's parent comes first.
+  let offloadQueue = ServiceQueue(threadCount: 1, jobCountMax: 1024)
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)
@@ -192,6 +196,8 @@ final class StoreCore: Sendable {
   func shutDown() {
     followerBox.withLock { $0 }?.stop()
     followerBox.withLock { $0 = nil }
+    restoreQueue.stop()
+    offloadQueue.stop()
     if let writer {
       writer.stop()
       do throws(StoreError) { try writer.batches.releaseReservations() } catch

@@ -44,51 +44,72 @@ private func move(
     return failBadHandle("namespace")
   }
   do throws(StoreError) {
-    if unsafe result != nil {
-      try unsafe copyStruct(kvstore_transfer_result_t(), to: result, minimum: resultSizeMin)
-    }
-    var transfer = unsafe kvstore_transfer_t()
-    try unsafe copyStruct(transferPointer, over: &transfer, minimum: transferSizeMin)
-    guard unsafe transfer.flags == 0 else { throw .invalidArgument(.flags) }
-    guard unsafe transfer.spans != nil || transfer.span_count == 0 else {
-      throw .invalidArgument(.null)
-    }
-    guard unsafe transfer.first_block <= 1 << 31, unsafe transfer.block_count <= 1 << 31 else {
-      throw .invalidArgument(.blockRange)
-    }
-    guard unsafe (0...1 << 40).contains(transfer.span_count) else {
-      throw .invalidArgument(.spanCount)
-    }
-    assert(spanLayoutAgrees())
-    let spans = unsafe UnsafeMutableRawPointer(transfer.spans)?.assumingMemoryBound(
-      to: TransferSpan.self
-    )
-    let ours = unsafe Transfer(
-      firstBlock: Int(transfer.first_block),
-      blockCount: Int(transfer.block_count),
-      firstRegion: Int(transfer.first_region),
-      regionCount: Int(transfer.region_count),
-      timeoutNanoseconds: transfer.timeout_nanoseconds,
-      spans: UnsafeMutableBufferPointer(start: spans, count: transfer.span_count)
-    )
+    try unsafe clearResult(result)
+    let (transfer, blockStatus) = try unsafe transferArgument(transferPointer)
     let moved = try unsafe withPrompt(prompt, in: namespace) { (prompt) throws(StoreError) in
-      try work(namespace, prompt, ours)
+      try work(namespace, prompt, transfer)
     }
-    if let statuses = unsafe transfer.block_status {
-      for (index, outcome) in moved.outcomes.enumerated() {
-        unsafe statuses[index] = status(of: outcome)
-      }
-    }
-    var copy = kvstore_transfer_result_t()
-    copy.blocks_done = UInt64(moved.doneBlockCount)
-    copy.blocks_host = UInt64(moved.hostBlockCount)
-    copy.blocks_disk = UInt64(moved.diskBlockCount)
-    copy.bytes = UInt64(moved.byteCount)
-    if unsafe result != nil { try unsafe copyStruct(copy, to: result, minimum: resultSizeMin) }
-    return overall(moved)
+    return try unsafe answer(moved, blockStatus, result)
   } catch {
     return fail(error)
   }
+}
+
+/// Zeroes a caller's result, if there is one; checked before any work is done.
+func clearResult(_ result: UnsafeMutablePointer<kvstore_transfer_result_t>?) throws(StoreError) {
+  guard unsafe result != nil else { return }
+  try unsafe copyStruct(kvstore_transfer_result_t(), to: result, minimum: resultSizeMin)
+}
+
+/// A caller's transfer in the façade's form, and where its statuses go.
+func transferArgument(
+  _ pointer: UnsafePointer<kvstore_transfer_t>?
+) throws(StoreError) -> (Transfer, UnsafeMutablePointer<kvstore_status_t>?) {
+  var transfer = unsafe kvstore_transfer_t()
+  try unsafe copyStruct(pointer, over: &transfer, minimum: transferSizeMin)
+  guard unsafe transfer.flags == 0 else { throw .invalidArgument(.flags) }
+  guard unsafe transfer.spans != nil || transfer.span_count == 0 else {
+    throw .invalidArgument(.null)
+  }
+  guard unsafe transfer.first_block <= 1 << 31, unsafe transfer.block_count <= 1 << 31 else {
+    throw .invalidArgument(.blockRange)
+  }
+  guard unsafe (0...1 << 40).contains(transfer.span_count) else {
+    throw .invalidArgument(.spanCount)
+  }
+  assert(spanLayoutAgrees())
+  let spans = unsafe UnsafeMutableRawPointer(transfer.spans)?.assumingMemoryBound(
+    to: TransferSpan.self
+  )
+  let ours = unsafe Transfer(
+    firstBlock: Int(transfer.first_block),
+    blockCount: Int(transfer.block_count),
+    firstRegion: Int(transfer.first_region),
+    regionCount: Int(transfer.region_count),
+    timeoutNanoseconds: transfer.timeout_nanoseconds,
+    spans: UnsafeMutableBufferPointer(start: spans, count: transfer.span_count)
+  )
+  return unsafe (ours, transfer.block_status)
+}
+
+/// Fills a caller's statuses and result with what was moved; answers the overall status.
+func answer(
+  _ moved: TransferResult,
+  _ blockStatus: UnsafeMutablePointer<kvstore_status_t>?,
+  _ result: UnsafeMutablePointer<kvstore_transfer_result_t>?
+) throws(StoreError) -> kvstore_status_t {
+  if let blockStatus = unsafe blockStatus {
+    for (index, outcome) in moved.outcomes.enumerated() {
+      unsafe blockStatus[index] = status(of: outcome)
+    }
+  }
+  var copy = kvstore_transfer_result_t()
+  copy.blocks_done = UInt64(moved.doneBlockCount)
+  copy.blocks_host = UInt64(moved.hostBlockCount)
+  copy.blocks_disk = UInt64(moved.diskBlockCount)
+  copy.bytes = UInt64(moved.byteCount)
+  if unsafe result != nil { try unsafe copyStruct(copy, to: result, minimum: resultSizeMin) }
+  return overall(moved)
 }
 
 private func status(of outcome: BlockOutcome) -> kvstore_status_t {

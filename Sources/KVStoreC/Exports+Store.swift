@@ -87,7 +87,7 @@ public func exportClose(_ store: OpaquePointer?) -> Int32 {
   // In a forked child the handle stays the parent's.
   guard !open.isForked else { return fail(.forked) }
   guard unsafe HandleTable.remove(store, kind: .store) != nil else { return failBadHandle("store") }
-  HandleTable.removeNamespaces(of: open)
+  HandleTable.removeAll(of: open)
   do throws(StoreError) {
     try open.close()
     return Status.ok

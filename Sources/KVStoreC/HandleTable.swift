@@ -10,6 +10,7 @@ enum HandleTable {
   enum Kind: UInt {
     case store = 1
     case namespace = 2
+    case operation = 3
   }
 
   private struct Slot {
@@ -49,6 +50,10 @@ enum HandleTable {
     unsafe find(handle, kind: .namespace) as? Namespace
   }
 
+  static func operation(_ handle: OpaquePointer?) -> Operation? {
+    unsafe find(handle, kind: .operation) as? Operation
+  }
+
   /// Takes the handle out; nil when it is not an open one of this kind.
   static func remove(_ handle: OpaquePointer?, kind: Kind) -> (any Sendable & AnyObject)? {
     guard let index = unsafe slotIndex(handle, kind: kind) else { return nil }
@@ -63,11 +68,11 @@ enum HandleTable {
     }
   }
 
-  /// Closes the namespace handles of a store that is closed.
-  static func removeNamespaces(of store: Store) {
+  /// Closes the handles of what belongs to a store that is closed.
+  static func removeAll(of store: Store) {
     state.withLock { state in
       for index in state.slots.indices {
-        guard let namespace = state.slots[index].object as? Namespace, namespace.belongs(to: store)
+        guard let owned = state.slots[index].object as? any StoreOwned, owned.belongs(to: store)
         else { continue }
         state.slots[index].object = nil
         state.free.append(index)
@@ -92,3 +97,10 @@ enum HandleTable {
     return Int((bits >> 4) & 0x0FFF_FFFF)
   }
 }
+
+/// Something whose handle ends with its store's.
+protocol StoreOwned {
+  func belongs(to store: Store) -> Bool
+}
+
+extension Namespace: StoreOwned {}

@@ -176,6 +176,62 @@ func headerAgreement() {
       > = unsafe ours
   }
   do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+        UnsafeMutablePointer<OpaquePointer?>?
+      ) -> Int32 = unsafe kvstore_restore_start
+    let ours = unsafe Exactly(exportRestoreStart)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+          UnsafeMutablePointer<OpaquePointer?>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+        UnsafeMutablePointer<OpaquePointer?>?
+      ) -> Int32 = unsafe kvstore_offload_start
+    let ours = unsafe Exactly(exportOffloadStart)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+          UnsafeMutablePointer<OpaquePointer?>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (OpaquePointer?, UnsafeMutablePointer<kvstore_transfer_result_t>?) -> Int32 =
+        unsafe kvstore_poll
+    let ours = unsafe Exactly(exportPoll)
+    let _:
+      Exactly<
+        @Sendable (OpaquePointer?, UnsafeMutablePointer<kvstore_transfer_result_t>?) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (OpaquePointer?, UInt64, UnsafeMutablePointer<kvstore_transfer_result_t>?) ->
+        Int32 = unsafe kvstore_wait
+    let ours = unsafe Exactly(exportWait)
+    let _:
+      Exactly<
+        @Sendable (OpaquePointer?, UInt64, UnsafeMutablePointer<kvstore_transfer_result_t>?) ->
+          Int32
+      > = unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?) -> Int32 = unsafe kvstore_cancel
+    let ours = unsafe Exactly(exportCancel)
+    let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours
+  }
+  do {
     let _: @convention(c) (OpaquePointer?, UInt64) -> Int32 = unsafe kvstore_lease_release
     let ours = unsafe Exactly(exportLeaseRelease)
     let _: Exactly<@Sendable (OpaquePointer?, UInt64) -> Int32> = unsafe ours

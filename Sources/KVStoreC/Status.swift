@@ -10,6 +10,7 @@ enum Status {
   static let full: kvstore_status_t = 3
   static let parentMissing: kvstore_status_t = 4
   static let lapped: kvstore_status_t = 5
+  static let running: kvstore_status_t = 6
   static let invalidArgument: kvstore_status_t = -1
   static let badHandle: kvstore_status_t = -2
   static let bufferTooSmall: kvstore_status_t = -3
@@ -33,6 +34,7 @@ enum Status {
     case full: "KVSTORE_FULL"
     case parentMissing: "KVSTORE_PARENT_MISSING"
     case lapped: "KVSTORE_LAPPED"
+    case running: "KVSTORE_RUNNING"
     case invalidArgument: "KVSTORE_E_INVALID_ARGUMENT"
     case badHandle: "KVSTORE_E_BAD_HANDLE"
     case bufferTooSmall: "KVSTORE_E_BUFFER_TOO_SMALL"

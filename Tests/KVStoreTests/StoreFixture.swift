@@ -36,6 +36,9 @@ final class StoreFixture {
     store = try Store.open(configuration)
   }
 
+  /// Opens a store again that the test has closed.
+  func reopenClosed() throws { store = try Store.open(configuration) }
+
   /// Fixed regions of `regionByteCounts`, 4 tokens a block.
   static func identity(
     _ regionByteCounts: [Int] = [40_000, 24_000],

@@ -7,14 +7,21 @@ import KVStore
 /// Unchecked: a test hands it to one call or operation at a time.
 final class TransferBuffers: @unchecked Sendable {
   let identity: NamespaceIdentity
+  let firstBlock: Int
   let blockCount: Int
   let regions: Range<Int>
   private let pieces: [UnsafeMutableRawBufferPointer]
   private let spans: UnsafeMutableBufferPointer<TransferSpan>
 
-  init(_ identity: NamespaceIdentity, blockCount: Int, regions: Range<Int>? = nil) {
+  init(
+    _ identity: NamespaceIdentity,
+    firstBlock: Int = 0,
+    blockCount: Int,
+    regions: Range<Int>? = nil
+  ) {
     let regions = regions ?? 0..<identity.regionByteCounts.count
     self.identity = identity
+    self.firstBlock = firstBlock
     self.blockCount = blockCount
     self.regions = regions
     pieces = (0..<blockCount * regions.count).map { index in
@@ -42,6 +49,7 @@ final class TransferBuffers: @unchecked Sendable {
 
   func transfer(timeoutNanoseconds: UInt64 = 0) -> Transfer {
     Transfer(
+      firstBlock: firstBlock,
       blockCount: blockCount,
       firstRegion: regions.lowerBound,
       regionCount: regions.count,
@@ -70,6 +78,22 @@ final class TransferBuffers: @unchecked Sendable {
     }
   }
 
+  func startRestore(
+    _ tokens: [UInt32],
+    from namespace: Namespace,
+    timeoutNanoseconds: UInt64 = 0
+  ) throws -> TransferOperation {
+    try Prompt.with(tokens) { (prompt) throws(StoreError) in
+      try namespace.startRestore(prompt, transfer(timeoutNanoseconds: timeoutNanoseconds))
+    }
+  }
+
+  func startOffload(_ tokens: [UInt32], to namespace: Namespace) throws -> TransferOperation {
+    try Prompt.with(tokens) { (prompt) throws(StoreError) in
+      try namespace.startOffload(prompt, transfer())
+    }
+  }
+
   func fill(_ byte: UInt8) {
     for piece in pieces { piece.initializeMemory(as: UInt8.self, repeating: byte) }
   }
@@ -93,7 +117,7 @@ final class TransferBuffers: @unchecked Sendable {
   }
 
   private func wanted(_ tokens: [UInt32], _ index: Int) -> [UInt8] {
-    let block = index / regions.count
+    let block = firstBlock + index / regions.count
     let region = regions.lowerBound + index % regions.count
     let prefix = [0] + tokens[..<((block + 1) * identity.tokensPerBlock)]
     return regionBytes(prefix, region: region, count: identity.regionByteCounts[region])

@@ -13,7 +13,8 @@
  *    crash. A handle used in a child after fork() is KVSTORE_E_FORKED.
  *  - Status: 0 success, > 0 an outcome that a caller expects now and then, < 0 an error. After an error,
  *    kvstore_last_error_message() of the same thread says what to do.
- *  - Memory passed in stays the caller's and is not touched after the call has returned.
+ *  - Memory passed in stays the caller's and is not touched after the call has returned, except where a function
+ *    says that it borrows it.
  *  - Structs begin with `struct_size`: set it to sizeof. Fields are only ever added at the end, and a
  *    field that an older caller does not know has its default. Unknown flags are refused.
  *  - No callback, no signal handler, no exit: the process that links the store never goes down because of
@@ -48,6 +49,7 @@ typedef int32_t kvstore_status_t;
 #define KVSTORE_FULL 3           /* no room: everything that could leave is leased or in use */
 #define KVSTORE_PARENT_MISSING 4 /* the block before the first one offered is not stored */
 #define KVSTORE_LAPPED 5         /* events between the cursor and the oldest kept one are gone: start over */
+#define KVSTORE_RUNNING 6        /* the operation has not ended: its memory stays borrowed */
 /* Errors. */
 #define KVSTORE_E_INVALID_ARGUMENT (-1)
 #define KVSTORE_E_BAD_HANDLE (-2)       /* NULL, closed, or of another kind */
@@ -78,6 +80,7 @@ const char *kvstore_last_error_message(void);
 
 typedef struct kvstore kvstore_t;                     /* never dereferenced: a number in pointer's clothes */
 typedef struct kvstore_namespace kvstore_namespace_t; /* likewise */
+typedef struct kvstore_operation kvstore_operation_t; /* likewise */
 
 #define KVSTORE_OPEN_READ_ONLY 1u   /* match and restore only; the directory is not changed */
 #define KVSTORE_OPEN_BUFFERED_IO 2u /* never use O_DIRECT, go through the page cache */
@@ -120,12 +123,13 @@ kvstore_status_t kvstore_config_init(kvstore_config_t *config, size_t struct_siz
  * wait_timeout_nanoseconds), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
 kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_out);
 
-/* Flushes, then closes the handle and its namespaces. NULL is a no-op (OK). Blocks until what was offloaded is
- * durable, at most wait_timeout_nanoseconds. Calls of other threads that are under way finish first. The leases
- * of this process end with the last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED, BUSY (another process
- * holds the catalog and did not go on in time: the handle is closed, and what is left is written in the background as soon as
- * it does; kvstore_open of the same path waits for that), or the error that kept blocks from being written (the
- * handle is closed all the same). */
+/* Flushes, then closes the handle and its namespaces and operations. NULL is a no-op (OK). Blocks until what was
+ * offloaded is durable, at most wait_timeout_nanoseconds. Calls of other threads that are under way finish first;
+ * operations that have not ended are cancelled, and nothing touches the memory lent to them after the close has
+ * returned. The leases of this process end with the last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED,
+ * BUSY (another process holds the catalog and did not go on in time: the handle is closed, and what is left is written
+ * in the background as soon as it does; kvstore_open of the same path waits for that), or the error that kept blocks
+ * from being written (the handle is closed all the same). */
 kvstore_status_t kvstore_close(kvstore_t *store);
 
 typedef struct {
@@ -381,6 +385,39 @@ kvstore_status_t kvstore_restore(kvstore_namespace_t *ns, const kvstore_prompt_t
  * E_IO or E_NO_SPACE (the store cannot write any more), E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
 kvstore_status_t kvstore_offload(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
                                  const kvstore_transfer_t *transfer, kvstore_transfer_result_t *result);
+
+/* ---------------------------------------------------------------- move, without waiting */
+
+/* Start a restore or an offload and return at once; *operation_out gets a handle on it. Until its end has been reported
+ * by kvstore_poll or kvstore_wait, the operation borrows transfer->spans, the memory that they point to, and
+ * transfer->block_status: do not touch or free them. The prompt and the transfer struct itself are copied.
+ *
+ * Each is the call of the same name without _start, done on a thread of the library's own, and ends with one of its
+ * statuses. Restores run a few at a time: start one for each layer (a region range each), in the order in which they
+ * are needed, and use layer k when its operation has ended, while those behind it still load. Offloads run one after
+ * the other in the order in which they were started. A timeout in the transfer counts from the start.
+ * Return OK, BUSY (1,024 are queued), or an error of the call; unless it is OK nothing was borrowed, and *operation_out
+ * is NULL. */
+kvstore_status_t kvstore_restore_start(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                       const kvstore_transfer_t *transfer,
+                                       kvstore_operation_t **operation_out);
+kvstore_status_t kvstore_offload_start(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                       const kvstore_transfer_t *transfer,
+                                       kvstore_operation_t **operation_out);
+
+/* RUNNING as long as the operation has not ended. Else its status, with *result (may be NULL) and the block statuses
+ * filled: its end is reported, once; with that its memory is the caller's again and the handle is freed. Never blocks.
+ * E_INVALID_ARGUMENT (a bad result struct), E_FORKED: not reported, call again. E_BAD_HANDLE: reported before. */
+kvstore_status_t kvstore_poll(kvstore_operation_t *operation, kvstore_transfer_result_t *result);
+
+/* kvstore_poll that waits: at most `timeout_nanoseconds`, 0 as long as it takes. RUNNING: the timeout came first; the
+ * operation goes on and its memory stays borrowed. */
+kvstore_status_t kvstore_wait(kvstore_operation_t *operation, uint64_t timeout_nanoseconds,
+                              kvstore_transfer_result_t *result);
+
+/* Asks an operation to end before its time; what is not done then is BUSY. Its memory stays borrowed until the end is
+ * reported, which does not wait for the disk. Never blocks. Returns OK (also when it has ended), E_BAD_HANDLE, E_FORKED. */
+kvstore_status_t kvstore_cancel(kvstore_operation_t *operation);
 
 /* ---------------------------------------------------------------- keep */
 
