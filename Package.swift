@@ -78,6 +78,17 @@ let package = Package(
       path: "Tests/KVTestSupport",
       swiftSettings: testSettings
     ),
+    .target(name: "CIORecorder", path: "Tests/CIORecorder"),
+    // The crash matrix: a program of its own, because its definitions of `pwrite` and the like take the place of libc's.
+    .executableTarget(
+      name: "crash-test",
+      dependencies: [
+        "KVStore", "KVCatalog", "KVCore", "KVFile", "KVTestSupport", "CIORecorder",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Tests/CrashTest",
+      swiftSettings: testSettings
+    ),
     .testTarget(name: "KVCoreTests", dependencies: ["KVCore"], swiftSettings: testSettings),
     .testTarget(
       name: "KVFileTests",

@@ -1,0 +1,160 @@
+import CIORecorder
+import Foundation
+import KVStore
+import KVTestSupport
+
+/// A crash that broke a promise.
+struct Failure {
+  let seed: UInt64
+  let point: Int
+  let loss: Loss
+  let problems: [String]
+}
+
+/// What a run has done so far.
+struct Counts {
+  var workloads = 0
+  var operations = 0
+  var commits = 0
+  var images = 0
+  var imagesByLoss: [String: Int] = [:]
+  var confirmedBlocks = 0
+  var evictedBlocks = 0
+  var failures: [Failure] = []
+}
+
+/// Records one workload, and crashes it at each operation.
+final class Matrix {
+  let seed: UInt64
+  let scenario: Scenario
+  let stepCount: Int
+  private let folder: String
+  private let workload: Workload
+  private(set) var trace = Trace(operations: [])
+
+  /// The scenario follows from the seed.
+  init(seed: UInt64, stepCount: Int, folder: String) {
+    self.seed = seed
+    self.stepCount = stepCount
+    self.folder = folder
+    scenario = Scenario.allCases[Int(seed % UInt64(Scenario.allCases.count))]
+    workload = Workload(scenario: scenario, seed: seed, path: folder + "/recorded/store")
+  }
+
+  /// Runs the workload once; what is wrong before anything has crashed.
+  func record() throws -> [String] {
+    let recorded = folder + "/recorded"
+    try? FileManager.default.removeItem(atPath: recorded)
+    try FileManager.default.createDirectory(atPath: recorded, withIntermediateDirectories: true)
+    iorecorder_start(recorded)
+    defer { iorecorder_stop() }
+    try workload.run(stepCount: stepCount)
+    trace = Trace.recorded()
+    return workload.problems + boundProblems()
+  }
+
+  /// Crashes at every `stride`-th point, each in all the ways that `losses` asks for.
+  func crash(
+    stride: Int,
+    tornCount: Int,
+    _ counts: inout Counts,
+    progress: (Int) -> Void
+  ) throws {
+    let replay = try TraceReplay(trace, folder: fresh("base"))
+    var check = ImageCheck(workload)
+    for point in Swift.stride(from: 0, through: trace.operations.count, by: stride) {
+      // Opening a file changes nothing: the point before it was the same.
+      if point > 0, point < trace.operations.count, trace.operations[point - 1].kind == .open {
+        continue
+      }
+      try replay.advance(to: point)
+      var losses: [Loss] = [.process]
+      if replay.isUncertain {
+        losses += [.processWithin, .everything]
+        losses += (0..<tornCount).map { .random(seed &+ UInt64($0)) }
+      }
+      for loss in losses {
+        try crash(at: point, loss, replay, &check, &counts)
+      }
+      progress(point)
+    }
+    counts.confirmedBlocks += check.confirmedCount
+    counts.evictedBlocks += check.evictedCount
+  }
+
+  /// One crash again; its folder stays, for a look at it.
+  func replay(point: Int, _ loss: Loss, _ counts: inout Counts) throws -> String {
+    let replay = try TraceReplay(trace, folder: fresh("base"))
+    try replay.advance(to: point)
+    var check = ImageCheck(workload)
+    try crash(at: point, loss, replay, &check, &counts)
+    try replay.makeImage(loss, at: fresh("image"))
+    return folder + "/image"
+  }
+
+  private func crash(
+    at point: Int,
+    _ loss: Loss,
+    _ replay: TraceReplay,
+    _ check: inout ImageCheck,
+    _ counts: inout Counts
+  ) throws {
+    let name = "\(seed):\(point):\(loss)"
+    iorecorder_set_label("died while checking the crash \(name)\n")
+    let image = try fresh("image")
+    try replay.makeImage(loss, at: image)
+    let problems = check.check(image + "/store", mark(at: point))
+    counts.images += 1
+    counts.imagesByLoss["\(loss)".hasPrefix("torn") ? "torn" : "\(loss)", default: 0] += 1
+    if !problems.isEmpty {
+      counts.failures.append(Failure(seed: seed, point: point, loss: loss, problems: problems))
+      say("FAIL \(name) (\(scenario), in \(mark(at: point).label))")
+      for problem in problems.prefix(8) { say("     \(problem)") }
+    }
+  }
+
+  /// What is promised while operation `point` is under way.
+  func mark(at point: Int) -> Mark {
+    workload.marks.last { $0.operationCount <= point } ?? workload.marks[0]
+  }
+
+  func check(_ path: String, at point: Int) -> [String] {
+    var check = ImageCheck(workload)
+    return check.check(path, mark(at: point))
+  }
+
+  private func fresh(_ name: String) throws -> String {
+    let path = folder + "/" + name
+    try? FileManager.default.removeItem(atPath: path)
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    return path
+  }
+
+  // MARK: The bound
+
+  /// The disk is bounded after each operation, not only at the end: slot files as allocated, all others by their size.
+  private func boundProblems() -> [String] {
+    var sizes: [UInt32: UInt64] = [:]
+    var names: [String: UInt32] = [:]
+    var problems: [String] = []
+    for (number, operation) in trace.operations.enumerated() {
+      switch operation.kind {
+      case .write, .resize:
+        let end = operation.offset + operation.byteCount
+        sizes[operation.file] = max(sizes[operation.file] ?? 0, end)
+      case .create: names[operation.path] = operation.file
+      case .remove: if let file = names.removeValue(forKey: operation.path) { sizes[file] = nil }
+      case .rename: names[operation.newPath] = names.removeValue(forKey: operation.path)
+      default: continue
+      }
+      let sum = sizes.values.reduce(0, +)
+      if sum > UInt64(workload.configuration.capacityBytes) {
+        problems.append(
+          "operation \(number) (\(operation.kind)): \(sum) bytes on disk, more than the capacity"
+        )
+        return problems
+      }
+    }
+    return problems
+  }
+}

@@ -1,0 +1,50 @@
+import KVCore
+import KVStore
+
+/// What kind of store a workload runs on.
+enum Scenario: String, CaseIterable {
+  /// More room than data: nothing that was confirmed may ever be missing.
+  case roomy
+  /// Slot files are full all the time, and two slot sizes fight for them.
+  case fullSlots
+  /// The catalog is full all the time.
+  case fullCatalog
+
+  func configuration(path: String) -> StoreConfiguration {
+    var configuration = StoreConfiguration(path: path)
+    configuration.hostBytes = 64 << 20
+    // Only a flush makes commits, so that a seed gives the same operations each time.
+    configuration.commitIntervalNanoseconds = 1 << 62
+    switch self {
+    case .roomy:
+      configuration.capacityBytes = 256 << 20
+      configuration.catalogBytes = 16 << 20
+    case .fullSlots:
+      configuration.capacityBytes = 64 << 20
+      configuration.catalogBytes = 44 << 20
+    case .fullCatalog:
+      configuration.capacityBytes = 256 << 20
+      configuration.catalogBytes = 1 << 20
+    }
+    return configuration
+  }
+
+  /// Slots of two sizes, payload in the catalog, and the first one's twin with a salt.
+  var identities: [NamespaceIdentity] {
+    let regionByteCounts: [[Int]] =
+      switch self {
+      case .roomy: [[20_000, 4000], [3000], [50_000], [20_000, 4000]]
+      case .fullSlots: [[300_000, 100_000], [1000], [700_000], [300_000, 100_000]]
+      case .fullCatalog: [[20_000], [3000], [5000, 2000], [3000]]
+      }
+    return regionByteCounts.enumerated().map { number, regions in
+      var identity = NamespaceIdentity()
+      identity.tokensPerBlock = Workload.tokensPerBlock
+      identity.regionByteCounts = regions
+      identity.modelName = "model \(number % 3)"
+      identity.kvDtype = "fp16"
+      if number == 3 { identity.salt = Array("a tenant".utf8) }
+      return identity
+    }
+  }
+}
