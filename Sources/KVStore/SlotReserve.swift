@@ -15,6 +15,10 @@ final class SlotReserve {
   private var endGeneration: UInt64 = 0
   /// Whether the last `prepare` made a commit, and so recorded the touches.
   private(set) var appliedTouches = false
+  /// The transaction under way gives a file up; its room is free once that is committed and the file removed.
+  private var gaveUpFile = false
+  /// A slot file could not be made although the bound has room: giving others up would not help.
+  private var growthFailed = false
 
   /// Reserved at a time where they are free (syncs are what an SSD charges for); evictions are made for what is needed only.
   private static let aheadCount = 256
@@ -43,38 +47,53 @@ final class SlotReserve {
     touches: (WriteTransaction) throws(CatalogError) -> Void
   ) throws(StoreError) {
     appliedTouches = false
+    growthFailed = false
     var needed: [Int: Int] = [:]
     for block in blocks where !block.namespace.isInline {
       needed[block.namespace.layout.slotByteCount, default: 0] += 1
     }
-    let lacksSlots = needed.contains { (stock[$0.key]?.count ?? 0) < $0.value }
-    guard lacksSlots || endGeneration - nextGeneration < UInt64(blocks.count) else { return }
+    let lacksSlots = { needed.contains { (self.stock[$0.key]?.count ?? 0) < $0.value } }
+    guard lacksSlots() || endGeneration - nextGeneration < UInt64(blocks.count) else { return }
+    // Each round but the last gives up a file of another slot size.
+    for _ in 0..<1024 {
+      try prepareOnce(needed, blocks.count, protecting: protecting, touches: touches)
+      guard gaveUpFile, lacksSlots() else { return }
+    }
+  }
 
+  private func prepareOnce(
+    _ needed: [Int: Int],
+    _ blockCount: Int,
+    protecting: () -> [RunID: UInt32],
+    touches: (WriteTransaction) throws(CatalogError) -> Void
+  ) throws(StoreError) {
+    let needsTouches = !appliedTouches
     try commitRemoval { (transaction, removed) throws(CatalogError) in
       let protected = protecting()
-      try touches(transaction)
+      self.gaveUpFile = false
+      if needsTouches { try touches(transaction) }
       var reserved: [Int: [SlotAddress]] = [:]
-      for (slotByteCount, count) in needed.sorted(by: { $0.key < $1.key }) {
+      // Once a file is given up, the next round sees to the rest: no other may grow into its room yet.
+      for (slotByteCount, count) in needed.sorted(by: { $0.key < $1.key }) where !self.gaveUpFile {
         let lacking = count - (self.stock[slotByteCount]?.count ?? 0)
         guard lacking > 0 else { continue }
         reserved[slotByteCount] = try self.reserve(
           lacking,
           slotByteCount,
           protected,
+          sparing: { self.filesHeld(for: needed, reserved) },
           transaction,
           &removed
         )
       }
-      let generations = transaction.reserveGenerations(
-        blocks.count + Int(Self.generationsAhead)
-      )
+      let generations = transaction.reserveGenerations(blockCount + Int(Self.generationsAhead))
       return { [self] in
         for (slotByteCount, slots) in reserved {
           // Lowest address last, so that a chain's blocks lie side by side.
           stock[slotByteCount] = slots.reversed() + (stock[slotByteCount] ?? [])
         }
         nextGeneration = generations.rawValue
-        endGeneration = generations.rawValue + UInt64(blocks.count) + Self.generationsAhead
+        endGeneration = generations.rawValue + UInt64(blockCount) + Self.generationsAhead
         appliedTouches = true
       }
     }
@@ -84,6 +103,7 @@ final class SlotReserve {
     _ lacking: Int,
     _ slotByteCount: Int,
     _ protected: [RunID: UInt32],
+    sparing heldFiles: () -> Set<UInt32>,
     _ transaction: WriteTransaction,
     _ removed: inout [RemovedSummary]
   ) throws(CatalogError) -> [SlotAddress] {
@@ -112,13 +132,25 @@ final class SlotReserve {
       )
       try take(lacking - slots.count)
     }
-    while slots.count < lacking, try giveUpFile(of: slotByteCount, protected, transaction, &removed)
-    {
-      while slots.count < lacking, try grow(slotByteCount, transaction) {
-        try take(lacking - slots.count)
-      }
+    if slots.count < lacking, !growthFailed {
+      gaveUpFile = try giveUpFile(
+        of: slotByteCount,
+        protected,
+        sparing: heldFiles(),
+        transaction,
+        &removed
+      )
     }
     return slots
+  }
+
+  /// The files in which this process holds slots for the blocks that it is about to write.
+  private func filesHeld(
+    for needed: [Int: Int],
+    _ reserved: [Int: [SlotAddress]]
+  ) -> Set<UInt32> {
+    let held = needed.keys.flatMap { (stock[$0] ?? []) + (reserved[$0] ?? []) }
+    return Set(held.map(\.file))
   }
 
   // MARK: Slot files
@@ -129,6 +161,8 @@ final class SlotReserve {
     _ transaction: WriteTransaction
   ) throws(CatalogError) -> Bool {
     let files = try transaction.slotFiles()
+    // What a process that died left behind: nobody else makes or removes files while this transaction is open.
+    core.diskTier.removeFiles(except: Set(files.map(\.file)).union(core.filesAboutToGo))
     let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
     let room = core.slotBytesCapacity - usedByteCount
     let slotCount = min(max(core.slotFileBytes / slotByteCount, 1), 8192, room / slotByteCount)
@@ -142,6 +176,7 @@ final class SlotReserve {
       try core.diskTier.createFile(file, slotByteCount: slotByteCount, slotCount: slotCount)
     } catch {
       // The disk is fuller than the bound says: make do with what there is.
+      growthFailed = true
       _ = try transaction.removeSlotFile(tier: .disk, file: file)
       return false
     }
@@ -150,32 +185,29 @@ final class SlotReserve {
 
   /// Makes another slot size give up a file: this one has none to evict from.
   ///
-  /// Its oldest blocks go until a file is empty.
+  /// Its oldest blocks go until a file is empty. The room is not used before the commit: until then the file has to stay, and both
+  /// at once would be more than the bound.
   private func giveUpFile(
     of slotByteCount: Int,
     _ protected: [RunID: UInt32],
+    sparing heldFiles: Set<UInt32>,
     _ transaction: WriteTransaction,
     _ removed: inout [RemovedSummary]
   ) throws(CatalogError) -> Bool {
     for _ in 0..<1024 {
-      let others = try transaction.slotFiles().filter { Int($0.slotByteCount) != slotByteCount }
+      let others = try transaction.slotFiles().filter {
+        Int($0.slotByteCount) != slotByteCount && !heldFiles.contains($0.file)
+      }
       if let empty = others.first(where: { $0.usedCount == 0 }) {
         _ = try transaction.removeSlotFile(tier: .disk, file: empty.file)
         core.removeFileAfterCommit(empty.file)
-        if core.slotBytesCapacity
-          - (try transaction.slotFiles().reduce(0) {
-            $0 + Int($1.slotByteCount) * Int($1.slotCount)
-          })
-          >= slotByteCount
-        {
-          return true
-        }
-        continue
+        return true
       }
       // Reserved slots of this process count as used: let them go first.
       for (size, slots) in stock where size != slotByteCount && !slots.isEmpty {
-        try transaction.releaseReservation(slots, owner: core.owner)
-        stock[size] = []
+        let spare = slots.filter { !heldFiles.contains($0.file) }
+        try transaction.releaseReservation(spare, owner: core.owner)
+        stock[size] = slots.filter { heldFiles.contains($0.file) }
       }
       let pools = Set(others.map { $0.slotByteCount / 4096 })
       var evictedCount = 0

@@ -47,7 +47,9 @@ final class StoreCore: Sendable {
 
   /// What may lie in a folder in which a store is made: leftovers of an open that was killed, and a mount point's own.
   private static let ownNames: Set<String> = [
-    "slots", "owners", "leases", "opening.lock", "identities.kvs", "catalog.mdb-lock", "lost+found",
+    "slots", "owners", "leases", "opening.lock", "identities.kvs", "catalog.mdb-lock",
+    "catalog.new",
+    "catalog.new-lock", "lost+found",
   ]
 
   static func prepareFolder(_ configuration: StoreConfiguration) throws(StoreError) {
@@ -80,11 +82,10 @@ final class StoreCore: Sendable {
     options.isReadOnly = configuration.readOnly
     let isNew = !storage.fileExists(options.path)
     guard !isNew || !configuration.readOnly else { throw .io(.openCatalog, errno: ENOENT) }
-    if isNew { options.mapByteCount = configuration.effectiveCatalogBytes }
+    if isNew { try Self.createCatalog(configuration) }
     let catalog: Catalog
     do throws(CatalogError) {
-      let meta = isNew ? try Self.newMeta(configuration) : nil
-      catalog = try Catalog(options, create: meta)
+      catalog = try Catalog(options)
     } catch {
       throw StoreError(error, .openCatalog)
     }
@@ -171,6 +172,50 @@ final class StoreCore: Sendable {
       return OpeningLock(descriptor)
     } catch {
       throw StoreError(error, .ownerLock)
+    }
+  }
+
+  /// Makes the catalog under another name first: whenever this process dies, there is a whole catalog or none.
+  private static func createCatalog(_ configuration: StoreConfiguration) throws(StoreError) {
+    let storage = configuration.storage
+    let path = configuration.path + "/catalog.new"
+    do throws(FileError) {
+      for leftover in [path, path + "-lock"] where storage.fileExists(leftover) {
+        try storage.remove(leftover)
+      }
+    } catch {
+      throw StoreError(error, .removeFile)
+    }
+    do throws(CatalogError) {
+      var options = CatalogOptions(path: path)
+      options.mapByteCount = configuration.effectiveCatalogBytes
+      try Catalog(options, create: try newMeta(configuration)).close()
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    do throws(FileError) {
+      // The folder's own name, before anything in it counts.
+      try syncParent(of: configuration.path, storage)
+      try storage.remove(path + "-lock")
+      try storage.rename(path, to: configuration.path + "/catalog.mdb")
+      try storage.syncDirectory(configuration.path)
+    } catch {
+      throw StoreError(error, .createFolder)
+    }
+  }
+
+  private static func syncParent(
+    of path: String,
+    _ storage: any Storage
+  ) throws(FileError) {
+    var parent = path[...]
+    while parent.count > 1, parent.hasSuffix("/") { parent.removeLast() }
+    parent = parent.lastIndex(of: "/").map { parent[..<$0] } ?? "."
+    do throws(FileError) {
+      try storage.syncDirectory(parent.isEmpty ? "/" : String(parent))
+    } catch {
+      // A parent that we may not read is not ours: whoever made the folder there answers for its name.
+      guard error.errno == EACCES || error.errno == EPERM else { throw error }
     }
   }
 
@@ -314,6 +359,9 @@ final class StoreCore: Sendable {
     }
     return UnsafeRawBufferPointer(packed)
   }
+
+  /// Slot files that the transaction under way gives up.
+  var filesAboutToGo: Set<UInt32> { filesToRemove.withLock { Set($0) } }
 
   func removeFileAfterCommit(_ file: UInt32) { filesToRemove.withLock { $0.append(file) } }
 

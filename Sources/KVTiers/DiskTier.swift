@@ -80,6 +80,19 @@ package final class DiskTier: Sendable {
     try? storage.remove(path(of: file))
   }
 
+  /// Removes the tier's files but those of these numbers: a process that died between a commit and a removal left them.
+  ///
+  /// What cannot be removed stays, and is tried again the next time.
+  package func removeFiles(except known: Set<UInt32>) {
+    let prefix = hexadecimalText(UInt64(tier.rawValue), digitCount: 2)
+    for name in (try? storage.list(directory)) ?? [] {
+      guard name.count == 14, name.hasPrefix(prefix), name.hasSuffix(".kvs"),
+        let file = UInt32(name.dropFirst(2).dropLast(4), radix: 16), !known.contains(file)
+      else { continue }
+      removeFile(file)
+    }
+  }
+
   private func open(_ file: UInt32) throws(FileError) -> any StorageFile {
     if let opened = files.withLock({ $0[file] }) { return opened }
     let path = path(of: file)

@@ -22,13 +22,21 @@ import KVTestSupport
   @Option(help: "Seed of the first workload.")
   var seed: UInt64 = 1
   @Option(help: "Steps of each workload.")
-  var steps = 60
+  var steps = 100
   @Option(help: "Crash at every such operation.")
   var stride = 1
+  @Option(help: "Crash only at operations FIRST-LAST.")
+  var points: String?
+  @Option(help: "At every such operation a process dies for real as well (0: never).")
+  var killStride = 0
   @Option(help: "Images with torn writes at each point.")
   var torn = 2
   @Option(help: "Crash once more, as a failure's line says: SEED:POINT:LOSS.")
   var replay: String?
+  @Option(help: .hidden)
+  var dieAt: Int?
+  @Flag(help: .hidden)
+  var dieWithin = false
   @Option(help: "Where to put the stores (default: memory, if there is a /dev/shm).")
   var folder: String?
 
@@ -36,6 +44,13 @@ import KVTestSupport
     guard iorecorder_is_available() != 0 else {
       say("crash-test: not in a build with a sanitizer")
       return
+    }
+    if let dieAt, let folder {
+      // The child of a real death: it does not come back from this.
+      return try Matrix(seed: seed, stepCount: steps, folder: folder).die(
+        at: dieAt,
+        within: dieWithin
+      )
     }
     let parent =
       folder ?? (FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm" : nil)
@@ -58,16 +73,28 @@ import KVTestSupport
     let (before, failuresBefore) = (counts.images, counts.failures.count)
     let start = Date()
     var shown = start
-    try matrix.crash(stride: stride, tornCount: torn, &counts) { point in
+    try matrix.crash(at: try range(matrix), stride: stride, tornCount: torn, &counts) { point in
       guard Date().timeIntervalSince(shown) > 10 else { return }
       shown = Date()
       say("  seed \(seed): point \(point) of \(matrix.trace.operations.count)")
     }
+    if killStride > 0 { try matrix.kill(at: try range(matrix), stride: killStride, &counts) }
     say(
       "seed \(seed) (\(matrix.scenario)): \(matrix.trace.operations.count) operations, "
+        + "\(matrix.workload.evictedBlockCount) blocks evicted, "
         + "\(counts.images - before) crashes, \(counts.failures.count - failuresBefore) failures, "
         + "\(Int(Date().timeIntervalSince(start))) s"
     )
+  }
+
+  private func range(_ matrix: Matrix) throws -> ClosedRange<Int> {
+    let all = 0...matrix.trace.operations.count
+    guard let points else { return all }
+    let parts = points.split(separator: "-").compactMap { Int($0) }
+    guard parts.count == 2, parts[0] <= parts[1] else {
+      throw ValidationError("--points FIRST-LAST")
+    }
+    return (parts[0]...parts[1]).clamped(to: all)
   }
 
   private func record(_ matrix: Matrix, _ counts: inout Counts) throws {
@@ -106,7 +133,7 @@ import KVTestSupport
     let kinds = counts.imagesByLoss.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }
     say(
       "crash-test: \(counts.workloads) workloads, \(counts.operations) operations, "
-        + "\(counts.images) crashes (\(kinds.joined(separator: ", "))), "
+        + "\(counts.images) crashes (\(kinds.joined(separator: ", ")); \(counts.kills) by real kills), "
         + "\(counts.confirmedBlocks) confirmed blocks looked up, of which \(counts.evictedBlocks) "
         + "were evicted; \(counts.failures.count) failures"
     )

@@ -18,7 +18,8 @@ struct ImageCheck {
     problems = []
     var configuration = workload.configuration
     configuration.path = path
-    let evicted = FileManager.default.fileExists(atPath: path + "/catalog.mdb")
+    let evicted =
+      FileManager.default.fileExists(atPath: path + "/catalog.mdb")
       ? readCatalog(path, mark, isAfterwards: false) : []
     do throws(StoreError) {
       let store = try Store.open(configuration)
@@ -87,13 +88,19 @@ struct ImageCheck {
         (0..<4).reduce(0) { $0 | UInt32(bytes[offset + index * 4 + $1]) << (8 * $1) }
       }
       let count = Int(word(2))
-      guard word(0) == 0x5349_564B, offset + 40 + count <= bytes.count else { break }
+      // A torn record is stepped over.
+      guard word(0) == 0x5349_564B, offset + 40 + count <= bytes.count else {
+        offset += 1
+        continue
+      }
       if let row = namespaces.first(where: { $0.id.rawValue == word(1) }),
         row.identityRecord == Array(bytes[offset + 40..<offset + 40 + count])
       {
         found.insert(word(1))
+        offset += 40 + count
+      } else {
+        offset += 1
       }
-      offset += 40 + count
     }
     for row in namespaces where !found.contains(row.id.rawValue) {
       problems.append("identities.kvs: none of namespace \(row.id.rawValue)")
@@ -168,20 +175,21 @@ struct ImageCheck {
 
   /// The store is as good as new: it takes blocks, confirms and returns them.
   private mutating func goOn(_ store: Store) throws(StoreError) {
+    let tokens = (0..<8).map { UInt32(0xABCD_0000) + UInt32($0) }
     for (number, identity) in workload.identities.enumerated() {
       let namespace = try store.openNamespace(identity)
-      let tokens = (0..<8).map { UInt32(0xABCD_0000) + UInt32($0) }
       let byteCount = identity.regionByteCounts.reduce(0, +)
       let payloads = (0..<2).map { block in
         [UInt8](repeating: UInt8(17 * number + block + 1), count: byteCount)
       }
       _ = try namespace.offload(tokens, payloads: payloads)
+      // One by one: in a full store the next namespace may take this one's room.
       let flushed = try store.flush()
       if flushed.durableBlockCount != 2 { problems.append("afterwards: \(flushed)") }
       let (_, restored) = try namespace.restore(
         tokens,
         first: 0,
-        payloadByteCounts: [byteCount, byteCount]
+        payloadByteCounts: payloads.map(\.count)
       )
       if !restored.elementsEqual(payloads, by: bytesEqual) {
         problems.append("afterwards: wrong bytes in namespace \(number)")

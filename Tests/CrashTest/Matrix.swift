@@ -15,8 +15,9 @@ struct Failure {
 struct Counts {
   var workloads = 0
   var operations = 0
-  var commits = 0
   var images = 0
+  /// Of those, by killing a process.
+  var kills = 0
   var imagesByLoss: [String: Int] = [:]
   var confirmedBlocks = 0
   var evictedBlocks = 0
@@ -29,7 +30,7 @@ final class Matrix {
   let scenario: Scenario
   let stepCount: Int
   private let folder: String
-  private let workload: Workload
+  let workload: Workload
   private(set) var trace = Trace(operations: [])
 
   /// The scenario follows from the seed.
@@ -55,6 +56,7 @@ final class Matrix {
 
   /// Crashes at every `stride`-th point, each in all the ways that `losses` asks for.
   func crash(
+    at points: ClosedRange<Int>,
     stride: Int,
     tornCount: Int,
     _ counts: inout Counts,
@@ -62,7 +64,7 @@ final class Matrix {
   ) throws {
     let replay = try TraceReplay(trace, folder: fresh("base"))
     var check = ImageCheck(workload)
-    for point in Swift.stride(from: 0, through: trace.operations.count, by: stride) {
+    for point in Swift.stride(from: points.lowerBound, through: points.upperBound, by: stride) {
       // Opening a file changes nothing: the point before it was the same.
       if point > 0, point < trace.operations.count, trace.operations[point - 1].kind == .open {
         continue
@@ -99,11 +101,21 @@ final class Matrix {
     _ check: inout ImageCheck,
     _ counts: inout Counts
   ) throws {
-    let name = "\(seed):\(point):\(loss)"
-    iorecorder_set_label("died while checking the crash \(name)\n")
     let image = try fresh("image")
     try replay.makeImage(loss, at: image)
-    let problems = check.check(image + "/store", mark(at: point))
+    examine(image + "/store", point, loss, &check, &counts)
+  }
+
+  private func examine(
+    _ store: String,
+    _ point: Int,
+    _ loss: Loss,
+    _ check: inout ImageCheck,
+    _ counts: inout Counts
+  ) {
+    let name = "\(seed):\(point):\(loss)"
+    iorecorder_set_label("died while checking the crash \(name)\n")
+    let problems = check.check(store, mark(at: point))
     counts.images += 1
     counts.imagesByLoss["\(loss)".hasPrefix("torn") ? "torn" : "\(loss)", default: 0] += 1
     if !problems.isEmpty {
@@ -118,11 +130,6 @@ final class Matrix {
     workload.marks.last { $0.operationCount <= point } ?? workload.marks[0]
   }
 
-  func check(_ path: String, at point: Int) -> [String] {
-    var check = ImageCheck(workload)
-    return check.check(path, mark(at: point))
-  }
-
   private func fresh(_ name: String) throws -> String {
     let path = folder + "/" + name
     try? FileManager.default.removeItem(atPath: path)
@@ -130,9 +137,48 @@ final class Matrix {
     return path
   }
 
+  // MARK: Real deaths
+
+  /// Runs the workload again in processes that are killed at a point: nothing is simulated, mapped files included.
+  func kill(at points: ClosedRange<Int>, stride: Int, _ counts: inout Counts) throws {
+    var check = ImageCheck(workload)
+    for point in Swift.stride(from: points.lowerBound, to: points.upperBound, by: stride) {
+      let loss: Loss = point % 2 == 0 ? .process : .processWithin
+      let child = Process()
+      child.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
+      child.arguments = [
+        "--seed", "\(seed)", "--steps", "\(stepCount)", "--folder", try fresh("killed"),
+        "--die-at", "\(point)",
+      ]
+      if loss == .processWithin { child.arguments?.append("--die-within") }
+      try child.run()
+      child.waitUntilExit()
+      guard child.terminationReason == .uncaughtSignal, child.terminationStatus == SIGKILL else {
+        counts.failures.append(
+          Failure(seed: seed, point: point, loss: loss, problems: ["was not killed"])
+        )
+        say("FAIL \(seed):\(point): the process was not killed: \(child.terminationStatus)")
+        continue
+      }
+      counts.kills += 1
+      examine(folder + "/killed/recorded/store", point, loss, &check, &counts)
+    }
+    counts.confirmedBlocks += check.confirmedCount
+    counts.evictedBlocks += check.evictedCount
+  }
+
+  /// The killed process.
+  func die(at point: Int, within: Bool) throws {
+    let recorded = folder + "/recorded"
+    try FileManager.default.createDirectory(atPath: recorded, withIntermediateDirectories: true)
+    iorecorder_start(recorded)
+    iorecorder_die(point, within ? 1 : 0)
+    try workload.run(stepCount: stepCount)
+  }
+
   // MARK: The bound
 
-  /// The disk is bounded after each operation, not only at the end: slot files as allocated, all others by their size.
+  /// The disk is bounded after each operation, not only at the end: the catalog by its map, slot files as allocated, all others by their size.
   private func boundProblems() -> [String] {
     var sizes: [UInt32: UInt64] = [:]
     var names: [String: UInt32] = [:]
@@ -147,7 +193,9 @@ final class Matrix {
       case .rename: names[operation.newPath] = names.removeValue(forKey: operation.path)
       default: continue
       }
-      let sum = sizes.values.reduce(0, +)
+      let catalogs = Set(names.filter { $0.key.contains("/catalog.") }.values)
+      let sum = sizes.filter { !catalogs.contains($0.key) }.values
+        .reduce(UInt64(workload.configuration.effectiveCatalogBytes), +)
       if sum > UInt64(workload.configuration.capacityBytes) {
         problems.append(
           "operation \(number) (\(operation.kind)): \(sum) bytes on disk, more than the capacity"

@@ -21,7 +21,7 @@ enum Scenario: String, CaseIterable {
       configuration.catalogBytes = 16 << 20
     case .fullSlots:
       configuration.capacityBytes = 64 << 20
-      configuration.catalogBytes = 44 << 20
+      configuration.catalogBytes = 48 << 20
     case .fullCatalog:
       configuration.capacityBytes = 256 << 20
       configuration.catalogBytes = 1 << 20
@@ -35,7 +35,7 @@ enum Scenario: String, CaseIterable {
       switch self {
       case .roomy: [[20_000, 4000], [3000], [50_000], [20_000, 4000]]
       case .fullSlots: [[300_000, 100_000], [1000], [700_000], [300_000, 100_000]]
-      case .fullCatalog: [[20_000], [3000], [5000, 2000], [3000]]
+      case .fullCatalog: [[20_000], [12_000], [9000, 6000], [12_000]]
       }
     return regionByteCounts.enumerated().map { number, regions in
       var identity = NamespaceIdentity()

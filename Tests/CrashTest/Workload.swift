@@ -36,6 +36,8 @@ final class Workload {
   private(set) var marks: [Mark] = []
   /// What went wrong although nothing had failed yet.
   private(set) var problems: [String] = []
+  /// Blocks that it made the store evict.
+  private(set) var evictedBlockCount: UInt64 = 0
 
   private var generator: SeededGenerator
   private var standings: [Standing] = []
@@ -45,6 +47,8 @@ final class Workload {
   private var pending: Set<Int> = []
   private var pendingByteCount = 0
   private var leases: [UInt64] = []
+  /// Namespaces that get new blocks; changes now and then, so that one slot size may fill the store before another comes.
+  private var inUse: [Int] = [0]
 
   init(scenario: Scenario, seed: UInt64, path: String) {
     self.scenario = scenario
@@ -62,9 +66,13 @@ final class Workload {
     mark("opened")
     // Each seed has its own habits.
     var weights = (0..<7).map { _ in Int.random(in: 0...4, using: &generator) }
-    weights[0] += 3
+    weights[0] += 5
     weights[1] += 1
-    for _ in 0..<stepCount {
+    for step in 0..<stepCount {
+      if step % 12 == 0 {
+        inUse = identities.indices.shuffled(using: &generator)
+        inUse.removeLast(Int.random(in: 0..<identities.count, using: &generator))
+      }
       var choice = Int.random(in: 0..<weights.reduce(0, +), using: &generator)
       let step = weights.firstIndex { weight in
         choice -= weight
@@ -82,15 +90,14 @@ final class Workload {
     }
     try flush()
     mark("close")
-    try store?.close()
-    store = nil
+    try close()
     mark("closed")
   }
 
   // MARK: Steps
 
   private func offload() throws(StoreError) {
-    let number = Int.random(in: 0..<identities.count, using: &generator)
+    let number = inUse.randomElement(using: &generator) ?? 0
     let path = newPath(namespace: number)
     let byteCount = path.count * identities[number].regionByteCounts.reduce(0, +)
     if pendingByteCount + byteCount > Self.pendingByteCountMax { try flush() }
@@ -131,6 +138,7 @@ final class Workload {
     guard let store else { return }
     mark("flush")
     let flushed = try store.flush()
+    if scenario == .roomy, try store.statistics().blocksEvicted > 0 { complain("flush: evicted") }
     if scenario == .roomy,
       flushed.droppedFullBlockCount + flushed.droppedParentBlockCount
         + flushed.droppedErrorBlockCount > 0
@@ -146,7 +154,9 @@ final class Workload {
     let newestEvent = try store.inspector.summary().events?.upperBound ?? 0
     for node in pending.sorted() {
       let namespace = try namespace(tree.nodes[node].namespace)
-      guard let key = try namespace.keys(tree.tokens(of: tree.path(to: node))).last else { continue }
+      guard let key = try namespace.keys(tree.tokens(of: tree.path(to: node))).last else {
+        continue
+      }
       if let block = try store.inspector.block(namespace.id, key) {
         standings[node] = .confirmed(block.position, newestEvent: newestEvent)
       } else if scenario == .roomy {
@@ -212,13 +222,21 @@ final class Workload {
 
   private func reopen() throws(StoreError) {
     mark("reopen")
-    try store?.close()
+    try close()
     namespaces = [:]
     leases = []
     let store = try Store.open(configuration)
     self.store = store
     try confirm(store)
     mark("reopened")
+  }
+
+  private func close() throws(StoreError) {
+    guard let store else { return }
+    // Its last flush may evict more; this is for the counts only.
+    evictedBlockCount += try store.statistics().blocksEvicted
+    try store.close()
+    self.store = nil
   }
 
   // MARK: Small parts
