@@ -1,8 +1,9 @@
 import Foundation
 import Testing
 
-/// A short form of the crash matrix, by the program `crash-test` (Tests/CrashTest), which takes the place of libc's file functions and so
-/// cannot run in here. `Scripts/crash-test` is the long one.
+/// A short form of the crash matrix (`Scripts/crash-test` is the long one).
+///
+/// By the program `crash-test` (Tests/CrashTest), which takes the place of libc's file functions and so cannot run in here.
 @Suite struct CrashTests {
   struct Run: Sendable, CustomTestStringConvertible {
     let testDescription: String
