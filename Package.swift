@@ -89,6 +89,18 @@ let package = Package(
       path: "Tests/CrashTest",
       swiftSettings: testSettings
     ),
+    .target(
+      name: "KVReplaySupport",
+      dependencies: ["KVCore", "KVStore"],
+      path: "Tests/KVReplaySupport",
+      swiftSettings: testSettings
+    ),
+    .executableTarget(
+      name: "lru-replay",
+      dependencies: ["KVReplaySupport"],
+      path: "Tests/lru-replay/Sources",
+      swiftSettings: testSettings
+    ),
     .testTarget(name: "KVCoreTests", dependencies: ["KVCore"], swiftSettings: testSettings),
     .testTarget(
       name: "KVFileTests",
@@ -117,7 +129,7 @@ let package = Package(
     ),
     .testTarget(
       name: "KVStoreTests",
-      dependencies: ["KVCore", "KVFile", "KVCodec", "KVStore", "KVTestSupport"],
+      dependencies: ["KVCore", "KVFile", "KVCodec", "KVStore", "KVTestSupport", "KVReplaySupport"],
       swiftSettings: testSettings
     ),
   ],

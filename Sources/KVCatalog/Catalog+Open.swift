@@ -108,7 +108,7 @@ extension Catalog {
     flags: UInt32
   ) throws(CatalogError) -> [MDB_dbi]? {
     var tables: [MDB_dbi] = []
-    for table in Table.allCases {
+    for table in Table.allCases.sorted(by: { $0.rawValue < $1.rawValue }) {
       var identifier: MDB_dbi = 0
       let code = unsafe mdb_dbi_open(handle, table.name, flags, &identifier)
       if code == MDB_NOTFOUND {

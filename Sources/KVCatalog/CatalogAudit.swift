@@ -29,6 +29,8 @@ package struct CatalogAudit {
   var damagedNamespaces: Set<NamespaceID> = []
   private(set) var claims: [SlotFileKey: SlotBitmap] = [:]
   var lastEvent: UInt64?
+  /// Rows of `ends` whose namespace has a quota.
+  var secondStampCount = 0
   /// What was read in the step's own snapshot.
   var step = AuditStepCache()
 

@@ -105,6 +105,25 @@ package struct NamespaceRow: Sendable, Equatable {
   package var defaultTTLNanoseconds: UInt64 { namespace.defaultTTLNanoseconds }
   /// Where its stamps are: one pool for each slot size, 0 for inline payloads.
   package var pool: UInt32 { namespace.slotByteCount / 4096 }
+  /// Where its stamps are a second time, in an order of their own, while it has a quota.
+  var quotaPool: UInt32? { quotaBytes == 0 ? nil : 1 << 31 | id.rawValue }
+  var pools: [UInt32] { quotaPool.map { [pool, $0] } ?? [pool] }
+  var facts: NamespaceFlags { NamespaceFlags(rawValue: namespace.flags) }
+
+  /// What counts against the quota: whole slots, or the payload where it is inline.
+  package func quotaUsage(_ accounting: Accounting) -> UInt64 {
+    slotByteCount == 0
+      ? accounting.payloadByteCount
+      : accounting.blockCount.multipliedReportingOverflow(by: UInt64(slotByteCount)).partialValue
+  }
+}
+
+/// What a namespace row says about its blocks.
+package struct NamespaceFlags: OptionSet, Sendable {
+  package let rawValue: UInt32
+  package init(rawValue: UInt32) { self.rawValue = rawValue }
+  /// Some block had another priority than the default: the order of victims then needs each block's.
+  package static let hasPriorities = NamespaceFlags(rawValue: 1)
 }
 
 /// What a namespace holds.
@@ -154,10 +173,29 @@ package enum RemovalReason: UInt8, Sendable {
   case none = 0, evicted, forgotten, corrupt, expired, quota
 }
 
+/// The order of victims: lowest priority first, then the oldest stamp.
+package struct StampOrder: Sendable, Hashable, Comparable {
+  package var priority: UInt8
+  package var stamp: UInt64
+
+  package init(priority: UInt8, stamp: UInt64) {
+    self.priority = priority
+    self.stamp = stamp
+  }
+
+  /// Before every stamp: the counter begins at 1.
+  static let first = StampOrder(priority: 0, stamp: 0)
+
+  package static func < (a: StampOrder, b: StampOrder) -> Bool {
+    (a.priority, a.stamp) < (b.priority, b.stamp)
+  }
+}
+
 /// A stamp and the path end that has it.
 package struct StampRow: Sendable, Equatable {
   package var pool: UInt32
-  package var stamp: UInt64
+  package var order: StampOrder
+  package var stamp: UInt64 { order.stamp }
   package var namespace: NamespaceID
   package var end: BlockPosition
 }
@@ -175,8 +213,11 @@ package struct StampRow: Sendable, Equatable {
   package var expiry: UInt64 = 0
   package var hasIdleExpiry = false
   package var createdSeconds: UInt32
-  package var priority: UInt8 = 0
+  /// From 0 to 100; blocks of lower priority are evicted first.
+  package var priority: UInt8 = NewBlock.priorityDefault
   package var place: BlockPlace
+  package static let priorityDefault: UInt8 = 50
+
   /// Slot header and stored bytes, when the place is inline.
   package var inlinePayload: UnsafeRawBufferPointer?
 

@@ -165,23 +165,26 @@ extension ReadTransaction {
     let place = unsafe describedKey(.stamps, key)
     var reader = unsafe ByteReader(key)
     guard let pool = reader.read(UInt32.self)?.byteSwapped,
+      let priority = reader.read(UInt8.self),
       let stamp = reader.read(UInt64.self)?.byteSwapped, value.count >= 8,
       let row = unsafe StampRow(
         pool: pool,
-        stamp: stamp,
+        order: StampOrder(priority: priority, stamp: stamp),
         UnsafeRawBufferPointer(rebasing: value[8...])
       )
     else { return audit.findings.add(.malformed, place, "the row is too short") }
     if try !containsRow(row.namespace, row.end) {
       audit.findings.add(.dangling, place, "\(described(row.namespace, row.end)) is missing")
+    } else if let block = try rowIfSound(row.namespace, row.end), block.priority != priority {
+      audit.findings.add(.contradiction, place, "the block's priority is \(block.priority)")
     }
-    if let space = try auditedNamespace(row.namespace, &audit), space.row.pool != pool {
+    if let space = try auditedNamespace(row.namespace, &audit), !space.row.pools.contains(pool) {
       audit.findings.add(.contradiction, place, "the namespace's blocks are in another pool")
     }
     if let counters = try auditedCounters(&audit), stamp >= counters.stamp {
       audit.findings.add(.contradiction, place, "the stamp was never given")
     }
-    if try stampIfSound(row.namespace, row.end) != stamp {
+    if try stampIfSound(row.namespace, row.end) != row.order {
       audit.findings.add(.contradiction, place, "table ends has another stamp for this block")
     }
   }
@@ -192,16 +195,18 @@ extension ReadTransaction {
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
     let place = unsafe describedKey(.ends, key)
-    var reader = unsafe ByteReader(value, offset: 8)
-    guard let found = unsafe keyIntegers(key), let stamp = reader.read(UInt64.self) else {
+    guard let found = unsafe keyIntegers(key), value.count >= 8,
+      let order = unsafe StampOrder(UnsafeRawBufferPointer(rebasing: value[8...]))
+    else {
       return audit.findings.add(.malformed, place, "the row is too short")
     }
     guard let space = try auditedNamespace(found.namespace, &audit) else {
       return audit.findings.add(.dangling, place, "the namespace is missing")
     }
-    if try !contains(.stamps, .stamp(space.row.pool, stamp)) {
-      audit.findings.add(.dangling, place, "table stamps has no stamp \(stamp)")
+    for pool in space.row.pools where try !contains(.stamps, .stamp(pool, order)) {
+      audit.findings.add(.dangling, place, "table stamps has no stamp \(order.stamp)")
     }
+    if space.row.quotaPool != nil { audit.secondStampCount += 1 }
   }
 
   private func auditPayload(

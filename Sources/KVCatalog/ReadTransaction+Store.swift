@@ -223,20 +223,22 @@ extension ReadTransaction {
     return oldest...newest
   }
 
-  /// Walks the stamps of a pool, oldest first, until `body` returns false.
+  /// Walks the stamps of a pool in the order of victims until `body` returns false.
   package func forEachStamp(
     pool: UInt32,
-    after stamp: UInt64 = 0,
+    after order: StampOrder? = nil,
     _ body: (StampRow) -> Bool
   ) throws(CatalogError) {
     try settle()
     var cursor = try cursor(.stamps)
-    guard stamp < .max else { return }
-    var isThere = try cursor.seek(.stamp(pool, stamp + 1))
+    var first = order ?? .first
+    guard first.stamp < .max else { return }
+    first.stamp += 1
+    var isThere = try cursor.seek(.stamp(pool, first))
     while isThere {
       guard let key = cursor.stampKey, key.pool == pool else { return }
       let value = unsafe try cursor.checkedBody(.stamps)
-      guard let row = unsafe StampRow(pool: key.pool, stamp: key.stamp, value) else {
+      guard let row = unsafe StampRow(pool: key.pool, order: key.order, value) else {
         throw .corrupt(.stamp)
       }
       guard body(row) else { return }
@@ -250,13 +252,15 @@ extension ReadTransaction {
     _ at: BlockPosition
   ) throws(CatalogError) -> UInt64? {
     try settle()
-    return try storedStamp(namespace, at)
+    return try storedStamp(namespace, at)?.stamp
   }
 
-  func storedStamp(_ namespace: NamespaceID, _ at: BlockPosition) throws(CatalogError) -> UInt64? {
+  func storedStamp(
+    _ namespace: NamespaceID,
+    _ at: BlockPosition
+  ) throws(CatalogError) -> StampOrder? {
     guard let value = unsafe try getChecked(.ends, .block(namespace, at)) else { return nil }
-    var reader = unsafe ByteReader(value)
-    return reader.read(UInt64.self)
+    return unsafe StampOrder(value)
   }
 }
 
@@ -273,24 +277,35 @@ extension TableCursor {
     return reader.read(UInt64.self)?.byteSwapped
   }
 
-  var stampKey: (pool: UInt32, stamp: UInt64)? {
+  var stampKey: (pool: UInt32, order: StampOrder)? {
     var reader = unsafe ByteReader(key)
-    guard let pool = reader.read(UInt32.self), let stamp = reader.read(UInt64.self) else {
+    guard let pool = reader.read(UInt32.self), let priority = reader.read(UInt8.self),
+      let stamp = reader.read(UInt64.self)
+    else { return nil }
+    return (pool.byteSwapped, StampOrder(priority: priority, stamp: stamp.byteSwapped))
+  }
+}
+
+extension StampOrder {
+  /// The value of an `ends` row.
+  init?(_ body: UnsafeRawBufferPointer) {
+    var reader = unsafe ByteReader(body)
+    guard let stamp = reader.read(UInt64.self), let priority = reader.read(UInt8.self) else {
       return nil
     }
-    return (pool.byteSwapped, stamp.byteSwapped)
+    self.init(priority: priority, stamp: stamp)
   }
 }
 
 extension StampRow {
-  init?(pool: UInt32, stamp: UInt64, _ body: UnsafeRawBufferPointer) {
+  init?(pool: UInt32, order: StampOrder, _ body: UnsafeRawBufferPointer) {
     var reader = unsafe ByteReader(body)
     guard let namespace = reader.read(UInt32.self), let run = reader.read(UInt64.self),
       let position = reader.read(UInt32.self)
     else { return nil }
     self.init(
       pool: pool,
-      stamp: stamp,
+      order: order,
       namespace: NamespaceID(rawValue: namespace),
       end: BlockPosition(run: RunID(rawValue: run), position: position)
     )

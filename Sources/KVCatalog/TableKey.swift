@@ -100,10 +100,11 @@ struct TableKey {
     return key
   }
 
-  static func stamp(_ pool: UInt32, _ stamp: UInt64) -> TableKey {
+  static func stamp(_ pool: UInt32, _ order: StampOrder) -> TableKey {
     var key = TableKey()
     key.append(pool)
-    key.append(stamp)
+    key.append(order.priority)
+    key.append(order.stamp)
     return key
   }
 

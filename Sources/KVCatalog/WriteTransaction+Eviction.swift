@@ -1,11 +1,12 @@
 package import KVCore
 
-/// The exact least-recently-used order, from the stamps of path ends alone.
+/// The order of victims, from the stamps of path ends alone: lowest priority first, then the exact
+/// least-recently-used order, always a leaf.
 ///
-/// A block's recency is the newest stamp in its subtree. The walk takes the oldest stamp, removes blocks from its path
-/// end upwards, and lets whatever remains as the end inherit the stamp.
+/// A block's recency is the newest stamp in its subtree, its priority the highest in it. The walk takes the first
+/// stamp, removes blocks from its path end upwards, and lets whatever remains as the end inherit the stamp.
 extension WriteTransaction {
-  /// Removes the blocks that were not used for longest, leaves first, until `blockCount` are gone or none may go.
+  /// Removes the first victims, leaves first, until `blockCount` are gone or none may go.
   ///
   /// `pool` is slotByteCount / 4096, 0 for inline payloads; nil = all pools. `isProtected` tells the blocks that have
   /// to stay, and so everything above them.
@@ -18,61 +19,84 @@ extension WriteTransaction {
     try settle()
     var pools: Set<UInt32> = []
     if let pool { pools = [pool] } else { pools = Set(try namespaces().map(\.pool)) }
+    return try evict(pools: pools, blockCount: blockCount, reason: reason, isProtected)
+  }
+
+  func evict(
+    pools: Set<UInt32>,
+    blockCount: Int,
+    reason: RemovalReason,
+    _ isProtected: (NamespaceID, RunID, UInt32) -> Bool
+  ) throws(CatalogError) -> RemovedSummary {
     var walk = EvictionWalk(neededCount: blockCount)
-    while walk.neededCount > 0, let row = try oldestStamp(pools, after: walk.doneStamp) {
+    while walk.neededCount > 0, let row = try firstVictim(pools, after: walk.done) {
       let end = PathEnd(namespace: row.namespace, at: row.end)
       guard try containsRow(end.namespace, end.at) else {
-        try deleteStamp(end, row.stamp)
+        try deleteStamp(end, row.order)
         continue
       }
       guard try isLeaf(end.namespace, end.at) else {
-        // A larger stamp lies below, for all smaller ones were met before; unless one was met and had to stay.
-        if walk.hasSkipped {
-          walk.doneStamp = row.stamp
+        // A larger stamp lies below, for all smaller ones were met before; unless one was met and had to stay, or
+        // lies behind this one for its priority.
+        if try mayBeOlderBelow(end.namespace, walk) {
+          walk.done = row.order
         } else {
-          try deleteStamp(end, row.stamp)
+          try deleteStamp(end, row.order)
         }
         continue
       }
       if isProtected(end.namespace, end.at.run, end.at.position) {
-        walk.skip(row.stamp)
+        walk.skip(row.order)
         continue
       }
-      try deleteStamp(end, row.stamp)
-      try removePath(end, stamp: row.stamp, reason: reason, isProtected, &walk)
+      try deleteStamp(end, row.order)
+      try removePath(end, row.order, reason: reason, isProtected, &walk)
     }
     return walk.summary
   }
 
-  private func oldestStamp(
+  private func firstVictim(
     _ pools: Set<UInt32>,
-    after stamp: UInt64
+    after order: StampOrder?
   ) throws(CatalogError) -> StampRow? {
-    var oldest: StampRow?
+    var first: StampRow?
     for pool in pools {
-      try forEachStamp(pool: pool, after: stamp) { row in
-        if row.stamp < oldest?.stamp ?? .max { oldest = row }
+      try forEachStamp(pool: pool, after: order) { row in
+        if first.map({ row.order < $0.order }) ?? true { first = row }
         return false
       }
     }
-    return oldest
+    return first
   }
 
-  /// Removes blocks from an unprotected leaf upwards, as long as `stamp` is their recency.
+  /// Whether below a block that is met there may be stamps older than its own.
+  private func mayBeOlderBelow(
+    _ namespace: NamespaceID,
+    _ walk: EvictionWalk
+  ) throws(CatalogError) -> Bool {
+    if walk.hasSkipped { return true }
+    return try cachedNamespace(namespace)?.facts.contains(.hasPriorities) ?? false
+  }
+
+  /// Removes blocks from an unprotected leaf upwards, as long as none of them comes after `order`, the first of all.
   private func removePath(
     _ leaf: PathEnd,
-    stamp: UInt64,
+    _ order: StampOrder,
     reason: RemovalReason,
     _ isProtected: (NamespaceID, RunID, UInt32) -> Bool,
     _ walk: inout EvictionWalk
   ) throws(CatalogError) {
     let namespace = leaf.namespace
+    guard let row = try cachedNamespace(namespace) else { throw .namespaceMissing }
     var end = leaf.at
+    // What the removed blocks hand upwards.
+    var stamp = order.stamp
     while true {
       let (first, stop) = try removableRange(
-        namespace,
+        row,
         end,
-        stamp: stamp,
+        order: order,
+        stamp: &stamp,
         count: walk.neededCount,
         isProtected
       )
@@ -95,49 +119,59 @@ extension WriteTransaction {
 
       let next = PathEnd(namespace: namespace, at: parent)
       switch stop {
-      case .ownStamp: return
       case .children:
-        if walk.hasSkipped { try handOver(stamp, to: next) }
+        if try mayBeOlderBelow(namespace, walk) { try handOver(stamp, to: next) }
         return
       case .protected:
         try handOver(stamp, to: next)
-        return walk.skip(stamp)
-      case .enough:
-        try handOver(stamp, to: next)
-        return
+        return walk.skip(order)
+      case .enough, .comesLater: return try handOver(stamp, to: next)
       case .firstOfRun: break
       }
-      // The run is gone; go on in the parent's if that block is a leaf now and was not used later.
+      // The run is gone; go on in the parent's if that block is a leaf now and its turn is not later.
       guard try isLeaf(namespace, parent) else {
-        if walk.hasSkipped { try handOver(stamp, to: next) }
+        if try mayBeOlderBelow(namespace, walk) { try handOver(stamp, to: next) }
         return
       }
-      if let own = try storedStamp(namespace, parent) {
-        if own > stamp { return }
-        try deleteStamp(next, own)
+      if try comesLater(next, row, order, &stamp) || walk.neededCount <= 0 {
+        return try handOver(stamp, to: next)
       }
-      if walk.neededCount <= 0 { return try putStamp(next, stamp) }
       if isProtected(namespace, parent.run, parent.position) {
-        try putStamp(next, stamp)
-        return walk.skip(stamp)
+        try handOver(stamp, to: next)
+        return walk.skip(order)
       }
+      if let own = try storedStamp(namespace, parent) { try deleteStamp(next, own) }
       end = parent
     }
   }
 
+  /// Whether a block that has become a leaf comes after `order`; `stamp` becomes the larger of it and the block's own.
+  private func comesLater(
+    _ end: PathEnd,
+    _ row: NamespaceRow,
+    _ order: StampOrder,
+    _ stamp: inout UInt64
+  ) throws(CatalogError) -> Bool {
+    if let own = try storedStamp(end.namespace, end.at) { stamp = max(stamp, own.stamp) }
+    return order < StampOrder(priority: try priority(end, in: row), stamp: stamp)
+  }
+
   /// Why a removal stops above a range of a run.
-  private enum Stop { case enough, children, ownStamp, protected, firstOfRun }
+  private enum Stop { case enough, children, comesLater, protected, firstOfRun }
 
   /// How far up in its run the path of `end` may be removed: the first position, and what keeps the one before.
   ///
   /// Dominated stamps within the range are dropped on the way.
   private func removableRange(
-    _ namespace: NamespaceID,
+    _ row: NamespaceRow,
     _ end: BlockPosition,
-    stamp: UInt64,
+    order: StampOrder,
+    stamp: inout UInt64,
     count: Int,
     _ isProtected: (NamespaceID, RunID, UInt32) -> Bool
   ) throws(CatalogError) -> (first: UInt32, stop: Stop) {
+    let namespace = row.id
+    let hasPriorities = row.facts.contains(.hasPriorities)
     // Looked up once for the whole range; within it only positions are compared.
     let forkPosition = try lastPosition(.children, namespace, before: end)
     var stampedPosition = try lastPosition(.ends, namespace, before: end)
@@ -145,16 +179,19 @@ extension WriteTransaction {
     while first > 0 {
       let above = first - 1
       if above == forkPosition { return (first, .children) }
+      if Int(end.position - first) + 1 >= count { return (first, .enough) }
+      if hasPriorities || above == stampedPosition {
+        let at = PathEnd(namespace: namespace, at: BlockPosition(run: end.run, position: above))
+        if try comesLater(at, row, order, &stamp) { return (first, .comesLater) }
+      }
+      if isProtected(namespace, end.run, above) { return (first, .protected) }
       if above == stampedPosition {
         let at = BlockPosition(run: end.run, position: above)
         if let own = try storedStamp(namespace, at) {
-          if own > stamp { return (first, .ownStamp) }
           try deleteStamp(PathEnd(namespace: namespace, at: at), own)
         }
         stampedPosition = try lastPosition(.ends, namespace, before: at)
       }
-      if Int(end.position - first) + 1 >= count { return (first, .enough) }
-      if isProtected(namespace, end.run, above) { return (first, .protected) }
       first = above
     }
     return (0, .firstOfRun)
@@ -180,12 +217,14 @@ private struct EvictionWalk {
   var neededCount: Int
   var summary = RemovedSummary()
   /// Stamps up to here were dealt with.
-  var doneStamp: UInt64 = 0
+  var done: StampOrder?
   /// A path end had to stay though it was old: from then on smaller stamps may lie below a block.
   var hasSkipped = false
 
-  mutating func skip(_ stamp: UInt64) {
-    doneStamp = stamp
+  init(neededCount: Int) { self.neededCount = neededCount }
+
+  mutating func skip(_ order: StampOrder) {
+    done = order
     hasSkipped = true
   }
 }

@@ -37,6 +37,7 @@ extension WriteTransaction {
       }
     }
     lastPositions[RunKey(namespace: namespace, run: position.run)] = position.position
+    if block.priority != NewBlock.priorityDefault { try noteFact(.hasPriorities, of: row) }
     try changeAccounting(namespace) { accounting in
       accounting.blockCount += 1
       accounting.payloadByteCount += UInt64(block.payloadByteCount)
@@ -128,30 +129,43 @@ extension WriteTransaction {
   /// Gives a path end a stamp in place of its old one.
   func putStamp(_ end: PathEnd, _ stamp: UInt64) throws(CatalogError) {
     guard let row = try cachedNamespace(end.namespace) else { throw .namespaceMissing }
-    if let old = try storedStamp(end.namespace, end.at) {
-      try delete(.stamps, .stamp(row.pool, old))
+    let old = try storedStamp(end.namespace, end.at)
+    let order = StampOrder(priority: try priority(end, in: row), stamp: stamp)
+    for pool in row.pools {
+      if let old { try delete(.stamps, .stamp(pool, old)) }
+      unsafe try put(.stamps, .stamp(pool, order), bodyByteCount: 16) { body in
+        var writer = unsafe RawWriter(body)
+        writer.write(end.namespace.rawValue)
+        writer.write(end.at.run.rawValue)
+        writer.write(end.at.position)
+      }
     }
-    unsafe try put(.stamps, .stamp(row.pool, stamp), bodyByteCount: 16) { body in
-      var writer = unsafe RawWriter(body)
-      writer.write(end.namespace.rawValue)
-      writer.write(end.at.run.rawValue)
-      writer.write(end.at.position)
-    }
-    unsafe try put(.ends, .block(end.namespace, end.at), bodyByteCount: 8) { body in
+    unsafe try put(.ends, .block(end.namespace, end.at), bodyByteCount: 9) { body in
       var writer = unsafe RawWriter(body)
       writer.write(stamp)
+      writer.write(order.priority)
     }
   }
 
-  func deleteStamp(_ end: PathEnd, _ stamp: UInt64) throws(CatalogError) {
+  func deleteStamp(_ end: PathEnd, _ order: StampOrder) throws(CatalogError) {
     guard let row = try cachedNamespace(end.namespace) else { throw .namespaceMissing }
-    try delete(.stamps, .stamp(row.pool, stamp))
+    for pool in row.pools { try delete(.stamps, .stamp(pool, order)) }
     try delete(.ends, .block(end.namespace, end.at))
   }
 
   /// The stamp of a block that lost what was below it: the larger of its own and `stamp`.
   func handOver(_ stamp: UInt64, to end: PathEnd) throws(CatalogError) {
-    if let own = try storedStamp(end.namespace, end.at), own >= stamp { return }
+    if let own = try storedStamp(end.namespace, end.at), own.stamp >= stamp { return }
     try putStamp(end, stamp)
+  }
+
+  /// The priority of a block; the row is looked at only where some block has another than the default.
+  func priority(_ end: PathEnd, in row: NamespaceRow) throws(CatalogError) -> UInt8 {
+    guard row.facts.contains(.hasPriorities) else { return NewBlock.priorityDefault }
+    do throws(CatalogError) {
+      return try rowView(end.namespace, end.at)?.priority ?? NewBlock.priorityDefault
+    } catch .corrupt(.blockRow) {
+      return NewBlock.priorityDefault
+    }
   }
 }

@@ -72,21 +72,22 @@ extension WriteTransaction {
     _ namespace: NamespaceID,
     from first: BlockPosition
   ) throws(CatalogError) -> UInt64 {
-    var ends: [(at: BlockPosition, stamp: UInt64)] = []
+    var ends: [(at: BlockPosition, order: StampOrder)] = []
     do {
       var cursor = try cursor(.ends)
       var isThere = try cursor.seek(.block(namespace, first))
       while isThere, let found = unsafe keyIntegers(cursor.key), found.namespace == namespace,
         found.at.run == first.run
       {
-        var reader = unsafe ByteReader(try cursor.checkedBody(.ends))
-        guard let stamp = reader.read(UInt64.self) else { throw .corrupt(.stamp) }
-        ends.append((found.at, stamp))
+        guard let order = unsafe StampOrder(try cursor.checkedBody(.ends)) else {
+          throw .corrupt(.stamp)
+        }
+        ends.append((found.at, order))
         isThere = try cursor.next()
       }
     }
-    for end in ends { try deleteStamp(PathEnd(namespace: namespace, at: end.at), end.stamp) }
-    return ends.map(\.stamp).max() ?? 0
+    for end in ends { try deleteStamp(PathEnd(namespace: namespace, at: end.at), end.order) }
+    return ends.map(\.order.stamp).max() ?? 0
   }
 
   /// Removes the entries of the runs that begin after a run's blocks from a position on.

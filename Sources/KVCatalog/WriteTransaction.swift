@@ -157,6 +157,30 @@ package import KVCore
     accountings[id] = accounting
   }
 
+  func putNamespace(_ row: NamespaceRow) throws(CatalogError) {
+    let new = row.namespace
+    var writer = ByteWriter(capacity: 64 + new.identityRecord.count)
+    writer.append(new.slotByteCount)
+    writer.append(new.headerByteCount)
+    writer.append(new.wordsPerBlock)
+    writer.append(new.flags)
+    writer.append(new.quotaBytes)
+    writer.append(new.defaultTTLNanoseconds)
+    writer.append(new.rootKey)
+    writer.append(UInt32(new.identityRecord.count))
+    writer.append(contentsOf: new.identityRecord)
+    try put(.namespaces, .namespace(row.id, kind: .namespace), writer.bytes)
+    namespaceRows[row.id] = row
+  }
+
+  /// Notes in the namespace's row what holds for its blocks from now on.
+  func noteFact(_ fact: NamespaceFlags, of row: NamespaceRow) throws(CatalogError) {
+    guard !row.facts.contains(fact) else { return }
+    var row = row
+    row.namespace.flags = row.facts.union(fact).rawValue
+    try putNamespace(row)
+  }
+
   func cachedNamespace(_ id: NamespaceID) throws(CatalogError) -> NamespaceRow? {
     if let row = namespaceRows[id] { return row }
     let row = try namespace(id)
@@ -218,17 +242,7 @@ package import KVCore
     }
     let id = NamespaceID(rawValue: counters.namespace)
     counters.namespace += 1
-    var writer = ByteWriter(capacity: 64 + new.identityRecord.count)
-    writer.append(new.slotByteCount)
-    writer.append(new.headerByteCount)
-    writer.append(new.wordsPerBlock)
-    writer.append(new.flags)
-    writer.append(new.quotaBytes)
-    writer.append(new.defaultTTLNanoseconds)
-    writer.append(new.rootKey)
-    writer.append(UInt32(new.identityRecord.count))
-    writer.append(contentsOf: new.identityRecord)
-    try put(.namespaces, .namespace(id, kind: .namespace), writer.bytes)
+    try putNamespace(NamespaceRow(id: id, namespace: new))
     try putKey(
       .ofRootKeys,
       new.rootKey,
@@ -256,13 +270,21 @@ package import KVCore
   func note(_ event: CatalogEvent) {
     if let last = pendingEvents.last, last.kind == event.kind, last.reason == event.reason,
       last.tier == event.tier, last.namespace == event.namespace, last.run == event.run,
-      last.owner == event.owner, last.kind == .stored,
-      UInt64(last.firstPosition) + UInt64(last.blockCount) == UInt64(event.firstPosition)
+      last.owner == event.owner
     {
-      pendingEvents[pendingEvents.count - 1].blockCount += event.blockCount
-    } else {
-      pendingEvents.append(event)
+      let index = pendingEvents.count - 1
+      if last.kind == .stored, last.isContinued(by: event) {
+        pendingEvents[index].blockCount += event.blockCount
+        return
+      }
+      // What leaves goes from the end of its run upwards.
+      if last.kind == .removed, event.isContinued(by: last) {
+        pendingEvents[index].firstPosition = event.firstPosition
+        pendingEvents[index].blockCount += event.blockCount
+        return
+      }
     }
+    pendingEvents.append(event)
   }
 
   private func settleEvents() throws(CatalogError) {
@@ -286,6 +308,12 @@ package import KVCore
       }
     }
     for sequence in obsolete { try delete(.events, .event(sequence)) }
+  }
+}
+
+extension CatalogEvent {
+  fileprivate func isContinued(by next: CatalogEvent) -> Bool {
+    UInt64(firstPosition) + UInt64(blockCount) == UInt64(next.firstPosition)
   }
 }
 

@@ -300,7 +300,7 @@ final class SlotReserve {
   /// Runs a transaction that may remove blocks; before it commits, leases taken meanwhile are looked at once more.
   ///
   /// `body` answers what to do once the commit is through.
-  private func commitRemoval(
+  func commitRemoval(
     _ body: (WriteTransaction, inout [RemovedSummary]) throws(CatalogError) -> () -> Void
   ) throws(StoreError) {
     for _ in 0..<8 {

@@ -77,10 +77,15 @@ public final class Store: Sendable {
   }
 
   /// Opens the namespace of this identity, creating it when absent.
-  public func openNamespace(_ identity: NamespaceIdentity) throws(StoreError) -> Namespace {
+  ///
+  /// Limits that differ from the namespace's are changed, durably; a read-only store leaves them.
+  public func openNamespace(
+    _ identity: NamespaceIdentity,
+    limits: NamespaceLimits = NamespaceLimits()
+  ) throws(StoreError) -> Namespace {
     try enter()
     defer { leave() }
-    return Namespace(store: self, core: try core.openNamespace(identity))
+    return Namespace(store: self, core: try core.openNamespace(identity, limits))
   }
 
   /// Ends a lease; false when there never was one of that id.

@@ -31,6 +31,8 @@ public struct StoreConfiguration: Sendable {
   public var clock: any StoreClock = SystemClock()
   /// Bits of each block key that are kept; tests narrow it to force collisions.
   package var keyBitCount: Int = 128
+  /// Whether commits of the catalog wait for the disk; replays of long traces do without.
+  package var catalogIsSynced = true
   /// The file system; tests inject faults.
   package var storage: any Storage = LinuxStorage()
 

@@ -5,7 +5,16 @@ internal import KVFile
 internal import KVIndex
 
 extension StoreCore {
-  func openNamespace(_ identity: NamespaceIdentity) throws(StoreError) -> NamespaceCore {
+  func openNamespace(
+    _ identity: NamespaceIdentity,
+    _ limits: NamespaceLimits
+  ) throws(StoreError) -> NamespaceCore {
+    let namespace = try openNamespace(identity)
+    try setLimits(namespace, limits)
+    return namespace
+  }
+
+  private func openNamespace(_ identity: NamespaceIdentity) throws(StoreError) -> NamespaceCore {
     if let argument = identity.firstInvalidArgument() { throw .invalidArgument(argument) }
     let record = identity.encoded(saltKey: catalog.meta.saltKey)
     let rootKey = unsafe record.withUnsafeBytes { xxh3Key($0) }

@@ -80,6 +80,7 @@ final class StoreCore: Sendable {
 
     var options = CatalogOptions(path: folder + "/catalog.mdb")
     options.isReadOnly = configuration.readOnly
+    options.durability = configuration.catalogIsSynced ? .synced : .buffered
     let isNew = !storage.fileExists(options.path)
     guard !isNew || !configuration.readOnly else { throw .io(.openCatalog, errno: ENOENT) }
     if isNew { try Self.createCatalog(configuration) }

@@ -32,6 +32,17 @@ final class WriterBatches: @unchecked Sendable {
       case waiting
       case published(BlockPosition, BlockPlace)
       case droppedFull, droppedParent, droppedError
+      /// Published, and evicted in the same commit: its namespace has room for less.
+      case droppedQuota
+    }
+
+    mutating func noteRemoval(_ ranges: [RemovedRange]) {
+      guard case .published(let at, _) = outcome else { return }
+      let isGone = ranges.contains { range in
+        range.run == at.run && range.firstPosition <= at.position
+          && UInt64(at.position) < UInt64(range.firstPosition) + UInt64(range.blockCount)
+      }
+      if isGone { outcome = .droppedQuota }
     }
   }
 
@@ -194,8 +205,11 @@ final class WriterBatches: @unchecked Sendable {
     for attempt in 0..<8 {
       var outcomes: [UInt64: BlockPosition] = [:]
       var working = placed
+      var removed: [RemovedSummary] = []
+      var wasLeased = false
       do throws(CatalogError) {
         try core.catalogWrite { (transaction) throws(CatalogError) in
+          removed = []
           if needsLeading {
             for case .touch(let namespace, let head) in leadingTouches {
               try touch(namespace, head, transaction, outcomes)
@@ -213,8 +227,18 @@ final class WriterBatches: @unchecked Sendable {
             }
           }
           core.state.withLock { $0.leases.place(outcomes) }
+          // In the same commit, so that no reader finds a namespace over its quota. Should leases be taken on the
+          // victims again and again, the next batch sees to it.
+          guard attempt < 7 else { return }
+          removed = try evictOverQuota(placed, transaction)
+          guard core.hideUnlessLeased(removed) else {
+            wasLeased = true
+            throw .closed
+          }
         }
       } catch {
+        core.removalEnded(removed, committed: false)
+        if wasLeased { continue }
         // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
         if error == .mapFull, attempt < 7,
           try slots.makeCatalogRoom(
@@ -226,10 +250,49 @@ final class WriterBatches: @unchecked Sendable {
         }
         throw StoreError(error)
       }
+      let ranges = removed.flatMap(\.ranges)
+      if !ranges.isEmpty {
+        for index in working.indices { working[index].noteRemoval(ranges) }
+        core.removalEnded(removed, committed: true)
+      } else {
+        core.countCommit()
+      }
       placed = working
-      core.countCommit()
       remember(outcomes)
       return
+    }
+  }
+
+  private func evictOverQuota(
+    _ placed: [Placed],
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) -> [RemovedSummary] {
+    var removed: [RemovedSummary] = []
+    var protected: [RunID: UInt32]?
+    for namespace in Set(placed.map(\.block.namespace.id)).sorted()
+    where try transaction.isOverQuota(namespace) {
+      // Looked up only when something has to go.
+      let positions = protected ?? protectedPositions()()
+      protected = positions
+      removed.append(
+        try transaction.enforceQuota(namespace) { _, run, position in
+          positions[run].map { position <= $0 } ?? false
+        }
+      )
+    }
+    return removed
+  }
+
+  /// Evicts what a namespace holds beyond its quota, with a commit of its own.
+  func enforceQuota(_ namespace: NamespaceID) throws(StoreError) {
+    try slots.commitRemoval { (transaction, removed) throws(CatalogError) in
+      let positions = protectedPositions()()
+      removed.append(
+        try transaction.enforceQuota(namespace) { _, run, position in
+          positions[run].map { position <= $0 } ?? false
+        }
+      )
+      return {}
     }
   }
 
@@ -354,7 +417,11 @@ final class WriterBatches: @unchecked Sendable {
   /// Slots of blocks that were not published are still reserved by this process: the next blocks take them.
   private func keepUnusedSlots(_ placed: [Placed]) {
     for item in placed where !item.block.namespace.isInline && item.place.generation.rawValue > 0 {
-      if case .published(_, let place) = item.outcome, place == item.place { continue }
+      switch item.outcome {
+      case .published(_, let place) where place == item.place: continue
+      case .droppedQuota: continue
+      default: break
+      }
       slots.giveBack(
         SlotAddress(tier: .disk, file: item.place.file, slot: item.place.slot),
         item.block.namespace.layout.slotByteCount
@@ -390,7 +457,7 @@ final class WriterBatches: @unchecked Sendable {
         case .waiting, .droppedError:
           counts.droppedErrorBlockCount += 1
           if let location { state.removeFromIndex(at: location) }
-        case .droppedFull:
+        case .droppedFull, .droppedQuota:
           counts.droppedFullBlockCount += 1
           if let location { state.removeFromIndex(at: location) }
         case .droppedParent:

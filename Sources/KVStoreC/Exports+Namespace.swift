@@ -12,6 +12,7 @@ private func defaultConfig() -> kvstore_namespace_config_t {
   unsafe config.pipeline_parallel_size = 1
   unsafe config.context_parallel_size = 1
   unsafe config.extra_bytes_max = 256
+  unsafe config.quota_bytes = .max
   return unsafe config
 }
 
@@ -46,7 +47,11 @@ public func exportNamespaceOpen(
   unsafe namespaceOut.pointee = nil
   guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
   do throws(StoreError) {
-    let namespace = try store.openNamespace(unsafe identity(config))
+    let config = try unsafe checked(config)
+    let namespace = try store.openNamespace(
+      unsafe identity(config),
+      limits: unsafe limits(config)
+    )
     unsafe namespaceOut.pointee = HandleTable.insert(namespace, kind: .namespace)
     return Status.ok
   } catch {
@@ -54,14 +59,25 @@ public func exportNamespaceOpen(
   }
 }
 
-private func identity(
+private func checked(
   _ pointer: UnsafePointer<kvstore_namespace_config_t>?
-) throws(StoreError) -> NamespaceIdentity {
+) throws(StoreError) -> kvstore_namespace_config_t {
   var config = unsafe defaultConfig()
   try unsafe copyStruct(pointer, over: &config, minimum: configSizeMin)
   guard unsafe config.flags & ~UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE) == 0,
     unsafe config.reserved == 0
   else { throw .invalidArgument(.flags) }
+  return unsafe config
+}
+
+/// KVSTORE_KEEP is nil: as it is.
+private func limits(_ config: kvstore_namespace_config_t) throws(StoreError) -> NamespaceLimits {
+  NamespaceLimits(quotaBytes: unsafe config.quota_bytes == .max ? nil : config.quota_bytes)
+}
+
+private func identity(
+  _ config: kvstore_namespace_config_t
+) throws(StoreError) -> NamespaceIdentity {
   guard let mode = unsafe IdentityMode(rawValue: config.identity_mode) else {
     throw .invalidArgument(.identityMode)
   }

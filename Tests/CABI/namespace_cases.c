@@ -345,11 +345,56 @@ static void keys_are_chained(void) {
     free(branch);
 }
 
+/* Over its quota a namespace loses its own blocks; opening without a word about it leaves it. */
+static void quota_is_kept(void) {
+    shape_t shape = shape_mha(), other_shape = shape_mha();
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns, *other, *same;
+    kvstore_namespace_config_t config;
+    uint64_t slot_bytes = 8 * 4096 + 4096, seed;
+    other_shape.name = "other";
+    other = open_namespace(store, &other_shape);
+    namespace_config(&shape, &config);
+    CHECK_EQ(config.quota_bytes, KVSTORE_KEEP);
+    config.quota_bytes = 6 * slot_bytes;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
+    for (seed = 1; seed <= 5; seed++) {
+        uint32_t *tokens = make_tokens(seed, 64);
+        offload_prompt(other, &other_shape, tokens, 4, seed);
+        offload_prompt(ns, &shape, tokens, 4, seed);
+        flush_store(store);
+        free(tokens);
+    }
+    same = open_namespace(store, &shape);
+    for (seed = 1; seed <= 5; seed++) {
+        uint32_t *tokens = make_tokens(seed, 64);
+        CHECK_EQ(peek_blocks(other, tokens, 64), 4);
+        CHECK_EQ(peek_blocks(same, tokens, 64), seed < 4 ? 0 : seed == 4 ? 2 : 4);
+        free(tokens);
+    }
+    config.quota_bytes = 1; /* less than a block: nothing is kept */
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
+    CHECK_EQ(stats_of(store).blocks_stored, 20);
+    /* A caller of the first header knows of no limits, and changes none. */
+    config.struct_size = 208;
+    config.quota_bytes = 0;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
+    {
+        uint32_t *tokens = make_tokens(9, 64);
+        offload_prompt(ns, &shape, tokens, 4, 9);
+        flush_store(store);
+        CHECK_EQ(peek_blocks(ns, tokens, 64), 0);
+        free(tokens);
+    }
+    close_store(store);
+}
+
 const test_case_t namespace_cases[] = {
     {"every_field_makes_a_namespace", every_field_makes_a_namespace},
     {"null_is_the_empty_string", null_is_the_empty_string},
     {"salt_is_never_stored", salt_is_never_stored},
     {"published_key_vectors", published_key_vectors},
     {"keys_are_chained", keys_are_chained},
+    {"quota_is_kept", quota_is_kept},
     {NULL, NULL},
 };

@@ -95,6 +95,7 @@ extension WriteTransaction {
     extra: [UInt8] = [],
     place: BlockPlace,
     payload: [UInt8]? = nil,
+    priority: UInt8 = 9,
     owner: OwnerID = OwnerID(rawValue: 1)
   ) throws(CatalogError) -> PublishOutcome {
     let words = [UInt8](littleEndianBytes(word))
@@ -112,7 +113,7 @@ extension WriteTransaction {
             inlinePayload: payload == nil ? nil : payloadBytes
           )
           block.expiry = 5
-          block.priority = 9
+          block.priority = priority
           return Result { () throws(CatalogError) in
             try self.publish(namespace, block, owner: owner)
           }

@@ -111,7 +111,7 @@ import Testing
         row(
           2,
           key: ns + [0],
-          [4096, 4096, 1, 0].flatMap { littleEndianBytes(UInt32($0)) }
+          [4096, 4096, 1, 1].flatMap { littleEndianBytes(UInt32($0)) }
             + [UInt8](repeating: 0, count: 16) + bigEndianBytes(UInt64(0))
             + bigEndianBytes(UInt64(1)) + littleEndianBytes(UInt32(1)) + [1]
         )
@@ -163,12 +163,12 @@ import Testing
         "stamp",
         row(
           5,
-          key: bigEndianBytes(UInt32(1)) + bigEndianBytes(UInt64(2)),
+          key: bigEndianBytes(UInt32(1)) + [9] + bigEndianBytes(UInt64(2)),
           littleEndianBytes(namespace.rawValue) + littleEndianBytes(run)
             + littleEndianBytes(UInt32(1))
         )
       ),
-      ("end", row(6, key: runKey + bigEndianBytes(UInt32(1)), littleEndianBytes(UInt64(2)))),
+      ("end", row(6, key: runKey + bigEndianBytes(UInt32(1)), littleEndianBytes(UInt64(2)) + [9])),
       (
         "slot file",
         row(

@@ -12,6 +12,7 @@ private struct CatalogModel {
     var blockKey: BlockKey
     var position: BlockPosition
     var slot: SlotAddress?
+    var priority: UInt8
     var children: Set<Int> = []
     var recency = 0
   }
@@ -45,7 +46,7 @@ private struct CatalogModel {
     return [block] + block.children.flatMap { remove($0) }
   }
 
-  /// The oldest leaf, again and again.
+  /// The leaf of the lowest priority, the oldest of these, again and again.
   mutating func evict(
     _ namespaces: Set<Int>,
     _ count: Int,
@@ -55,11 +56,25 @@ private struct CatalogModel {
     while gone.count < count {
       let victim = blocks.filter { id, block in
         block.children.isEmpty && namespaces.contains(block.namespace) && !protected.contains(id)
-      }.min { $0.value.recency < $1.value.recency }
+      }.min {
+        ($0.value.priority, $0.value.recency) < ($1.value.priority, $1.value.recency)
+      }
       guard let victim else { break }
       gone += remove(victim.key)
     }
     return gone
+  }
+
+  /// As `evict`, until the namespace's blocks of so many bytes each are within the quota.
+  mutating func enforceQuota(
+    _ namespace: Int,
+    _ quotaBytes: UInt64,
+    bytesPerBlock: UInt64,
+    protected: Set<Int>
+  ) -> [Block] {
+    let count = blocks.values.count { $0.namespace == namespace }
+    guard quotaBytes > 0, UInt64(count) * bytesPerBlock > quotaBytes else { return [] }
+    return evict([namespace], count - Int(quotaBytes / bytesPerBlock), protected: protected)
   }
 
   func child(_ namespace: Int, _ parent: Int?, _ word: UInt32) -> Int? {
@@ -79,13 +94,17 @@ private final class CatalogModelRun {
   var random: SeededGenerator
   var namespaces: [NamespaceID] = []
   let weights: [Int]
+  /// One seed in three knows only one priority: then stamps are dropped early.
+  let priorities: [UInt8]
+  var quotas: [Int: UInt64] = [:]
   var log: [String] = []
 
   init(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
-    var weights = (0..<7).map { _ in Int.random(in: 0...4, using: &random) }
+    var weights = (0..<8).map { _ in Int.random(in: 0...4, using: &random) }
     weights[0] = max(weights[0], 3)
     self.weights = weights
+    priorities = seed % 3 == 0 ? [50] : [50, 50, 10, 90]
     self.random = random
     fixture = try CatalogFixture { $0.eventCountMax = 50 }
     for (index, slotByteCount) in Self.slotByteCounts.enumerated() {
@@ -102,7 +121,7 @@ private final class CatalogModelRun {
 
   func step() throws {
     log = []
-    let modelBefore = model
+    let (modelBefore, quotasBefore) = (model, quotas)
     let mustAbort = Int.random(in: 0..<8, using: &random) == 0
     let operationCount = Int.random(in: 1...3, using: &random)
     do {
@@ -113,6 +132,7 @@ private final class CatalogModelRun {
     } catch CatalogError.closed {
       #expect(mustAbort)
       model = modelBefore
+      quotas = quotasBefore
     }
     if Int.random(in: 0..<10, using: &random) == 0 { try fixture.reopen() }
     try compare()
@@ -132,6 +152,7 @@ private final class CatalogModelRun {
     case 3: try evict(txn, protects: true)
     case 4: try removeSubtree(txn)
     case 5: try reserve(txn)
+    case 6: try limit(txn)
     default: try releaseOwner(txn)
     }
   }
@@ -155,6 +176,7 @@ private final class CatalogModelRun {
         ? []
         : try txn.reserveSlots(tier: .disk, slotByteCount: slotByteCount, count: 1, owner: owner)
       if slotByteCount != 0, slots.isEmpty { return }
+      let priority = priorities.randomElement(using: &random) ?? 50
       let outcome = try txn.publish(
         namespaces[n],
         blockKey,
@@ -162,6 +184,7 @@ private final class CatalogModelRun {
         word: word,
         place: slots.first.map { slotPlace($0) } ?? inlinePlace(),
         payload: slotByteCount == 0 ? [1, 2, 3] : nil,
+        priority: priority,
         owner: owner
       )
       log.append("publish \(n) \(String(describing: above?.position)) \(word): \(outcome)")
@@ -177,7 +200,8 @@ private final class CatalogModelRun {
             word: word,
             blockKey: blockKey,
             position: position,
-            slot: slots.first
+            slot: slots.first,
+            priority: priority
           )
         )
       } else {
@@ -203,13 +227,7 @@ private final class CatalogModelRun {
     let affected = Set(
       namespaces.indices.filter { pool == nil || Self.slotByteCounts[$0] / 4096 == pool }
     )
-    var protected: Set<Int> = []
-    if protects {
-      for id in model.blocks.keys.sorted() where Int.random(in: 0..<4, using: &random) == 0 {
-        protected.insert(id)
-      }
-    }
-    let ends = Set(protected.compactMap { model.blocks[$0].map { Place(namespaces, $0) } })
+    let (protected, ends) = protection(protects)
     log.append("evict \(count) of \(String(describing: pool)) but \(ends.map(\.at))")
     let summary = try txn.evict(pool: pool, blockCount: count) { namespace, run, position in
       ends.contains(
@@ -217,6 +235,43 @@ private final class CatalogModelRun {
       )
     }
     checkRemoved(summary, model.evict(affected, count, protected: protected))
+  }
+
+  /// Changes a namespace's quota, or enforces it.
+  private func limit(_ txn: WriteTransaction) throws(CatalogError) {
+    let n = Int.random(in: 0..<namespaces.count, using: &random)
+    let bytesPerBlock = Self.slotByteCounts[n] == 0 ? 1000 : UInt64(Self.slotByteCounts[n])
+    if Int.random(in: 0..<3, using: &random) == 0 {
+      let quota = UInt64.random(in: 0...12, using: &random) * bytesPerBlock
+      log.append("quota \(n) \(quota)")
+      let limits = NamespaceLimits(quotaBytes: quota)
+      #expect(try txn.setLimits(namespaces[n], limits) == (quotas[n] ?? 0 != quota))
+      quotas[n] = quota
+    }
+    let (protected, ends) = protection(Bool.random(using: &random))
+    log.append("enforce \(n) but \(ends.map(\.at))")
+    let summary = try txn.enforceQuota(namespaces[n]) { namespace, run, position in
+      ends.contains(
+        Place(namespace: namespace, at: BlockPosition(run: run, position: position))
+      )
+    }
+    let expected = model.enforceQuota(
+      n,
+      quotas[n] ?? 0,
+      bytesPerBlock: bytesPerBlock,
+      protected: protected
+    )
+    checkRemoved(summary, expected)
+  }
+
+  private func protection(_ protects: Bool) -> (ids: Set<Int>, places: Set<Place>) {
+    var protected: Set<Int> = []
+    if protects {
+      for id in model.blocks.keys.sorted() where Int.random(in: 0..<4, using: &random) == 0 {
+        protected.insert(id)
+      }
+    }
+    return (protected, Set(protected.compactMap { model.blocks[$0].map { Place(namespaces, $0) } }))
   }
 
   private func removeSubtree(_ txn: WriteTransaction) throws(CatalogError) {

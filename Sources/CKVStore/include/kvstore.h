@@ -240,9 +240,15 @@ typedef struct {
   /* The most extra bytes that one block may carry. Default 256. */
   uint32_t extra_bytes_max;
   uint32_t reserved;
+  /* Limits are not part of the identity: opening with other ones changes them, durably, for all who have the
+   * namespace open. KVSTORE_KEEP (what kvstore_namespace_config_init sets) leaves a limit as it is. */
+  uint64_t quota_bytes; /* most slot bytes on disk (payload bytes where the payload lives in the catalog); over it
+                         * the namespace evicts its own blocks; 0 = no bound but the store's */
 } kvstore_namespace_config_t;
 
-/* Fills *config with the defaults (sizes 1, ranks 0, everything else empty). */
+#define KVSTORE_KEEP UINT64_MAX
+
+/* Fills *config with the defaults (sizes 1, ranks 0, limits KVSTORE_KEEP, everything else empty). */
 kvstore_status_t kvstore_namespace_config_init(kvstore_namespace_config_t *config, size_t struct_size);
 
 /* Opens the namespace of this identity record, creating it when absent (one durable commit). Keep the handle:

@@ -1,0 +1,26 @@
+internal import KVCatalog
+internal import KVCore
+
+/// Quotas: changing them, and keeping them.
+extension StoreCore {
+  /// Changes what differs; over a new quota the namespace is evicted before this returns.
+  func setLimits(_ namespace: NamespaceCore, _ limits: NamespaceLimits) throws(StoreError) {
+    guard let writer else { return }
+    let row = try catalogRead { (transaction) throws(CatalogError) in
+      try transaction.namespace(namespace.id)
+    }
+    guard let row, row.applying(limits) != row else { return }
+    _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
+      do throws(CatalogError) {
+        _ = try catalogWrite { (transaction) throws(CatalogError) in
+          try transaction.setLimits(namespace.id, limits)
+        }
+      } catch {
+        throw StoreError(error)
+      }
+      countCommit()
+      try writer.batches.enforceQuota(namespace.id)
+      return 0
+    }
+  }
+}
