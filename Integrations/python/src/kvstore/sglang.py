@@ -1,0 +1,316 @@
+"""SGLang keeps the third level of its HiCache in a kvstore: `KVStoreHiCache`, loaded by the "dynamic" backend.
+
+    python -m sglang.launch_server --model-path MODEL --enable-hierarchical-cache --hicache-mem-layout page_first
+      --hicache-storage-backend dynamic --hicache-storage-backend-extra-config '{
+        "backend_name": "kvstore", "module_path": "kvstore.sglang", "class_name": "KVStoreHiCache", "interface_v1": 1,
+        "hicache_storage_pass_prefix_keys": true, "path": "/var/cache/kv", "disk_bytes": "200GiB", "model_path": MODEL}'
+
+SGLang hands over keys, not tokens: SHA-256 digests, each chained over its predecessor, so that the store's digest mode
+serves. docs/engines/sglang.md tells what is stored. Importing this module needs SGLang.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sglang.srt.mem_cache.hicache_storage import HiCacheStorage, HiCacheStorageConfig, HiCacheStorageExtraInfo
+
+from .errors import KVStoreError, Status
+from .memory import Spans
+from .namespace import Identity, Namespace
+from .prompt import Prompt
+from .store import Store
+from .weights import IdentityUnknownError, files_digest, weight_files
+
+logger = logging.getLogger(__name__)
+
+# Counts changes of what this backend puts into a block.
+_FORMAT = 1
+_DIGEST_BYTES = 32
+_OURS: dict[str, type | tuple[type, ...]] = {
+    "path": str,
+    "disk_bytes": (str, int),
+    "catalog_bytes": (str, int),
+    "host_bytes": (str, int),
+    "weights_digest": str,
+    "model_path": str,
+    "kv_cache_dtype": str,
+    "buffered_io": bool,
+    "read_only": bool,
+    "offload_timeout_seconds": (int, float),
+    "load_timeout_seconds": (int, float),
+}
+
+
+class KVStoreHiCache(HiCacheStorage):
+    """A HiCacheStorage in a kvstore.
+
+    With `interface_v1` pages are read and written in SGLang's host pool, in any of its layouts, without a copy. With
+    `hicache_storage_pass_prefix_keys` the store knows how pages follow each other, and evicts the ends first. What a call
+    finds is a namespace of its own for each of these ways, since they order a page's bytes, or its chain, in other ways.
+    """
+
+    def __init__(self, storage_config: HiCacheStorageConfig, kwargs: dict[str, Any] | None = None) -> None:
+        self._config = storage_config
+        self._settings = dict(storage_config.extra_config or {})
+        for name, kind in _OURS.items():
+            if name in self._settings and not isinstance(self._settings[name], kind):
+                raise ValueError(f"kvstore: {name} is {self._settings[name]!r}")
+        if not self._settings.get("path"):
+            raise ValueError('kvstore: set "path" in --hicache-storage-backend-extra-config to the folder of the store')
+        if storage_config.dcp_size > 1:
+            raise ValueError("kvstore: decode context parallelism is not supported")
+        self._weights = self._weights_digest()
+        self._store: Store | None = None
+        self._namespaces: dict[tuple[bool, tuple[int, ...]], Namespace] = {}
+        self._lock = threading.Lock()
+        self._warned: set[str] = set()
+
+    # ------------------------------------------------------------ SGLang's contract
+
+    def register_mem_pool_host(self, mem_pool_host: Any) -> None:
+        """Learns the host pool, and opens the store."""
+        super().register_mem_pool_host(mem_pool_host)
+        page_bytes = mem_pool_host.size_per_token * mem_pool_host.page_size
+        if str(mem_pool_host.dtype) == "torch.uint8" and not self._settings.get("kv_cache_dtype"):
+            raise ValueError(
+                'kvstore: the KV cache has bytes of a quantised type; say which in "kv_cache_dtype", for example "fp8_e4m3"'
+            )
+        try:
+            self._store = Store(
+                self._settings["path"],
+                capacity=self._settings.get("disk_bytes"),
+                catalog=self._settings.get("catalog_bytes"),
+                host=self._settings.get("host_bytes") or max(256 << 20, 16 * page_bytes),
+                offload_timeout_seconds=self._settings.get("offload_timeout_seconds"),
+                buffered_io=self._settings.get("buffered_io", False),
+                read_only=self._settings.get("read_only", False),
+            )
+        except KVStoreError as reason:
+            logger.error("kvstore: running without the store: %s", reason)
+
+    def batch_exists(self, keys: list[str], extra_info: HiCacheStorageExtraInfo | None = None) -> int:
+        """The number of leading keys whose pages are stored."""
+        prefix = _prefix(extra_info)
+
+        def look(namespace: Namespace) -> int:
+            if prefix is None:
+                for index, key in enumerate(keys):
+                    if namespace.match(_chain([key]), peek=True).blocks == 0:
+                        return index
+                return len(keys)
+            return max(0, namespace.match(_chain([*prefix, *keys]), peek=True).blocks - len(prefix))
+
+        return self._attempt("look-up", self._piece_bytes(), prefix is not None, look, 0)
+
+    def exists(self, key: str) -> bool:
+        """Whether a page is stored, outside of any chain."""
+        return self.batch_exists([key]) == 1
+
+    def batch_get_v1(
+        self, keys: list[str], host_indices: torch.Tensor, extra_info: HiCacheStorageExtraInfo | None = None
+    ) -> list[bool]:
+        """Fills pages of the host pool, in place."""
+        done = self._move_pages("load", keys, host_indices, extra_info)
+        return [index < done for index in range(len(keys))]
+
+    def batch_set_v1(
+        self, keys: list[str], host_indices: torch.Tensor, extra_info: HiCacheStorageExtraInfo | None = None
+    ) -> list[bool]:
+        """Stores pages of the host pool; they may be reused when it returns."""
+        done = self._move_pages("save", keys, host_indices, extra_info)
+        return [index < done for index in range(len(keys))]
+
+    def batch_get(
+        self, keys: list[str], target_locations: Sequence[torch.Tensor] | None = None, target_sizes: Any = None
+    ) -> list[torch.Tensor | None]:
+        """Fills tensors, a page each; None for those that are not stored, and all after them."""
+        if not target_locations:
+            return [None] * len(keys)
+        found: list[torch.Tensor | None] = [None] * len(keys)
+        for index, (key, target) in enumerate(zip(keys, target_locations, strict=True)):
+            if not self._move_tensor("load", key, target):
+                break
+            found[index] = target
+        return found
+
+    def get(
+        self, key: str, target_location: torch.Tensor | None = None, target_sizes: Any = None
+    ) -> torch.Tensor | None:
+        """Fills a tensor with a page."""
+        return self.batch_get([key], [target_location])[0] if target_location is not None else None
+
+    def batch_set(
+        self,
+        keys: list[str],
+        values: Sequence[torch.Tensor] | None = None,
+        target_locations: Any = None,
+        target_sizes: Any = None,
+    ) -> bool:
+        """Stores tensors, a page each; True if all of them are."""
+        return all(
+            self._move_tensor("save", key, value.contiguous()) for key, value in zip(keys, values or (), strict=True)
+        )
+
+    def set(
+        self, key: str, value: torch.Tensor | None = None, target_location: Any = None, target_sizes: Any = None
+    ) -> bool:
+        """Stores a tensor as a page."""
+        return value is not None and self.batch_set([key], [value])
+
+    def clear(self) -> bool:
+        """Removes this model's pages."""
+        with self._lock:
+            namespaces = list(self._namespaces.values())
+        try:
+            for namespace in namespaces:
+                namespace.forget(Prompt(digests=[]))
+            return True
+        except KVStoreError as reason:
+            self._warn("clear", reason)
+            return False
+
+    def flush(self) -> None:
+        """Waits until everything that was stored is durable."""
+        if self._store is not None:
+            self._store.flush()
+
+    def close(self) -> None:
+        """Makes durable what was stored, and closes."""
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.close()
+            except KVStoreError as reason:
+                logger.warning("kvstore: %s", reason)
+
+    # ------------------------------------------------------------ private
+
+    def _move_pages(
+        self, what: str, keys: list[str], host_indices: torch.Tensor, extra_info: HiCacheStorageExtraInfo | None
+    ) -> int:
+        """Moves pages of the host pool; returns how many leading ones were."""
+        if not keys:
+            return 0
+        addresses, sizes = self.mem_pool_host.get_page_buffer_meta(host_indices)
+        pieces = len(addresses) // len(keys)
+        prefix = _prefix(extra_info)
+
+        def move(namespace: Namespace) -> int:
+            if prefix is not None:
+                chain = _chain([*prefix, *keys])
+                return self._move(what, namespace, chain, Spans.at(addresses, sizes), len(prefix))
+            for index, key in enumerate(keys):
+                part = slice(index * pieces, (index + 1) * pieces)
+                if self._move(what, namespace, _chain([key]), Spans.at(addresses[part], sizes[part]), 0) != 1:
+                    return index
+            return len(keys)
+
+        return self._attempt(what, tuple(sizes[:pieces]), prefix is not None, move, 0)
+
+    def _move_tensor(self, what: str, key: str, tensor: torch.Tensor) -> bool:
+        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+            return False
+        size = tensor.numel() * tensor.element_size()
+        spans = Spans.at([tensor.data_ptr()], size)
+        chain = _chain([key])
+        return self._attempt(what, (size,), False, lambda ns: self._move(what, ns, chain, spans, 0) == 1, False)
+
+    def _move(self, what: str, namespace: Namespace, chain: Prompt, spans: Spans, first: int) -> int:
+        if what == "load":
+            timeout = self._settings.get("load_timeout_seconds", 30.0)
+            return namespace.restore(chain, spans, first_block=first, timeout_seconds=timeout).blocks_done
+        answer = namespace.offload(chain, spans, first_block=first)
+        if answer.status not in (Status.OK, Status.BUSY):
+            self._warn("save", answer.status.name)
+        return answer.blocks_done
+
+    def _piece_bytes(self) -> tuple[int, ...]:
+        """The pieces of a page, as the last call that moved any had them; before that, as the pool says."""
+        if self._settings.get("interface_v1"):
+            return tuple(self.mem_pool_host.get_page_buffer_meta(torch.arange(self.mem_pool_host.page_size))[1])
+        page = self.mem_pool_host.get_dummy_flat_data_page()
+        return (page.numel() * page.element_size(),)
+
+    def _attempt(self, what: str, piece_bytes: tuple[int, ...], chained: bool, work: Any, without: Any) -> Any:
+        """Does something with the namespace; `without` where there is none, or it fails: a cache is never an error."""
+        try:
+            if self._store is None:
+                return without
+            with self._lock:
+                namespace = self._namespaces.get((chained, piece_bytes))
+                if namespace is None:
+                    namespace = self._store.namespace(self._identity(piece_bytes, chained))
+                    self._namespaces[chained, piece_bytes] = namespace
+            return work(namespace)
+        except KVStoreError as reason:
+            self._warn(what, reason)
+            return without
+
+    def _identity(self, piece_bytes: tuple[int, ...], chained: bool) -> Identity:
+        import sglang
+
+        pool, config = self.mem_pool_host, self._config
+        # Latent KV is the same on all tensor-parallel ranks, of which one writes.
+        replicated = config.is_mla_model
+        geometry = [getattr(pool, name, None) for name in ("layer_num", "head_num", "head_dim", "v_head_dim")]
+        return Identity(
+            digest_bytes=_DIGEST_BYTES,
+            tokens_per_block=pool.page_size,
+            region_bytes=piece_bytes,
+            model_name=config.model_name or "",
+            weights_digest=self._weights,
+            kv_dtype=self._settings.get("kv_cache_dtype") or str(pool.dtype).removeprefix("torch."),
+            layout=f"{pool.layout} {geometry} {type(pool).__name__}",
+            engine_format=f"sglang {sglang.__version__}, kvstore {_FORMAT}{', chained' if chained else ''}",
+            layer_count=getattr(pool, "layer_num", 0) or 0,
+            kv_head_count=getattr(pool, "head_num", 0) or 0,
+            head_size=getattr(pool, "head_dim", 0) or 0,
+            tensor_parallel_rank=0 if replicated else config.tp_rank,
+            tensor_parallel_size=1 if replicated else config.tp_size,
+            pipeline_parallel_rank=config.pp_rank,
+            pipeline_parallel_size=config.pp_size,
+            context_parallel_rank=config.attn_cp_rank,
+            context_parallel_size=config.attn_cp_size,
+        )
+
+    def _weights_digest(self) -> bytes:
+        if self._settings.get("weights_digest"):
+            return bytes.fromhex(self._settings["weights_digest"])
+        model = self._settings.get("model_path") or self._config.model_name or ""
+        files = weight_files(model) if model else []
+        if not files:
+            raise IdentityUnknownError(
+                f'kvstore: the weight files of {model!r} were not found; set "model_path" to their folder, or '
+                '"weights_digest" (hexadecimal) to something that changes with the weights'
+            )
+        return files_digest(files)
+
+    def _warn(self, what: str, reason: object) -> None:
+        kind = f"{what}: {type(reason).__name__} {reason}"
+        if kind not in self._warned and len(self._warned) < 100:
+            self._warned.add(kind)
+            logger.warning("kvstore: %s failed; SGLang goes on without: %s", what, reason)
+
+
+def _prefix(extra_info: HiCacheStorageExtraInfo | None) -> list[str] | None:
+    return extra_info.prefix_keys if extra_info is not None else None
+
+
+def _chain(keys: Sequence[str]) -> Prompt:
+    """SGLang's keys as digests. A key that is no SHA-256 in hexadecimal, as of a pool of its own, is hashed."""
+    return Prompt(digests=[_digest(key) for key in keys])
+
+
+def _digest(key: str) -> bytes:
+    if len(key) == 2 * _DIGEST_BYTES:
+        try:
+            return bytes.fromhex(key)
+        except ValueError:
+            pass
+    return hashlib.sha256(key.encode()).digest()
