@@ -59,6 +59,7 @@ STRUCTURES = {
     "kvstore_span_t": _abi.Span,
     "kvstore_transfer_t": _abi.Transfer,
     "kvstore_transfer_result_t": _abi.TransferResult,
+    "kvstore_event_t": _abi.Event,
 }
 
 

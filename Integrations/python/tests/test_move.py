@@ -219,3 +219,34 @@ def test_threads_share_a_namespace(namespace: kvstore.Namespace) -> None:
     for thread in threads:
         thread.join()
     assert not problems
+
+
+def test_a_match_estimates_its_restore_once_a_restore_was_measured(path: Path) -> None:
+    with open_store(path) as store:
+        store.namespace(identity()).offload(FOUR_BLOCKS, payloads(range(4)))
+    with open_store(path) as store:
+        namespace = store.namespace(identity())
+        assert namespace.match(FOUR_BLOCKS, peek=True).estimated_restore_seconds == 0
+        # Once from disk, then from the host tier: a tier that was not measured has no estimate.
+        for _ in range(2):
+            namespace.restore(FOUR_BLOCKS, empty(1), block_count=1, timeout_seconds=60)
+        assert namespace.match(FOUR_BLOCKS, peek=True).estimated_restore_seconds > 0
+        assert store.stats()["restored_bytes_disk"] == sum(REGION_BYTES)
+
+
+def test_an_offload_that_may_not_wait_answers_busy(path: Path) -> None:
+    # More blocks at once than the host tier holds, which leave it only as fast as the disk takes them.
+    blocks = 4000
+    with open_store(path, host="4MiB", capacity="512MiB") as store:
+        pieces = payloads(range(1)) * blocks
+        answer = store.namespace(identity()).offload(
+            kvstore.Prompt(range(blocks * TOKENS_PER_BLOCK)), pieces, timeout_seconds=1e-9
+        )
+        assert answer.status == kvstore.Status.BUSY
+        assert 0 < answer.blocks_done < blocks
+
+
+def test_the_host_tier_can_be_pinned(store: kvstore.Store) -> None:
+    address, size = store.host_memory()
+    assert address % mmap.PAGESIZE == 0
+    assert size == store.stats()["host_bytes_capacity"]

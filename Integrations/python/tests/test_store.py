@@ -145,3 +145,32 @@ def test_stats_name_every_counter(store: kvstore.Store, namespace: kvstore.Names
     assert stats["blocks_stored"] == stats["blocks_offloaded"] == 2
     assert stats["io_path"] in ("direct", "buffered")
     assert stats["poisoned"] == 0
+
+
+def test_the_ranks_of_a_model_match_together(store: kvstore.Store) -> None:
+    ranks = [store.namespace(identity(tensor_parallel_rank=rank, tensor_parallel_size=2)) for rank in range(2)]
+    prompt = kvstore.Prompt(range(5 * TOKENS_PER_BLOCK))
+    ranks[0].offload(prompt, payloads(range(5)))
+    ranks[1].offload(prompt.prefix(tokens=3 * TOKENS_PER_BLOCK), payloads(range(3)))
+    peeked = kvstore.Namespace.match_all(ranks, prompt, peek=True)
+    assert [(match.blocks, match.lease) for match in peeked] == [(3, 0), (3, 0)]
+    leased = kvstore.Namespace.match_all(ranks, prompt, lease_seconds=60)
+    assert [match.blocks for match in leased] == [3, 3]
+    assert store.stats()["leases_active"] == 2
+    for match in leased:
+        store.release(match.lease)
+    assert store.stats()["leases_active"] == 0
+
+
+def test_events_tell_what_became_of_blocks(store: kvstore.Store, namespace: kvstore.Namespace) -> None:
+    cursor = store.events().cursor
+    namespace.offload(kvstore.Prompt(range(48)), payloads(range(3)))
+    store.flush()
+    stored = store.events(cursor)
+    assert [(event.kind, event.block_count, event.namespace_id) for event in stored.events] == [
+        ("stored", 3, namespace.id)
+    ]
+    namespace.forget(kvstore.Prompt(range(48)))
+    (gone,) = store.events(stored.cursor).events
+    assert (gone.kind, gone.reason, gone.first_position, gone.block_count) == ("removed", "forgotten", 2, 1)
+    assert store.events(stored.cursor + 10**9).lapped

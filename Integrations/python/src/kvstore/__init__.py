@@ -34,19 +34,22 @@ from .errors import (
     ReadOnlyError,
     Status,
     StorageError,
+    UnavailableError,
     VersionError,
 )
 from .library import LibraryNotFoundError, version
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
-from .results import Flush, Match, Transfer
+from .results import Event, Events, Flush, Match, Transfer
 from .store import Store
 
 __all__ = [
     "BadHandleError",
     "BufferTooSmallError",
     "CorruptError",
+    "Event",
+    "Events",
     "Flush",
     "ForkedError",
     "Identity",
@@ -68,6 +71,7 @@ __all__ = [
     "StorageError",
     "Store",
     "Transfer",
+    "UnavailableError",
     "VersionError",
     "version",
 ]

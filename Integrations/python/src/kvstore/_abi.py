@@ -34,6 +34,7 @@ class Config(Structure):
         ("inline_payload_bytes_max", c_uint64),
         ("offload_timeout_nanoseconds", c_uint64),
         ("commit_interval_nanoseconds", c_uint64),
+        ("wait_timeout_nanoseconds", c_uint64),
     ]
 
 
@@ -94,6 +95,14 @@ class Stats(Structure):
         ("syncs", c_uint64),
         ("catalog_commits", c_uint64),
         ("poisoned", c_uint64),
+        ("match_blocks_host", c_uint64),
+        ("match_blocks_disk", c_uint64),
+        ("restored_bytes_host", c_uint64),
+        ("restored_bytes_disk", c_uint64),
+        ("bytes_per_second_host", c_uint64),
+        ("bytes_per_second_disk", c_uint64),
+        ("restore_nanoseconds_estimated", c_uint64),
+        ("restore_nanoseconds_measured", c_uint64),
     ]
 
 
@@ -171,6 +180,7 @@ class Match(Structure):
         ("blocks_host", c_uint64),
         ("blocks_disk", c_uint64),
         ("lease", c_uint64),
+        ("estimated_restore_nanoseconds", c_uint64),
     ]
 
 
@@ -193,6 +203,7 @@ class Transfer(Structure):
         ("spans", POINTER(Span)),
         ("span_count", c_size_t),
         ("block_status", POINTER(STATUS)),
+        ("timeout_nanoseconds", c_uint64),
     ]
 
 
@@ -209,6 +220,24 @@ class TransferResult(Structure):
     ]
 
 
+class Event(Structure):
+    """kvstore_event_t."""
+
+    _fields_ = [
+        ("sequence", c_uint64),
+        ("time_nanoseconds", c_uint64),
+        ("kind", c_uint32),
+        ("reason", c_uint32),
+        ("tier", c_uint32),
+        ("namespace_id", c_uint32),
+        ("run", c_uint64),
+        ("first_position", c_uint32),
+        ("block_count", c_uint32),
+        ("owner", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
 STORE = c_void_p
 NAMESPACE = c_void_p
 
@@ -222,14 +251,20 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "kvstore_close": (STATUS, [STORE]),
     "kvstore_flush": (STATUS, [STORE, c_uint64, POINTER(FlushResult)]),
     "kvstore_stats": (STATUS, [STORE, POINTER(Stats)]),
+    "kvstore_host_memory": (STATUS, [STORE, POINTER(c_void_p), POINTER(c_size_t)]),
     "kvstore_namespace_config_init": (STATUS, [POINTER(NamespaceConfig), c_size_t]),
     "kvstore_namespace_open": (STATUS, [STORE, POINTER(NamespaceConfig), POINTER(NAMESPACE)]),
     "kvstore_namespace_close": (STATUS, [NAMESPACE]),
+    "kvstore_namespace_id": (STATUS, [NAMESPACE, POINTER(c_uint32)]),
     "kvstore_block_keys": (
         STATUS,
         [NAMESPACE, POINTER(Prompt), POINTER(BlockKey), c_size_t, POINTER(c_size_t)],
     ),
     "kvstore_match": (STATUS, [NAMESPACE, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)]),
+    "kvstore_match_all": (
+        STATUS,
+        [POINTER(NAMESPACE), c_size_t, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)],
+    ),
     "kvstore_restore": (
         STATUS,
         [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(TransferResult)],
@@ -242,6 +277,10 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "kvstore_lease_extend": (STATUS, [STORE, c_uint64, c_uint64]),
     "kvstore_touch": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
     "kvstore_forget": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
+    "kvstore_events_read": (
+        STATUS,
+        [STORE, POINTER(c_uint64), POINTER(Event), c_size_t, c_size_t, POINTER(c_size_t)],
+    ),
 }
 
 

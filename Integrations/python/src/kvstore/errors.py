@@ -13,6 +13,7 @@ class Status(IntEnum):
     BUSY = 2
     FULL = 3
     PARENT_MISSING = 4
+    LAPPED = 5
     INVALID_ARGUMENT = -1
     BAD_HANDLE = -2
     BUFFER_TOO_SMALL = -3
@@ -93,7 +94,14 @@ class NotAStoreError(KVStoreError):
     """The path holds something else."""
 
 
+class UnavailableError(KVStoreError):
+    """A namespace could not be opened, or blocks not be forgotten, now: another process keeps the writer waiting, or
+    the catalog has no room."""
+
+
 _CLASSES: dict[int, type[KVStoreError]] = {
+    Status.BUSY: UnavailableError,
+    Status.FULL: UnavailableError,
     Status.INVALID_ARGUMENT: InvalidArgumentError,
     Status.BAD_HANDLE: BadHandleError,
     Status.BUFFER_TOO_SMALL: BufferTooSmallError,

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import _abi
-from .errors import error
+from .errors import Status, error
 
 # The header that this package was written against, as KVSTORE_VERSION counts: major × 10^6 + minor × 10^3 + patch.
 HEADER_VERSION = 1000
@@ -80,3 +80,9 @@ def check(status: int) -> int:
     if status < 0:
         raise error(status, last_error_message())
     return status
+
+
+def check_done(status: int) -> None:
+    """For calls that have no answer unless they succeed: raises what is neither success nor a miss."""
+    if status not in (Status.OK, Status.MISS):
+        raise error(status, last_error_message() if status < 0 else Status(status).name)

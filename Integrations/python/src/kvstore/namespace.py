@@ -10,10 +10,11 @@ from typing import Any
 
 from . import _abi
 from .errors import BadHandleError, Status
-from .library import check, library
+from .library import check, check_done, library
 from .memory import Spans
 from .prompt import Prompt
 from .results import Match, Transfer
+from .sizes import nanoseconds
 
 _IDENTITY_DIGEST = 1
 _REGIONS_VARIABLE = 1
@@ -101,7 +102,7 @@ class Namespace:
         if identity.extra_bytes_max is not None:
             config.extra_bytes_max = identity.extra_bytes_max
         handle = _abi.NAMESPACE()
-        check(library().kvstore_namespace_open(store, ctypes.byref(config), ctypes.byref(handle)))
+        check_done(library().kvstore_namespace_open(store, ctypes.byref(config), ctypes.byref(handle)))
         self._handle = handle.value
 
     @property
@@ -110,6 +111,13 @@ class Namespace:
         if self._handle is None:
             raise BadHandleError(Status.BAD_HANDLE, "the namespace is closed")
         return self._handle
+
+    @property
+    def id(self) -> int:
+        """The number of the namespace in its store, as events name it."""
+        number = ctypes.c_uint32()
+        check(library().kvstore_namespace_id(self.handle, ctypes.byref(number)))
+        return number.value
 
     # ------------------------------------------------------------ lookup
 
@@ -141,21 +149,42 @@ class Namespace:
         peek: no lease, and no trace in recency or counters. leave_one_token: leave one to compute, as an engine
         needs its logits. lease_seconds: 0 is the library's default of 60, the most is 600.
         """
-        flags = (_MATCH_PEEK if peek else 0) | (_MATCH_LEAVE_ONE_TOKEN if leave_one_token else 0)
+        flags = _match_flags(peek, leave_one_token)
         found = _abi.Match(struct_size=ctypes.sizeof(_abi.Match))
         status = check(
             library().kvstore_match(
-                self.handle, ctypes.byref(prompt.struct), flags, round(lease_seconds * 1e9), ctypes.byref(found)
+                self.handle, ctypes.byref(prompt.struct), flags, nanoseconds(lease_seconds), ctypes.byref(found)
             )
         )
-        return Match(
-            status=Status(status),
-            tokens=found.tokens_matched,
-            blocks=found.blocks_matched,
-            blocks_host=found.blocks_host,
-            blocks_disk=found.blocks_disk,
-            lease=found.lease,
+        return _match(status, found)
+
+    @staticmethod
+    def match_all(
+        namespaces: Sequence[Namespace],
+        prompt: Prompt,
+        *,
+        peek: bool = False,
+        leave_one_token: bool = False,
+        lease_seconds: float = 0,
+    ) -> list[Match]:
+        """The longest prefix that all of these namespaces have, with a lease in each: for the ranks of one model.
+
+        They are of one store, and tokens and blocks are the same in each answer.
+        """
+        handles = (_abi.NAMESPACE * len(namespaces))(*(namespace.handle for namespace in namespaces))
+        size = ctypes.sizeof(_abi.Match)
+        found = (_abi.Match * len(namespaces))(*(_abi.Match(struct_size=size) for _ in namespaces))
+        status = check(
+            library().kvstore_match_all(
+                handles,
+                len(namespaces),
+                ctypes.byref(prompt.struct),
+                _match_flags(peek, leave_one_token),
+                nanoseconds(lease_seconds),
+                found,
+            )
         )
+        return [_match(status, match) for match in found]
 
     # ------------------------------------------------------------ move
 
@@ -168,12 +197,13 @@ class Namespace:
         block_count: int = 0,
         first_region: int = 0,
         region_count: int = 0,
+        timeout_seconds: float = 0,
         block_status: bool = False,
     ) -> Transfer:
         """Copies stored blocks into memory, every byte verified; releases the interpreter lock meanwhile.
 
         The memory of the first `blocks_done` blocks is good, that of the others is undefined.
-        block_count and region_count 0: to the last one.
+        block_count and region_count 0: to the last one. timeout_seconds 0: as long as it takes; else it ends with BUSY.
         """
         if not isinstance(spans, Spans):
             spans = Spans.of(spans, writable=True)
@@ -182,6 +212,7 @@ class Namespace:
             prompt,
             spans,
             (first_block, block_count, first_region, region_count),
+            timeout_seconds,
             block_status,
         )
 
@@ -194,12 +225,13 @@ class Namespace:
         block_count: int = 0,
         first_region: int = 0,
         region_count: int = 0,
+        timeout_seconds: float = 0,
         block_status: bool = False,
     ) -> Transfer:
         """Takes blocks into the store; they are copied when it returns, and durable after `Store.flush`.
 
-        The prompt must be whole blocks, and the block before first_block must be stored. Releases the interpreter
-        lock meanwhile.
+        The prompt must be whole blocks, and the block before first_block must be stored. timeout_seconds 0: that of
+        the store. Releases the interpreter lock meanwhile.
         """
         if not isinstance(spans, Spans):
             spans = Spans.of(spans)
@@ -208,11 +240,18 @@ class Namespace:
             prompt,
             spans,
             (first_block, block_count, first_region, region_count),
+            timeout_seconds,
             block_status,
         )
 
     def _move(
-        self, function: Any, prompt: Prompt, spans: Spans, part: tuple[int, int, int, int], statuses: bool
+        self,
+        function: Any,
+        prompt: Prompt,
+        spans: Spans,
+        part: tuple[int, int, int, int],
+        timeout_seconds: float,
+        statuses: bool,
     ) -> Transfer:
         first_block, block_count, first_region, region_count = part
         regions = region_count or len(self.identity.region_bytes) - first_region
@@ -224,6 +263,7 @@ class Namespace:
             region_count=region_count,
             spans=spans.pointer,
             span_count=spans.count,
+            timeout_nanoseconds=nanoseconds(timeout_seconds),
         )
         per_block = (_abi.STATUS * (spans.count // regions if statuses and regions > 0 else 0))()
         if statuses:
@@ -257,7 +297,7 @@ class Namespace:
         An empty prompt removes every block of the namespace.
         """
         count = ctypes.c_uint64()
-        check(library().kvstore_forget(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
+        check_done(library().kvstore_forget(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
         return count.value
 
     def close(self) -> None:
@@ -276,3 +316,19 @@ class Namespace:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _match_flags(peek: bool, leave_one_token: bool) -> int:
+    return (_MATCH_PEEK if peek else 0) | (_MATCH_LEAVE_ONE_TOKEN if leave_one_token else 0)
+
+
+def _match(status: int, found: _abi.Match) -> Match:
+    return Match(
+        status=Status(status),
+        tokens=found.tokens_matched,
+        blocks=found.blocks_matched,
+        blocks_host=found.blocks_host,
+        blocks_disk=found.blocks_disk,
+        lease=found.lease,
+        estimated_restore_seconds=found.estimated_restore_nanoseconds / 1e9,
+    )

@@ -21,6 +21,8 @@ class Match:
     """Of `blocks`: those on disk only."""
     lease: int
     """Id of the lease on the prefix, 0 if none was taken."""
+    estimated_restore_seconds: float
+    """How long restoring it is expected to take; 0 before this process has measured it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Transfer:
     """How far a restore or an offload came."""
 
     status: Status
-    """OK; restore: MISS; offload: BUSY, FULL, PARENT_MISSING."""
+    """OK or BUSY (the timeout); restore: MISS; offload: FULL, PARENT_MISSING."""
     blocks_done: int
     """Restore: leading blocks that are complete. Offload: blocks that were taken or are there already."""
     blocks_host: int
@@ -51,3 +53,34 @@ class Flush:
     blocks_dropped_full: int
     blocks_dropped_parent: int
     blocks_dropped_error: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened to blocks first_position ... first_position + block_count - 1 of one run."""
+
+    sequence: int
+    time: float
+    """Seconds of Unix time."""
+    kind: str
+    """"stored", "removed", "quarantined" or "moved"."""
+    reason: str
+    """"" or "evicted", "forgotten", "corrupt", "expired", "quota"."""
+    tier: int
+    namespace_id: int
+    run: int
+    first_position: int
+    block_count: int
+    owner: int
+    """Number of the process that did it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events behind a cursor."""
+
+    lapped: bool
+    """Some were lost: what is known from earlier ones is void."""
+    cursor: int
+    """Where to read on."""
+    events: tuple[Event, ...]

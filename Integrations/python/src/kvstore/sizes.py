@@ -1,4 +1,4 @@
-"""Sizes as people write them."""
+"""Sizes and times as people write them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,10 @@ def byte_count(size: int | str) -> int:
     if not parsed or parsed[2].upper() not in _UNITS:
         raise ValueError(f"not a size: {size!r}; write for example '64MiB' or '200GB'")
     return round(float(parsed[1]) * _UNITS[parsed[2].upper()])
+
+
+def nanoseconds(seconds: float) -> int:
+    """Seconds as the library counts them; refuses what is negative."""
+    if seconds < 0:
+        raise ValueError(f"a time of {seconds} seconds")
+    return round(seconds * 1e9)

@@ -12,13 +12,15 @@ from . import _abi
 from .errors import BadHandleError, Status
 from .library import check, library
 from .namespace import Identity, Namespace
-from .results import Flush
-from .sizes import byte_count
+from .results import Event, Events, Flush
+from .sizes import byte_count, nanoseconds
 
 _OPEN_READ_ONLY = 1
 _OPEN_BUFFERED_IO = 2
 
 _IO_PATHS = ("none", "direct", "buffered")
+_EVENT_KINDS = {1: "stored", 2: "removed", 3: "quarantined", 4: "moved"}
+_EVENT_REASONS = {0: "", 1: "evicted", 2: "forgotten", 3: "corrupt", 4: "expired", 5: "quota"}
 
 
 class Store:
@@ -38,6 +40,7 @@ class Store:
         inline_payload_max: int | str | None = None,
         offload_timeout_seconds: float | None = None,
         commit_interval_seconds: float | None = None,
+        wait_timeout_seconds: float | None = None,
         read_only: bool = False,
         buffered_io: bool = False,
     ) -> None:
@@ -58,6 +61,7 @@ class Store:
         for field, seconds in (
             ("offload_timeout_nanoseconds", offload_timeout_seconds),
             ("commit_interval_nanoseconds", commit_interval_seconds),
+            ("wait_timeout_nanoseconds", wait_timeout_seconds),
         ):
             if seconds is not None:
                 setattr(config, field, nanoseconds(seconds))
@@ -97,6 +101,41 @@ class Store:
         values = {name: getattr(stats, name) for name, *_ in _abi.Stats._fields_[2:]}
         return {"io_path": _IO_PATHS[stats.io_path], **values}
 
+    def events(self, cursor: int = 0, limit: int = 1000) -> Events:
+        """What happened to blocks in all processes behind the cursor, oldest first; 0 is the oldest event kept."""
+        at, count = ctypes.c_uint64(cursor), ctypes.c_size_t()
+        found = (_abi.Event * limit)()
+        status = check(
+            library().kvstore_events_read(
+                self.handle, ctypes.byref(at), found, ctypes.sizeof(_abi.Event), limit, ctypes.byref(count)
+            )
+        )
+        return Events(
+            lapped=status == Status.LAPPED,
+            cursor=at.value,
+            events=tuple(
+                Event(
+                    sequence=event.sequence,
+                    time=event.time_nanoseconds / 1e9,
+                    kind=_EVENT_KINDS.get(event.kind, str(event.kind)),
+                    reason=_EVENT_REASONS.get(event.reason, str(event.reason)),
+                    tier=event.tier,
+                    namespace_id=event.namespace_id,
+                    run=event.run,
+                    first_position=event.first_position,
+                    block_count=event.block_count,
+                    owner=event.owner,
+                )
+                for event in found[: count.value]
+            ),
+        )
+
+    def host_memory(self) -> tuple[int, int]:
+        """Address and byte count of the host tier's memory, for an engine to pin or register with its device."""
+        base, size = ctypes.c_void_p(), ctypes.c_size_t()
+        check(library().kvstore_host_memory(self.handle, ctypes.byref(base), ctypes.byref(size)))
+        return base.value or 0, size.value
+
     def release(self, lease: int) -> None:
         """Ends a lease, whichever process took it; one that has ended, or 0, is fine."""
         if lease:
@@ -107,7 +146,10 @@ class Store:
         return check(library().kvstore_lease_extend(self.handle, lease, nanoseconds(seconds))) == Status.OK
 
     def close(self) -> None:
-        """Flushes and closes; its namespaces are closed with it. A second close does nothing."""
+        """Flushes and closes; its namespaces are closed with it. A second close does nothing.
+
+        Where another process keeps the writer waiting too long, what is left is written in the background.
+        """
         handle, self._handle = self._handle, None
         if handle is not None:
             check(library().kvstore_close(handle))
@@ -125,12 +167,3 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}{', closed' if self._handle is None else ''})"
-
-
-def nanoseconds(seconds: float) -> int:
-    """Seconds as the library counts them; refuses what is negative."""
-    if seconds < 0:
-        raise ValueError(f"a time of {seconds} seconds")
-    return round(seconds * 1e9)
-
-

@@ -1,0 +1,192 @@
+"""vLLM's KV connector: hands vLLM's calls to the side, scheduler or worker, that this process has."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorHandshakeMetadata,
+    KVConnectorMetadata,
+    KVConnectorRole,
+)
+from vllm.v1.metrics.cache_hit_source import CacheHitSource
+
+from .identity import engine_identity, refuse_what_is_not_supported
+from .layout import kv_layout
+from .metadata import StepMetadata, WorkerHandshake
+from .options import Options
+from .scheduler import SchedulerSide
+from .staging import memory_of
+from .worker import WorkerSide
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+    from vllm.v1.kv_cache_interface import KVCacheConfig
+    from vllm.v1.outputs import KVConnectorOutput
+    from vllm.v1.request import Request
+
+logger = logging.getLogger("vllm.kvstore")
+
+# Kinds of KV cache whose blocks stay as they are until their request ends. Windows drop blocks as they move on, and a
+# recurrent state is not made of blocks.
+_SUPPORTED_SPECS = ("FullAttentionSpec", "MLAAttentionSpec")
+
+
+class KVStoreConnector(KVConnectorBase_V1):
+    """Keeps vLLM's KV cache in a kvstore.
+
+    The scheduler looks up how much of a prompt is stored, in the namespaces of all ranks; each worker loads and saves
+    its own rank's blocks. Settings are the fields of `Options`.
+    """
+
+    _cache_hit_source = CacheHitSource.DISK
+
+    def __init__(
+        self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig
+    ) -> None:
+        super().__init__(vllm_config, role, kv_cache_config)
+        self._options = Options.of(self._kv_transfer_config.kv_connector_extra_config)
+        refuse_what_is_not_supported(vllm_config)
+        self._spec = _only_spec(kv_cache_config)
+        self._scheduler: SchedulerSide | None = None
+        self._worker: WorkerSide | None = None
+        if role == KVConnectorRole.SCHEDULER:
+            # vLLM's own default is to fail a request whose cached block turns out to be damaged. vLLM reads this after
+            # it has made the connector.
+            self._kv_transfer_config.kv_load_failure_policy = self._options.on_load_failure
+            self._scheduler = SchedulerSide(self._options, self._spec.block_size)
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """A save that is dropped is a miss later on, no more."""
+        return False
+
+    @classmethod
+    def requires_piecewise_for_cudagraph(cls, extra_config: dict[str, Any]) -> bool:
+        """Waiting layer by layer is not possible within one captured graph."""
+        return extra_config.get("load") == "layerwise"
+
+    # ------------------------------------------------------------ worker
+
+    def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
+        """Learns where the blocks are, and opens the store."""
+        layout = kv_layout(kv_caches, self._kv_cache_config.num_blocks)
+        identity = engine_identity(self._vllm_config, self._spec, layout, kv_caches, self._options)
+        rank = (identity.pipeline_parallel_rank, identity.tensor_parallel_rank)
+        memory = memory_of(
+            layout,
+            kv_caches,
+            staging=self._options.staging,
+            load_timeout_seconds=self._options.load_timeout_seconds,
+        )
+        self._worker = WorkerSide(self._options, rank, identity, layout, memory)
+
+    def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
+        """Tells the scheduler this worker's identity record."""
+        return WorkerHandshake(self._worker.identity) if self._worker else None
+
+    def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
+        """Waits until nothing reads the blocks that are about to be overwritten."""
+        if self._worker and isinstance(kv_connector_metadata, StepMetadata):
+            self._worker.preempt(kv_connector_metadata)
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        """Starts the step's loads."""
+        step = self._step()
+        if self._worker and step:
+            self._worker.load(step)
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Waits for one layer of this step's blocks."""
+        if self._worker:
+            self._worker.wait_for_layer(layer_name)
+
+    def save_kv_layer(self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **kwargs: Any) -> None:
+        """Nothing: a block is saved, with all its layers, once the step that computed it has come back without error."""
+
+    def wait_for_save(self) -> None:
+        """Starts the saves; they read blocks that vLLM keeps until get_finished names their request."""
+        step = self._step()
+        if self._worker and step:
+            self._worker.save(step)
+
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        """Requests that have ended saving, and loading."""
+        return self._worker.finished() if self._worker else (None, None)
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        """Blocks that did not come: vLLM computes them."""
+        return self._worker.failed_blocks() if self._worker else set()
+
+    # ------------------------------------------------------------ scheduler
+
+    def set_xfer_handshake_metadata_pp_aware(
+        self, metadata: dict[tuple[int, int], KVConnectorHandshakeMetadata]
+    ) -> None:
+        """Takes the identity records of all workers."""
+        assert self._scheduler
+        identities = {rank: said.identity for rank, said in metadata.items() if isinstance(said, WorkerHandshake)}
+        self._scheduler.workers(identities)
+
+    def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
+        """How much more of the prompt is stored than vLLM has."""
+        assert self._scheduler
+        return self._scheduler.matched_tokens(request, num_computed_tokens)
+
+    def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
+        """Takes a lease on what is to be loaded, and orders the load."""
+        assert self._scheduler
+        self._scheduler.allocated(request, blocks.get_block_ids()[0], num_external_tokens)
+
+    def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
+        """The step's loads and saves."""
+        assert self._scheduler
+        return self._scheduler.step(scheduler_output)
+
+    def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
+        """Learns which loads have ended, and how."""
+        assert self._scheduler
+        self._scheduler.loaded(connector_output.finished_recving or set(), connector_output.invalid_block_ids)
+
+    def request_finished(self, request: Request, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+        """Saves what is left; vLLM keeps the blocks meanwhile."""
+        assert self._scheduler
+        return self._scheduler.finished(request, block_ids), None
+
+    def reset_cache(self) -> bool | None:
+        """Forgets what this engine has stored and used."""
+        return self._scheduler.reset() if self._scheduler else None
+
+    # ------------------------------------------------------------ both
+
+    def shutdown(self) -> None:
+        """Makes durable what was saved, and closes the store."""
+        for side in (self._worker, self._scheduler):
+            if side is not None:
+                side.close()
+
+    def _step(self) -> StepMetadata | None:
+        return self._connector_metadata if isinstance(self._connector_metadata, StepMetadata) else None
+
+
+def _only_spec(kv_cache_config: KVCacheConfig) -> Any:
+    """The kind of KV cache that all layers have; raises ValueError, in clear words, where there is not one."""
+    groups = kv_cache_config.kv_cache_groups
+    if len(groups) != 1:
+        raise ValueError(
+            f"kvstore: this model has {len(groups)} KV cache groups (recurrent or hybrid layers), and this connector "
+            "stores models whose layers all have one block table"
+        )
+    spec = groups[0].kv_cache_spec
+    per_layer = getattr(spec, "kv_cache_specs", None)
+    for part in per_layer.values() if per_layer else [spec]:
+        if type(part).__name__ not in _SUPPORTED_SPECS:
+            raise ValueError(
+                f"kvstore: a KV cache of kind {type(part).__name__} drops blocks while it is used; this connector "
+                f"stores {' and '.join(_SUPPORTED_SPECS)}"
+            )
+    return spec if not per_layer else next(iter(per_layer.values()))

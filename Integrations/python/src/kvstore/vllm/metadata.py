@@ -1,0 +1,72 @@
+"""What the scheduler tells the workers with each step, and what a worker tells the scheduler once."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorHandshakeMetadata, KVConnectorMetadata
+
+from ..namespace import Identity
+
+Rank = tuple[int, int]
+"""Pipeline- and tensor-parallel rank, as vLLM keys what workers say."""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """What of a namespace's identity comes with the request."""
+
+    salt: bytes = b""
+    adapter_digest: bytes = b""
+
+
+@dataclass
+class RequestUpdate:
+    """What is new of a request since the workers last heard of it."""
+
+    request_id: str
+    tenant: Tenant
+    first_token: int
+    """Position of `tokens` in the request; 0 with a request's first update."""
+    tokens: array[int]
+    first_block: int
+    """Position of `block_ids`; the blocks from there on are replaced."""
+    block_ids: list[int]
+    extra: list[bytes] = field(default_factory=list)
+    """With the first update: extra bytes of the prompt's blocks."""
+
+
+@dataclass
+class Transfer:
+    """Blocks of a request to load or to save: positions in the request, not block ids."""
+
+    request_id: str
+    first_block: int
+    block_count: int
+    leases: dict[Rank, int] = field(default_factory=dict)
+    """Load: the lease that each rank releases when it is done."""
+
+
+@dataclass
+class StepMetadata(KVConnectorMetadata):
+    """One step's work."""
+
+    updates: list[RequestUpdate] = field(default_factory=list)
+    loads: list[Transfer] = field(default_factory=list)
+    saves: list[Transfer] = field(default_factory=list)
+    preempted: set[str] = field(default_factory=set)
+    """Requests whose blocks are about to be overwritten: their saves must end first."""
+    finishing: set[str] = field(default_factory=set)
+    """Finished requests whose blocks vLLM keeps until the worker says that their saves are done."""
+    forgotten: set[str] = field(default_factory=set)
+    """Finished requests with nothing left to save."""
+    reset: bool = False
+    """Forget all blocks that this engine's namespaces hold."""
+
+
+@dataclass
+class WorkerHandshake(KVConnectorHandshakeMetadata):
+    """A worker's identity record: the scheduler looks up in exactly the namespaces that the workers use."""
+
+    identity: Identity

@@ -1,0 +1,305 @@
+"""The scheduler's side: what is stored of a prompt, and which blocks are to be loaded and saved in a step."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from array import array
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import KVStoreError
+from ..namespace import Identity, Namespace
+from ..prompt import Prompt
+from ..store import Store
+from .identity import AdapterDigests
+from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer
+from .options import Options
+
+logger = logging.getLogger("vllm.kvstore")
+
+# Open namespaces of tenants. One more costs a few hundred bytes; one that is closed is opened again when needed.
+_NAMESPACES_MAX = 1024
+
+
+@dataclass
+class _Tracked:
+    """A request that has blocks."""
+
+    request: Any
+    tenant: Tenant
+    block_ids: list[int] = field(default_factory=list)
+    blocks_saved: int = 0
+    """Blocks from the first one on that need no saving any more: stored, or handed to the workers."""
+    tokens_sent: int = 0
+    blocks_sent: int = 0
+    saving: bool = False
+    """A save was handed out, and may still read the request's blocks."""
+    loading: Transfer | None = None
+
+
+class SchedulerSide:
+    """Answers vLLM's scheduler; holds no blocks. One thread calls it."""
+
+    def __init__(self, options: Options, tokens_per_block: int) -> None:
+        self._options = options
+        self._tokens_per_block = tokens_per_block
+        self._store: Store | None = None
+        self._identities: dict[Rank, Identity] = {}
+        self._namespaces: OrderedDict[Tenant, dict[Rank, Namespace]] = OrderedDict()
+        self._adapters = AdapterDigests()
+        self._prompts: dict[str, tuple[int, Prompt]] = {}
+        self._tracked: dict[str, _Tracked] = {}
+        self._local_tokens: dict[str, int] = {}
+        self._no_load: set[str] = set()
+        """Requests of which a load has failed: they compute, so that a damaged block cannot keep one waiting forever."""
+        self._step = StepMetadata()
+
+    def workers(self, identities: Mapping[Rank, Identity]) -> None:
+        """Takes the workers' identity records, and opens the store that they have opened."""
+        self._identities = dict(identities)
+        block_bytes = max(sum(identity.region_bytes) for identity in identities.values())
+        try:
+            self._store = self._options.open(block_bytes, lookup_only=True)
+        except KVStoreError as reason:
+            logger.error("kvstore: running without the store: %s", reason)
+
+    # ------------------------------------------------------------ lookup
+
+    def matched_tokens(self, request: Any, computed_tokens: int) -> tuple[int, bool]:
+        """Tokens that can be loaded behind those that vLLM has, and whether it is done between steps; no side effects."""
+        self._local_tokens[request.request_id] = computed_tokens
+        if self._store is None or request.request_id in self._no_load or request.skip_reading_prefix_cache:
+            return 0, False
+        tenant = self._tenant(request)
+        if tenant is None:
+            return 0, False
+        try:
+            namespaces = list(self._open(tenant).values())
+            match, *_ = Namespace.match_all(namespaces, self._prompt(request), peek=True, leave_one_token=True)
+        except KVStoreError as reason:
+            self._failed("look-up", reason)
+            return 0, False
+        new = match.tokens - computed_tokens
+        if new <= 0 or new < self._options.load_tokens_min:
+            return 0, False
+        return new, self._options.load == "async"
+
+    def allocated(self, request: Any, block_ids: list[int], external_tokens: int) -> None:
+        """vLLM has blocks for the request; `external_tokens` of them are to be loaded."""
+        tenant = self._tenant(request)
+        if self._store is None or tenant is None:
+            return
+        tracked = self._tracked.get(request.request_id)
+        if tracked is None:
+            tracked = self._tracked[request.request_id] = _Tracked(request, tenant)
+        if external_tokens <= 0:
+            return
+        size = self._tokens_per_block
+        first = self._local_tokens.get(request.request_id, 0) // size
+        load = Transfer(request.request_id, first, external_tokens // size)
+        prefix = self._prompt(request).prefix(tokens=(load.first_block + load.block_count) * size)
+        try:
+            namespaces = self._open(tenant)
+            # From here on nothing evicts them, until the workers have them.
+            matches = Namespace.match_all(
+                list(namespaces.values()), prefix, lease_seconds=self._options.lease_seconds
+            )
+            load.leases = {rank: match.lease for rank, match in zip(namespaces, matches, strict=True) if match.lease}
+        except KVStoreError as reason:
+            # The workers find out what is there.
+            self._failed("lease", reason)
+        self._replace_blocks(tracked, block_ids)
+        tracked.loading = load
+        self._update(tracked, first_new=0, tokens=prefix.token_count)
+        self._step.loads.append(load)
+
+    # ------------------------------------------------------------ a step
+
+    def step(self, output: Any) -> StepMetadata:
+        """The work of the step that vLLM has just scheduled.
+
+        Blocks are saved once the step that computed them has come back. Until then a load that failed, on any rank,
+        may still turn out to have spoiled them.
+        """
+        for new in output.scheduled_new_reqs:
+            tracked = self._tracked.get(new.req_id)
+            if tracked is not None:
+                self._replace_blocks(tracked, new.block_ids[0])
+                tracked.loading = None
+                tracked.blocks_saved = new.num_computed_tokens // self._tokens_per_block
+        cached = output.scheduled_cached_reqs
+        for index, request_id in enumerate(cached.req_ids):
+            tracked = self._tracked.get(request_id)
+            if tracked is None:
+                continue
+            computed = cached.num_computed_tokens[index]
+            new_block_ids = cached.new_block_ids[index]
+            if request_id in cached.resumed_req_ids:
+                self._replace_blocks(tracked, new_block_ids[0] if new_block_ids else [])
+                tracked.loading = None
+                tracked.blocks_saved = computed // self._tokens_per_block
+                continue
+            if new_block_ids:
+                tracked.block_ids.extend(new_block_ids[0])
+            # Fewer than before after a failed load: what did not come is computed, and saved, again.
+            tracked.blocks_saved = min(tracked.blocks_saved, computed // self._tokens_per_block)
+            self._save(tracked, computed - tracked.request.num_in_flight_tokens)
+        for request_id in output.preempted_req_ids or ():
+            tracked = self._tracked.get(request_id)
+            if tracked is not None and tracked.saving:
+                self._step.preempted.add(request_id)
+                tracked.saving = False
+        step, self._step = self._step, StepMetadata()
+        return step
+
+    def finished(self, request: Any, block_ids: list[int]) -> bool:
+        """The request is over; True if vLLM must keep its blocks until the workers have saved them."""
+        request_id = request.request_id
+        self._prompts.pop(request_id, None)
+        self._local_tokens.pop(request_id, None)
+        self._no_load.discard(request_id)
+        tracked = self._tracked.pop(request_id, None)
+        if tracked is None:
+            return False
+        if tracked.loading is not None:
+            # Aborted while it loads: vLLM frees its blocks when the workers say that the load has ended.
+            if tracked.loading in self._step.loads:
+                self._release(tracked.loading)
+            tracked.loading = None
+            self._step.forgotten.add(request_id)
+            return False
+        self._replace_blocks(tracked, block_ids)
+        # The token that was sampled last has not been computed.
+        self._save(tracked, min(request.num_computed_tokens - request.num_in_flight_tokens, request.num_tokens - 1))
+        if not tracked.saving:
+            self._step.forgotten.add(request_id)
+            return False
+        self._step.finishing.add(request_id)
+        return True
+
+    def loaded(self, request_ids: set[str], failed_block_ids: set[int]) -> None:
+        """These requests' loads have ended on all workers, and these blocks did not come."""
+        for request_id, tracked in self._tracked.items():
+            load = tracked.loading
+            if load is None:
+                continue
+            blocks = tracked.block_ids[load.first_block : load.first_block + load.block_count]
+            if failed_block_ids.intersection(blocks):
+                self._no_load.add(request_id)
+            if request_id in request_ids:
+                tracked.loading = None
+
+    def reset(self) -> bool:
+        """Has the workers forget every block that this engine could load; True if there is a store."""
+        self._step.reset = True
+        return self._store is not None
+
+    def close(self) -> None:
+        """Ends the leases that this process holds, and closes the store."""
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.close()
+            except KVStoreError as reason:
+                logger.warning("kvstore: %s", reason)
+
+    # ------------------------------------------------------------ private
+
+    def _save(self, tracked: _Tracked, computed_tokens: int) -> None:
+        """Hands out the blocks that are full with `computed_tokens`."""
+        request = tracked.request
+        if self._options.offload == "none" or self._options.read_only:
+            return
+        known = request.num_prompt_tokens if self._options.offload == "prompt" else request.num_tokens
+        full = min(computed_tokens, known) // self._tokens_per_block
+        full = min(full, len(tracked.block_ids))
+        if full <= tracked.blocks_saved:
+            return
+        save = Transfer(request.request_id, tracked.blocks_saved, full - tracked.blocks_saved)
+        tracked.blocks_saved = full
+        tracked.saving = True
+        self._update(tracked, first_new=tracked.blocks_sent, tokens=full * self._tokens_per_block)
+        self._step.saves.append(save)
+
+    def _update(self, tracked: _Tracked, *, first_new: int, tokens: int) -> None:
+        """Tells the workers the blocks from `first_new` on, and the tokens up to `tokens`, that they do not know."""
+        request = tracked.request
+        self._step.updates.append(
+            RequestUpdate(
+                request_id=request.request_id,
+                tenant=tracked.tenant,
+                first_token=tracked.tokens_sent,
+                tokens=array("I", request.all_token_ids[tracked.tokens_sent : tokens]),
+                first_block=first_new,
+                block_ids=tracked.block_ids[first_new:],
+                extra=self._extra(request) if tracked.tokens_sent == 0 else [],
+            )
+        )
+        tracked.tokens_sent = max(tracked.tokens_sent, tokens)
+        tracked.blocks_sent = len(tracked.block_ids)
+
+    def _replace_blocks(self, tracked: _Tracked, block_ids: list[int]) -> None:
+        tracked.block_ids = list(block_ids)
+        tracked.blocks_sent = 0
+
+    def _prompt(self, request: Any) -> Prompt:
+        """The request's tokens so far. Made once: a request that waits is looked up in every step."""
+        known = self._prompts.get(request.request_id)
+        if known is None or known[0] != request.num_tokens:
+            tokens = array("I", request.all_token_ids[:])
+            known = self._prompts[request.request_id] = (len(tokens), Prompt(tokens, extra=self._extra(request)))
+        return known[1]
+
+    def _extra(self, request: Any) -> list[bytes]:
+        """A digest for each block that holds part of an image or the like: which ones, and where they begin."""
+        if not request.mm_features:
+            return []
+        size = self._tokens_per_block
+        end = max(feature.mm_position.offset + feature.mm_position.length for feature in request.mm_features)
+        blocks: list[list[str]] = [[] for _ in range(-(-end // size))]
+        for feature in request.mm_features:
+            start, length = feature.mm_position.offset, feature.mm_position.length
+            for block in range(start // size, -(-(start + length) // size)):
+                blocks[block].append(f"{feature.identifier} {start - block * size} {length}")
+        return [hashlib.sha256("\n".join(sorted(items)).encode()).digest() if items else b"" for items in blocks]
+
+    def _tenant(self, request: Any) -> Tenant | None:
+        """Salt and adapter of a request; None if its blocks cannot be identified, and must not be stored."""
+        if request.prompt_embeds is not None or request.prompt_token_ids is None or request.resumable:
+            return None
+        adapter = self._adapters.digest(request.lora_request)
+        if adapter is None:
+            logger.warning("kvstore: the files of adapter %s cannot be read: not cached", request.lora_request.lora_name)
+            return None
+        return Tenant(salt=(request.cache_salt or "").encode(), adapter_digest=adapter)
+
+    def _open(self, tenant: Tenant) -> dict[Rank, Namespace]:
+        found = self._namespaces.get(tenant)
+        if found is None:
+            assert self._store is not None
+            found = {
+                rank: self._store.namespace(
+                    replace(identity, salt=tenant.salt, adapter_digest=tenant.adapter_digest)
+                )
+                for rank, identity in self._identities.items()
+            }
+            self._namespaces[tenant] = found
+            if len(self._namespaces) > _NAMESPACES_MAX:
+                for namespace in self._namespaces.popitem(last=False)[1].values():
+                    namespace.close()
+        self._namespaces.move_to_end(tenant)
+        return found
+
+    def _release(self, load: Transfer) -> None:
+        for lease in load.leases.values():
+            try:
+                if self._store is not None:
+                    self._store.release(lease)
+            except KVStoreError as reason:
+                self._failed("release", reason)
+
+    def _failed(self, what: str, reason: KVStoreError) -> None:
+        logger.warning("kvstore: %s failed: %s", what, reason)

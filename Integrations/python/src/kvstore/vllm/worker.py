@@ -1,0 +1,305 @@
+"""A worker's side: moves its own rank's blocks between vLLM's memory and the store, beside the computation."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import KVStoreError, Status
+from ..namespace import Identity, Namespace
+from ..prompt import Prompt
+from ..store import Store
+from .layout import KVLayout
+from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer
+from .options import Options
+from .staging import Memory
+
+logger = logging.getLogger("vllm.kvstore")
+
+_NAMESPACES_MAX = 1024
+_FLUSH_SECONDS = 30.0
+
+
+@dataclass
+class _Request:
+    """What the worker knows of a request."""
+
+    tenant: Tenant
+    tokens: array[int] = field(default_factory=lambda: array("I"))
+    block_ids: list[int] = field(default_factory=list)
+    extra: list[bytes] = field(default_factory=list)
+    saves: set[Future[None]] = field(default_factory=set)
+
+
+@dataclass
+class _Load:
+    """A load under way: layer by layer, or all at once."""
+
+    transfer: Transfer
+    block_ids: list[int]
+    prompt: Prompt
+    tenant: Tenant
+    blocks_good: int = 0
+
+
+class WorkerSide:
+    """Loads and saves what the scheduler's metadata says. vLLM's thread calls it; threads of its own do the work."""
+
+    def __init__(self, options: Options, rank: Rank, identity: Identity, layout: KVLayout, memory: Memory) -> None:
+        self.identity = identity
+        self._options = options
+        self._rank = rank
+        self._layout = layout
+        self._memory = memory
+        self._requests: dict[str, _Request] = {}
+        self._namespaces: OrderedDict[Tenant, Namespace] = OrderedDict()
+        self._namespaces_lock = threading.Lock()
+        self._loads = ThreadPoolExecutor(options.load_threads, thread_name_prefix="kvstore-load")
+        # One thread: a block is stored after its parent.
+        self._saves = ThreadPoolExecutor(1, thread_name_prefix="kvstore-save")
+        self._loaded: queue.SimpleQueue[tuple[str, set[int]]] = queue.SimpleQueue()
+        self._layers: dict[str, list[Future[None]]] = {}
+        self._failed_blocks: set[int] = set()
+        self._finishing: set[str] = set()
+        self._warned: set[str] = set()
+        self._store: Store | None = None
+        try:
+            self._store = options.open(layout.block_bytes)
+            # The one that requests without salt and adapter use: what is wrong with it shows at the start.
+            self._namespace(Tenant())
+        except KVStoreError as reason:
+            self._close_store()
+            logger.error("kvstore: running without the store: %s", reason)
+        else:
+            logger.info(
+                "kvstore: %s, rank %s: %d regions, %d bytes a block of %d tokens",
+                options.path,
+                rank,
+                len(layout.regions),
+                layout.block_bytes,
+                identity.tokens_per_block,
+            )
+
+    # ------------------------------------------------------------ a step
+
+    def preempt(self, step: StepMetadata) -> None:
+        """Before the step: blocks of these requests are about to be overwritten."""
+        for request_id in step.preempted:
+            request = self._requests.get(request_id)
+            for save in list(request.saves) if request else ():
+                save.result()
+
+    def load(self, step: StepMetadata) -> None:
+        """Takes the step's metadata, and starts or does its loads."""
+        for update in step.updates:
+            self._update(update)
+        for transfer in step.loads:
+            load = self._prepare(transfer)
+            if self._options.load == "async":
+                self._loads.submit(self._load_async, load)
+            elif self._options.load == "layerwise":
+                self._load_layers(load)
+            else:
+                self._failed_blocks |= self._load_all(load)
+
+    def wait_for_layer(self, layer: str) -> None:
+        """Returns when the layer's part of all blocks of this step has come."""
+        for future in self._layers.pop(layer, ()):
+            future.result()
+
+    def save(self, step: StepMetadata) -> None:
+        """After the step: starts its saves. Their blocks were computed in earlier steps."""
+        for waiting in [layer for layer in self._layers if self._layers[layer]]:
+            # Layers that vLLM did not ask for, for example in a step that computed nothing.
+            self.wait_for_layer(waiting)
+        for transfer in step.saves:
+            request = self._requests.get(transfer.request_id)
+            if request is None:
+                continue
+            # Later steps change what is known of a request: the save has its own.
+            size = self.identity.tokens_per_block
+            end = transfer.first_block + transfer.block_count
+            prompt = Prompt(request.tokens[: end * size], extra=request.extra[:end])
+            block_ids = request.block_ids[:end]
+            future = self._saves.submit(
+                self._save_blocks, request.tenant, prompt, block_ids, transfer.first_block, self._memory.ready()
+            )
+            request.saves.add(future)
+            future.add_done_callback(request.saves.discard)
+        self._finishing |= step.finishing
+        for request_id in step.forgotten:
+            self._requests.pop(request_id, None)
+        if step.reset:
+            self._saves.submit(self._reset)
+
+    def finished(self) -> tuple[set[str], set[str]]:
+        """Requests that have finished saving, and loading, since the last call."""
+        saved = set()
+        for request_id in list(self._finishing):
+            request = self._requests.get(request_id)
+            if request is None or not request.saves:
+                self._finishing.discard(request_id)
+                self._requests.pop(request_id, None)
+                saved.add(request_id)
+        loaded: set[str] = set()
+        while True:
+            try:
+                request_id, failed = self._loaded.get_nowait()
+            except queue.Empty:
+                return saved, loaded
+            loaded.add(request_id)
+            self._failed_blocks |= failed
+
+    def failed_blocks(self) -> set[int]:
+        """Ids of blocks that did not come, since the last call; vLLM calls it after finished()."""
+        failed, self._failed_blocks = self._failed_blocks, set()
+        return failed
+
+    def close(self) -> None:
+        """Ends what is under way, makes it durable, and closes the store."""
+        self._loads.shutdown(wait=True, cancel_futures=True)
+        self._saves.shutdown(wait=True)
+        self._close_store(flush=True)
+
+    # ------------------------------------------------------------ load
+
+    def _prepare(self, transfer: Transfer) -> _Load:
+        request = self._requests[transfer.request_id]
+        end = transfer.first_block + transfer.block_count
+        return _Load(
+            transfer=transfer,
+            block_ids=request.block_ids[transfer.first_block : end],
+            prompt=Prompt(request.tokens[: end * self.identity.tokens_per_block], extra=request.extra[:end]),
+            tenant=request.tenant,
+        )
+
+    def _load_async(self, load: _Load) -> None:
+        failed = set(load.block_ids)
+        try:
+            failed = self._load_all(load)
+        finally:
+            self._loaded.put((load.transfer.request_id, failed))
+
+    def _load_all(self, load: _Load) -> set[int]:
+        """Loads all layers; returns the ids of the blocks that did not come."""
+
+        def restore(namespace: Namespace) -> None:
+            load.blocks_good = self._memory.restore(
+                namespace, load.prompt, load.block_ids, load.transfer.first_block, 0, 0
+            )
+
+        self._attempt("load", load.tenant, restore)
+        self._release(load.transfer)
+        return set(load.block_ids[load.blocks_good :])
+
+    def _load_layers(self, load: _Load) -> None:
+        """Loads layer by layer, in the order in which they are computed."""
+        load.blocks_good = len(load.block_ids)
+        parts = list(dict.fromkeys(self._layout.layer_regions.values()))
+        futures = {}
+        for part in parts:
+            futures[part] = self._loads.submit(self._load_layer, load, part, part == parts[-1])
+        for layer, part in self._layout.layer_regions.items():
+            self._layers.setdefault(layer, []).append(futures[part])
+
+    def _load_layer(self, load: _Load, part: tuple[int, int], last: bool) -> None:
+        good = 0
+
+        def restore(namespace: Namespace) -> None:
+            nonlocal good
+            good = self._memory.restore(namespace, load.prompt, load.block_ids, load.transfer.first_block, *part)
+
+        self._attempt("load", load.tenant, restore)
+        self._failed_blocks |= set(load.block_ids[good:])
+        if last:
+            self._release(load.transfer)
+
+    def _release(self, transfer: Transfer) -> None:
+        lease = transfer.leases.get(self._rank)
+        if lease and self._store is not None:
+            try:
+                self._store.release(lease)
+            except KVStoreError as reason:
+                self._warn("release", reason)
+
+    # ------------------------------------------------------------ save
+
+    def _save_blocks(self, tenant: Tenant, prompt: Prompt, block_ids: list[int], first: int, ready: Any) -> None:
+        def offload(namespace: Namespace) -> None:
+            status = self._memory.offload(namespace, prompt, block_ids[first:], first, ready)
+            if status == Status.PARENT_MISSING and first > 0:
+                # The store lost what comes before, which vLLM had all along: store it again.
+                status = self._memory.offload(namespace, prompt, block_ids, 0, ready)
+            if status not in (Status.OK, Status.BUSY, Status.PARENT_MISSING):
+                self._warn("save", status.name)
+
+        self._attempt("save", tenant, offload)
+
+    def _reset(self) -> None:
+        with self._namespaces_lock:
+            tenants = list(self._namespaces)
+        for tenant in tenants:
+            self._attempt("reset", tenant, lambda namespace: namespace.forget(Prompt([])))
+
+    # ------------------------------------------------------------ what all need
+
+    def _update(self, update: RequestUpdate) -> None:
+        request = self._requests.get(update.request_id)
+        if request is None or update.first_token == 0:
+            saves = request.saves if request else set()
+            request = self._requests[update.request_id] = _Request(update.tenant, extra=update.extra, saves=saves)
+        del request.tokens[update.first_token :]
+        request.tokens.extend(update.tokens)
+        request.block_ids[update.first_block :] = update.block_ids
+
+    def _attempt(self, what: str, tenant: Tenant, work: Callable[[Namespace], object]) -> None:
+        """Does something with the tenant's namespace. What fails is a block that is not cached, never an error of vLLM."""
+        try:
+            namespace = self._namespace(tenant)
+            if namespace is not None:
+                work(namespace)
+        except KVStoreError as reason:
+            self._warn(what, reason)
+        except Exception:
+            logger.exception("kvstore: %s failed", what)
+
+    def _namespace(self, tenant: Tenant) -> Namespace | None:
+        with self._namespaces_lock:
+            if self._store is None:
+                return None
+            found = self._namespaces.get(tenant)
+            if found is None:
+                found = self._namespaces[tenant] = self._store.namespace(
+                    replace(self.identity, salt=tenant.salt, adapter_digest=tenant.adapter_digest)
+                )
+                if len(self._namespaces) > _NAMESPACES_MAX:
+                    self._namespaces.popitem(last=False)[1].close()
+            self._namespaces.move_to_end(tenant)
+            return found
+
+    def _warn(self, what: str, reason: object) -> None:
+        """Once for each kind of trouble: a full disk is not worth a line for every block."""
+        kind = f"{what}: {type(reason).__name__} {reason}"
+        if kind not in self._warned and len(self._warned) < 100:
+            self._warned.add(kind)
+            logger.warning("kvstore: %s failed; vLLM goes on without: %s", what, reason)
+
+    def _close_store(self, *, flush: bool = False) -> None:
+        with self._namespaces_lock:
+            store, self._store = self._store, None
+        if store is None:
+            return
+        try:
+            if flush and not self._options.read_only:
+                done = store.flush(_FLUSH_SECONDS)
+                logger.info("kvstore: rank %s: %d blocks durable, %s", self._rank, done.blocks_durable, store.stats())
+            store.close()
+        except KVStoreError as reason:
+            logger.warning("kvstore: %s", reason)

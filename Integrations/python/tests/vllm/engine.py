@@ -1,0 +1,185 @@
+"""A vLLM engine in a process of its own, told by lines of JSON what to do.
+
+As a program it is that process; `Engine` starts it and talks to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ANSWER = "@answer "
+START_SECONDS = 600
+CALL_SECONDS = 300
+
+
+class Engine:
+    """A running engine; the tests' end of it."""
+
+    def __init__(self, model: Path, store: dict[str, Any] | None, log: Path, **options: Any) -> None:
+        self.log = log
+        self._log = log.open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, json.dumps({"model": str(model), "store": store, "options": options})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
+            env={
+                **os.environ,
+                "HF_HUB_OFFLINE": "1",
+                "VLLM_CPU_KVCACHE_SPACE": "1",
+                "VLLM_NO_USAGE_STATS": "1",
+                "VLLM_LOGGING_LEVEL": "INFO",
+            },
+        )
+        self._answer(START_SECONDS)
+
+    def generate(self, *prompts: list[int], salt: str | None = None, tokens: int = 8) -> list[dict[str, Any]]:
+        """Generates for all prompts at once; each answer has `cached`, `tokens` and `logprobs` as exact text."""
+        return self._call("generate", prompts=list(prompts), salt=salt, tokens=tokens)
+
+    def begin(self, *prompts: list[int]) -> None:
+        """Starts to generate and does not wait for it."""
+        self._send("generate", {"prompts": list(prompts), "salt": None, "tokens": 8})
+
+    def reset_prefix_cache(self) -> None:
+        """Empties vLLM's own cache, so that only the store can help."""
+        assert self._call("reset") is True
+
+    def worker_process(self) -> int:
+        """The process id of the worker, which moves the blocks."""
+        import psutil
+
+        found = [
+            child.pid
+            for child in psutil.Process(self._process.pid).children(recursive=True)
+            if "Worker" in " ".join(child.cmdline())
+        ]
+        assert len(found) == 1, found
+        return found[0]
+
+    def kill(self) -> None:
+        """Ends every process of the engine at once, as a crash of the machine's out-of-memory killer would."""
+        import psutil
+
+        processes = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=60)
+        self._process.wait(60)
+
+    def close(self) -> None:
+        """Ends the engine in order."""
+        if self._process.poll() is None:
+            self._send("close", {})
+            try:
+                self._process.wait(120)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._log.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def said(self) -> str:
+        """Everything that the engine has written."""
+        return self.log.read_text(errors="replace")
+
+    def _call(self, what: str, **arguments: Any) -> Any:
+        self._send(what, arguments)
+        return self._answer(CALL_SECONDS)
+
+    def _send(self, what: str, arguments: dict[str, Any]) -> None:
+        assert self._process.stdin
+        self._process.stdin.write((json.dumps({"what": what, **arguments}) + "\n").encode())
+        self._process.stdin.flush()
+
+    def _answer(self, seconds: float) -> Any:
+        assert self._process.stdout
+        alarm = time.monotonic() + seconds
+        while time.monotonic() < alarm:
+            line = self._process.stdout.readline()
+            if not line:
+                break
+            self._log.write(line)
+            self._log.flush()
+            text = line.decode(errors="replace")
+            if text.startswith(ANSWER):
+                return json.loads(text.removeprefix(ANSWER))
+        raise AssertionError("the engine ended or hung:\n" + "\n".join(self.said().splitlines()[-60:]))
+
+
+def main() -> None:
+    from vllm import LLM, SamplingParams
+    from vllm.config import KVTransferConfig
+
+    settings = json.loads(sys.argv[1])
+    transfer = settings["store"] and KVTransferConfig(
+        kv_connector="KVStoreConnector",
+        kv_connector_module_path="kvstore.vllm",
+        kv_role="kv_both",
+        kv_connector_extra_config=settings["store"],
+    )
+    llm = LLM(
+        settings["model"],
+        skip_tokenizer_init=True,
+        enforce_eager=True,
+        disable_log_stats=False,
+        kv_transfer_config=transfer,
+        **{"max_model_len": 4096, "dtype": "bfloat16", **settings["options"]},
+    )
+
+    def answer(value: Any) -> None:
+        print("\n" + ANSWER + json.dumps(value), flush=True)
+
+    answer("started")
+    for line in sys.stdin:
+        call = json.loads(line)
+        if call["what"] == "close":
+            break
+        if call["what"] == "reset":
+            answer(llm.reset_prefix_cache())
+            continue
+        started = time.perf_counter()
+        outputs = llm.generate(
+            [
+                {"prompt_token_ids": prompt, **({"cache_salt": call["salt"]} if call["salt"] else {})}
+                for prompt in call["prompts"]
+            ],
+            SamplingParams(max_tokens=call["tokens"], temperature=0, ignore_eos=True, detokenize=False, logprobs=1),
+            use_tqdm=False,
+        )
+        seconds = time.perf_counter() - started
+        answer(
+            [
+                {
+                    "cached": output.num_cached_tokens,
+                    "tokens": list(output.outputs[0].token_ids),
+                    # Exact: hexadecimal floats.
+                    "logprobs": [
+                        float(step[token].logprob).hex()
+                        for step, token in zip(
+                            output.outputs[0].logprobs, output.outputs[0].token_ids, strict=True
+                        )
+                    ],
+                    "first_token_seconds": output.metrics.first_token_latency,
+                    "seconds": seconds,
+                }
+                for output in outputs
+            ]
+        )
+    del llm
+
+
+if __name__ == "__main__":
+    main()
