@@ -13,20 +13,27 @@ internal import Synchronization
   /// The newest format that this code reads and writes.
   package static let formatVersion: UInt32 = 1
 
-  private let environment: OpaquePointer
-  private let tables: [MDB_dbi]
   private let options: CatalogOptions
   package let meta: StoreMeta
-  private let readers = Mutex(Readers())
+  private let readers: Mutex<Readers>
   /// Where the last reservation ended; only a hint.
   private let slotHints = Mutex<[SlotClass: SlotHint]>([:])
 
   /// Read transactions, begun once and renewed: a renewal takes no lock.
   private struct Readers {
+    /// nil once it is closed, or while it could not be opened again.
+    var environment: Environment?
+    /// LMDB has given it up (it could not write its meta page): opened again when nobody is in it.
+    var isBroken = false
     var idle: [IdleTransaction] = []
     var activeCount = 0
     var isClosed = false
-    var environmentIsOpen = true
+  }
+
+  /// What LMDB has open.
+  @safe private struct Environment: @unchecked Sendable {
+    let handle: OpaquePointer
+    let tables: [MDB_dbi]
   }
 
   /// A reset transaction belongs to nobody, so it may change threads (MDB_NOTLS).
@@ -37,6 +44,7 @@ internal import Synchronization
   /// Opens a catalog, and makes it first when there is none and `create` is given.
   package init(_ options: CatalogOptions, create: StoreMeta? = nil) throws(CatalogError) {
     let environment = unsafe try Self.openEnvironment(options)
+    let tables: [MDB_dbi]
     do throws(CatalogError) {
       unsafe tables = try Self.openTables(environment, create: options.isReadOnly ? nil : create)
       unsafe meta = try Self.readMeta(environment, tables, isReadOnly: options.isReadOnly)
@@ -44,7 +52,7 @@ internal import Synchronization
       unsafe mdb_env_close(environment)
       throw error
     }
-    unsafe self.environment = environment
+    readers = unsafe Mutex(Readers(environment: Environment(handle: environment, tables: tables)))
     self.options = options
   }
 
@@ -63,14 +71,12 @@ internal import Synchronization
   }
 
   private func closeWhenUnused() {
-    let isLast = readers.withLock { readers in
-      guard readers.isClosed, readers.activeCount == 0, readers.environmentIsOpen else {
-        return false
-      }
-      readers.environmentIsOpen = false
-      return true
+    let last = readers.withLock { readers -> Environment? in
+      guard readers.isClosed, readers.activeCount == 0 else { return nil }
+      defer { readers.environment = nil }
+      return readers.environment
     }
-    if isLast { unsafe mdb_env_close(environment) }
+    if let last { unsafe mdb_env_close(last.handle) }
   }
 
   // MARK: Transactions
@@ -81,9 +87,12 @@ internal import Synchronization
   package func read<R>(
     _ body: (ReadTransaction) throws(CatalogError) -> R
   ) throws(CatalogError) -> R {
-    try enter()
+    let environment = try enter()
     defer { leave() }
-    let transaction = unsafe ReadTransaction(handle: try begin(), tables: tables)
+    let transaction = unsafe ReadTransaction(
+      handle: try begin(environment),
+      tables: environment.tables
+    )
     defer {
       if let handle = unsafe transaction.takeHandle() { unsafe giveBack(handle) }
     }
@@ -100,14 +109,14 @@ internal import Synchronization
     _ body: (WriteTransaction) throws(CatalogError) -> R
   ) throws(CatalogError) -> R {
     guard !options.isReadOnly else { throw .readOnly }
-    try enter()
+    let environment = try enter()
     defer { leave() }
     var handle: OpaquePointer?
-    unsafe try check(mdb_txn_begin(environment, nil, 0, &handle))
+    unsafe try checkBegun(mdb_txn_begin(environment.handle, nil, 0, &handle))
     guard let handle = unsafe handle else { throw .lmdb(code: MDB_PANIC) }
     let transaction = unsafe WriteTransaction(
       handle: handle,
-      tables: tables,
+      tables: environment.tables,
       timeNanoseconds: timeNanoseconds,
       owner: owner,
       eventCountMax: options.eventCountMax,
@@ -122,16 +131,50 @@ internal import Synchronization
       return result
     } catch {
       if let handle = unsafe transaction.takeHandle() { unsafe mdb_txn_abort(handle) }
+      // Was it the commit that failed, and is LMDB's state gone with it? A renewal tells.
+      if let handle = unsafe try? begin(environment) { unsafe giveBack(handle) }
       throw error
     }
   }
 
-  private func enter() throws(CatalogError) {
-    let isOpen = readers.withLock { readers in
-      if !readers.isClosed { readers.activeCount += 1 }
-      return !readers.isClosed
+  /// A call begins; `leave` must follow unless this throws.
+  private func enter() throws(CatalogError) -> Environment {
+    try readers.withLock { (readers) throws(CatalogError) in
+      guard !readers.isClosed else { throw .closed }
+      if readers.isBroken { try reopen(&readers) }
+      guard let environment = readers.environment else { throw .closed }
+      readers.activeCount += 1
+      return environment
     }
-    guard isOpen else { throw .closed }
+  }
+
+  /// Opens the environment again; fails while somebody is still in the old one.
+  private func reopen(_ readers: inout Readers) throws(CatalogError) {
+    guard readers.activeCount == 0 else { throw .io(errno: EIO) }
+    for reader in readers.idle { unsafe mdb_txn_abort(reader.handle) }
+    readers.idle = []
+    if let old = readers.environment {
+      readers.environment = nil
+      unsafe mdb_env_close(old.handle)
+    }
+    let handle = unsafe try Self.openEnvironment(options)
+    do throws(CatalogError) {
+      readers.environment = unsafe Environment(
+        handle: handle,
+        tables: try Self.openTables(handle, create: nil)
+      )
+    } catch {
+      unsafe mdb_env_close(handle)
+      throw error
+    }
+    readers.isBroken = false
+  }
+
+  /// Notices that LMDB has given the environment up, which it does when it could not write its meta page.
+  private func checkBegun(_ code: Int32) throws(CatalogError) {
+    guard code == MDB_PANIC else { return try check(code) }
+    readers.withLock { $0.isBroken = true }
+    throw .io(errno: EIO)
   }
 
   private func leave() {
@@ -139,20 +182,20 @@ internal import Synchronization
     closeWhenUnused()
   }
 
-  private func begin() throws(CatalogError) -> OpaquePointer {
+  private func begin(_ environment: Environment) throws(CatalogError) -> OpaquePointer {
     if let idle = readers.withLock({ $0.idle.popLast() }) {
       let code = unsafe mdb_txn_renew(idle.handle)
       if code == MDB_SUCCESS { return unsafe idle.handle }
       unsafe mdb_txn_abort(idle.handle)
     }
     var handle: OpaquePointer?
-    var code = unsafe mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &handle)
+    var code = unsafe mdb_txn_begin(environment.handle, nil, UInt32(MDB_RDONLY), &handle)
     if code == MDB_READERS_FULL {
       // Processes that were killed leave their slots taken.
-      unsafe mdb_reader_check(environment, nil)
-      code = unsafe mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &handle)
+      unsafe mdb_reader_check(environment.handle, nil)
+      code = unsafe mdb_txn_begin(environment.handle, nil, UInt32(MDB_RDONLY), &handle)
     }
-    try check(code)
+    try checkBegun(code)
     guard let handle = unsafe handle else { throw .lmdb(code: MDB_PANIC) }
     return unsafe handle
   }
@@ -207,18 +250,18 @@ internal import Synchronization
   /// Clears the reader slots of processes that have died; returns how many there were.
   @discardableResult
   package func clearStaleReaders() throws(CatalogError) -> Int {
-    try enter()
+    let environment = try enter()
     defer { leave() }
     var deadCount: Int32 = 0
-    unsafe try check(mdb_reader_check(environment, &deadCount))
+    unsafe try check(mdb_reader_check(environment.handle, &deadCount))
     return Int(deadCount)
   }
 
   private func information() throws(CatalogError) -> MDB_envinfo {
-    try enter()
+    let environment = try enter()
     defer { leave() }
     var information = unsafe MDB_envinfo()
-    unsafe try check(mdb_env_info(environment, &information))
+    unsafe try check(mdb_env_info(environment.handle, &information))
     return unsafe information
   }
 }

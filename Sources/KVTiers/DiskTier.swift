@@ -1,3 +1,4 @@
+internal import Glibc
 package import KVCore
 package import KVFile
 internal import Synchronization
@@ -101,6 +102,7 @@ package final class DiskTier: Sendable {
       opened = try storage.openFile(path, mode: .existing, direct: direct)
     } catch {
       // A read-only store, or one on a read-only file system.
+      guard [EACCES, EPERM, EROFS].contains(error.errno) else { throw error }
       opened = try storage.openFile(path, mode: .readOnly, direct: direct)
     }
     return files.withLock { files in
@@ -158,7 +160,11 @@ package final class DiskTier: Sendable {
       let file = try open(first.address.file)
       let offset = UInt64(first.address.slot) * UInt64(first.slotByteCount)
       let buffers = unsafe ordered[start..<end].map { unsafe $0.bytes }
-      try unsafe file.write(buffers, at: offset)
+      do throws(FileError) { try unsafe file.write(buffers, at: offset) } catch {
+        // Opened for reading only, while the file system was: the next write tries again.
+        if error.errno == EBADF { forget(file, number: first.address.file) }
+        throw error
+      }
       written.add(UInt64(byteCount), ordering: .relaxed)
       start = end
     }
@@ -167,8 +173,21 @@ package final class DiskTier: Sendable {
   /// Makes what was written to these files durable.
   package func sync(files: Set<UInt32>) throws(FileError) {
     for file in files.sorted() {
-      try open(file).sync()
+      let opened = try open(file)
+      do throws(FileError) { try opened.sync() } catch {
+        // The kernel may have dropped what it could not write: this descriptor is not written through again, the next
+        // write opens the file anew.
+        forget(opened, number: file)
+        throw error
+      }
       syncs.add(1, ordering: .relaxed)
+    }
+  }
+
+  /// The next use of the file opens it anew.
+  private func forget(_ file: any StorageFile, number: UInt32) {
+    files.withLock { files in
+      if files[number] === file { files[number] = nil }
     }
   }
 

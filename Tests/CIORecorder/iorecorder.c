@@ -254,7 +254,10 @@ static int open_recorded(const char *path, int flags, mode_t mode) {
     }
     struct stat status;
     int is_new = (flags & O_CREAT) && stat(path, &status) != 0 && errno == ENOENT;
-    int error = enter(is_new ? IORECORDER_CREATE : IORECORDER_OPEN);
+    uint32_t kind = is_new                            ? IORECORDER_CREATE
+                    : (flags & O_ACCMODE) == O_RDONLY ? IORECORDER_OPEN_TO_READ
+                                                      : IORECORDER_OPEN;
+    int error = enter(kind);
     int fd = -1;
     if (error > 0) errno = error;
     else fd = real_open(path, flags, mode);
@@ -265,7 +268,7 @@ static int open_recorded(const char *path, int flags, mode_t mode) {
         descriptors[fd].is_synced = (flags & O_DSYNC) != 0;
         descriptors[fd].is_directory = S_ISDIR(status.st_mode);
         descriptors[fd].path = strdup(name);
-        iorecorder_operation_t *operation = append(is_new ? IORECORDER_CREATE : IORECORDER_OPEN);
+        iorecorder_operation_t *operation = append(kind);
         operation->file = file;
         operation->path = strdup(name);
     }
@@ -403,6 +406,22 @@ ssize_t write(int fd, const void *bytes, size_t count) {
     if (!is_ours(fd)) return syscall(SYS_write, fd, bytes, count);
     struct iovec part = {(void *)bytes, count};
     return writev(fd, &part, 1);
+}
+
+/* Reads are not numbered, but wait while everything hangs. */
+static void wait_to_read(int fd) {
+    pthread_mutex_lock(&lock);
+    while (is_hanging && is_ours(fd)) pthread_cond_wait(&released, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+ssize_t preadv(int fd, const struct iovec *parts, int count, off_t offset) {
+    wait_to_read(fd);
+    return syscall(SYS_preadv, fd, parts, count, offset, 0);
+}
+
+ssize_t preadv64(int fd, const struct iovec *parts, int count, off64_t offset) {
+    return preadv(fd, parts, count, offset);
 }
 
 static int resize_recorded(int fd, uint64_t byte_count, int allocates) {

@@ -25,6 +25,8 @@ struct ImageCheck {
       let store = try Store.open(configuration)
       try compare(store, mark, evicted)
       try goOn(store)
+      let verification = try store.verify()
+      problems += verification.findings.map { "verify: \($0)" }
       try store.close()
     } catch {
       problems.append("\(error)")

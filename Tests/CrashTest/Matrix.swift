@@ -66,7 +66,9 @@ final class Matrix {
     var check = ImageCheck(workload)
     for point in Swift.stride(from: points.lowerBound, through: points.upperBound, by: stride) {
       // Opening a file changes nothing: the point before it was the same.
-      if point > 0, point < trace.operations.count, trace.operations[point - 1].kind == .open {
+      if point > 0, point < trace.operations.count,
+        [.open, .openToRead].contains(trace.operations[point - 1].kind)
+      {
         continue
       }
       try replay.advance(to: point)

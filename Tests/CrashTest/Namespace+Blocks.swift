@@ -14,10 +14,12 @@ extension Namespace {
   func restore(
     _ tokens: [UInt32],
     first: Int,
-    payloadByteCounts: [Int]
+    payloadByteCounts: [Int],
+    timeoutNanoseconds: UInt64 = 0
   ) throws(StoreError) -> (result: TransferResult, payloads: [[UInt8]]) {
     let empty = payloadByteCounts.map { [UInt8](repeating: 0xEE, count: $0) }
-    return try transfer(tokens, empty, first: first) { (prompt, transfer) throws(StoreError) in
+    return try transfer(tokens, empty, first: first, timeoutNanoseconds) {
+      (prompt, transfer) throws(StoreError) in
       try self.restore(prompt, transfer)
     }
   }
@@ -48,6 +50,7 @@ extension Namespace {
     _ tokens: [UInt32],
     _ payloads: [[UInt8]],
     first: Int,
+    _ timeoutNanoseconds: UInt64 = 0,
     _ body: (Prompt, Transfer) throws(StoreError) -> TransferResult
   ) throws(StoreError) -> (result: TransferResult, payloads: [[UInt8]]) {
     let regions = identity.regionByteCounts
@@ -77,7 +80,11 @@ extension Namespace {
         next += 1
       }
     }
-    let transfer = Transfer(firstBlock: first, spans: spans)
+    let transfer = Transfer(
+      firstBlock: first,
+      timeoutNanoseconds: timeoutNanoseconds,
+      spans: spans
+    )
     let result = try Prompt.with(tokens) { (prompt) throws(StoreError) in
       try body(prompt, transfer)
     }

@@ -4,7 +4,7 @@ import CIORecorder
 struct TraceOperation {
   enum Kind: UInt32 {
     case write = 1
-    case resize, sync, syncDirectory, create, makeDirectory, remove, rename, open
+    case resize, sync, syncDirectory, create, makeDirectory, remove, rename, open, openToRead
   }
 
   let kind: Kind

@@ -88,7 +88,7 @@ final class TraceReplay {
         for number in pendingNames.removeValue(forKey: operation.folder) ?? [] {
           change(&names, trace.operations[number])
         }
-      case .open: break
+      case .open, .openToRead: break
       }
       self.point += 1
     }

@@ -17,7 +17,8 @@ enum {
     IORECORDER_MAKE_DIRECTORY = 6,
     IORECORDER_REMOVE = 7,
     IORECORDER_RENAME = 8,
-    IORECORDER_OPEN = 9, /* of a file that is there: changes nothing, but can fail */
+    IORECORDER_OPEN = 9, /* of a file that is there, for writing: changes nothing, but can fail */
+    IORECORDER_OPEN_TO_READ = 10,
 };
 
 typedef struct {
@@ -49,7 +50,7 @@ size_t iorecorder_failure_count(void);
 /* SIGKILL in place of operation `number`; half of it, to the page, lands if it is a write and `lands_half`. */
 void iorecorder_die(size_t number, int lands_half);
 
-/* From now on every operation waits, until it is called with 0. */
+/* From now on every operation, and every read, waits, until it is called with 0. */
 void iorecorder_hang(int hangs);
 
 /* Copies what is written of a file, holes left out; one that is not there is an empty one. 0, or an errno. */
