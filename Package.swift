@@ -129,7 +129,9 @@ let package = Package(
     ),
     .testTarget(
       name: "KVStoreTests",
-      dependencies: ["KVCore", "KVFile", "KVCodec", "KVStore", "KVTestSupport", "KVReplaySupport"],
+      dependencies: [
+        "KVCore", "KVFile", "KVCodec", "KVCatalog", "KVStore", "KVTestSupport", "KVReplaySupport",
+      ],
       swiftSettings: testSettings
     ),
   ],

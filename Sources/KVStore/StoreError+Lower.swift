@@ -28,6 +28,7 @@ extension StoreError {
     case .corrupt(.meta): self = .corrupt(.catalogMeta)
     case .corrupt(.namespace): self = .corrupt(.identityRecord)
     case .corrupt: self = .corrupt(.catalogPage)
+    case .io(ENOMEM): self = .outOfMemory
     case .io(let code):
       self = code == ENOSPC || code == EDQUOT ? .noSpace(action) : .io(action, errno: code)
     case .closed: self = .closed

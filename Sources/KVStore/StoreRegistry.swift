@@ -24,9 +24,8 @@ enum StoreRegistry {
   private static let entries = Monitor<[Identity: Entry]>([:])
 
   static func open(_ configuration: StoreConfiguration) throws(StoreError) -> StoreCore {
-    try StoreCore.prepareFolder(configuration)
-    let identity = try identity(of: configuration.path)
     let deadline = KVCore.deadline(after: configuration.waitTimeoutNanoseconds)
+    let identity = try prepare(configuration, deadline)
     enum Step {
       case share(StoreCore)
       case create
@@ -51,6 +50,21 @@ enum StoreRegistry {
     case .create: return try create(configuration, identity, deadline)
     // Another thread's open or close waits for another process.
     case nil: throw .locked(.writerStalled)
+    }
+  }
+
+  /// Makes the folder; a disk that hangs keeps nobody waiting for ever.
+  private static func prepare(
+    _ configuration: StoreConfiguration,
+    _ deadline: UInt64
+  ) throws(StoreError) -> Identity {
+    do throws(StoreError) {
+      return try BoundedCall.run(until: deadline) { () throws(StoreError) in
+        try StoreCore.prepareFolder(configuration)
+        return try identity(of: configuration.path)
+      }
+    } catch {
+      throw error == .busy ? .locked(.writerStalled) : error
     }
   }
 

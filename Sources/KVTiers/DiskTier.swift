@@ -14,11 +14,17 @@ package final class DiskTier: Sendable {
   private let tier: Tier
   private let storage: any Storage
   private let direct: Bool
-  private let files = Mutex<[UInt32: any StorageFile]>([:])
+  private let files = Mutex<[UInt32: OpenedFile]>([:])
   private let readers: ReaderPool
   private let written = Atomic<UInt64>(0)
   private let read = Atomic<UInt64>(0)
   private let syncs = Atomic<UInt64>(0)
+
+  private struct OpenedFile {
+    let file: any StorageFile
+    /// The file system, or the file's mode, allowed no more when it was opened.
+    var isReadOnly = false
+  }
 
   /// Reads that are in flight at once; two keep a fast disk busy, four hide a slow one's latency.
   private static let readerCount = 4
@@ -46,7 +52,7 @@ package final class DiskTier: Sendable {
   package var syncCount: UInt64 { syncs.load(ordering: .relaxed) }
   /// Whether open files go past the page cache; nil while none is open.
   package var isDirect: Bool? {
-    files.withLock { files in files.isEmpty ? nil : files.values.allSatisfy(\.isDirect) }
+    files.withLock { files in files.isEmpty ? nil : files.values.allSatisfy(\.file.isDirect) }
   }
 
   // MARK: Files
@@ -69,7 +75,7 @@ package final class DiskTier: Sendable {
       try? storage.remove(path)
       throw error
     }
-    files.withLock { $0[file] = opened }
+    files.withLock { $0[file] = OpenedFile(file: opened) }
   }
 
   /// Removes a file whose row is gone.
@@ -77,7 +83,7 @@ package final class DiskTier: Sendable {
   /// Should it fail, the file is replaced when its number comes up, or stays as waste.
   package func removeFile(_ file: UInt32) {
     let opened = files.withLock { $0.removeValue(forKey: file) }
-    opened?.close()
+    opened?.file.close()
     try? storage.remove(path(of: file))
   }
 
@@ -94,21 +100,26 @@ package final class DiskTier: Sendable {
     }
   }
 
-  private func open(_ file: UInt32) throws(FileError) -> any StorageFile {
-    if let opened = files.withLock({ $0[file] }) { return opened }
+  private func open(_ file: UInt32, toWrite: Bool) throws(FileError) -> any StorageFile {
+    let known = files.withLock { $0[file] }
+    // What could once be opened for reading only is tried again when it is to be written.
+    if let known, !toWrite || !known.isReadOnly { return known.file }
     let path = path(of: file)
-    let opened: any StorageFile
+    let opened: OpenedFile
     do throws(FileError) {
-      opened = try storage.openFile(path, mode: .existing, direct: direct)
+      opened = OpenedFile(file: try storage.openFile(path, mode: .existing, direct: direct))
     } catch {
       // A read-only store, or one on a read-only file system.
-      guard [EACCES, EPERM, EROFS].contains(error.errno) else { throw error }
-      opened = try storage.openFile(path, mode: .readOnly, direct: direct)
+      guard !toWrite, [EACCES, EPERM, EROFS].contains(error.errno) else { throw error }
+      opened = OpenedFile(
+        file: try storage.openFile(path, mode: .readOnly, direct: direct),
+        isReadOnly: true
+      )
     }
     return files.withLock { files in
-      if let other = files[file] { return other }
+      if let other = files[file], opened.isReadOnly || !other.isReadOnly { return other.file }
       files[file] = opened
-      return opened
+      return opened.file
     }
   }
 
@@ -157,14 +168,10 @@ package final class DiskTier: Sendable {
         unsafe byteCount += ordered[end].bytes.count
         end += 1
       }
-      let file = try open(first.address.file)
+      let file = try open(first.address.file, toWrite: true)
       let offset = UInt64(first.address.slot) * UInt64(first.slotByteCount)
       let buffers = unsafe ordered[start..<end].map { unsafe $0.bytes }
-      do throws(FileError) { try unsafe file.write(buffers, at: offset) } catch {
-        // Opened for reading only, while the file system was: the next write tries again.
-        if error.errno == EBADF { forget(file, number: first.address.file) }
-        throw error
-      }
+      try unsafe file.write(buffers, at: offset)
       written.add(UInt64(byteCount), ordering: .relaxed)
       start = end
     }
@@ -173,21 +180,14 @@ package final class DiskTier: Sendable {
   /// Makes what was written to these files durable.
   package func sync(files: Set<UInt32>) throws(FileError) {
     for file in files.sorted() {
-      let opened = try open(file)
+      let opened = try open(file, toWrite: true)
       do throws(FileError) { try opened.sync() } catch {
         // The kernel may have dropped what it could not write: this descriptor is not written through again, the next
         // write opens the file anew.
-        forget(opened, number: file)
+        self.files.withLock { if $0[file]?.file === opened { $0[file] = nil } }
         throw error
       }
       syncs.add(1, ordering: .relaxed)
-    }
-  }
-
-  /// The next use of the file opens it anew.
-  private func forget(_ file: any StorageFile, number: UInt32) {
-    files.withLock { files in
-      if files[number] === file { files[number] = nil }
     }
   }
 
@@ -208,7 +208,7 @@ package final class DiskTier: Sendable {
 
   func perform(_ request: ReadRequest) -> FileError? {
     do throws(FileError) {
-      let file = try open(request.address.file)
+      let file = try open(request.address.file, toWrite: false)
       let start = UInt64(request.address.slot) * UInt64(request.slotByteCount)
       try unsafe file.read(into: request.buffer, at: start + UInt64(request.offset))
       unsafe read.add(UInt64(request.buffer.count), ordering: .relaxed)
@@ -225,6 +225,6 @@ package final class DiskTier: Sendable {
       defer { files = [:] }
       return files
     }
-    for file in opened.values { file.close() }
+    for opened in opened.values { opened.file.close() }
   }
 }

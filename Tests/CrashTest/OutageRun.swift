@@ -71,6 +71,14 @@ final class OutageRun {
         _ = try store.openNamespace(other)
       }
       _ = try store.statistics()
+      var second = self.configuration
+      second.path = self.folder + "/second"
+      do throws(StoreError) {
+        _ = try Store.open(second)
+        self.expect(false, "open said that it is done")
+      } catch {
+        self.expect(error == .locked(.writerStalled), "open: \(error)")
+      }
     } afterwards: { store, namespace throws(StoreError) in
       let flushed = try store.flush()
       self.expect(
