@@ -94,7 +94,10 @@ import Testing
     try fixture.whileClosed {
       let catalog = try Catalog(CatalogOptions(path: fixture.configuration.path + "/catalog.mdb"))
       // Committed time never goes back.
-      #expect(try catalog.read { try $0.lastCommittedNanoseconds() } == start + 100 * year)
+      let committed = try catalog.read { (transaction) throws(CatalogError) in
+        try transaction.lastCommittedNanoseconds()
+      }
+      #expect(committed == start + 100 * year)
       catalog.close()
     }
   }
