@@ -81,7 +81,12 @@ final class NamespaceCore: Sendable {
     return keys
   }
 
-  func range(of transfer: Transfer, in prompt: Prompt) throws(StoreError) -> Range {
+  /// The range that a transfer means, checked; its spans as well, unless they are not looked at.
+  func range(
+    of transfer: Transfer,
+    in prompt: Prompt,
+    checksSpans: Bool = true
+  ) throws(StoreError) -> Range {
     let available = blockCount(of: prompt)
     guard transfer.firstBlock >= 0, transfer.firstBlock < available, transfer.blockCount >= 0,
       transfer.firstBlock + transfer.blockCount <= available
@@ -99,6 +104,7 @@ final class NamespaceCore: Sendable {
       spans: transfer.spans,
       coversAllRegions: lastRegion - transfer.firstRegion == regionCount
     )
+    guard checksSpans else { return range }
     guard unsafe transfer.spans.count == range.blocks.count * range.regions.count else {
       throw .invalidArgument(.spanCount)
     }

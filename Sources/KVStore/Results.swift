@@ -241,6 +241,10 @@ public struct StoreStatistics: Sendable, Equatable {
   public var restoreNanosecondsEstimated: UInt64 = 0
   /// What those same restores took.
   public var restoreNanosecondsMeasured: UInt64 = 0
+  /// Blocks that prefetches brought into RAM.
+  public var blocksPrefetched: UInt64 = 0
+  /// Bytes of the arena that views and reservations hold.
+  public var hostBytesLent: UInt64 = 0
 
   /// Zero everywhere.
   public init() {}

@@ -10,6 +10,8 @@ public final class Store: Sendable {
   /// Started through this handle and not ended.
   let operations = Monitor(Operations())
 
+  let lent = Monitor(Lent())
+
   struct Operations {
     var running: [ObjectIdentifier: TransferOperation] = [:]
     /// No more are started.
@@ -31,13 +33,15 @@ public final class Store: Sendable {
 
   /// Flushes, then closes.
   ///
-  /// Operations that have not ended are cancelled first; afterwards nothing touches the memory that was lent to them.
+  /// Operations that have not ended are cancelled first, views and reservations end; afterwards nothing touches the memory that was
+  /// lent to them.
   /// The last close of the process ends its leases and threads. Throws `.busy` when that takes longer than the
   /// configuration allows: the rest is then done in the background.
   public func close() throws(StoreError) {
     guard !core.isForked else { throw .forked }
     guard gate.close() else { throw .closed }
     endOperations()
+    endLoans()
     let deadline = KVCore.deadline(after: core.configuration.waitTimeoutNanoseconds)
     try BoundedCall.run(until: deadline) { [gate, core] () throws(StoreError) in
       // Calls of other threads finish first: they may wait for the writer, which ends below.

@@ -4,7 +4,7 @@ internal import KVIndex
 internal import KVTiers
 
 /// A block on its way into the arena: its slot is pinned, its bytes are being copied.
-private struct IncomingBlock {
+struct IncomingBlock {
   let block: Int
   let blockKey: BlockKey
   let parentKey: BlockKey
@@ -165,14 +165,7 @@ extension StoreCore {
     if let slot = state.withLock(attempt) { return slot }
     guard mayWait else { return nil }
     dropAbandonedPartials(namespace)
-    writer?.hurry()
-    state.withLock { $0.arenaWaiterCount += 1 }
-    defer { state.withLock { $0.arenaWaiterCount -= 1 } }
-    let waited: HostSlot?? = state.wait(until: limit.deadline) { state in
-      if limit.isCancelled { return .some(nil) }
-      return attempt(&state).map { .some($0) }
-    }
-    let slot = waited ?? nil
+    let slot = waitForRoom(limit, attempt)
     if slot == nil, isPoisoned { throw .poisoned }
     return slot
   }
@@ -234,7 +227,7 @@ extension StoreCore {
   }
 
   /// Writes the header without its generation, which the writer knows; answers the payload's size.
-  private func finish(
+  func finish(
     _ incoming: IncomingBlock,
     lengths: [Int],
     _ namespace: NamespaceCore,
@@ -291,7 +284,7 @@ extension StoreCore {
   /// Moves variable regions together once all have come.
   ///
   /// Forward only, so nothing is overwritten before it is moved.
-  private func pack(_ slot: UnsafeMutableRawPointer, lengths: [Int], _ namespace: NamespaceCore) {
+  func pack(_ slot: UnsafeMutableRawPointer, lengths: [Int], _ namespace: NamespaceCore) {
     var packed = namespace.layout.headerByteCount
     for (region, length) in lengths.enumerated() {
       let offset = namespace.layout.regionOffset(region)
@@ -365,7 +358,7 @@ extension StoreCore {
     }
   }
 
-  private func enterLocked(
+  func enterLocked(
     _ complete: [(incoming: IncomingBlock, payloadByteCount: Int)],
     _ firstBlock: Int,
     _ namespace: NamespaceCore,

@@ -14,6 +14,7 @@ extension StoreCore {
       result.indexBlocks = UInt64(index.blockCount)
       result.indexBytes = UInt64(index.byteCount)
       result.hostBytesUsed = UInt64(state.arena.usedByteCount)
+      result.hostBytesLent = UInt64(state.arena.lentByteCount)
       result.bytesPerSecondHost = UInt64(state.restoreBandwidth.host.bytesPerSecond)
       result.bytesPerSecondDisk = UInt64(state.restoreBandwidth.disk.bytesPerSecond)
       return result

@@ -30,6 +30,9 @@ final class StoreCore: Sendable {
   let restoreQueue = ServiceQueue(threadCount: 2, jobCountMax: 1024)
   /// Offloads run in the order in which they were started: a block's parent comes first.
   let offloadQueue = ServiceQueue(threadCount: 1, jobCountMax: 1024)
+  /// Prefetches run one after the other, so that they take no more than a window of the arena at a time.
+  let prefetchQueue = ServiceQueue(threadCount: 1, jobCountMax: 64)
+  let prefetchCancellation = Cancellation()
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)
@@ -242,6 +245,8 @@ final class StoreCore: Sendable {
   func shutDown() {
     followerBox.withLock { $0 }?.stop()
     followerBox.withLock { $0 = nil }
+    prefetchCancellation.cancel()
+    prefetchQueue.stop()
     restoreQueue.stop()
     offloadQueue.stop()
     if let writer {

@@ -42,6 +42,8 @@ struct StoreState {
   let leases: LeaseTable
   let intents: EvictionIntents
   var partials: [PartialKey: PartialBlock] = [:]
+  /// Of offloads in two phases, by their numbers.
+  var reservations: [UInt64: SlotReservation] = [:]
   var namespaces: [BlockKey: NamespaceCore] = [:]
   var nextTicket: UInt64 = 1
 

@@ -181,6 +181,8 @@ public func exportStats(
     copy.bytes_per_second_disk = now.bytesPerSecondDisk
     copy.restore_nanoseconds_estimated = now.restoreNanosecondsEstimated
     copy.restore_nanoseconds_measured = now.restoreNanosecondsMeasured
+    copy.blocks_prefetched = now.blocksPrefetched
+    copy.host_bytes_lent = now.hostBytesLent
     try unsafe copyStruct(copy, to: stats, minimum: 16)
     return Status.ok
   } catch {

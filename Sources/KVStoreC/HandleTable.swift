@@ -11,6 +11,8 @@ enum HandleTable {
     case store = 1
     case namespace = 2
     case operation = 3
+    case view = 4
+    case reservation = 5
   }
 
   private struct Slot {
@@ -52,6 +54,14 @@ enum HandleTable {
 
   static func operation(_ handle: OpaquePointer?) -> Operation? {
     unsafe find(handle, kind: .operation) as? Operation
+  }
+
+  static func view(_ handle: OpaquePointer?) -> View? {
+    unsafe find(handle, kind: .view) as? View
+  }
+
+  static func reservation(_ handle: OpaquePointer?) -> Reservation? {
+    unsafe find(handle, kind: .reservation) as? Reservation
   }
 
   /// Takes the handle out; nil when it is not an open one of this kind.

@@ -232,6 +232,75 @@ func headerAgreement() {
     let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours
   }
   do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?
+      ) -> Int32 = unsafe kvstore_prefetch
+    let ours = unsafe Exactly(exportPrefetch)
+    let _:
+      Exactly<
+        @Sendable (OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?)
+          -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+        UnsafeMutablePointer<OpaquePointer?>?, UnsafeMutablePointer<kvstore_transfer_result_t>?
+      ) -> Int32 = unsafe kvstore_restore_view
+    let ours = unsafe Exactly(exportRestoreView)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+          UnsafeMutablePointer<OpaquePointer?>?, UnsafeMutablePointer<kvstore_transfer_result_t>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?) -> Int32 = unsafe kvstore_view_release
+    let ours = unsafe Exactly(exportViewRelease)
+    let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+        UInt64, UnsafeMutablePointer<OpaquePointer?>?,
+        UnsafeMutablePointer<kvstore_transfer_result_t>?
+      ) -> Int32 = unsafe kvstore_offload_reserve
+    let ours = unsafe Exactly(exportOffloadReserve)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafePointer<kvstore_transfer_t>?,
+          UInt64, UnsafeMutablePointer<OpaquePointer?>?,
+          UnsafeMutablePointer<kvstore_transfer_result_t>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_span_t>?, Int,
+        UnsafeMutablePointer<kvstore_transfer_result_t>?
+      ) -> Int32 = unsafe kvstore_offload_commit
+    let ours = unsafe Exactly(exportOffloadCommit)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_span_t>?, Int,
+          UnsafeMutablePointer<kvstore_transfer_result_t>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?) -> Int32 = unsafe kvstore_offload_abort
+    let ours = unsafe Exactly(exportOffloadAbort)
+    let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours
+  }
+  do {
     let _: @convention(c) (OpaquePointer?, UInt64) -> Int32 = unsafe kvstore_lease_release
     let ours = unsafe Exactly(exportLeaseRelease)
     let _: Exactly<@Sendable (OpaquePointer?, UInt64) -> Int32> = unsafe ours

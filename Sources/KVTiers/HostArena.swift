@@ -33,7 +33,7 @@ package struct HostSlot: Hashable, Sendable, RawRepresentable {
 /// mapping  | chunk of 1 MiB slots | chunk of 8 KiB slots | unused ... |
 /// ```
 package final class HostArena {
-  private struct Chunk {
+  struct Chunk {
     let firstPage: Int
     let pageCount: Int
     let slotByteCount: Int
@@ -56,7 +56,8 @@ package final class HostArena {
   }
 
   package let memory: HostMemory
-  private let pageCount: Int
+  let pageCount: Int
+  var lending = HostLending()
   /// By first page.
   private var chunks: [Chunk] = []
   private var classes: [Int: SizeClass] = [:]
@@ -139,7 +140,7 @@ package final class HostArena {
 
   // MARK: Chunks
 
-  private func chunk(containing page: Int) -> Chunk? {
+  func chunk(containing page: Int) -> Chunk? {
     var low = 0
     var high = chunks.count
     while low < high {

@@ -57,3 +57,55 @@ import Testing
     #expect(!large.reclaimed.isEmpty)
   }
 }
+
+@Suite struct HostLendingTests {
+  /// Slots are lent to several users and come back; the bounds hold, and the counts return to nothing.
+  @Test(arguments: UInt64(1)...6)
+  func loansAgreeWithAModel(_ seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    let arena = try HostArena(byteCount: 1 << 20)
+    let sizes = [4096, 12_288, 65_536]
+    var slots: [HostSlot: Int] = [:]
+    var loans: [HostSlot: Int] = [:]
+    var refusalCount = 0
+    for step in 0..<600 {
+      switch Int.random(in: 0..<4, using: &random) {
+      case 0:
+        let size = sizes.randomElement(using: &random)!
+        if let slot = arena.allocate(size)?.slot { slots[slot] = size }
+        _ = arena.takeReclaimedWithoutGain()
+      case 1, 2:
+        guard
+          let slot = slots.keys.sorted(by: { $0.rawValue < $1.rawValue })
+            .randomElement(using: &random)
+        else { continue }
+        arena.pin(slot)
+        if arena.lend(slot) {
+          loans[slot, default: 0] += 1
+        } else {
+          refusalCount += 1
+          arena.unpin(slot)
+        }
+      default:
+        guard
+          let slot = loans.keys.sorted(by: { $0.rawValue < $1.rawValue })
+            .randomElement(using: &random), let count = loans[slot]
+        else { continue }
+        arena.endLoan(slot)
+        arena.unpin(slot)
+        loans[slot] = count == 1 ? nil : count - 1
+      }
+      let lentBytes = loans.keys.reduce(0) { $0 + (slots[$1] ?? 0) }
+      #expect(arena.lentByteCount == lentBytes, "seed \(seed), step \(step)")
+      #expect(lentBytes <= 1 << 19, "seed \(seed), step \(step)")
+    }
+    #expect(refusalCount > 0, "seed \(seed) never came to the bound")
+    for (slot, count) in loans {
+      for _ in 0..<count {
+        arena.endLoan(slot)
+        arena.unpin(slot)
+      }
+    }
+    #expect(arena.lentByteCount == 0)
+  }
+}

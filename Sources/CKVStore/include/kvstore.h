@@ -81,6 +81,8 @@ const char *kvstore_last_error_message(void);
 typedef struct kvstore kvstore_t;                     /* never dereferenced: a number in pointer's clothes */
 typedef struct kvstore_namespace kvstore_namespace_t; /* likewise */
 typedef struct kvstore_operation kvstore_operation_t; /* likewise */
+typedef struct kvstore_view kvstore_view_t;           /* likewise */
+typedef struct kvstore_reservation kvstore_reservation_t; /* likewise */
 
 #define KVSTORE_OPEN_READ_ONLY 1u   /* match and restore only; the directory is not changed */
 #define KVSTORE_OPEN_BUFFERED_IO 2u /* never use O_DIRECT, go through the page cache */
@@ -126,7 +128,7 @@ kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_
 /* Flushes, then closes the handle and its namespaces and operations. NULL is a no-op (OK). Blocks until what was
  * offloaded is durable, at most wait_timeout_nanoseconds. Calls of other threads that are under way finish first;
  * operations that have not ended are cancelled, and nothing touches the memory lent to them after the close has
- * returned. The leases of this process end with the last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED,
+ * returned; views and reservations end. The leases of this process end with the last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED,
  * BUSY (another process holds the catalog and did not go on in time: the handle is closed, and what is left is written
  * in the background as soon as it does; kvstore_open of the same path waits for that), or the error that kept blocks
  * from being written (the handle is closed all the same). */
@@ -185,6 +187,8 @@ typedef struct {
   uint64_t bytes_per_second_host, bytes_per_second_disk;
   /* what was expected of all restores whose bandwidth was known before them, and what the same ones took */
   uint64_t restore_nanoseconds_estimated, restore_nanoseconds_measured;
+  uint64_t blocks_prefetched;
+  uint64_t host_bytes_lent; /* of the host tier: what views and reservations hold */
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
@@ -391,6 +395,57 @@ kvstore_status_t kvstore_restore(kvstore_namespace_t *ns, const kvstore_prompt_t
  * E_IO or E_NO_SPACE (the store cannot write any more), E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
 kvstore_status_t kvstore_offload(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
                                  const kvstore_transfer_t *transfer, kvstore_transfer_result_t *result);
+
+/* ---------------------------------------------------------------- move, without copying */
+
+/* Starts reading the prompt's stored prefix from disk into the host tier, in the background: bounded (half of the host
+ * tier, leading blocks first, as far as there is room) and best effort. A match tells how much is there (blocks_host).
+ * *blocks_out (may be NULL) gets the number of blocks that it will try to read. A rest of the prompt that fills no block is
+ * allowed. Does not wait for slot files. Returns OK, MISS (nothing is stored), BUSY (64 prefetches are queued),
+ * E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_IO, E_CORRUPT, E_OUT_OF_MEMORY. */
+kvstore_status_t kvstore_prefetch(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                  uint64_t *blocks_out);
+
+/* kvstore_restore without the copy: lends the blocks where they lie in the host tier, those on disk read into it and
+ * verified first. transfer->spans are filled: data and length of each region of the first result->blocks_done blocks
+ * (whatever the status), NULL and 0 behind them. The bytes are for reading only; they stay as they are, also when the blocks are forgotten,
+ * until kvstore_view_release, or kvstore_close of the store. *view_out is NULL when no block was lent. Views
+ * and reservations of all handles together hold at most half of the host tier, so that offloads and restores go on: what is
+ * beyond is FULL. Release soon. Waits for room and for the disk at most transfer->timeout_nanoseconds, or
+ * offload_timeout_nanoseconds where that is 0.
+ * Returns OK, MISS, FULL, BUSY (fewer blocks than asked for), and the errors of kvstore_restore. */
+kvstore_status_t kvstore_restore_view(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                      const kvstore_transfer_t *transfer, kvstore_view_t **view_out,
+                                      kvstore_transfer_result_t *result);
+
+/* Ends a view: its pointers are not to be used any more. NULL is a no-op (OK). Never blocks. Returns OK, E_BAD_HANDLE
+ * (released before, or its store was closed), E_FORKED. */
+kvstore_status_t kvstore_view_release(kvstore_view_t *view);
+
+/* kvstore_offload without the copy, in two phases. Reserve lends memory of the host tier for the blocks of the transfer
+ * that are not stored yet (all regions, whole blocks): transfer->spans are filled with data and capacity of each region,
+ * `length` being the namespace's byte count; NULL and 0 for a block that is stored already. Write each region to its
+ * data, then commit: the blocks are then offloaded as by kvstore_offload; or abort. A reservation lasts
+ * `reservation_nanoseconds` (0 = a minute, at most KVSTORE_LEASE_NANOSECONDS_MAX). After its end, after commit or abort, and after
+ * kvstore_close, do not write to its memory: it holds other blocks then. *reservation_out is NULL when there is
+ * nothing to write. Bounded and waiting as kvstore_restore_view. result->blocks_done counts leading blocks that are stored or reserved,
+ * blocks_host those reserved, blocks_disk those stored.
+ * Returns OK, FULL, BUSY (the leading blocks_done all the same), PARENT_MISSING, and the errors of kvstore_offload. */
+kvstore_status_t kvstore_offload_reserve(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
+                                         const kvstore_transfer_t *transfer, uint64_t reservation_nanoseconds,
+                                         kvstore_reservation_t **reservation_out,
+                                         kvstore_transfer_result_t *result);
+
+/* Takes the written blocks into the store. `spans` are those of the reserve call with each `length` set to what was written,
+ * or NULL with span_count 0 where the namespace's regions have fixed byte counts. `result` (may be NULL) is of the
+ * reserved blocks alone: blocks_done and blocks_host count them. The handle is freed, except after E_INVALID_ARGUMENT, E_FORKED and
+ * E_INTERNAL. Computes checksums; does not wait. Returns OK, BUSY (the reservation had ended: nothing was stored),
+ * PARENT_MISSING (it left meanwhile), E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
+kvstore_status_t kvstore_offload_commit(kvstore_reservation_t *reservation, const kvstore_span_t *spans,
+                                        size_t span_count, kvstore_transfer_result_t *result);
+
+/* Gives the reserved memory back; nothing is stored. NULL is a no-op (OK). Returns OK, E_BAD_HANDLE, E_FORKED. */
+kvstore_status_t kvstore_offload_abort(kvstore_reservation_t *reservation);
 
 /* ---------------------------------------------------------------- move, without waiting */
 
