@@ -8,8 +8,8 @@ struct BenchCommand: ParsableCommand {
     abstract: "Measure this machine's limits, and how near the store comes to them.",
     discussion: """
       Each figure stands beside a limit that was measured in the same run, on the same file \
-      system; the ratio is value ÷ limit. Without a workload, all four run. Writes many times \
-      --total to the disk. The options are the same for all: kvstore bench all --help.
+      system; the ratio is value ÷ limit. Without a workload, all but codec run. Writes many times \
+      --total to the disk. The options are the same for all but codec: kvstore bench all --help.
 
       EXAMPLES
         kvstore bench
@@ -18,6 +18,7 @@ struct BenchCommand: ParsableCommand {
       """,
     subcommands: [
       BenchAll.self, BenchLimits.self, BenchOffload.self, BenchRestore.self, BenchMatch.self,
+      BenchCodec.self,
     ],
     defaultSubcommand: BenchAll.self
   )
@@ -110,7 +111,7 @@ protocol Workload {
 struct BenchAll: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "all",
-    abstract: "Run all four workloads (the default)."
+    abstract: "Run all workloads but codec (the default)."
   )
   @OptionGroup var options: BenchOptions
   func run() throws {

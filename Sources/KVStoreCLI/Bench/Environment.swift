@@ -17,6 +17,15 @@ enum Environment {
     ])
   }
 
+  /// What a computation in memory depends on.
+  static var shortLines: [String] {
+    fieldLines([
+      ("kvstore", KVStoreCommand.versionText + buildKind),
+      ("CPU", "\(cpuName), \(ProcessInfo.processInfo.activeProcessorCount) cores"),
+      ("kernel", kernel),
+    ])
+  }
+
   private static var buildKind: String {
     // assert runs its condition in debug builds only.
     var isDebug = false
