@@ -14,7 +14,8 @@ final class EventFollower: Sendable {
   private struct Progress {
     /// The last event that has been applied.
     var cursor: UInt64
-    var transactionID: UInt64 = 0
+    /// The last commit that was in view when it was read.
+    var snapshotID: UInt64 = 0
     var isStopping = false
   }
 
@@ -60,10 +61,10 @@ final class EventFollower: Sendable {
 
   /// Applies what others committed since the last look.
   private func catchUp() {
-    let transactionID = core.transactionID
-    let (cursor, seen) = progress.withLock { ($0.cursor, $0.transactionID) }
-    guard transactionID != seen else { return }
+    let (cursor, seen) = progress.withLock { ($0.cursor, $0.snapshotID) }
+    guard core.transactionID != seen else { return }
     var next = cursor
+    var snapshotID = seen
     while true {
       guard let page = read(after: next) else { return }
       if page.isLapped {
@@ -73,11 +74,12 @@ final class EventFollower: Sendable {
         apply(page.events.filter { $0.owner != core.owner })
       }
       next = page.cursor
+      snapshotID = page.snapshotID
       if page.isAtEnd { break }
     }
-    progress.withLock { progress in
+    progress.withLock { [next, snapshotID] progress in
       progress.cursor = next
-      progress.transactionID = transactionID
+      progress.snapshotID = snapshotID
     }
   }
 
@@ -121,6 +123,8 @@ struct EventPage {
   var isLapped = false
   /// There were no more when this was read.
   var isAtEnd: Bool
+  /// The last commit that was in view.
+  var snapshotID: UInt64
 }
 
 extension StoreCore {
@@ -129,15 +133,25 @@ extension StoreCore {
   /// A cursor that was lapped, or is ahead of the newest event, is set to the newest, without events.
   func events(after cursor: UInt64, limit: Int) throws(StoreError) -> EventPage {
     try catalogRead { (transaction) throws(CatalogError) in
-      guard let kept = try transaction.eventSequences() else {
-        return EventPage(cursor: 0, isLapped: cursor > 0, isAtEnd: true)
-      }
-      if cursor > kept.upperBound || cursor + 1 < kept.lowerBound {
-        return EventPage(cursor: kept.upperBound, isLapped: true, isAtEnd: true)
+      let id = try transaction.snapshotID()
+      let kept = try transaction.eventSequences()
+      guard let kept, cursor <= kept.upperBound, cursor + 1 >= kept.lowerBound else {
+        let newest = kept?.upperBound ?? 0
+        return EventPage(
+          cursor: newest,
+          isLapped: cursor != newest,
+          isAtEnd: true,
+          snapshotID: id
+        )
       }
       let events = try transaction.events(after: cursor, limit: limit)
       let last = events.last?.sequence ?? cursor
-      return EventPage(events: events, cursor: last, isAtEnd: last >= kept.upperBound)
+      return EventPage(
+        events: events,
+        cursor: last,
+        isAtEnd: last >= kept.upperBound,
+        snapshotID: id
+      )
     }
   }
 }

@@ -271,6 +271,15 @@ uint64_t region_length(const shape_t *shape, uint64_t content_seed, uint64_t blo
 #define GUARD 0xEC
 #define UNTOUCHED 0xA5
 
+static size_t common_divisor(size_t a, size_t b) {
+    while (b != 0) {
+        size_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
 pieces_t pieces_new(const shape_t *shape, uint64_t first_block, uint64_t block_count, uint32_t first_region,
                     uint32_t region_count) {
     pieces_t pieces;
@@ -293,7 +302,7 @@ pieces_t pieces_new(const shape_t *shape, uint64_t first_block, uint64_t block_c
     pieces.memory = (unsigned char *)must_malloc(pieces.memory_bytes);
     memset(pieces.memory, GUARD, pieces.memory_bytes);
     /* Visit the pieces in an order that is not theirs, as a paged engine's memory is. */
-    for (step = 7; pieces.span_count % step == 0 && step < 1000; step += 2) {
+    for (step = 7; common_divisor(step, pieces.span_count) != 1; step++) {
     }
     for (i = 0; i < pieces.span_count; i++) {
         size_t s = (i * step + 3) % pieces.span_count;

@@ -61,7 +61,8 @@ typedef struct {
 } test_case_t;
 
 extern const test_case_t library_cases[], namespace_cases[], move_cases[], lookup_cases[], keep_cases[],
-    bad_input_cases[], process_cases[], async_cases[];
+    bad_input_cases[], process_cases[],
+    sharing_cases[], async_cases[];
 
 /* Parts that a case starts as a process of their own: main.c looks `name` up here. */
 typedef struct {
@@ -69,7 +70,7 @@ typedef struct {
     int (*run)(int argc, char **argv);
 } child_role_t;
 
-extern const child_role_t child_roles[];
+extern const child_role_t child_roles[], sharing_roles[];
 
 /* This program's path, for cases that start it again. */
 extern const char *test_program;

@@ -11,7 +11,7 @@
 #define CASE_SECONDS_MAX 120
 
 static const test_case_t *const groups[] = {library_cases, namespace_cases, move_cases, lookup_cases,
-                                            keep_cases, bad_input_cases, process_cases, async_cases};
+                                            keep_cases, bad_input_cases, process_cases, async_cases, sharing_cases};
 
 static const test_case_t *find_case(const char *name) {
     size_t g;
@@ -126,6 +126,8 @@ int main(int argc, char **argv) {
         test_dir = argv[3];
         (void)alarm(CASE_SECONDS_MAX);
         for (role = child_roles; role->name != NULL; role++)
+            if (strcmp(role->name, argv[2]) == 0) return role->run(argc - 4, argv + 4);
+        for (role = sharing_roles; role->name != NULL; role++)
             if (strcmp(role->name, argv[2]) == 0) return role->run(argc - 4, argv + 4);
         return 126;
     }

@@ -130,7 +130,7 @@ kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_
  * operations that have not ended are cancelled, and nothing touches the memory lent to them after the close has
  * returned; views and reservations end. The leases of this process end with the last handle of the process. Returns OK, E_BAD_HANDLE, E_FORKED,
  * BUSY (another process holds the catalog and did not go on in time: the handle is closed, and what is left is written
- * in the background as soon as it does; kvstore_open of the same path waits for that), or the error that kept blocks
+ * in the background as soon as it does; a kvstore_open of the same path meanwhile shares it), or the error that kept blocks
  * from being written (the handle is closed all the same). */
 kvstore_status_t kvstore_close(kvstore_t *store);
 
