@@ -110,6 +110,18 @@ final class OwnerFiles: Sendable {
     return true
   }
 
+  /// Removes the files of processes that have ended.
+  func removeDead() {
+    let names: [String]
+    do throws(FileError) { names = try storage.list(directory) } catch { return }
+    for name in names where name.hasSuffix(".lock") {
+      guard let number = UInt32(name.dropLast(5), radix: 16) else { continue }
+      let owner = OwnerID(rawValue: number)
+      // Our own is locked by us, which nobody but another process can tell.
+      if own.withLock({ $0?.path }) != path(of: owner) { _ = isDead(owner) }
+    }
+  }
+
   private func path(of owner: OwnerID) -> String {
     directory + "/" + hexadecimalText(UInt64(owner.rawValue), digitCount: 8) + ".lock"
   }

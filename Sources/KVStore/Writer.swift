@@ -116,6 +116,7 @@ final class Writer: Sendable {
   }
 
   private func run() {
+    core.removeLeftOvers()
     while true {
       guard let operations = nextOperations() else { return }
       var segment: [WriterOperation] = []

@@ -48,10 +48,14 @@ public func exportNamespaceOpen(
   guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
   do throws(StoreError) {
     let config = try unsafe checked(config)
-    let namespace = try store.openNamespace(
-      unsafe identity(config),
-      limits: unsafe limits(config)
-    )
+    let identity = try unsafe identity(config)
+    let limits = try unsafe limits(config)
+    let onlyExisting = unsafe config.flags & UInt32(KVSTORE_NAMESPACE_EXISTING) != 0
+    let namespace =
+      try onlyExisting
+      ? store.openExistingNamespace(identity, limits: limits)
+      : store.openNamespace(identity, limits: limits)
+    guard let namespace else { return Status.miss }
     unsafe namespaceOut.pointee = HandleTable.insert(namespace, kind: .namespace)
     return Status.ok
   } catch {
@@ -64,7 +68,9 @@ private func checked(
 ) throws(StoreError) -> kvstore_namespace_config_t {
   var config = unsafe defaultConfig()
   try unsafe copyStruct(pointer, over: &config, minimum: configSizeMin)
-  guard unsafe config.flags & ~UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE) == 0,
+  guard
+    unsafe config.flags & ~UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE | KVSTORE_NAMESPACE_EXISTING)
+      == 0,
     unsafe config.reserved == 0
   else { throw .invalidArgument(.flags) }
   return unsafe config

@@ -435,6 +435,30 @@ static void ranks_match_together(void) {
     free(tokens);
 }
 
+/* A scheduler looks up under salts that clients make up: nothing is written for them. */
+static void only_existing_namespaces(void) {
+    shape_t shape = shape_mla();
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_config_t config;
+    kvstore_namespace_t *ns = NULL, *made;
+    uint32_t *tokens = make_tokens(1, TOKENS);
+    uint64_t commits;
+    namespace_config(&shape, &config);
+    config.flags |= KVSTORE_NAMESPACE_EXISTING;
+    commits = stats_of(store).catalog_commits;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_MISS);
+    CHECK(ns == NULL);
+    CHECK_EQ(stats_of(store).catalog_commits, commits);
+    made = open_namespace(store, &shape);
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
+    offload_prompt(made, &shape, tokens, BLOCKS, 1);
+    check_restore(ns, &shape, tokens, BLOCKS, 1); /* the flag is no part of the identity */
+    config.flags |= 4;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    close_store(store);
+    free(tokens);
+}
+
 /* ---------------------------------------------------------------- events */
 
 static void events_tell_what_happened(void) {
@@ -508,6 +532,7 @@ const test_case_t sharing_cases[] = {
     {"a_stopped_writer_stops_nobody_else", a_stopped_writer_stops_nobody_else},
     {"leases_hold_against_evictors_elsewhere", leases_hold_against_evictors_elsewhere},
     {"a_dead_evictor_hides_nothing", a_dead_evictor_hides_nothing},
+    {"only_existing_namespaces", only_existing_namespaces},
     {"ranks_match_together", ranks_match_together},
     {"events_tell_what_happened", events_tell_what_happened},
     {NULL, NULL},

@@ -213,6 +213,7 @@ typedef struct {
 #define KVSTORE_IDENTITY_DIGEST 1u /* by the caller's own chained digest of >= 256 bits, compared whole */
 
 #define KVSTORE_NAMESPACE_REGIONS_VARIABLE 1u /* region_bytes are maxima: opaque blobs of variable length */
+#define KVSTORE_NAMESPACE_EXISTING 2u         /* not identity: MISS when it is absent, and nothing is written */
 
 /* Everything that changes the bytes of a block, or who may see it. Two records that differ in any field are two
  * namespaces and never share a block. Strings are UTF-8 and may be NULL (= empty). */
@@ -257,8 +258,8 @@ kvstore_status_t kvstore_namespace_config_init(kvstore_namespace_config_t *confi
 
 /* Opens the namespace of this identity record, creating it when absent (one durable commit). Keep the handle:
  * a server with a salt for each request keeps a cache of handles. Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED,
- * E_READ_ONLY (absent, and the store is read-only), E_IDENTITY, E_IO, E_NO_SPACE, E_CORRUPT, FULL (the catalog
- * has no room for it), BUSY (it is absent, and another process keeps the writer waiting; try again). */
+ * E_READ_ONLY (absent, and the store is read-only), E_IDENTITY, E_IO, E_NO_SPACE, E_CORRUPT, MISS (with
+ * KVSTORE_NAMESPACE_EXISTING only), FULL (the catalog has no room for it), BUSY (it is absent, and another process keeps the writer waiting; try again). */
 kvstore_status_t kvstore_namespace_open(kvstore_t *store, const kvstore_namespace_config_t *config,
                                         kvstore_namespace_t **namespace_out);
 
