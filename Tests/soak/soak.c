@@ -24,6 +24,8 @@
 
 enum { writers = 4, readers = 4, blocks = 8, shared_blocks = 4, tokens_per_block = 16, regions = 2 };
 enum { region_bytes = 64 * 1024, prompts_max = 1 << 16, family = 4 };
+/* The bound of the small store: about 28 MiB of slots. */
+#define full_bytes (UINT64_C(64) << 20)
 #define TOKENS (blocks * tokens_per_block)
 
 /* Memory of all processes. */
@@ -123,7 +125,7 @@ static kvstore_t *open_store(void) {
     kvstore_t *store = NULL;
     kvstore_config_init(&config, sizeof config);
     config.path = folder;
-    config.capacity_bytes = has_room ? UINT64_C(2) << 30 : UINT64_C(96) << 20;
+    config.capacity_bytes = has_room ? UINT64_C(2) << 30 : full_bytes;
     config.host_bytes = UINT64_C(16) << 20;
     if (kvstore_open(&config, &store) != KVSTORE_OK) wrong("open", 0, 0);
     return store;
@@ -310,7 +312,7 @@ int main(int argc, char **argv) {
         usleep(20000);
         used = disk_bytes(folder);
         if (used > most) most = used;
-        if (!has_room && used > UINT64_C(96) << 20) wrong("the disk is not bounded", 0, (int64_t)used);
+        if (!has_room && used > full_bytes) wrong("the disk is not bounded", 0, (int64_t)used);
         for (i = 0; i < writers + readers; i++)
             if (waitpid(pids[i], &status, WNOHANG) == pids[i]) wrong("a process ended by itself", 0, status);
         if (seconds_since(&begin) < next_harm) continue;
