@@ -49,6 +49,9 @@ final class EventFollower: Sendable {
     thread.withLock { $0 = nil }
   }
 
+  /// Nothing has been committed since the events were read last.
+  var isCurrent: Bool { progress.withLock { $0.snapshotID } == core.transactionID }
+
   private func run() {
     while true {
       let isStopping = progress.wait(until: deadline(after: Self.intervalNanoseconds)) { progress in

@@ -41,7 +41,7 @@ extension StoreCore {
     }
     blockCount = min(blockCount, blockCountMax)
     while true {
-      let (result, head) = try matchOnce(
+      let (result, end) = try matchOnce(
         namespace,
         prompt,
         blockCount,
@@ -50,32 +50,52 @@ extension StoreCore {
       )
       // The dead are looked for when the table is full, not on every match.
       if result.leaseRefused, releaseDeadLeases() > 0 { continue }
-      if let head, result.lease != 0, case .published(let position) = head {
-        forgetDeadEvictor()
-        if intents.covers(position) {
-          // Another process is about to remove the path's end: the lease came too late.
-          giveUpLease(result.lease, namespace, position)
-          continue
-        }
+      if let end, result.lease != 0, try !leaseHolds(namespace, end) {
+        giveUpLease(result.lease, namespace, end)
+        continue
       }
-      if let head, !configuration.readOnly { writer?.enqueueTouch(namespace, head) }
+      if let end, !configuration.readOnly { writer?.enqueueTouch(namespace, end.head) }
       return result
     }
   }
 
-  /// The prefix without what another process is removing is shorter each time, so this ends.
-  private func giveUpLease(_ lease: UInt64, _ namespace: NamespaceCore, _ position: BlockPosition) {
+  /// Whether a lease that was just taken came before any other process's removal of what it covers.
+  ///
+  /// One that comes later sees the lease (`EvictionIntents`).
+  private func leaseHolds(_ namespace: NamespaceCore, _ end: PathEnd) throws(StoreError) -> Bool {
+    guard case .published(let position) = end.head else { return true }
+    forgetDeadEvictor()
+    if intents.covers(position) { return false }
+    // Removals that are committed already may not have come to the index yet.
+    guard !isIndexCurrent else { return true }
+    return try catalogRead { (transaction) throws(CatalogError) in
+      // A generation is never given twice: the end is the same block, so all above it are as well.
+      try transaction.row(namespace.id, position)?.places.first?.generation == end.generation
+    }
+  }
+
+  /// Drops the end's run from the index, of which the catalog then has what is left: the prefix gets shorter each time, so
+  /// this ends.
+  private func giveUpLease(_ lease: UInt64, _ namespace: NamespaceCore, _ end: PathEnd) {
+    guard case .published(let position) = end.head else { return }
     state.withLock { state in
       _ = state.leases.release(lease)
       state.removeFromIndex(
         RemovedRange(
           namespace: namespace.id,
           run: position.run,
-          firstPosition: position.position,
+          firstPosition: 0,
           blockCount: 0
         )
       )
     }
+  }
+
+  /// The last block of a match.
+  private struct PathEnd {
+    var head: LeaseTable.Head
+    /// nil while it is pending.
+    var generation: Generation?
   }
 
   private func matchOnce(
@@ -84,7 +104,7 @@ extension StoreCore {
     _ blockCount: Int,
     isPeek: Bool,
     _ leaseNanoseconds: UInt64
-  ) throws(StoreError) -> (MatchResult, LeaseTable.Head?) {
+  ) throws(StoreError) -> (MatchResult, PathEnd?) {
     let now = configuration.clock.bootTimeNanoseconds()
     return try withStoredPrefix(
       namespace,
@@ -104,7 +124,7 @@ extension StoreCore {
           hostByteCount: tiers.hostByteCount,
           diskByteCount: tiers.diskByteCount
         ) ?? 0
-      if isPeek { return (result, LeaseTable.Head?.none) }
+      if isPeek { return (result, PathEnd?.none) }
       state.statistics.matchCalls += 1
       state.statistics.matchTokensAsked += UInt64(
         namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock
@@ -122,7 +142,8 @@ extension StoreCore {
         result.lease = lease ?? 0
         result.leaseRefused = lease == nil
       }
-      return (result, head)
+      let generation = state.index.entry(at: prefix.location)?.place?.generation
+      return (result, PathEnd(head: head, generation: generation))
     }
   }
 

@@ -373,6 +373,9 @@ final class StoreCore: Sendable {
 
   // MARK: Removal
 
+  /// Whether the index has every removal that is committed.
+  var isIndexCurrent: Bool { followerBox.withLock { $0 }?.isCurrent ?? false }
+
   /// An evictor that died with its victims announced hides them no longer.
   func forgetDeadEvictor() {
     guard let evictor = intents.foreignEvictor, ownerFiles.isDead(evictor) else { return }
