@@ -160,10 +160,10 @@ extension ReadTransaction {
     return rows
   }
 
-  /// The owners that hold slots reserved.
+  /// The processes that hold slots reserved.
   package func ownersWithReservations() throws(CatalogError) -> Set<OwnerID> {
     try settle()
-    return Set(try slotKeys().map(\.owner)).subtracting([.file])
+    return Set(try slotKeys().map(\.owner)).subtracting([.file, .eraser])
   }
 
   func slotKeys() throws(CatalogError) -> [SlotRowKey] {

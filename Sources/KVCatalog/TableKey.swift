@@ -126,7 +126,7 @@ struct TableKey {
 
 /// The rows of `meta`.
 enum MetaName: String {
-  case format, store, counters, clock, config, clean
+  case format, store, counters, clock, config, clean, erase
 }
 
 /// The two rows of a namespace.

@@ -164,7 +164,7 @@ extension WriteTransaction {
   }
 
   /// Brings a slot file into memory; false when there is none.
-  private func loadSlotFile(_ key: SlotFileKey) throws(CatalogError) -> Bool {
+  func loadSlotFile(_ key: SlotFileKey) throws(CatalogError) -> Bool {
     if slotFileStates[key] != nil { return true }
     guard let value = unsafe try getChecked(.slots, .slots(key.tier, key.file, .file)) else {
       return false
@@ -185,7 +185,7 @@ extension WriteTransaction {
     return true
   }
 
-  private func loadReservation(_ key: SlotRowKey) throws(CatalogError) {
+  func loadReservation(_ key: SlotRowKey) throws(CatalogError) {
     guard reservationStates[key] == nil else { return }
     if let value = unsafe try getChecked(.slots, .slots(key.tier, key.file, key.owner)) {
       reservationStates[key] = unsafe SlotBitmap(value)

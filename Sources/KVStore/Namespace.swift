@@ -119,4 +119,18 @@ public final class Namespace: Sendable {
         : transfer.timeoutNanoseconds
     )
   }
+
+  /// Removes all blocks, whoever holds leases on them.
+  ///
+  /// Durable when it returns: no look-up and no repair finds them. Their slots are then overwritten in the background;
+  /// `StoreStatistics.slotsErasePending` says what is left of that.
+  ///
+  /// - Returns: how many blocks went.
+  /// - Throws: `StoreError`.
+  public func purge() throws(StoreError) -> Int {
+    try store.enter()
+    defer { store.leave() }
+    guard !store.core.configuration.readOnly else { throw .readOnly }
+    return try store.core.purge(core.id, erases: true)
+  }
 }

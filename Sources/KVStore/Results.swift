@@ -213,6 +213,10 @@ public struct StoreStatistics: Sendable, Equatable {
   public var blocksForgotten: UInt64 = 0
   /// Blocks quarantined by this process.
   public var blocksQuarantined: UInt64 = 0
+  /// Purged slots overwritten by this process.
+  public var slotsErased: UInt64 = 0
+  /// Purged slots of the store that are still to be overwritten.
+  public var slotsErasePending: UInt64 = 0
   /// Leases that hold.
   public var leasesActive: UInt64 = 0
   /// Bytes written to slot files.

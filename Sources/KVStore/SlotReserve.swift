@@ -38,6 +38,9 @@ final class SlotReserve {
     return Generation(rawValue: nextGeneration)
   }
 
+  /// Gives up the generations that were reserved ahead.
+  func dropGenerations() { nextGeneration = endGeneration }
+
   /// Makes sure that there is a slot and a generation for each block, as far as there is room.
   ///
   /// What is evicted and reserved for it is committed and synced before this returns, since the slots are overwritten next.

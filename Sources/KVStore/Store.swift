@@ -92,6 +92,16 @@ public final class Store: Sendable {
     return Namespace(store: self, core: try core.openNamespace(identity, limits))
   }
 
+  /// Removes all blocks of a namespace by its number; see `Namespace.purge`.
+  ///
+  /// An unknown number is an invalid argument.
+  public func purgeNamespace(_ id: NamespaceID) throws(StoreError) -> Int {
+    try enter()
+    defer { leave() }
+    guard !core.configuration.readOnly else { throw .readOnly }
+    return try core.purge(id, erases: true)
+  }
+
   /// Ends a lease; false when there never was one of that id.
   public func releaseLease(_ lease: UInt64) throws(StoreError) -> Bool {
     try enter()

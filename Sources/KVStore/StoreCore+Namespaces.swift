@@ -1,7 +1,6 @@
 internal import KVCatalog
 internal import KVCodec
 internal import KVCore
-internal import KVFile
 internal import KVIndex
 
 extension StoreCore {
@@ -80,11 +79,7 @@ extension StoreCore {
         try catalogWrite { (transaction) throws(CatalogError) in
           let id = try transaction.createNamespace(namespace)
           // Before the row is durable, so that slot files can always be read without the catalog.
-          do throws(FileError) {
-            try appendIdentity(id, namespace.identityRecord)
-          } catch {
-            throw .io(errno: error.errno)
-          }
+          try appendIdentities([.identity(.init(id: id, record: namespace.identityRecord))])
         }
       } catch {
         throw StoreError(error)
@@ -94,32 +89,5 @@ extension StoreCore {
     }
     guard let row = try find() else { throw .full }
     return row
-  }
-
-  /// Appends to identities.kvs (docs/file-format.md) and syncs it.
-  private func appendIdentity(_ id: NamespaceID, _ record: [UInt8]) throws(FileError) {
-    let file = try configuration.storage.openFile(
-      configuration.path + "/identities.kvs",
-      mode: .create,
-      direct: false
-    )
-    defer { file.close() }
-    var writer = ByteWriter(capacity: record.count + 40)
-    writer.append(UInt32(0x5349_564B))
-    writer.append(id.rawValue)
-    writer.append(UInt32(record.count))
-    writer.append(UInt32(0))
-    writer.append(contentsOf: storeUUID)
-    writer.append(unsafe record.withUnsafeBytes { xxh3Checksum($0) })
-    writer.append(contentsOf: record)
-    let end = try file.byteCount()
-    let bytes = writer.bytes
-    var failure: FileError?
-    unsafe bytes.withUnsafeBytes { buffer in
-      do throws(FileError) { try unsafe file.write(buffer, at: end) } catch { failure = error }
-    }
-    if let failure { throw failure }
-    try file.sync()
-    try configuration.storage.syncDirectory(configuration.path)
   }
 }

@@ -12,22 +12,18 @@ extension StoreCore {
     if isPoisoned { throw .poisoned }
     let blockCount = namespace.blockCount(of: prompt)
     if prompt.wordCount > 0, blockCount == 0 { return 0 }
+    if blockCount == 0 { return try purge(namespace.id, erases: false) }
     // What was offloaded before is published first, so that it is found here.
     let deadline = writerDeadline
     _ = try writer.perform(deadline: deadline) { 0 }
-    if blockCount == 0 {
-      return try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-        try removeDurably(namespace, at: nil, reason: .forgotten)
-      }
-    }
     let position = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: false) {
       state,
       prefix in
       prefix.blockCount == blockCount ? state.index.position(of: prefix.location) : nil
     }
-    guard let position else { return 0 }
+    guard let position, let blockKey = namespace.keys(of: prompt).last else { return 0 }
     return try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-      try removeDurably(namespace, at: position, reason: .forgotten)
+      try removeDurably(namespace, at: position, forgotten: blockKey)
     }
   }
 
@@ -38,32 +34,52 @@ extension StoreCore {
     _ range: RemovedRange
   ) throws(StoreError) -> Int {
     defer { state.withLock { state in state.hidden.removeAll { $0 == range } } }
-    return try removeDurably(namespace, at: position, reason: .corrupt)
+    return try removeDurably(namespace, at: position, forgotten: nil)
   }
 
   /// On the writer's thread.
   ///
-  /// Slots are freed by the same commit; headers are invalidated first, so that no repair raises
-  /// the dead.
+  /// Slots are freed by the same commit. What was forgotten (the block of this key, and all below it) is marked first, so that
+  /// no repair raises the dead; without a key it is a quarantine.
   private func removeDurably(
     _ namespace: NamespaceCore,
-    at position: BlockPosition?,
-    reason: RemovalReason
+    at position: BlockPosition,
+    forgotten: BlockKey?
   ) throws(StoreError) -> Int {
+    // What is offloaded from now on is not meant by the mark.
+    if forgotten != nil { writer?.batches.dropGenerations() }
+    let reason: RemovalReason = forgotten == nil ? .corrupt : .forgotten
+    let removed = try commitRemoval(reason: reason) { (transaction) throws(CatalogError) in
+      if let forgotten {
+        try note(
+          IdentityFile.Removal(
+            rootKey: namespace.chain.rootKey,
+            top: forgotten,
+            generationFloor: transaction.nextGeneration.rawValue
+          )
+        )
+      }
+      let removed = try transaction.removeSubtree(namespace.id, at: position, reason: reason)
+      // Before the commit: after it another process may reserve the slot.
+      if reason == .corrupt { invalidateHeaders(removed.freedSlots.prefix(1), namespace) }
+      return removed
+    }
+    return removed.blockCount
+  }
+
+  /// Runs a removal, hides what goes until it is committed, and counts it; on the writer's thread.
+  func commitRemoval(
+    reason: RemovalReason,
+    _ body: (WriteTransaction) throws(CatalogError) -> RemovedSummary
+  ) throws(StoreError) -> RemovedSummary {
     var removed = RemovedSummary()
     do throws(CatalogError) {
       try catalogWrite { (transaction) throws(CatalogError) in
-        if let position {
-          removed = try transaction.removeSubtree(namespace.id, at: position, reason: reason)
-        } else {
-          removed = try transaction.removeNamespaceBlocks(namespace.id, reason: reason)
-        }
+        removed = try body(transaction)
         state.withLock { state in
           state.hidden += removed.ranges
           for range in removed.ranges { state.removeFromIndex(range) }
         }
-        // Before the commit: after it another process may reserve the slots.
-        if reason == .forgotten { invalidateHeaders(removed.freedSlots, namespace) }
       }
     } catch {
       ended(removed)
@@ -77,7 +93,7 @@ extension StoreCore {
       default: state.statistics.blocksForgotten += UInt64(removed.blockCount)
       }
     }
-    return removed.blockCount
+    return removed
   }
 
   private func ended(_ removed: RemovedSummary) {
@@ -88,11 +104,11 @@ extension StoreCore {
     state.notifyAll()
   }
 
-  /// Zeroes the first page of slots that are given up on purpose.
+  /// Zeroes the first page of slots whose contents failed a check.
   ///
   /// Should the commit fail after it, their rows are found corrupt and removed; should the zeroing
   /// fail, the rows are gone all the same.
-  private func invalidateHeaders(_ slots: [SlotAddress], _ namespace: NamespaceCore) {
+  private func invalidateHeaders(_ slots: ArraySlice<SlotAddress>, _ namespace: NamespaceCore) {
     guard !slots.isEmpty else { return }
     do throws(FileError) {
       let page = try AlignedBuffer(byteCount: 4096, isZeroed: true)

@@ -51,6 +51,7 @@ extension StoreCore {
       result.payloadBytesStored = payload
       result.diskBytesUsed += slotBytes
     }
+    result.slotsErasePending = erasePendingSlotCount
     result.poisoned = isPoisoned
     return result
   }

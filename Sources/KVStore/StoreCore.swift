@@ -152,6 +152,8 @@ final class StoreCore: Sendable {
       let writer = Writer(core: self)
       try writer.start()
       writerBox.withLock { $0 = writer }
+      // One row is read to know; what an earlier process left is overwritten when there is time.
+      if erasePendingSlotCount > 0 { writer.enqueueErasing() }
     }
     try follower.start()
     followerBox.withLock { $0 = follower }

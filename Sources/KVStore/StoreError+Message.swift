@@ -77,6 +77,7 @@ extension Argument {
     case .namespacesDiffer:
       "the namespaces must be of one store, with the same identity_mode and tokens_per_block"
     case .textNotUTF8: "a text field is not UTF-8"
+    case .namespace: "the store has no such namespace"
     }
   }
 }

@@ -62,6 +62,14 @@ final class Writer: Sendable {
     queue.notifyAll()
   }
 
+  /// Queues a call that may wait for other work, or for a second; not while the store closes.
+  func enqueueUnhurried(_ call: WriterCall) {
+    queue.withLock { queue in
+      if !queue.isStopping { queue.append(.call(call)) }
+    }
+    queue.notifyAll()
+  }
+
   /// Queues a call and waits for it until the deadline, which another process may let pass (`WriterCall.wait`).
   func perform(
     deadline: UInt64,

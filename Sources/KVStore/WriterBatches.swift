@@ -429,6 +429,9 @@ final class WriterBatches: @unchecked Sendable {
     }
   }
 
+  /// What is published from now on gets generations that are yet to be given.
+  func dropGenerations() { slots.dropGenerations() }
+
   /// Frees what this process holds reserved; at close.
   func releaseReservations() throws(StoreError) { try slots.releaseAll() }
 

@@ -148,3 +148,22 @@ public func exportNamespaceID(
   unsafe idOut.pointee = namespace.id.rawValue
   return Status.ok
 }
+
+/// See kvstore.h.
+@_cdecl("kvstore_namespace_purge")
+public func exportNamespacePurge(
+  _ namespace: OpaquePointer?,
+  _ blocksOut: UnsafeMutablePointer<UInt64>?
+) -> Int32 {
+  if let blocksOut = unsafe blocksOut { unsafe blocksOut.pointee = 0 }
+  guard let namespace = unsafe HandleTable.namespace(namespace) else {
+    return failBadHandle("namespace")
+  }
+  do throws(StoreError) {
+    let count = try namespace.purge()
+    if let blocksOut = unsafe blocksOut { unsafe blocksOut.pointee = UInt64(count) }
+    return count > 0 ? Status.ok : Status.miss
+  } catch {
+    return fail(error)
+  }
+}

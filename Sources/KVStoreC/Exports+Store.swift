@@ -183,6 +183,8 @@ public func exportStats(
     copy.restore_nanoseconds_measured = now.restoreNanosecondsMeasured
     copy.blocks_prefetched = now.blocksPrefetched
     copy.host_bytes_lent = now.hostBytesLent
+    copy.slots_erased = now.slotsErased
+    copy.slots_erase_pending = now.slotsErasePending
     try unsafe copyStruct(copy, to: stats, minimum: 16)
     return Status.ok
   } catch {

@@ -370,6 +370,13 @@ func headerAgreement() {
     let ours = unsafe Exactly(exportNamespaceID)
     let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<UInt32>?) -> Int32> = unsafe ours
   }
+  do {
+    let _: @convention(c) (OpaquePointer?, UnsafeMutablePointer<UInt64>?) -> Int32 =
+      unsafe kvstore_namespace_purge
+    let ours = unsafe Exactly(exportNamespacePurge)
+    let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<UInt64>?) -> Int32> =
+      unsafe ours
+  }
 }
 
 /// Keeps a function's type as it is: no conversion hides a difference.

@@ -301,6 +301,56 @@ static void forget_everything(void) {
     free(other);
 }
 
+/* Waits until what was purged is overwritten; ten seconds are more than any disk takes for it. */
+static void wait_until_erased(kvstore_t *store) {
+    int i;
+    for (i = 0; i < 1000 && stats_of(store).slots_erase_pending > 0; i++) sleep_milliseconds(10);
+    CHECK_EQ(stats_of(store).slots_erase_pending, 0);
+}
+
+static void purge_a_namespace(void) {
+    shape_t shape = shape_mha(), neighbour_shape = shape_gqa();
+    uint32_t *tokens = make_tokens(1, 160), *branch = make_tokens(1, 160);
+    kvstore_prompt_t prompt = prompt_of(tokens, 160);
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    kvstore_namespace_t *neighbour = open_namespace(store, &neighbour_shape);
+    kvstore_match_t match = match_zero();
+    uint64_t blocks = 99, used;
+    vary_tokens(branch, 112, 160, 3);
+    CHECK_STATUS(kvstore_namespace_purge(ns, &blocks), KVSTORE_MISS); /* nothing stored */
+    CHECK_EQ(blocks, 0);
+    offload_prompt(ns, &shape, tokens, 10, 1); /* not flushed: purge comes after it all the same */
+    CHECK_STATUS(offload_blocks(ns, &shape, branch, 160, 7, 3, 3, NULL), KVSTORE_OK);
+    offload_prompt(neighbour, &neighbour_shape, tokens, 10, 3);
+    CHECK_STATUS(kvstore_match(ns, &prompt, 0, 0, &match), KVSTORE_OK); /* leased blocks go too */
+    CHECK_STATUS(kvstore_namespace_purge(ns, &blocks), KVSTORE_OK);
+    CHECK_EQ(blocks, 13);
+    CHECK_EQ(peek_blocks(ns, tokens, 160), 0);
+    CHECK_EQ(peek_blocks(ns, branch, 160), 0);
+    CHECK_EQ(stats_of(store).blocks_stored, 10);
+    wait_until_erased(store);
+    CHECK_EQ(stats_of(store).slots_erased, 13);
+    used = stats_of(store).disk_bytes_used;
+    check_restore(neighbour, &neighbour_shape, tokens, 10, 3);
+    offload_prompt(ns, &shape, tokens, 10, 4); /* the namespace still works, in the same slots */
+    check_restore(ns, &shape, tokens, 10, 4);
+    flush_store(store);
+    CHECK_EQ(stats_of(store).disk_bytes_used, used);
+    CHECK_STATUS(kvstore_namespace_purge(neighbour, NULL), KVSTORE_OK); /* payloads in the catalog */
+    CHECK_EQ(peek_blocks(neighbour, tokens, 160), 0);
+    close_store(store);
+    store = open_small(path_in_dir("store"));
+    ns = open_namespace(store, &shape);
+    neighbour = open_namespace(store, &neighbour_shape);
+    check_restore(ns, &shape, tokens, 10, 4);
+    CHECK_EQ(peek_blocks(ns, branch, 160), 7);
+    CHECK_EQ(peek_blocks(neighbour, tokens, 160), 0);
+    close_store(store);
+    free(tokens);
+    free(branch);
+}
+
 /* Offload and forget at once, without a flush between: forget wins over what came before it. */
 static void forget_what_is_not_durable_yet(void) {
     shape_t shape = shape_mla();
@@ -336,6 +386,7 @@ const test_case_t keep_cases[] = {
     {"touch_counts", touch_counts},
     {"forget_a_prefix", forget_a_prefix},
     {"forget_everything", forget_everything},
+    {"purge_a_namespace", purge_a_namespace},
     {"forget_what_is_not_durable_yet", forget_what_is_not_durable_yet},
     {NULL, NULL},
 };

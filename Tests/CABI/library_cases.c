@@ -281,6 +281,7 @@ static void read_only_changes_nothing(void) {
     check_restore(ns, &shape, tokens, 4, 1);
     CHECK_STATUS(offload_blocks(ns, &shape, tokens, 64, 0, 4, 1, NULL), KVSTORE_E_READ_ONLY);
     CHECK_STATUS(kvstore_forget(ns, &prompt, &blocks), KVSTORE_E_READ_ONLY);
+    CHECK_STATUS(kvstore_namespace_purge(ns, &blocks), KVSTORE_E_READ_ONLY);
     CHECK_STATUS(kvstore_flush(store, 0, &flushed), KVSTORE_E_READ_ONLY);
     namespace_config(&other, &ns_config);
     CHECK_STATUS(kvstore_namespace_open(store, &ns_config, &ns), KVSTORE_E_READ_ONLY);
@@ -336,6 +337,7 @@ static void check_namespace_functions(kvstore_namespace_t *ns, kvstore_status_t 
     CHECK_STATUS(kvstore_offload(ns, &prompt, &transfer, &result), want);
     CHECK_STATUS(kvstore_touch(ns, &prompt, &blocks), want);
     CHECK_STATUS(kvstore_forget(ns, &prompt, &blocks), want);
+    CHECK_STATUS(kvstore_namespace_purge(ns, &blocks), want);
     pieces_free(&pieces);
     free(tokens);
 }

@@ -189,6 +189,8 @@ typedef struct {
   uint64_t restore_nanoseconds_estimated, restore_nanoseconds_measured;
   uint64_t blocks_prefetched;
   uint64_t host_bytes_lent; /* of the host tier: what views and reservations hold */
+  /* purged slots: overwritten by this process; of the whole store, still to be overwritten */
+  uint64_t slots_erased, slots_erase_pending;
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
@@ -268,6 +270,15 @@ kvstore_status_t kvstore_namespace_close(kvstore_namespace_t *ns);
 
 /* The number of the namespace in its store, as events name it. Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE. */
 kvstore_status_t kvstore_namespace_id(kvstore_namespace_t *ns, uint32_t *id_out);
+
+/* Removes every block of the namespace, leased or not, through all handles and processes. Two facts follow, each reported: *purged*
+ * when it returns (no lookup finds a block, nor will a repair; durable), and *erased* when `slots_erase_pending` of kvstore_stats is 0:
+ * the library's own thread overwrites the slots with zeros in the background, a piece at a time, and goes on after a restart. Payloads that
+ * live in the catalog (`inline_payload_bytes_max`) are removed, but their pages are overwritten only as the catalog reuses them.
+ * *blocks_out (may be NULL) gets the number removed. The handle stays open. Blocks on disk, longer for larger namespaces.
+ * Returns OK, MISS (nothing was stored), BUSY (another process held the catalog too long: some may be gone, purge again), E_READ_ONLY,
+ * E_IO, E_NO_SPACE, E_CORRUPT, E_BAD_HANDLE, E_FORKED, E_INTERNAL. */
+kvstore_status_t kvstore_namespace_purge(kvstore_namespace_t *ns, uint64_t *blocks_out);
 
 /* ---------------------------------------------------------------- prompts and keys */
 

@@ -1,8 +1,12 @@
+internal import KVCatalog
 internal import KVCore
 internal import KVFile
 
 /// `identities.kvs`: what slot files alone do not say, kept beside them so that a lost catalog can be rebuilt
 /// (docs/file-format.md).
+///
+/// Records are appended within a write transaction of the catalog, so that no two processes append at once, and synced before
+/// it commits.
 struct IdentityFile {
   /// One namespace; its root key is the hash of the record, which proves both.
   struct Identity: Equatable {
@@ -11,18 +15,39 @@ struct IdentityFile {
     var rootKey: BlockKey { unsafe record.withUnsafeBytes { xxh3Key($0) } }
   }
 
-  private enum Kind: UInt32 { case identity = 0 }
+  /// Blocks that were given up on purpose: slots that still hold them are not to be believed.
+  struct Removal: Equatable {
+    var rootKey: BlockKey
+    /// The block that went with all below it; nil = the whole namespace.
+    var top: BlockKey?
+    /// Contents of earlier generations are gone; a block that was offloaded again later has a larger one.
+    var generationFloor: UInt64
+  }
+
+  enum Record: Equatable {
+    case store(StoreMeta)
+    case identity(Identity)
+    case removal(Removal)
+  }
+
+  private enum Kind: UInt32 { case identity = 0, store, removal }
 
   private static let magic: UInt32 = 0x5349_564B
   private static let headerByteCount = 40
 
-  var identities: [Identity] = []
+  private(set) var store: StoreMeta?
+  private(set) var identities: [Identity] = []
+  private(set) var removals: [Removal] = []
+  /// Bytes that no record accounts for: torn or damaged.
+  private(set) var damagedByteCount = 0
 
   static func path(_ folder: String) -> String { folder + "/identities.kvs" }
 
+  // MARK: Reading
+
   /// The records of this store in the order in which they were written; what is torn or damaged is stepped over.
   ///
-  /// An absent file has none.
+  /// An absent file has none. Without a UUID all stores' records are taken.
   static func read(_ folder: String, storeUUID: [UInt8]?, storage: any Storage) throws(FileError)
     -> IdentityFile
   {
@@ -38,8 +63,13 @@ struct IdentityFile {
 
   init(_ bytes: UnsafeRawBufferPointer, storeUUID: [UInt8]?) {
     var offset = 0
-    while offset + Self.headerByteCount <= bytes.count {
-      if let next = unsafe add(bytes, at: offset, storeUUID) { offset = next } else { offset += 1 }
+    while offset < bytes.count {
+      if let next = unsafe add(bytes, at: offset, storeUUID) {
+        offset = next
+      } else {
+        offset += 1
+        damagedByteCount += 1
+      }
     }
   }
 
@@ -59,8 +89,173 @@ struct IdentityFile {
     guard storeUUID == nil || uuid == storeUUID else { return reader.offset }
     switch Kind(rawValue: kind) {
     case .identity: identities.append(Identity(id: NamespaceID(rawValue: id), record: body))
+    case .store: store = unsafe body.withUnsafeBytes { unsafe Self.store($0, uuid) } ?? store
+    case .removal:
+      if let removal = unsafe body.withUnsafeBytes({ unsafe Self.removal($0) }) {
+        removals.append(removal)
+      }
     case nil: break
     }
     return reader.offset
+  }
+
+  private static func store(_ body: UnsafeRawBufferPointer, _ uuid: [UInt8]) -> StoreMeta? {
+    var reader = unsafe ByteReader(body)
+    guard reader.read(UInt32.self) == Kind.store.rawValue, let created = reader.read(UInt64.self),
+      let saltKey = reader.readBytes(32), let capacityBytes = reader.read(UInt64.self),
+      let catalogBytes = reader.read(UInt64.self), let inlineMax = reader.read(UInt64.self),
+      let slotFileBytes = reader.read(UInt64.self)
+    else { return nil }
+    return StoreMeta(
+      storeUUID: uuid,
+      createdNanoseconds: created,
+      saltKey: saltKey,
+      capacityBytes: capacityBytes,
+      catalogBytes: catalogBytes,
+      inlinePayloadBytesMax: inlineMax,
+      slotFileBytes: slotFileBytes
+    )
+  }
+
+  private static func removal(_ body: UnsafeRawBufferPointer) -> Removal? {
+    var reader = unsafe ByteReader(body)
+    guard reader.read(UInt32.self) == Kind.removal.rawValue, let flags = reader.read(UInt32.self),
+      let rootKey = reader.readKey(), let top = reader.readKey(),
+      let floor = reader.read(UInt64.self)
+    else { return nil }
+    return Removal(rootKey: rootKey, top: flags & 1 != 0 ? nil : top, generationFloor: floor)
+  }
+
+  // MARK: Writing
+
+  private static func encode(_ record: Record, storeUUID: [UInt8]) -> [UInt8] {
+    var body = ByteWriter(capacity: 512)
+    var id = NamespaceID(rawValue: 0)
+    let kind: Kind
+    switch record {
+    case .identity(let identity):
+      kind = .identity
+      id = identity.id
+      body.append(contentsOf: identity.record)
+    case .store(let meta):
+      kind = .store
+      body.append(kind.rawValue)
+      body.append(meta.createdNanoseconds)
+      body.append(contentsOf: meta.saltKey)
+      body.append(meta.capacityBytes)
+      body.append(meta.catalogBytes)
+      body.append(meta.inlinePayloadBytesMax)
+      body.append(meta.slotFileBytes)
+    case .removal(let removal):
+      kind = .removal
+      body.append(kind.rawValue)
+      body.append(UInt32(removal.top == nil ? 1 : 0))
+      body.append(removal.rootKey)
+      body.append(removal.top ?? BlockKey(high: 0, low: 0))
+      body.append(removal.generationFloor)
+    }
+    var writer = ByteWriter(capacity: body.bytes.count + headerByteCount)
+    writer.append(magic)
+    writer.append(id.rawValue)
+    writer.append(UInt32(body.bytes.count))
+    writer.append(kind.rawValue)
+    writer.append(contentsOf: storeUUID)
+    writer.append(unsafe body.bytes.withUnsafeBytes { xxh3Checksum($0) })
+    writer.append(contentsOf: body.bytes)
+    return writer.bytes
+  }
+
+  /// Appends records and syncs them, the store's own record first where it is missing.
+  ///
+  /// Only within a write transaction.
+  static func append(
+    _ records: [Record],
+    _ folder: String,
+    meta: StoreMeta,
+    storage: any Storage
+  ) throws(FileError) {
+    var known = try read(folder, storeUUID: meta.storeUUID, storage: storage)
+    let all = (known.store == nil ? [Record.store(meta)] : []) + records
+    let bytes = all.flatMap { encode($0, storeUUID: meta.storeUUID) }
+    let file = try storage.openFile(path(folder), mode: .create, direct: false)
+    defer { file.close() }
+    let end = try file.byteCount()
+    if end + UInt64(bytes.count) > removalsByteCountMax, known.condense() {
+      return try known.replace(folder, adding: records, meta: meta, storage: storage)
+    }
+    try write(bytes, to: file, at: end)
+    try storage.syncDirectory(folder)
+  }
+
+  private static func write(
+    _ bytes: [UInt8],
+    to file: any StorageFile,
+    at offset: UInt64
+  ) throws(FileError) {
+    var failure: FileError?
+    unsafe bytes.withUnsafeBytes { buffer in
+      do throws(FileError) { try unsafe file.write(buffer, at: offset) } catch { failure = error }
+    }
+    if let failure { throw failure }
+    try file.sync()
+  }
+
+  // MARK: Keeping it short
+
+  /// From here on the removals are condensed at each append, as far as that gains something.
+  private static let removalsByteCountMax: UInt64 = 512 << 10
+  private static let removalCountMax = 2048
+
+  /// Merges removals: one for each block; where there are too many, one for each namespace, at the price that a repair gives
+  /// back less of it than it could.
+  ///
+  /// False when that gains less than half.
+  private mutating func condense() -> Bool {
+    let before = removals.count
+    var floors: [RemovalKey: UInt64] = [:]
+    for removal in removals {
+      let key = RemovalKey(rootKey: removal.rootKey, top: removal.top)
+      floors[key] = max(floors[key] ?? 0, removal.generationFloor)
+    }
+    if floors.count > Self.removalCountMax {
+      var whole: [RemovalKey: UInt64] = [:]
+      for (key, floor) in floors {
+        let namespace = RemovalKey(rootKey: key.rootKey, top: nil)
+        whole[namespace] = max(whole[namespace] ?? 0, floor)
+      }
+      floors = whole
+    }
+    removals = floors.map {
+      Removal(rootKey: $0.key.rootKey, top: $0.key.top, generationFloor: $0.value)
+    }
+    return removals.count * 2 < before
+  }
+
+  private struct RemovalKey: Hashable {
+    var rootKey: BlockKey
+    var top: BlockKey?
+  }
+
+  /// Writes all records into a new file that takes the old one's place.
+  private func replace(
+    _ folder: String,
+    adding records: [Record],
+    meta: StoreMeta,
+    storage: any Storage
+  ) throws(FileError) {
+    let path = Self.path(folder) + ".new"
+    if storage.fileExists(path) { try storage.remove(path) }
+    let all =
+      [.store(store ?? meta)] + identities.map { Record.identity($0) }
+      + removals.map { Record.removal($0) } + records
+    let file = try storage.openFile(path, mode: .createNew, direct: false)
+    defer { file.close() }
+    try Self.write(
+      all.flatMap { Self.encode($0, storeUUID: meta.storeUUID) },
+      to: file,
+      at: 0
+    )
+    try storage.rename(path, to: Self.path(folder))
+    try storage.syncDirectory(folder)
   }
 }

@@ -83,6 +83,7 @@ extension StoreVerifier {
   }
 
   private mutating func countLeftOvers() throws(StoreError) {
+    result.erasePendingSlotCount = Int(clamping: core.erasePendingSlotCount)
     let owners = core.ownerFiles.owners()
     result.leftOver.ownerFileCount = owners.dead.count
     let living = owners.living
@@ -96,7 +97,9 @@ extension StoreVerifier {
       guard error.isDamage else { throw StoreError(error) }
     }
     result.leftOver.reservedSlotCount =
-      reservations.filter { !living.contains($0.owner) }.reduce(0) { $0 + $1.slots.count }
+      reservations.filter { !living.contains($0.owner) && $0.owner != .eraser }.reduce(0) {
+        $0 + $1.slots.count
+      }
     result.leftOver.leaseCount =
       LeaseTable.owners(inFile: folder + "/leases", storage: storage)
       .count { !living.contains($0) }

@@ -46,6 +46,8 @@ public struct Verification: Sendable {
   public var movedCount: Int = 0
   /// Commits were made meanwhile: sums were compared only as far as one snapshot goes.
   public var wasWritten: Bool = false
+  /// Slots whose purged payload is still to be overwritten.
+  public var erasePendingSlotCount: Int = 0
   /// What dead processes left.
   public var leftOver: LeftOver = LeftOver()
   /// What is wrong, the first ones.

@@ -1,0 +1,109 @@
+import ArgumentParser
+import Glibc
+import KVCore
+import KVStore
+
+/// `kvstore purge`: removes all blocks of a namespace, durably, and overwrites their slots.
+struct PurgeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "purge",
+    abstract: "Remove all blocks of a namespace and overwrite their slots.",
+    discussion: """
+      Works at rest and beside a live server. *Purged* when the blocks are gone for every look-up and every \
+      repair; *erased* when their slots have been overwritten. Waits for both unless --no-wait is given.
+
+      EXAMPLES
+        kvstore inspect namespaces STORE
+        kvstore purge STORE --namespace 3 --dry-run
+        kvstore purge STORE --namespace 3
+      """
+  )
+
+  @ArgumentParser.Argument(help: "The store's folder.", completion: .directory)
+  var store: String
+
+  @Option(help: "Number of the namespace, as `inspect namespaces` shows it.")
+  var namespace: UInt32
+
+  @Flag(help: "Say what would be removed, and remove nothing.")
+  var dryRun = false
+
+  @Flag(inversion: .prefixedNo, help: "Wait until the slots have been overwritten.")
+  var wait = true
+
+  @Flag(help: "Print one JSON document.")
+  var json = false
+
+  func run() throws {
+    try withStore(at: store, readOnly: dryRun) { opened in
+      let found = try opened.inspector.namespaces().first { $0.id.rawValue == namespace }
+      guard let found else { throw CommandFailure("the store has no namespace \(namespace)") }
+      var document = PurgeDocument(
+        namespace: namespace,
+        isDryRun: dryRun,
+        blockCount: found.blockCount,
+        payloadByteCount: found.payloadByteCount,
+        isPurged: false,
+        isErased: false
+      )
+      if !dryRun {
+        document.blockCount = try opened.purgeNamespace(found.id)
+        document.isPurged = true
+        document.isErased = try isErased(opened)
+      }
+      print(json ? try jsonText(document) : document.text)
+    }
+  }
+
+  private func isErased(_ store: Store) throws -> Bool {
+    let line = ProgressLine()
+    defer { line.clear() }
+    while true {
+      let statistics = try store.statistics()
+      if statistics.slotsErasePending == 0 { return true }
+      guard wait else { return false }
+      line.show("overwriting: \(statistics.slotsErasePending) slots left")
+      usleep(20_000)
+    }
+  }
+}
+
+/// The JSON of `purge`.
+struct PurgeDocument: Encodable {
+  var namespace: UInt32
+  var isDryRun: Bool
+  /// Removed, or with --dry-run to be removed.
+  var blockCount: Int
+  var payloadByteCount: Int
+  var isPurged: Bool
+  var isErased: Bool
+
+  /// The document for people.
+  var text: String {
+    let what = "\(counted(blockCount, "block")), \(byteText(payloadByteCount)) of payload"
+    if isDryRun { return "namespace \(namespace): would remove \(what)" }
+    let erased =
+      isErased ? "purged and erased" : "purged; slots are overwritten when the store is open next"
+    return "namespace \(namespace): \(what): \(erased)"
+  }
+}
+
+/// Opens a store, lends it, and closes it.
+func withStore(at path: String, readOnly: Bool, _ body: (Store) throws -> Void) throws {
+  try reportingErrors(at: path) {
+    var configuration = StoreConfiguration(path: path)
+    configuration.readOnly = readOnly
+    // Nothing is restored here.
+    configuration.hostBytes = 0
+    guard unsafe access(path + "/catalog.mdb", F_OK) == 0 else {
+      throw CommandFailure("\(path): there is no store in this folder")
+    }
+    let store = try Store.open(configuration)
+    do { try body(store) } catch {
+      do throws(StoreError) { try store.close() } catch { /* the first error is the one to tell */
+      }
+      throw error
+    }
+    try store.close()
+  }
+}

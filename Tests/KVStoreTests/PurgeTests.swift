@@ -1,0 +1,110 @@
+import Foundation
+import KVCore
+import KVFile
+import KVStore
+import KVTestSupport
+import Testing
+
+/// A purged namespace is gone at once, and its payload is overwritten soon after.
+@Suite struct PurgeTests {
+  private static let identity = StoreFixture.identity([40_000, 24_000])
+  private static let neighbour = StoreFixture.identity([40_000, 24_000]) { $0.modelName = "other" }
+
+  private static func waitUntilErased(_ store: Store) throws {
+    var waitCount = 0
+    while try store.statistics().slotsErasePending > 0, waitCount < 3000 {
+      waitCount += 1
+      usleep(10_000)
+    }
+    #expect(try store.statistics().slotsErasePending == 0)
+  }
+
+  /// Payload of a block as it would lie in its slot.
+  private static func payload(_ prompt: [UInt32], block: Int) -> [UInt8] {
+    Array(regionBytes([0] + prompt[..<((block + 1) * 4)], region: 0, count: 40_000).prefix(512))
+  }
+
+  @Test func purgedSlotsAreOverwritten() throws {
+    let fixture = try StoreFixture()
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    let other = try fixture.store.openNamespace(Self.neighbour)
+    for prompt in 0..<8 {
+      try namespace.offload(tokens(prompt * 100..<prompt * 100 + 80))
+      try other.offload(tokens(prompt * 100..<prompt * 100 + 80))
+    }
+    try fixture.store.flush()
+    let folder = fixture.configuration.path + "/slots/"
+    let found: (Bool) throws -> Int = { isPurged in
+      var count = 0
+      for name in try FileManager.default.contentsOfDirectory(atPath: folder) {
+        let bytes = [UInt8](try Data(contentsOf: URL(filePath: folder + name)))
+        for prompt in 0..<8 {
+          let pattern = Self.payload(tokens(prompt * 100..<prompt * 100 + 80), block: 3)
+          count += bytes.ranges(of: pattern).count
+        }
+      }
+      return count
+    }
+    // The same bytes in both namespaces.
+    #expect(try found(false) == 16)
+    #expect(try namespace.purge() == 160)
+    #expect(try namespace.peek(tokens(0..<80)) == 0)
+    #expect(try namespace.restore(tokens(0..<80)).result.doneBlockCount == 0)
+    try Self.waitUntilErased(fixture.store)
+    #expect(try fixture.store.statistics().slotsErased == 160)
+    #expect(try found(true) == 8)
+    #expect(try fixture.store.verify().findings == [])
+    let (result, isRight) = try other.restore(tokens(0..<80))
+    #expect(isRight && result.doneBlockCount == 20)
+    #expect(try namespace.purge() == 0)
+  }
+
+  /// Killed or closed before its slots are overwritten: the next open goes on, and nobody gets them before.
+  @Test func erasingGoesOnAfterReopening() throws {
+    let storage = FaultInjectingStorage()
+    let fixture = try StoreFixture { $0.storage = storage }
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    try namespace.offload(tokens(0..<80))
+    try fixture.store.flush()
+    storage.add(
+      .init(.write, number: storage.count(of: .write) + 2, errno: EIO, isLasting: true)
+    )
+    // The first write is the mark in identities.kvs, the next would be the zeros.
+    #expect(try namespace.purge() == 20)
+    while try fixture.store.flush().durableBlockCount > 0 {}
+    #expect(try fixture.store.statistics().slotsErasePending == 20)
+    storage.removeFaults()
+    let result = try fixture.store.verify()
+    #expect(result.findings == [] && result.erasePendingSlotCount == 20)
+    try fixture.reopen()
+    try Self.waitUntilErased(fixture.store)
+    #expect(try fixture.store.verify().findings == [])
+  }
+
+  @Test func aLargeNamespaceGoesInSteps() throws {
+    let fixture = try StoreFixture {
+      $0.capacityBytes = 64 << 20
+      $0.catalogBytes = 8 << 20
+    }
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([16]))
+    // Forks at several depths, more than one step takes.
+    for branch in 0..<64 {
+      let shared = branch % 8 * 20
+      let own = 1000 * (branch + 1)
+      try namespace.offload(tokens(0..<shared) + tokens(own..<own + 320))
+    }
+    try fixture.store.flush()
+    let stored = try fixture.store.statistics().blocksStored
+    #expect(stored > 4096)
+    #expect(try namespace.purge() == Int(stored))
+    #expect(try fixture.store.statistics().blocksStored == 0)
+    #expect(try fixture.store.verify().findings == [])
+  }
+
+  @Test func anUnknownNamespaceIsAnError() throws {
+    let fixture = try StoreFixture()
+    #expect(throws: StoreError.invalidArgument(.namespace)) {
+      try fixture.store.purgeNamespace(NamespaceID(rawValue: 7))
+    }
+  }
+}
