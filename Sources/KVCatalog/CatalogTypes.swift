@@ -95,6 +95,11 @@ package struct NamespaceRow: Sendable, Equatable {
   package var id: NamespaceID
   package var namespace: NewNamespace
 
+  package init(id: NamespaceID, namespace: NewNamespace) {
+    self.id = id
+    self.namespace = namespace
+  }
+
   package var rootKey: BlockKey { namespace.rootKey }
   package var identityRecord: [UInt8] { namespace.identityRecord }
   package var slotByteCount: UInt32 { namespace.slotByteCount }
@@ -143,7 +148,20 @@ package struct SlotFileRow: Sendable, Equatable {
   /// Used or reserved.
   package var usedCount: UInt32
   /// 0 = in use.
-  package var state: UInt32
+  package var state: UInt32 = 0
+}
+
+extension SlotFileRow {
+  /// A file of which nothing is used.
+  package init(tier: Tier, file: UInt32, slotByteCount: UInt32, slotCount: UInt32) {
+    self.init(
+      tier: tier,
+      file: file,
+      slotByteCount: slotByteCount,
+      slotCount: slotCount,
+      usedCount: 0
+    )
+  }
 }
 
 /// Slots that an owner holds reserved and has not published.

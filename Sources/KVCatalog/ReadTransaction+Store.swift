@@ -9,27 +9,8 @@ extension ReadTransaction {
     guard let value = unsafe try getChecked(.namespaces, .namespace(id, kind: .namespace)) else {
       return nil
     }
-    var reader = unsafe ByteReader(value)
-    guard let slotByteCount = reader.read(UInt32.self),
-      let headerByteCount = reader.read(UInt32.self), let wordsPerBlock = reader.read(UInt32.self),
-      let flags = reader.read(UInt32.self), let quotaBytes = reader.read(UInt64.self),
-      let defaultTTLNanoseconds = reader.read(UInt64.self), let rootKey = reader.readKey(),
-      let recordByteCount = reader.read(UInt32.self),
-      let identityRecord = reader.readBytes(Int(recordByteCount))
-    else { throw .corrupt(.namespace) }
-    return NamespaceRow(
-      id: id,
-      namespace: NewNamespace(
-        rootKey: rootKey,
-        identityRecord: identityRecord,
-        slotByteCount: slotByteCount,
-        headerByteCount: headerByteCount,
-        wordsPerBlock: wordsPerBlock,
-        flags: flags,
-        quotaBytes: quotaBytes,
-        defaultTTLNanoseconds: defaultTTLNanoseconds
-      )
-    )
+    guard let namespace = unsafe NewNamespace(value) else { throw .corrupt(.namespace) }
+    return NamespaceRow(id: id, namespace: namespace)
   }
 
   /// All namespaces, by id.
@@ -350,5 +331,29 @@ extension CatalogEvent {
     writer.append(owner.rawValue)
     writer.append(UInt32(0))
     return writer.bytes
+  }
+}
+
+extension NewNamespace {
+  /// From what follows the checksum; nil when it is too short.
+  init?(_ body: UnsafeRawBufferPointer) {
+    var reader = unsafe ByteReader(body)
+    guard let slotByteCount = reader.read(UInt32.self),
+      let headerByteCount = reader.read(UInt32.self), let wordsPerBlock = reader.read(UInt32.self),
+      let flags = reader.read(UInt32.self), let quotaBytes = reader.read(UInt64.self),
+      let defaultTTLNanoseconds = reader.read(UInt64.self), let rootKey = reader.readKey(),
+      let recordByteCount = reader.read(UInt32.self),
+      let identityRecord = reader.readBytes(Int(recordByteCount))
+    else { return nil }
+    self.init(
+      rootKey: rootKey,
+      identityRecord: identityRecord,
+      slotByteCount: slotByteCount,
+      headerByteCount: headerByteCount,
+      wordsPerBlock: wordsPerBlock,
+      flags: flags,
+      quotaBytes: quotaBytes,
+      defaultTTLNanoseconds: defaultTTLNanoseconds
+    )
   }
 }

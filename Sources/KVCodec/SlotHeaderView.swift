@@ -58,6 +58,7 @@ package import KVCore
   package var expiry: UInt64 { integer(128, UInt64.self) }
   package var created: UInt64 { integer(136, UInt64.self) }
   package var codec: UInt8 { integer(144, UInt8.self) }
+  package var priority: UInt8 { integer(147, UInt8.self) }
 
   /// A region below `regionCount`.
   package func region(_ index: Int) -> SlotHeader.Region {

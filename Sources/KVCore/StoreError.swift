@@ -52,10 +52,10 @@ public enum FileAction: Sendable, Equatable {
 
 /// What is damaged.
 public enum CorruptionReason: Sendable, Equatable {
-  case catalogPage, catalogMeta, identityRecord
+  case catalogPage, catalogMeta, identityRecord, catalogMissing, nothingToRepair
 }
 
 /// Why the catalog cannot be shared.
 public enum LockReason: Sendable, Equatable {
-  case otherPIDNamespace, readerTableFull, writerStalled
+  case otherPIDNamespace, readerTableFull, inUse, repairing, writerStalled
 }

@@ -94,8 +94,9 @@ extension StoreCore {
     return count ?? 0
   }
 
-  /// Overwrites some purged slots and frees them; true when more are waiting. On the writer's thread.
+  /// Overwrites some purged slots and frees them; true when more are waiting.
   ///
+  /// On the writer's thread.
   /// Under the catalog's write lock, so that no other process gives a slot out while it is overwritten; a crash leaves them waiting.
   func eraseStep() throws(StoreError) -> Bool {
     guard erasePendingSlotCount > 0 else { return false }

@@ -50,7 +50,8 @@ final class StoreCore: Sendable {
 
   /// What may lie in a folder in which a store is made: leftovers of an open that was killed, and a mount point's own.
   private static let ownNames: Set<String> = [
-    "slots", "owners", "leases", "opening.lock", "identities.kvs", "catalog.mdb-lock",
+    "slots", "owners", "leases", "opening.lock", "repair.lock", "identities.kvs",
+    "catalog.mdb-lock",
     "catalog.new",
     "catalog.new-lock", "lost+found",
   ]
@@ -86,7 +87,10 @@ final class StoreCore: Sendable {
     options.durability = configuration.catalogIsSynced ? .synced : .buffered
     let isNew = !storage.fileExists(options.path)
     guard !isNew || !configuration.readOnly else { throw .io(.openCatalog, errno: ENOENT) }
-    if isNew { try Self.createCatalog(configuration) }
+    if isNew {
+      try Self.checkNothingIsLost(configuration)
+      try Self.createCatalog(configuration)
+    }
     let catalog: Catalog
     do throws(CatalogError) {
       catalog = try Catalog(options)
@@ -175,10 +179,28 @@ final class StoreCore: Sendable {
       let descriptor = try FileDescriptor.open(configuration.path + "/opening.lock", mode: .create)
       let deadline = monotonicNanoseconds() + 10_000_000_000
       while try !descriptor.tryRecordLock(), monotonicNanoseconds() < deadline { usleep(1000) }
+      if RepairLocks.isRepaired(configuration.path) { throw FileError(.lock, errno: EBUSY) }
       return OpeningLock(descriptor)
     } catch {
-      throw StoreError(error, .ownerLock)
+      throw error.errno == EBUSY ? .locked(.repairing) : StoreError(error, .ownerLock)
     }
+  }
+
+  /// A store that lost its catalog is not an empty folder: a new one would overwrite slot files that a repair can read.
+  private static func checkNothingIsLost(
+    _ configuration: StoreConfiguration
+  ) throws(StoreError) {
+    let known: IdentityFile
+    do throws(FileError) {
+      known = try IdentityFile.read(
+        configuration.path,
+        storeUUID: nil,
+        storage: configuration.storage
+      )
+    } catch {
+      throw StoreError(error, .identities)
+    }
+    guard known.identities.isEmpty else { throw .corrupt(.catalogMissing) }
   }
 
   /// Makes the catalog under another name first: whenever this process dies, there is a whole catalog or none.

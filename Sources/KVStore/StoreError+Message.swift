@@ -14,15 +14,21 @@ extension StoreError {
     case .noSpace(let action):
       "\(action.phrase): no space left on the device or in the disk quota; free some, or lower capacity_bytes"
     case .corrupt(.catalogPage):
-      "the catalog is damaged (LMDB refuses its pages): move the folder away and start anew; it is a cache"
+      "the catalog is damaged (LMDB refuses its pages): stop all that use the store and run kvstore repair"
     case .corrupt(.catalogMeta):
-      "the catalog's own description is damaged: move the folder away and start anew; it is a cache"
-    case .corrupt(.identityRecord): "a namespace's identity record is damaged"
+      "the catalog's own description is damaged: stop all that use the store and run kvstore repair"
+    case .corrupt(.identityRecord): "a namespace's identity record is damaged: run kvstore repair"
+    case .corrupt(.catalogMissing):
+      "the folder holds a store's slot files and no catalog: run kvstore repair, or choose an empty folder"
+    case .corrupt(.nothingToRepair):
+      "neither the catalog nor identities.kvs tells what the slot files are: nothing can be proved; move the folder away and start anew"
     case .versionMismatch(let found):
       "the store has format version \(found), newer than this library reads: update the library"
     case .locked(.otherPIDNamespace):
       "a process in another PID namespace (container) has the store open: LMDB cannot be shared across them; "
         + "run both in one PID namespace or give each its own folder"
+    case .locked(.inUse): "a process has the store open: stop it first"
+    case .locked(.repairing): "the store is being repaired: open it when that is done"
     case .locked(.readerTableFull):
       "the catalog's reader table is full: too many threads or processes read it at once"
     case .locked(.writerStalled):

@@ -23,6 +23,12 @@ enum StoreRegistry {
 
   private static let entries = Monitor<[Identity: Entry]>([:])
 
+  /// Whether this process has the store in a folder open.
+  static func isOpen(_ path: String) -> Bool {
+    guard let identity = try? identity(of: path) else { return false }
+    return entries.withLock { $0[identity] != nil }
+  }
+
   static func open(_ configuration: StoreConfiguration) throws(StoreError) -> StoreCore {
     let deadline = KVCore.deadline(after: configuration.waitTimeoutNanoseconds)
     let identity = try prepare(configuration, deadline)

@@ -21,8 +21,8 @@ struct KVStoreCommand: ParsableCommand {
       """,
     version: versionText,
     subcommands: [
-      InspectCommand.self, VerifyCommand.self, PurgeCommand.self, BenchCommand.self,
-      ReplayCommand.self,
+      InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
+      BenchCommand.self, ReplayCommand.self,
     ]
   )
 }

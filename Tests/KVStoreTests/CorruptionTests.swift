@@ -1,6 +1,7 @@
 import Foundation
 import KVCore
 import KVStore
+import KVTestSupport
 import Testing
 
 /// Damaged slot files: a miss, counted and quarantined, never wrong bytes.
@@ -97,5 +98,124 @@ import Testing
     }
     let (result, _) = try second.store.openNamespace(Self.identity).restore(Self.prompt)
     #expect(result.doneBlockCount == 0)
+  }
+
+  // MARK: Every byte
+
+  private static let small = StoreFixture.identity([8192])
+  private static let smallSlotByteCount = 4096 + 8192
+  /// Header, one region, four words.
+  private static let headerByteCount = 160 + 16 + 16
+
+  /// A closed store of one-block prompts; `damage` gets the slot file and the slot of each prompt.
+  private static func damagedSlots(
+    promptCount: Int,
+    _ damage: (inout [UInt8], [Int]) throws -> Void
+  ) throws -> StoreFixture {
+    let fixture = try StoreFixture { $0.inlinePayloadBytesMax = 0 }
+    let namespace = try fixture.store.openNamespace(small)
+    for prompt in 0..<promptCount { try namespace.offload(onePrompt(prompt)) }
+    try fixture.store.flush()
+    let folder = fixture.configuration.path + "/slots/"
+    let name = try #require(try FileManager.default.contentsOfDirectory(atPath: folder).first)
+    try fixture.whileClosed {
+      var bytes = [UInt8](try Data(contentsOf: URL(filePath: folder + name)))
+      // The first word of a header tells whose the slot is.
+      var slots = [Int](repeating: -1, count: promptCount)
+      for slot in 0..<bytes.count / smallSlotByteCount
+      where bytes[slot * smallSlotByteCount] == UInt8(ascii: "K") {
+        let word = slot * smallSlotByteCount + 176
+        slots[Int(bytes[word]) | Int(bytes[word + 1]) << 8] = slot
+      }
+      #expect(!slots.contains(-1))
+      try damage(&bytes, slots)
+      try Data(bytes).write(to: URL(filePath: folder + name))
+    }
+    return fixture
+  }
+
+  private static func onePrompt(_ prompt: Int) -> [UInt32] { [UInt32(prompt), 1, 2, 3] }
+
+  /// Restores each prompt; answers which came back, and checks that those are right.
+  private static func restored(_ fixture: StoreFixture, _ promptCount: Int) throws -> [Bool] {
+    let namespace = try fixture.store.openNamespace(small)
+    return try (0..<promptCount).map { prompt in
+      let (result, isRight) = try namespace.restore(onePrompt(prompt))
+      #expect(isRight, "prompt \(prompt)")
+      return result.doneBlockCount == 1
+    }
+  }
+
+  /// Each byte of a header in a slot of its own; one slot more is left as it was.
+  @Test(arguments: [UInt8(0x01), 0x80, 0xFF])
+  func everyByteOfTheHeaderCounts(_ mask: UInt8) throws {
+    let count = Self.headerByteCount
+    let fixture = try Self.damagedSlots(promptCount: count + 1) { bytes, slots in
+      for offset in 0..<count { bytes[slots[offset] * Self.smallSlotByteCount + offset] ^= mask }
+    }
+    #expect(try fixture.store.verify().findingCount == count)
+    let isThere = try Self.restored(fixture, count + 1)
+    // What the header says of its own size (bytes 12 to 15) is not needed to read it, and not believed either.
+    #expect((0..<count).filter { isThere[$0] } == [12, 13, 14, 15])
+    #expect(isThere[count])
+    #expect(try fixture.store.statistics().missesCorrupt == UInt64(count - 4))
+    try fixture.store.flush()
+    #expect(try fixture.store.statistics().blocksQuarantined == UInt64(count - 4))
+    // What was quarantined is gone from the catalog; only the four sizes are left to be found.
+    #expect(try fixture.store.verify().findingCount == 4)
+  }
+
+  @Test(arguments: [UInt64(1), 2]) func bytesOfThePayloadCount(_ seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    let count = 64
+    let fixture = try Self.damagedSlots(promptCount: count) { bytes, slots in
+      for slot in slots {
+        let offset = 4096 + Int.random(in: 0..<8192, using: &random)
+        bytes[slot * Self.smallSlotByteCount + offset] ^= UInt8.random(in: 1...255, using: &random)
+      }
+    }
+    #expect(try fixture.store.verify().findings.count { $0.kind == .payload } == count)
+    #expect(try Self.restored(fixture, count) == Array(repeating: false, count: count))
+  }
+
+  /// Slots as they were earlier: same store, same namespace, older generations.
+  @Test func olderSlotsAreMisses() throws {
+    let fixture = try StoreFixture { $0.inlinePayloadBytesMax = 0 }
+    var namespace = try fixture.store.openNamespace(Self.small)
+    let slots = fixture.configuration.path + "/slots/"
+    for prompt in 0..<20 { try namespace.offload(Self.onePrompt(prompt), seed: 1) }
+    try fixture.store.flush()
+    let name = try #require(try FileManager.default.contentsOfDirectory(atPath: slots).first)
+    let old = try Data(contentsOf: URL(filePath: slots + name))
+    // The same slots are used again for the same prompts, with other bytes.
+    for prompt in 0..<20 { #expect(try namespace.forget(Self.onePrompt(prompt)) == 1) }
+    try fixture.reopen()
+    namespace = try fixture.store.openNamespace(Self.small)
+    for prompt in 0..<20 { try namespace.offload(Self.onePrompt(prompt), seed: 2) }
+    try fixture.store.flush()
+    try fixture.whileClosed { try old.write(to: URL(filePath: slots + name)) }
+    #expect(try fixture.store.verify().findings.count { $0.kind == .slotHeader } == 20)
+    namespace = try fixture.store.openNamespace(Self.small)
+    for prompt in 0..<20 {
+      let (result, _) = try namespace.restore(Self.onePrompt(prompt), seed: 2)
+      #expect(result.doneBlockCount == 0)
+    }
+  }
+
+  /// The catalog as it was earlier, beside newer slots: what it says is checked, so it is a miss or the right bytes.
+  @Test func anOlderCatalogIsMissesOrRightBytes() throws {
+    let fixture = try StoreFixture { $0.inlinePayloadBytesMax = 0 }
+    var namespace = try fixture.store.openNamespace(Self.small)
+    let catalog = URL(filePath: fixture.configuration.path + "/catalog.mdb")
+    for prompt in 0..<40 { try namespace.offload(Self.onePrompt(prompt)) }
+    try fixture.store.flush()
+    var old = Data()
+    try fixture.whileClosed { old = try Data(contentsOf: catalog) }
+    namespace = try fixture.store.openNamespace(Self.small)
+    for prompt in 0..<40 { #expect(try namespace.forget(Self.onePrompt(prompt)) == 1) }
+    for prompt in 40..<60 { try namespace.offload(Self.onePrompt(prompt)) }
+    try fixture.store.flush()
+    try fixture.whileClosed { try old.write(to: catalog) }
+    #expect(try Self.restored(fixture, 60).suffix(20).allSatisfy { !$0 })
   }
 }

@@ -236,26 +236,44 @@ struct IdentityFile {
     var top: BlockKey?
   }
 
-  /// Writes all records into a new file that takes the old one's place.
   private func replace(
     _ folder: String,
     adding records: [Record],
     meta: StoreMeta,
     storage: any Storage
   ) throws(FileError) {
+    try Self.rewrite(
+      folder,
+      meta: store ?? meta,
+      identities: identities,
+      removals: removals,
+      adding: records,
+      storage: storage
+    )
+  }
+
+  /// Writes these records into a new file that takes the old one's place.
+  static func rewrite(
+    _ folder: String,
+    meta: StoreMeta,
+    identities: [Identity],
+    removals: [Removal],
+    adding records: [Record] = [],
+    storage: any Storage
+  ) throws(FileError) {
     let path = Self.path(folder) + ".new"
     if storage.fileExists(path) { try storage.remove(path) }
     let all =
-      [.store(store ?? meta)] + identities.map { Record.identity($0) }
+      [.store(meta)] + identities.map { Record.identity($0) }
       + removals.map { Record.removal($0) } + records
     let file = try storage.openFile(path, mode: .createNew, direct: false)
     defer { file.close() }
-    try Self.write(
-      all.flatMap { Self.encode($0, storeUUID: meta.storeUUID) },
+    try write(
+      all.flatMap { encode($0, storeUUID: meta.storeUUID) },
       to: file,
       at: 0
     )
-    try storage.rename(path, to: Self.path(folder))
+    try storage.rename(path, to: self.path(folder))
     try storage.syncDirectory(folder)
   }
 }

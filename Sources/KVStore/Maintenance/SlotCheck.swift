@@ -32,7 +32,7 @@ struct SlotCheck {
     if let text = difference(header, block, place) { return (.slotHeader, text) }
     guard checksPayload else { return nil }
     let start = place.isInline ? header.usedByteCount : headerByteCount
-    return unsafe payloadProblem(header, bytes, from: start)
+    return unsafe Self.payloadProblem(header, bytes, from: start)
   }
 
   private func difference(
@@ -64,7 +64,8 @@ struct SlotCheck {
     return nil
   }
 
-  private func payloadProblem(
+  /// The first region whose bytes are not what the header says; `start` is where the first one begins.
+  static func payloadProblem(
     _ header: SlotHeaderView,
     _ bytes: UnsafeRawBufferPointer,
     from start: Int

@@ -1,0 +1,50 @@
+package import KVCore
+
+/// What a repair writes into a fresh catalog beside `publish`: numbers that are given already.
+extension WriteTransaction {
+  /// A namespace under the number that its slots name.
+  package func adoptNamespace(
+    _ id: NamespaceID,
+    _ namespace: NewNamespace
+  ) throws(CatalogError) {
+    let next = counters.namespace
+    counters.namespace = id.rawValue
+    guard try createNamespace(namespace) == id else { throw .identityCollision }
+    counters.namespace = max(next, counters.namespace)
+  }
+
+  /// A slot file that is there.
+  package func adoptSlotFile(
+    tier: Tier,
+    file: UInt32,
+    slotByteCount: UInt32,
+    slotCount: UInt32
+  ) throws(CatalogError) {
+    let next = counters.slotFile
+    counters.slotFile = file
+    _ = try createSlotFile(tier: tier, slotByteCount: slotByteCount, slotCount: slotCount)
+    counters.slotFile = max(next, counters.slotFile)
+  }
+
+  /// Reserves a slot for an owner, so that its block can be published; false when it is taken.
+  package func adoptSlot(_ slot: SlotAddress, owner: OwnerID) throws(CatalogError) -> Bool {
+    let key = SlotFileKey(tier: slot.tier, file: slot.file)
+    let reservation = SlotRowKey(tier: slot.tier, file: slot.file, owner: owner)
+    guard try loadSlotFile(key), let state = slotFileStates[key], slot.slot < state.slotCount,
+      !state.used[Int(slot.slot)]
+    else { return false }
+    try loadReservation(reservation)
+    slotFileStates[key]?.used[Int(slot.slot)] = true
+    slotFileStates[key]?.usedCount += 1
+    slotFileStates[key]?.isChanged = true
+    reservationStates[reservation]?[Int(slot.slot)] = true
+    changedReservations.insert(reservation)
+    return true
+  }
+
+  /// Numbers below these are not given again.
+  package func raiseCounters(generation: UInt64, event: UInt64) {
+    counters.generation = max(counters.generation, generation)
+    counters.event = max(counters.event, event)
+  }
+}
