@@ -156,13 +156,15 @@ import Testing
     #expect(throws: FileError(.open, errno: ENOENT)) { try mark(of: address(1, 0)) }
   }
 
-  @Test func afterAFailedSyncTheFileIsNotWrittenAgain() throws {
+  /// What the failed sync was about is lost and may not be published; the file itself is opened again, for other writes.
+  @Test func afterAFailedSyncTheFileIsOpenedAgain() throws {
     try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
     try write([(address(1, 0), try filled(with: 1))])
     storage.add(.init(.sync, number: storage.count(of: .sync) + 1, errno: EIO))
     #expect(throws: FileError(.sync, errno: EIO)) { try tier.sync(files: [1]) }
-    #expect(throws: FileError.self) { try tier.sync(files: [1]) }
-    #expect(throws: FileError.self) { try write([(address(1, 1), try filled(with: 2))]) }
+    try write([(address(1, 1), try filled(with: 2))])
+    try tier.sync(files: [1])
+    #expect(try mark(of: address(1, 1)) == 2)
   }
 
   @Test func syncedSlotsSurvivePowerLoss() throws {
