@@ -62,6 +62,9 @@ extension StoreVerifier {
     do throws(FileError) {
       let file = try IdentityFile.read(folder, storeUUID: core.storeUUID, storage: storage)
       known = Set(file.identities.map(\.rootKey))
+      if file.store == nil, !rows.isEmpty {
+        audit.findings.add(.identityRecord, "identities.kvs", "has no record of the store")
+      }
     } catch {
       return audit.findings.add(
         .unreadable,
