@@ -255,7 +255,7 @@ static void read_until_killed(uint64_t state) {
             fail("a reader misses a confirmed block", prompt, KVSTORE_OK);
         }
         shared->reads++;
-        usleep(200);
+        usleep(1000);
     }
 }
 
