@@ -286,7 +286,7 @@ static void check(int all, uint64_t state) {
     for (prompt = next; prompt-- > 0;) {
         uint32_t standing = shared->standing[prompt];
         int found;
-        if (!all && next - prompt > 256 && random_number(&state) % 64 != 0) continue;
+        if (!all && next - prompt > 48 && random_number(&state) % 256 != 0) continue;
         if (standing == unused) continue;
         found = restore(&opened, prompt);
         if (found < 0) continue;
