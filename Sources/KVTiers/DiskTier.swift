@@ -178,6 +178,9 @@ package final class DiskTier: Sendable {
   }
 
   /// Makes what was written to these files durable.
+  ///
+  /// For the thread that wrote it. After an error all that was written since the last sync has to be written again: a later sync does not
+  /// tell of it.
   package func sync(files: Set<UInt32>) throws(FileError) {
     for file in files.sorted() {
       let opened = try open(file, toWrite: true)
