@@ -135,7 +135,13 @@ class KVStoreConnector(KVConnectorBase_V1):
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         """How much more of the prompt is stored than vLLM has."""
         assert self._scheduler
-        return self._scheduler.matched_tokens(request, num_computed_tokens)
+        try:
+            return self._scheduler.matched_tokens(request, num_computed_tokens)
+        except Exception:
+            # A look-up that fails is a miss. (What is answered here is loaded later on, so that a failure there is not
+            # passed over.)
+            logger.exception("kvstore: look-up failed")
+            return 0, False
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Takes a lease on what is to be loaded, and orders the load."""

@@ -67,8 +67,10 @@ class WorkerSide:
         self._loaded: queue.SimpleQueue[tuple[str, set[int]]] = queue.SimpleQueue()
         self._layers: dict[str, list[Future[None]]] = {}
         self._failed_blocks: set[int] = set()
+        self._failed_layers: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
         self._finishing: set[str] = set()
         self._warned: set[str] = set()
+        self._dropped = {"error": 0, "full": 0}
         self._store: Store | None = None
         try:
             self._store = options.open(layout.block_bytes)
@@ -160,7 +162,11 @@ class WorkerSide:
     def failed_blocks(self) -> set[int]:
         """Ids of blocks that did not come, since the last call; vLLM calls it after finished()."""
         failed, self._failed_blocks = self._failed_blocks, set()
-        return failed
+        while True:
+            try:
+                failed |= self._failed_layers.get_nowait()
+            except queue.Empty:
+                return failed
 
     def close(self) -> None:
         """Ends what is under way, makes it durable, and closes the store."""
@@ -217,7 +223,7 @@ class WorkerSide:
             good = self._memory.restore(namespace, load.prompt, load.block_ids, load.transfer.first_block, *part)
 
         self._attempt("load", load.tenant, restore)
-        self._failed_blocks |= set(load.block_ids[good:])
+        self._failed_layers.put(set(load.block_ids[good:]))
         if last:
             self._release(load.transfer)
 
@@ -241,6 +247,18 @@ class WorkerSide:
                 self._warn("save", status.name)
 
         self._attempt("save", tenant, offload)
+        self._attempt("save", tenant, lambda _: self._notice_drops())
+
+    def _notice_drops(self) -> None:
+        """Warns of blocks that were taken and then not written: the disk is full or fails, or everything is leased."""
+        assert self._store is not None
+        stats = self._store.stats()
+        dropped = {name: stats[f"blocks_dropped_{name}"] for name in ("error", "full")}
+        if dropped["error"] > self._dropped["error"]:
+            self._warn("save", "blocks were not kept, because they could not be written: the disk is full, or it fails")
+        if dropped["full"] > self._dropped["full"]:
+            self._warn("save", "blocks were not kept, because nothing could be evicted for them")
+        self._dropped = dropped
 
     def _reset(self) -> None:
         with self._namespaces_lock:

@@ -1,0 +1,203 @@
+"""The worker's side on a KV cache of its own, told what to do as the scheduler tells it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kvstore
+from kvstore.vllm.layout import kv_layout
+from kvstore.vllm.metadata import RequestUpdate, StepMetadata, Tenant, Transfer
+from kvstore.vllm.options import Options
+from kvstore.vllm.staging import memory_of
+from kvstore.vllm.worker import WorkerSide
+
+BLOCKS, BLOCK = 10, 16
+RANK = (0, 0)
+
+
+class Worker:
+    """A worker with a KV cache of two layers and ten blocks."""
+
+    def __init__(self, path: Path, **settings: Any) -> None:
+        self.kv = {f"layer{index}": torch.zeros(BLOCKS, 2, BLOCK, 128, dtype=torch.bfloat16) for index in range(2)}
+        layout = kv_layout(self.kv, BLOCKS)
+        identity = kvstore.Identity(
+            tokens_per_block=BLOCK, region_bytes=tuple(region.byte_count for region in layout.regions)
+        )
+        options = Options.of({"path": str(path), "disk_bytes": "128MiB", "host_bytes": "16MiB", **settings})
+        self.side = WorkerSide(options, RANK, identity, layout, memory_of(layout, self.kv))
+
+    def fill(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for tensor in self.kv.values():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+
+    def block(self, block_id: int) -> list[torch.Tensor]:
+        return [tensor[block_id].clone() for tensor in self.kv.values()]
+
+    def step(self, *, layers: bool = False, **work: Any) -> tuple[set[str], set[str], set[int]]:
+        """One step, as vLLM takes it; waits until loads and saves have ended."""
+        metadata = StepMetadata(**work)
+        self.side.preempt(metadata)
+        self.side.load(metadata)
+        if layers:
+            for name in self.kv:
+                self.side.wait_for_layer(name)
+        self.side.save(metadata)
+        saved: set[str] = set()
+        loaded: set[str] = set()
+        failed: set[int] = set()
+        expected = (
+            len(metadata.finishing),
+            len(metadata.loads) if self.side._options.load == "async" else 0,
+        )
+        deadline = time.monotonic() + 60
+        while (len(saved), len(loaded)) != expected and time.monotonic() < deadline:
+            one, other = self.side.finished()
+            saved |= one
+            loaded |= other
+        failed |= self.side.failed_blocks()
+        return saved, loaded, failed
+
+
+def update(name: str, tokens: range, block_ids: list[int], *, first_token: int = 0, first_block: int = 0) -> RequestUpdate:
+    return RequestUpdate(name, Tenant(), first_token, array("I", tokens), first_block, block_ids)
+
+
+@pytest.fixture(params=["async", "sync", "layerwise"])
+def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path / "store", load=request.param)
+    yield made
+    made.side.close()
+
+
+def save(worker: Worker, name: str, tokens: range, block_ids: list[int]) -> None:
+    blocks = len(tokens) // BLOCK
+    saved, _, _ = worker.step(
+        updates=[update(name, tokens, block_ids)], saves=[Transfer(name, 0, blocks)], finishing={name}
+    )
+    assert saved == {name}
+
+
+def test_blocks_come_back(worker: Worker) -> None:
+    worker.fill(1)
+    save(worker, "a", range(48), [3, 7, 1])
+    expected = [worker.block(block) for block in (7, 1)]
+    worker.fill(2)
+    others = {block: worker.block(block) for block in (0, 1, 3, 4, 7, 8, 9)}
+    _, _, failed = worker.step(
+        layers=True, updates=[update("b", range(48), [0, 5, 6])], loads=[Transfer("b", 1, 2)]
+    )
+    assert not failed
+    for block, content in zip((5, 6), expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(worker.block(block), content, strict=True))
+    for block, content in others.items():
+        assert all(torch.equal(one, other) for one, other in zip(worker.block(block), content, strict=True))
+
+
+def test_blocks_that_are_not_there_are_named(worker: Worker) -> None:
+    worker.fill(1)
+    save(worker, "a", range(32), [3, 7])
+    _, _, failed = worker.step(
+        layers=True, updates=[update("b", range(64), [0, 5, 6, 2])], loads=[Transfer("b", 0, 4)]
+    )
+    assert failed == {6, 2}
+
+
+def test_a_lease_is_released_by_the_worker(worker: Worker, tmp_path: Path) -> None:
+    worker.fill(1)
+    save(worker, "a", range(32), [3, 7])
+    with kvstore.Store(tmp_path / "store", capacity="128MiB", host="16MiB") as store:
+        store.flush()
+        namespace = store.namespace(worker.side.identity)
+        lease = namespace.match(kvstore.Prompt(range(32)), lease_seconds=600).lease
+        assert store.stats()["leases_active"] == 1
+        worker.step(
+            layers=True,
+            updates=[update("b", range(32), [0, 5])],
+            loads=[Transfer("b", 0, 2, leases={RANK: lease, (0, 1): 12345})],
+        )
+        assert store.stats()["leases_active"] == 0
+
+
+def test_what_the_store_lost_is_stored_again(worker: Worker, tmp_path: Path) -> None:
+    worker.fill(1)
+    save(worker, "a", range(32), [3, 7])
+    with kvstore.Store(tmp_path / "store", capacity="128MiB", host="16MiB") as store:
+        namespace = store.namespace(worker.side.identity)
+        namespace.forget(kvstore.Prompt([]))
+        # vLLM has the first two blocks in its own cache, so that only the third one is new.
+        worker.step(
+            updates=[update("b", range(48), [3, 7, 1])], saves=[Transfer("b", 2, 1)], finishing={"b"}
+        )
+        assert namespace.match(kvstore.Prompt(range(48))).blocks == 3
+
+
+def test_updates_that_come_in_parts(worker: Worker, tmp_path: Path) -> None:
+    worker.fill(1)
+    worker.step(updates=[update("a", range(32), [3, 7])], saves=[Transfer("a", 0, 2)])
+    worker.step(
+        updates=[update("a", range(32, 64), [1, 4], first_token=32, first_block=2)],
+        saves=[Transfer("a", 2, 2)],
+        finishing={"a"},
+    )
+    with kvstore.Store(tmp_path / "store", capacity="128MiB", host="16MiB") as store:
+        assert store.namespace(worker.side.identity).match(kvstore.Prompt(range(64))).blocks == 4
+
+
+def test_blocks_are_overwritten_only_after_they_were_saved(worker: Worker) -> None:
+    worker.fill(1)
+    expected = worker.block(3)
+    metadata = StepMetadata(updates=[update("a", range(16), [3])], saves=[Transfer("a", 0, 1)])
+    worker.side.load(metadata)
+    worker.side.save(metadata)
+    worker.side.preempt(StepMetadata(preempted={"a"}))
+    worker.fill(2)
+    worker.step(layers=True, updates=[update("b", range(16), [5])], loads=[Transfer("b", 0, 1)])
+    assert all(torch.equal(one, other) for one, other in zip(worker.block(5), expected, strict=True))
+
+
+def test_reset_forgets(worker: Worker) -> None:
+    worker.fill(1)
+    save(worker, "a", range(32), [3, 7])
+    worker.step(reset=True)
+    save(worker, "other", range(500, 516), [0])
+    _, _, failed = worker.step(layers=True, updates=[update("b", range(32), [0, 5])], loads=[Transfer("b", 0, 2)])
+    assert failed == {0, 5}
+
+
+def test_a_full_disk_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "kvstore-test", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.decode().strip()}")
+    try:
+        worker = Worker(disk / "store")
+        worker.fill(1)
+        for turn in range(60):
+            save(worker, f"request {turn}", range(1000 * turn, 1000 * turn + 48), [3, 7, 1])
+            if "could not be written" in caplog.text:
+                break
+            time.sleep(0.05)
+        assert "blocks were not kept, because they could not be written" in caplog.text
+        worker.side.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_without_a_store_everything_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file, not a folder")
+    worker = Worker(tmp_path / "store")
+    save(worker, "a", range(32), [3, 7])
+    _, loaded, failed = worker.step(updates=[update("b", range(32), [0, 5])], loads=[Transfer("b", 0, 2)])
+    assert (loaded, failed) == ({"b"}, {0, 5})
+    worker.side.close()
