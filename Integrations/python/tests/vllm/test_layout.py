@@ -60,7 +60,11 @@ def fill(kv: dict[str, torch.Tensor], value: int) -> None:
 
 @pytest.mark.parametrize("staging", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_blocks_there_and_back(kind: str, staging: bool, tmp_path: Path) -> None:
+def test_blocks_there_and_back(
+    kind: str, staging: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Staging memory for one block at a time.
+    monkeypatch.setattr("kvstore.vllm.staging._STAGING_BYTES", 1)
     kv = caches(kind)
     layout = kv_layout(kv, BLOCKS)
     assert len(layout.regions) == (6 if kind == "k then v" else 3)
@@ -80,6 +84,8 @@ def test_blocks_there_and_back(kind: str, staging: bool, tmp_path: Path) -> None
         assert memory.restore(namespace, prompt, [0, 3, 2], 0, 0, 0) == 3
         assert [block_bytes(kv, layout, block) for block in (0, 3, 2)] == saved
         assert [block_bytes(kv, layout, block) for block in (1, 4, 5)] == others
+        # One that is not stored ends it.
+        assert memory.restore(namespace, kvstore.Prompt(range(64)), [0, 3, 2, 5], 0, 0, 0) == 3
         # Layer by layer, and only the last two blocks.
         fill(kv, 3)
         first = block_bytes(kv, layout, 0)
