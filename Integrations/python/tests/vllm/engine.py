@@ -80,7 +80,9 @@ class Engine:
         if self._process.poll() is None:
             self._send("close", {})
             try:
-                self._process.wait(120)
+                # Reads on meanwhile: the engine says how it ends.
+                said, _ = self._process.communicate(timeout=120)
+                self._log.write(said)
             except subprocess.TimeoutExpired:
                 self.kill()
         self._log.close()
