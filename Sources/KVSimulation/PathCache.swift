@@ -24,6 +24,8 @@ package final class PathCache: ReplayCache {
   private var now: Int64 = 0
   private var segments: [IndexSegment] = []
   package private(set) var counts = ReplayCounts()
+  /// Blocks that came to stay, if only for a while: without those of a request larger than the tier.
+  package private(set) var writtenBlockCount = 0
 
   /// An empty cache.
   ///
@@ -72,6 +74,7 @@ package final class PathCache: ReplayCache {
       )
     }
     counts.insertedBlockCount += blockCount - hitCount
+    writtenBlockCount += max(0, keptCount - hitCount)
     counts.evictedBlockCount += blockCount - max(keptCount, hitCount)
     counts.residentBlockCount = index.statistics.blockCount
     counts.peakBlockCount = max(counts.peakBlockCount, counts.residentBlockCount)

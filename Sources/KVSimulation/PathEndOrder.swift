@@ -69,7 +69,14 @@ struct PathEndOrder {
   // MARK: Victims
 
   /// The path end with the smallest stamp; nil when there is none.
-  mutating func oldest(in index: PrefixIndex) -> Victim? {
+  ///
+  /// One whose leaf `isHeld` is passed over, and keeps its place.
+  mutating func oldest(
+    in index: PrefixIndex,
+    isHeld: (IndexLocation) -> Bool = { _ in false }
+  ) -> Victim? {
+    var passed: [End] = []
+    defer { for end in passed { heap.insert(end) } }
     while let end = heap.first {
       let node = Int(end.location.node.rawValue)
       guard Self.isCurrent(end, in: marksOfNode),
@@ -81,9 +88,14 @@ struct PathEndOrder {
       let mark = marksOfNode[node][at]
       let next = IndexLocation(node: end.location.node, local: end.location.local + 1)
       guard mark.childCount == 0, !index.contains(next) else {
-        // A larger stamp lies below, for all smaller ones were met before.
         _ = heap.removeFirst()
-        clearStamp(node, at)
+        // A larger stamp lies below, for all smaller ones were met before; unless one was passed over.
+        if passed.isEmpty { clearStamp(node, at) } else { passed.append(end) }
+        continue
+      }
+      if isHeld(end.location) {
+        _ = heap.removeFirst()
+        passed.append(end)
         continue
       }
       return Victim(

@@ -1,4 +1,12 @@
-/// Replays a trace through one tier.
+/// An engine with a store and without it on the same trace.
+package struct EngineComparison: Sendable {
+  package var withStore: EngineResult
+  package var withoutStore: EngineResult
+  package var tokensPerBlock: Int
+  package var badLineCount: Int
+}
+
+/// Replays a trace through one tier, or through a simulated engine.
 package struct TraceReplay: Sendable {
   /// What decides which block leaves.
   package enum Policy: Equatable, Sendable {
@@ -71,7 +79,45 @@ package struct TraceReplay: Sendable {
     return summary
   }
 
-  private func forEachRequest(_ body: (TraceRequest) -> Void) throws(TraceError) -> TraceReader {
+  /// Simulates an engine on the trace, with the store and without it.
+  ///
+  /// `policy` and `capacityBlocks` do not matter here.
+  package func compare(
+    _ engine: EngineProfile,
+    _ store: StoreProfile,
+    progress: (Int) -> Void = { _ in }
+  ) throws(TraceError) -> EngineComparison {
+    let with = try simulate(engine, store, progress)
+    let without = try simulate(engine, nil, progress)
+    return EngineComparison(
+      withStore: with.result,
+      withoutStore: without.result,
+      tokensPerBlock: with.tokensPerBlock,
+      badLineCount: with.badLineCount
+    )
+  }
+
+  private func simulate(
+    _ engine: EngineProfile,
+    _ store: StoreProfile?,
+    _ progress: (Int) -> Void
+  ) throws(TraceError) -> (result: EngineResult, tokensPerBlock: Int, badLineCount: Int) {
+    var simulation: EngineSimulation?
+    // The first line says how many tokens a block has; a device's slots have one size.
+    var tokens = tokensPerBlock
+    let reader = try forEachRequest { request in
+      if simulation == nil { tokens = request.tokensPerBlock }
+      let running =
+        simulation ?? EngineSimulation(engine: engine, store: store, tokensPerBlock: tokens)
+      simulation = running
+      running.add(request)
+      progress(running.result.requestCount)
+    }
+    simulation?.finish()
+    return (simulation?.result ?? EngineResult(), tokens, reader.badLineCount)
+  }
+
+  func forEachRequest(_ body: (TraceRequest) -> Void) throws(TraceError) -> TraceReader {
     let reader = try TraceReader(
       file: file,
       tokensPerBlock: tokensPerBlock,

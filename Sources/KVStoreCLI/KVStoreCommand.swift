@@ -22,7 +22,7 @@ struct KVStoreCommand: ParsableCommand {
     version: versionText,
     subcommands: [
       InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
-      BenchCommand.self, ReplayCommand.self,
+      BenchCommand.self, ReplayCommand.self, PlanCommand.self,
     ]
   )
 }

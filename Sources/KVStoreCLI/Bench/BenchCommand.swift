@@ -126,7 +126,11 @@ struct BenchLimits: ParsableCommand {
     discussion: "What the store's own figures are held against. The store itself is not used."
   )
   @OptionGroup var options: BenchOptions
-  func run() throws { try options.measure([LimitsWorkload()]) }
+
+  @Option(help: "Save the bandwidths, for kvstore replay --profile.", completion: .file())
+  var saveProfile: String?
+
+  func run() throws { try options.measure([LimitsWorkload(profileFile: saveProfile)]) }
 }
 
 struct BenchOffload: ParsableCommand {

@@ -1,21 +1,37 @@
+import Foundation
 import KVCore
 import KVFile
+import KVSimulation
 
 /// What the machine can do without the store.
 struct LimitsWorkload: Workload {
   let name = "limits"
   let pageCacheState = "bypassed by O_DIRECT; warm for the page-cache read"
+  /// Where to save the bandwidths for `kvstore replay --profile`.
+  var profileFile: String?
 
   /// Larger than the processor's caches, so that memory is measured.
   private static let copyByteCount = 64 << 20
   private static let checksumByteCount = 2 << 20
 
   func run(_ bench: Bench) throws {
-    try measureMemory(bench)
-    try measureDisk(bench)
+    let copyRate = try measureMemory(bench)
+    let (readRate, writeRate) = try measureDisk(bench)
+    guard let profileFile else { return }
+    let profile = MachineProfile(
+      copyBytesPerSecond: copyRate * 1e9,
+      diskReadBytesPerSecond: readRate * 1e9,
+      diskWriteBytesPerSecond: writeRate * 1e9
+    )
+    do {
+      try jsonText(profile).write(toFile: profileFile, atomically: true, encoding: .utf8)
+    } catch {
+      throw CommandFailure("\(profileFile): cannot write: \(error.localizedDescription)")
+    }
   }
 
-  private func measureMemory(_ bench: Bench) throws {
+  /// Answers the rate of memcpy, GB/s.
+  private func measureMemory(_ bench: Bench) throws -> Double {
     let source = try BlockMemory(regionByteCounts: [Self.copyByteCount], blockCount: 1)
     let target = try BlockMemory(regionByteCounts: [Self.copyByteCount], blockCount: 1)
     source.fill(seed: bench.options.seed)
@@ -43,9 +59,11 @@ struct LimitsWorkload: Workload {
       unit: "GB/s",
       limit: Limit(name: "memcpy", value: copies.median)
     )
+    return copies.median
   }
 
-  private func measureDisk(_ bench: Bench) throws {
+  /// Answers the best rates of raw reads and of raw writes to fresh files, GB/s.
+  private func measureDisk(_ bench: Bench) throws -> (read: Double, write: Double) {
     var limits = try DiskLimits(bench)
     try bench.forEachRun("raw write") { _ in try limits.measureWrites() }
     try limits.prepareReads()
@@ -70,5 +88,6 @@ struct LimitsWorkload: Workload {
     try bench.forEachRun("page cache") { _ in cached.values.append(try limits.pageCacheRead()) }
     bench.report.add(bench.parameters("page-cache read"), cached, unit: "GB/s")
     try limits.remove()
+    return (limits.best(.read)?.value ?? 0, limits.best(.freshWrite)?.value ?? 0)
   }
 }

@@ -15,6 +15,7 @@ struct ReplayCommand: ParsableCommand {
         kvstore replay trace.jsonl.zst --policy lru --capacity-blocks 50000
         kvstore replay trace.jsonl --capacity-blocks unlimited --ttl 3600 --json
         kvstore replay trace.jsonl --policy opt --capacity-blocks 50000
+        kvstore replay trace.jsonl --gpu h100 --model llama-3.1-8b --host 64GiB --disk 1TiB
       """
   )
 
@@ -35,7 +36,9 @@ struct ReplayCommand: ParsableCommand {
   @Option(help: "Seconds after its last use that a block expires; lru only.")
   var ttl: Double?
 
-  @OptionGroup var trace: TraceOptions
+  @OptionGroup(title: "Trace") var trace: TraceOptions
+
+  @OptionGroup(title: "Simulated engine") var engine: EngineOptions
 
   @Flag(help: "Print JSON, for programs.")
   var json = false
@@ -47,6 +50,15 @@ struct ReplayCommand: ParsableCommand {
         throw ValidationError("--ttl needs --policy lru in tail order.")
       }
     }
+    if engine.gpu != nil, policy != .lru || order != .tail || capacityBlocks.blockCount != nil {
+      throw ValidationError(
+        "With --gpu the tiers are sized by --host, --disk, --archive, and run lru."
+      )
+    }
+    if engine.gpu == nil, engine.plot != nil { throw ValidationError("--plot needs --gpu.") }
+    if engine.gpu != nil, file == "-" {
+      throw ValidationError("With --gpu the trace is read twice: give a file.")
+    }
     if policy == .opt, file == "-" {
       throw ValidationError("opt reads the trace twice: give a file.")
     }
@@ -57,6 +69,7 @@ struct ReplayCommand: ParsableCommand {
     replay.policy = policy.policy(order)
     replay.capacityBlocks = capacityBlocks.blockCount
     replay.ttlMilliseconds = ttl.map { Int64(($0 * 1000).rounded()) }
+    if engine.gpu != nil { return try simulate(replay) }
     let progress = ProgressLine()
     let summary = try readingTrace {
       try replay.run { count in
@@ -68,6 +81,28 @@ struct ReplayCommand: ParsableCommand {
       print(try jsonText(summary))
     } else {
       print(Self.lines(summary).joined(separator: "\n"))
+    }
+  }
+
+  private func simulate(_ replay: TraceReplay) throws {
+    let profile = try engine.engineProfile()
+    let store = try engine.storeProfile(ttlMilliseconds: replay.ttlMilliseconds)
+    let progress = ProgressLine()
+    let comparison = try readingTrace {
+      try replay.compare(profile, store) { count in
+        if count % 16 == 0 { progress.show("\(count) requests") }
+      }
+    }
+    progress.clear()
+    let report = EngineReport(comparison, engine: profile, store: store)
+    if json {
+      print(try jsonText(report))
+    } else {
+      print(report.lines().joined(separator: "\n"))
+    }
+    if let folder = engine.plot {
+      let files = try EnginePlots(comparison: comparison, report: report).write(to: folder)
+      writeError(files.map { "wrote \($0)\n" }.joined())
     }
   }
 
