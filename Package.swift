@@ -36,13 +36,14 @@ let package = Package(
     // System libraries: a module map and a shim each, no logic.
     .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .target(name: "CLinux"),
     .target(name: "CKVStore"),
 
     // The library, lowest first.
     .target(name: "KVCore", dependencies: ["CXXHash"], swiftSettings: swiftSettings),
     .target(name: "KVFile", dependencies: ["KVCore", "CLinux"], swiftSettings: swiftSettings),
-    .target(name: "KVCodec", dependencies: ["KVCore"], swiftSettings: swiftSettings),
+    .target(name: "KVCodec", dependencies: ["KVCore", "CZstd"], swiftSettings: swiftSettings),
     .target(name: "KVIndex", dependencies: ["KVCore"], swiftSettings: swiftSettings),
     .target(name: "KVCatalog", dependencies: ["KVCore", "CLMDB"], swiftSettings: swiftSettings),
     .target(
@@ -56,6 +57,11 @@ let package = Package(
       swiftSettings: swiftSettings
     ),
     .target(
+      name: "KVSimulation",
+      dependencies: ["KVCore", "KVCodec", "KVIndex", "KVTiers"],
+      swiftSettings: swiftSettings
+    ),
+    .target(
       name: "KVStoreC",
       dependencies: ["KVStore", "CKVStore"],
       exclude: ["exports.map"],
@@ -65,7 +71,7 @@ let package = Package(
     .executableTarget(
       name: "KVStoreCLI",
       dependencies: [
-        "KVStore", "KVCore", "KVFile",
+        "KVStore", "KVCore", "KVFile", "KVSimulation",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swiftSettings
@@ -118,6 +124,11 @@ let package = Package(
     .testTarget(
       name: "KVStoreTests",
       dependencies: ["KVCore", "KVFile", "KVCodec", "KVStore", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
+    .testTarget(
+      name: "KVSimulationTests",
+      dependencies: ["KVCore", "KVSimulation", "KVTestSupport"],
       swiftSettings: testSettings
     ),
   ],

@@ -20,6 +20,8 @@ struct KVStoreCommand: ParsableCommand {
         kvstore bench restore --block-bytes 288KiB --json
       """,
     version: versionText,
-    subcommands: [InspectCommand.self, VerifyCommand.self, BenchCommand.self]
+    subcommands: [
+      InspectCommand.self, VerifyCommand.self, BenchCommand.self, ReplayCommand.self,
+    ]
   )
 }

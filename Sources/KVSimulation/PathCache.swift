@@ -1,0 +1,152 @@
+internal import KVCore
+internal import KVIndex
+internal import KVTiers
+
+// Unsafe: lends the ids of a request to the index by pointer.
+
+/// One tier of the store under a trace: its own index and slot pool, with the eviction order of path ends.
+///
+/// A request's blocks are handled in runs: what is resident is compared as memory, and only blocks that come or go cost
+/// a step each.
+package final class PathCache: ReplayCache {
+  private static let namespace = NamespaceID(rawValue: 1)
+  /// A trace's id is two words of the index.
+  private static let wordsPerBlock = 2
+
+  private let index = PrefixIndex(fingerprintSeed: 0x6B76_7374_6F72_65)
+  private var pool = SlotPool()
+  private var order = PathEndOrder()
+  /// nil = unlimited.
+  private let capacity: Int?
+  private let ttlMilliseconds: Int64?
+  /// The use counter.
+  private var nextStamp: UInt64 = 1
+  private var now: Int64 = 0
+  private var segments: [IndexSegment] = []
+  package private(set) var counts = ReplayCounts()
+
+  /// An empty cache.
+  ///
+  /// - Parameters:
+  ///   - capacity: Blocks at most; nil = no bound.
+  ///   - ttlMilliseconds: A block expires this long after its last use; exactly as long is still valid.
+  package init(capacity: Int?, ttlMilliseconds: Int64? = nil) {
+    self.capacity = capacity
+    self.ttlMilliseconds = ttlMilliseconds
+    index.addNamespace(Self.namespace, wordsPerBlock: Self.wordsPerBlock)
+  }
+
+  package func handle(_ request: TraceRequest) -> Int {
+    // A trace whose clock goes back now and then does not make blocks younger.
+    now = max(now, request.timestampMilliseconds)
+    if let ttlMilliseconds { expire(before: now - ttlMilliseconds) }
+    let blockCount = request.blockIDs.count
+    guard blockCount > 0 else { return 0 }
+    return unsafe request.blockIDs.span.withUnsafeBytes { bytes in
+      unsafe handle(
+        words: bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: UInt32.self),
+        blockCount
+      )
+    }
+  }
+
+  private func handle(words: UnsafePointer<UInt32>, _ blockCount: Int) -> Int {
+    let match = unsafe index.match(
+      Self.namespace,
+      words: words,
+      blockCount: blockCount,
+      touch: false,
+      segments: &segments
+    )
+    let hitCount = match.matchedBlockCount
+    // Of a request larger than the tier only the head would stay: the rest comes and goes at once.
+    let keptCount = min(blockCount, capacity ?? .max)
+    // Before anything leaves, so that the hit blocks stay.
+    if !match.location.isRoot { stamp(match.location) }
+    if hitCount < keptCount {
+      makeRoom(for: keptCount - hitCount)
+      unsafe insert(
+        words: words + hitCount * Self.wordsPerBlock,
+        keptCount - hitCount,
+        after: match.location
+      )
+    }
+    counts.insertedBlockCount += blockCount - hitCount
+    counts.evictedBlockCount += blockCount - max(keptCount, hitCount)
+    counts.residentBlockCount = index.statistics.blockCount
+    counts.peakBlockCount = max(counts.peakBlockCount, counts.residentBlockCount)
+    return hitCount
+  }
+
+  private func stamp(_ location: IndexLocation) {
+    order.stamp(location, nextStamp, time: now)
+    nextStamp += 1
+  }
+
+  // MARK: Blocks come
+
+  private func insert(words: UnsafePointer<UInt32>, _ blockCount: Int, after parent: IndexLocation)
+  {
+    var end = parent
+    for block in 0..<blockCount {
+      guard let slot = pool.allocateFree(),
+        let added = unsafe index.append(
+          Self.namespace,
+          after: end,
+          words: words + block * Self.wordsPerBlock,
+          entry: IndexEntry(blockKey: BlockKey(high: 0, low: 0), hostSlot: Int32(slot))
+        )
+      else { return assertionFailure("no room was made") }
+      pool.unpin(slot)
+      if added.location.node != end.node, !end.isRoot { order.addChild(after: end) }
+      end = added.location
+    }
+    if !parent.isRoot { order.dropStamp(at: parent) }
+    stamp(end)
+  }
+
+  /// Sees to it that `blockCount` slots are free.
+  private func makeRoom(for blockCount: Int) {
+    while pool.freeCount < blockCount {
+      let slotCount = pool.slotCount
+      let more = min(max(4096, slotCount / 2, blockCount), (capacity ?? .max) - slotCount)
+      if more > 0 {
+        pool.addSegment(first: slotCount, count: more)
+        continue
+      }
+      guard let victim = order.oldest(in: index) else { return }
+      counts.evictedBlockCount += remove(victim, blockCount - pool.freeCount)
+    }
+  }
+
+  // MARK: Blocks go
+
+  private func expire(before oldest: Int64) {
+    while let victim = order.oldest(in: index), victim.time < oldest {
+      counts.expiredBlockCount += remove(victim, .max)
+    }
+  }
+
+  /// Removes blocks of a path from its end upwards, `blockCount` at most; answers how many.
+  private func remove(_ victim: PathEndOrder.Victim, _ blockCount: Int) -> Int {
+    let count = min(blockCount, Int(victim.leaf.local - victim.firstLocal) + 1)
+    let first = victim.leaf.local + 1 - UInt32(count)
+    let head = IndexLocation(node: victim.leaf.node, local: first)
+    let parent = index.parent(of: head) ?? .root
+    index.truncate(at: head) { _, entry in pool.discard(Int(entry.hostSlot)) }
+    order.remove(victim, from: first, parent: parent)
+    return count
+  }
+
+  // MARK: Invariants
+
+  /// What is wrong with index, pool and order, one line each.
+  package func checkInvariants() -> [String] {
+    var faults = pool.checkInvariants()
+    if pool.cachedCount != index.statistics.blockCount {
+      faults.append("\(pool.cachedCount) slots for \(index.statistics.blockCount) blocks")
+    }
+    if let capacity, index.statistics.blockCount > capacity { faults.append("over capacity") }
+    return faults
+  }
+}

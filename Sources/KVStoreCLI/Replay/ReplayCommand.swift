@@ -1,0 +1,120 @@
+import ArgumentParser
+import Foundation
+import KVSimulation
+
+/// `kvstore replay`: what the store would do with a trace of requests.
+struct ReplayCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "replay",
+    abstract: "Replay a trace of requests through the store's index, pools and policies.",
+    discussion: """
+      A trace is JSON Lines, plain or zstd-compressed, a request a line: timestamp (ms), input_length, \
+      output_length and hash_ids (Mooncake), perhaps session and turn; or token_ids. No payload is moved.
+
+      EXAMPLES
+        kvstore replay trace.jsonl.zst --policy lru --capacity-blocks 50000
+        kvstore replay trace.jsonl --capacity-blocks unlimited --ttl 3600 --json
+        kvstore replay trace.jsonl --policy opt --capacity-blocks 50000
+      """
+  )
+
+  @Argument(help: "The trace; - is the standard input.", completion: .file())
+  var file: String
+
+  @Option(
+    help: "What leaves first: \(PolicyArgument.names). All but lru are models to compare with."
+  )
+  var policy = PolicyArgument.lru
+
+  @Option(help: "In which order a request's blocks are touched: tail (the store's) or head.")
+  var order = ReferenceCache.TouchOrder.tail
+
+  @Option(help: "Blocks that the tier holds, or unlimited.")
+  var capacityBlocks = CapacityArgument(blockCount: nil)
+
+  @Option(help: "Seconds after its last use that a block expires; lru only.")
+  var ttl: Double?
+
+  @OptionGroup var trace: TraceOptions
+
+  @Flag(help: "Print JSON, for programs.")
+  var json = false
+
+  func validate() throws {
+    if let ttl {
+      guard ttl > 0, ttl <= 1e9 else { throw ValidationError("--ttl must be above 0.") }
+      guard policy == .lru, order == .tail else {
+        throw ValidationError("--ttl needs --policy lru in tail order.")
+      }
+    }
+    if policy == .opt, file == "-" {
+      throw ValidationError("opt reads the trace twice: give a file.")
+    }
+  }
+
+  func run() throws {
+    var replay = trace.replay(file)
+    replay.policy = policy.policy(order)
+    replay.capacityBlocks = capacityBlocks.blockCount
+    replay.ttlMilliseconds = ttl.map { Int64(($0 * 1000).rounded()) }
+    let progress = ProgressLine()
+    let summary = try readingTrace {
+      try replay.run { count in
+        if count % 256 == 0 { progress.show("\(count) requests") }
+      }
+    }
+    progress.clear()
+    if json {
+      print(try jsonText(summary))
+    } else {
+      print(Self.lines(summary).joined(separator: "\n"))
+    }
+  }
+
+  private static func lines(_ summary: ReplaySummary) -> [String] {
+    let counts = summary.counts
+    var fields: [(name: String, value: String)] = [
+      ("policy", "\(summary.policy), \(summary.order) first"),
+      ("capacity", summary.capacityBlocks.map { counted($0, "block") } ?? "unlimited"),
+    ]
+    if let ttl = summary.ttlSeconds { fields.append(("TTL", decimalText(ttl, digits: 4) + " s")) }
+    fields += [
+      ("requests", "\(summary.requestCount)"),
+      ("blocks", "\(summary.blockCount)"),
+      ("hit blocks", "\(summary.hitBlockCount) (\(percentText(summary.blockHitRate)))"),
+      ("tokens", "\(summary.tokenCount)"),
+      ("hit tokens", "\(summary.hitTokenCount) (\(percentText(summary.tokenHitRate)))"),
+      ("hit rate", "\(percentText(summary.meanRequestHitRate)) in the mean of requests"),
+      ("second half", "\(percentText(summary.secondHalfTokenHitRate)) of its tokens"),
+      ("inserted", "\(counts.insertedBlockCount)"),
+      ("evicted", "\(counts.evictedBlockCount)"),
+      ("expired", "\(counts.expiredBlockCount)"),
+      ("resident", "\(counts.residentBlockCount), at most \(counts.peakBlockCount)"),
+    ]
+    if counts.unreachableBlockCount > 0 {
+      fields.append(("unreachable", "\(counts.unreachableBlockCount)"))
+    }
+    if summary.badLineCount > 0 { fields.append(("bad lines", "\(summary.badLineCount)")) }
+    return fieldLines(fields)
+  }
+}
+
+/// A part of 1 in percent, to a hundredth.
+func percentText(_ part: Double) -> String {
+  String(format: "%.2f %%", part * 100)
+}
+
+/// Puts the errors of a trace into words.
+func readingTrace<R>(_ body: () throws -> R) throws -> R {
+  do { return try body() } catch let error as TraceError {
+    switch error {
+    case .cannotOpen(let file, let code):
+      throw CommandFailure("\(file): cannot open: \(errorText(code))")
+    case .cannotRead(let file, let code):
+      throw CommandFailure("\(file): cannot read: \(errorText(code))")
+    case .badLine:
+      throw CommandFailure("\(error) (--skip-bad goes on without such lines)")
+    case .badCompression: throw CommandFailure("\(error)")
+    }
+  }
+}
