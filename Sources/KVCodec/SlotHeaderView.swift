@@ -15,6 +15,17 @@ package import KVCore
   package let extraByteCount: Int
 
   package init?(_ bytes: UnsafeRawBufferPointer) {
+    unsafe self.init(trusted: bytes)
+    let checked = unsafe UnsafeRawBufferPointer(
+      rebasing: bytes[SlotHeader.checkedOffset..<usedByteCount]
+    )
+    guard xxh3Checksum(checked) == checksum else { return nil }
+  }
+
+  /// A header of this process's own memory: its checksum is not looked at.
+  ///
+  /// The writer seals the header of a block that is already being read: generation and checksum change while sizes, regions and words stay.
+  package init?(trusted bytes: UnsafeRawBufferPointer) {
     guard bytes.count >= SlotHeader.fixedByteCount,
       unsafe bytes.prefix(8).elementsEqual(SlotHeader.magic)
     else { return nil }
@@ -34,10 +45,6 @@ package import KVCore
         + extraByteCount == usedByteCount
     else { return nil }
     unsafe self.bytes = bytes
-    let checked = unsafe UnsafeRawBufferPointer(
-      rebasing: bytes[SlotHeader.checkedOffset..<usedByteCount]
-    )
-    guard xxh3Checksum(checked) == checksum else { return nil }
   }
 
   package var headerByteCount: Int { Int(integer(12, UInt32.self)) }

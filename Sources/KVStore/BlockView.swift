@@ -59,7 +59,7 @@ public final class BlockView: Sendable {
     let headerByteCount = namespace.layout.headerByteCount
     guard
       let header = unsafe SlotHeaderView(
-        UnsafeRawBufferPointer(start: slot, count: headerByteCount)
+        trusted: UnsafeRawBufferPointer(start: slot, count: headerByteCount)
       )
     else { return nil }
     var offset = headerByteCount

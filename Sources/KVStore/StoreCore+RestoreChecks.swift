@@ -44,8 +44,12 @@ extension StoreCore {
   ) -> BlockOutcome {
     let end = byteCount ?? namespace.layout.slotByteCount
     guard
+      // Checked already if it came from disk; that of a pending block may be being sealed just now.
       let header = unsafe SlotHeaderView(
-        UnsafeRawBufferPointer(start: slot, count: min(end, namespace.layout.headerByteCount))
+        trusted: UnsafeRawBufferPointer(
+          start: slot,
+          count: min(end, namespace.layout.headerByteCount)
+        )
       )
     else { return .miss }
     var offset = payloadStart ?? namespace.layout.headerByteCount

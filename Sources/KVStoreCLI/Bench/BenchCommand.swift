@@ -17,8 +17,8 @@ struct BenchCommand: ParsableCommand {
         kvstore bench match --stored-blocks 1000000 --path /mnt/ssd --json
       """,
     subcommands: [
-      BenchAll.self, BenchLimits.self, BenchOffload.self, BenchRestore.self, BenchMatch.self,
-      BenchCodec.self,
+      BenchAll.self, BenchLimits.self, BenchOffload.self, BenchRestore.self, BenchLayerwise.self,
+      BenchMixed.self, BenchMatch.self, BenchCodec.self,
     ],
     defaultSubcommand: BenchAll.self
   )
@@ -115,7 +115,10 @@ struct BenchAll: ParsableCommand {
   )
   @OptionGroup var options: BenchOptions
   func run() throws {
-    try options.measure([LimitsWorkload(), OffloadWorkload(), RestoreWorkload(), MatchWorkload()])
+    try options.measure([
+      LimitsWorkload(), OffloadWorkload(), RestoreWorkload(), LayerwiseWorkload(), MixedWorkload(),
+      MatchWorkload(),
+    ])
   }
 }
 
@@ -154,6 +157,33 @@ struct BenchRestore: ParsableCommand {
   )
   @OptionGroup var options: BenchOptions
   func run() throws { try options.measure([RestoreWorkload()]) }
+}
+
+struct BenchLayerwise: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "layerwise",
+    abstract: "Restore a chain of blocks from disk layer by layer, while layers are computed.",
+    discussion: """
+      A restore is started for each layer, and each is computed as soon as it is there: for as \
+      long as the whole restore takes, divided by the layers. The first, untimed pass compares \
+      every byte with what was offloaded.
+      """
+  )
+  @OptionGroup var options: BenchOptions
+  func run() throws { try options.measure([LayerwiseWorkload()]) }
+}
+
+struct BenchMixed: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "mixed",
+    abstract: "Restore from disk while offloads are written.",
+    discussion: """
+      The 99th percentile of a restore of four blocks, alone and beside an offload that runs at \
+      0.6 of its own rate, in a full store that evicts.
+      """
+  )
+  @OptionGroup var options: BenchOptions
+  func run() throws { try options.measure([MixedWorkload()]) }
 }
 
 struct BenchMatch: ParsableCommand {

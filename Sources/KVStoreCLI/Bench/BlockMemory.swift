@@ -44,6 +44,11 @@ import KVStore
     }
   }
 
+  /// Where a region of a block lies.
+  func span(block: Int, region: Int) -> TransferSpan {
+    unsafe spans[block * regionByteCounts.count + region]
+  }
+
   /// Fills everything with words that differ from block to block and do not compress.
   func fill(seed: UInt64) {
     let words = unsafe memory.bytes.bindMemory(to: UInt64.self)
