@@ -174,3 +174,11 @@ def test_events_tell_what_became_of_blocks(store: kvstore.Store, namespace: kvst
     (gone,) = store.events(stored.cursor).events
     assert (gone.kind, gone.reason, gone.first_position, gone.block_count) == ("removed", "forgotten", 2, 1)
     assert store.events(stored.cursor + 10**9).lapped
+
+
+def test_a_look_up_makes_no_namespace(store: kvstore.Store) -> None:
+    assert store.existing_namespace(identity(salt=b"unknown")) is None
+    assert store.existing_namespace(identity(salt=b"unknown")) is None
+    store.namespace(identity(salt=b"known")).offload(kvstore.Prompt(range(16)), payloads(range(1)))
+    found = store.existing_namespace(identity(salt=b"known"))
+    assert found is not None and found.match(kvstore.Prompt(range(16))).blocks == 1

@@ -18,6 +18,7 @@ from .sizes import nanoseconds
 
 _IDENTITY_DIGEST = 1
 _REGIONS_VARIABLE = 1
+_EXISTING = 2
 _MATCH_PEEK = 1
 _MATCH_LEAVE_ONE_TOKEN = 2
 
@@ -79,7 +80,7 @@ _NUMBERS = (
 class Namespace:
     """A namespace that is open; made by `Store.namespace`. Threads may share it."""
 
-    def __init__(self, store: int, identity: Identity) -> None:
+    def __init__(self, store: int, identity: Identity, *, existing: bool = False) -> None:
         self.identity = identity
         self._handle: int | None = None
         config = _abi.NamespaceConfig()
@@ -98,12 +99,18 @@ class Namespace:
         config.region_bytes = ctypes.cast(regions, ctypes.POINTER(ctypes.c_uint64))
         config.region_count = len(identity.region_bytes)
         config.identity_mode = _IDENTITY_DIGEST if identity.digest_bytes else 0
-        config.flags = _REGIONS_VARIABLE if identity.regions_variable else 0
+        config.flags = (_REGIONS_VARIABLE if identity.regions_variable else 0) | (_EXISTING if existing else 0)
         if identity.extra_bytes_max is not None:
             config.extra_bytes_max = identity.extra_bytes_max
         handle = _abi.NAMESPACE()
         check_done(library().kvstore_namespace_open(store, ctypes.byref(config), ctypes.byref(handle)))
+        # None: it was to exist already, and does not.
         self._handle = handle.value
+
+    @property
+    def is_open(self) -> bool:
+        """False once it is closed."""
+        return self._handle is not None
 
     @property
     def handle(self) -> int:

@@ -80,6 +80,11 @@ class Store:
         """Opens the namespace of an identity record, creating it when absent. Keep it: opening costs a look-up."""
         return Namespace(self.handle, identity)
 
+    def existing_namespace(self, identity: Identity) -> Namespace | None:
+        """Opens the namespace of an identity record if there is one; nothing is written."""
+        found = Namespace(self.handle, identity, existing=True)
+        return found if found.is_open else None
+
     def flush(self, timeout_seconds: float = 0) -> Flush:
         """Waits until everything that was offloaded in this process is durable; 0 waits as long as it takes."""
         result = _abi.FlushResult(struct_size=ctypes.sizeof(_abi.FlushResult))

@@ -104,6 +104,8 @@ def test_the_shortest_prefix_of_all_ranks_counts(side: SchedulerSide, store: kvs
     tokens = list(range(100))
     request = Request("a", tokens)
     assert side.matched_tokens(request, 0) == (0, False)
+    # A look-up alone makes no namespaces.
+    assert store.existing_namespace(identity(RANKS[0])) is None
     fill(store, RANKS[0], tokens)
     assert side.matched_tokens(request, 0) == (0, False)
     fill(store, RANKS[1], tokens[:48])

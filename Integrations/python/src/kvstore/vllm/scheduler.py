@@ -78,6 +78,8 @@ class SchedulerSide:
             return 0, False
         try:
             namespaces = list(self._open(tenant).values())
+            if not namespaces:
+                return 0, False
             match, *_ = Namespace.match_all(namespaces, self._prompt(request), peek=True, leave_one_token=True)
         except KVStoreError as reason:
             self._failed("look-up", reason)
@@ -277,15 +279,22 @@ class SchedulerSide:
         return Tenant(salt=(request.cache_salt or "").encode(), adapter_digest=adapter)
 
     def _open(self, tenant: Tenant) -> dict[Rank, Namespace]:
+        """The tenant's namespaces of all ranks; none while one is missing."""
         found = self._namespaces.get(tenant)
         if found is None:
             assert self._store is not None
-            found = {
-                rank: self._store.namespace(
+            found = {}
+            for rank, identity in self._identities.items():
+                # The workers make a tenant's namespaces with its first blocks. A look-up alone leaves nothing behind:
+                # salts come from clients.
+                namespace = self._store.existing_namespace(
                     replace(identity, salt=tenant.salt, adapter_digest=tenant.adapter_digest)
                 )
-                for rank, identity in self._identities.items()
-            }
+                if namespace is None:
+                    for opened in found.values():
+                        opened.close()
+                    return {}
+                found[rank] = namespace
             self._namespaces[tenant] = found
             if len(self._namespaces) > _NAMESPACES_MAX:
                 for namespace in self._namespaces.popitem(last=False)[1].values():
