@@ -164,7 +164,7 @@ static void namespace_arguments(void) {
     CHECK_STATUS(kvstore_namespace_open(store, &good, NULL), KVSTORE_E_INVALID_ARGUMENT);
     bad_sizes(sizeof config, sizes);
     for (i = 0; i < BAD_SIZE_COUNT; i++) REFUSED(config.struct_size = sizes[i]);
-    for (i = 1; i < 32; i++) REFUSED(config.flags = UINT32_C(1) << i);
+    for (i = 2; i < 32; i++) REFUSED(config.flags = UINT32_C(1) << i);
     REFUSED(config.identity_mode = 2);
     REFUSED(config.identity_mode = UINT32_MAX);
     REFUSED(config.tokens_per_block = 0);

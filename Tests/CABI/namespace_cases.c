@@ -381,8 +381,10 @@ static void quota_is_kept(void) {
     CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
     {
         uint32_t *tokens = make_tokens(9, 64);
+        kvstore_flush_result_t flushed = flush_zero();
         offload_prompt(ns, &shape, tokens, 4, 9);
-        flush_store(store);
+        CHECK_STATUS(kvstore_flush(store, 0, &flushed), KVSTORE_OK);
+        CHECK_EQ(flushed.blocks_dropped_full, 4);
         CHECK_EQ(peek_blocks(ns, tokens, 64), 0);
         free(tokens);
     }
