@@ -9,20 +9,22 @@ internal import KVFile
 /// starts over, or the taker takes its lease back. Only the holder of the catalog's write lock evicts, so one announcement is enough.
 ///
 /// ```
-/// owner | count | count × (run, first position)
+/// owner << 32 + count | unused | count × (run, first position)
 /// ```
 ///
 /// Needs no lock: within a process the state lock orders evictor and takers already.
 final class EvictionIntents: Sendable {
   private static let entryCount = 4096
   /// More victims than entries: every block may be one.
-  private static let everything = UInt64.max
+  private static let everything: UInt64 = 0xFFFF_FFFF
   static let byteCount = 16 + entryCount * 16
 
   /// nil on a read-only store, which takes no leases.
   private let memory: MappedMemory?
   private let start: Int
   private let owner: OwnerID
+  /// What this process has announced and not taken back.
+  private let announced = Monitor<UInt64>(0)
 
   /// The words begin at byte `start` of the mapping.
   init(memory: MappedMemory?, start: Int, owner: OwnerID) {
@@ -41,36 +43,44 @@ final class EvictionIntents: Sendable {
 
   /// Inside the write transaction, before the leases are looked at.
   func announce(_ ranges: [RemovedRange]) {
-    store(0, 1)
-    store(UInt64(owner.rawValue), 0)
-    guard ranges.count <= Self.entryCount else { return store(Self.everything, 1) }
-    for (index, range) in ranges.enumerated() {
-      store(range.run.rawValue, 2 + index * 2)
-      store(UInt64(range.firstPosition), 3 + index * 2)
+    // Of an evictor before, whose commit is through, or it would still hold the catalog.
+    store(0, 0)
+    let count = ranges.count <= Self.entryCount ? UInt64(ranges.count) : Self.everything
+    if count != Self.everything {
+      for (index, range) in ranges.enumerated() {
+        store(range.run.rawValue, 2 + index * 2)
+        store(UInt64(range.firstPosition), 3 + index * 2)
+      }
     }
-    store(UInt64(ranges.count), 1)
+    let announcement = UInt64(owner.rawValue) << 32 | count
+    store(announcement, 0)
+    announced.withLock { $0 = announcement }
   }
 
   /// After the transaction, whichever way it ended.
   func withdraw() {
-    // Another's are not ours to take back: its transaction came after.
-    guard load(0) == UInt64(owner.rawValue) else { return }
-    store(0, 1)
+    let own = announced.withLock { announced in
+      defer { announced = 0 }
+      return announced
+    }
+    // The next evictor, in another process, may have announced its own by now.
+    if own != 0 { _ = memory?.atomicCompareExchange(at: start, expected: own, desired: 0) }
   }
 
   // MARK: Takers and loaders
 
   /// The other process that is about to remove blocks, if there is one.
   var foreignEvictor: OwnerID? {
-    guard load(1) != 0 else { return nil }
-    let evictor = OwnerID(rawValue: UInt32(truncatingIfNeeded: load(0)))
-    return evictor == owner || evictor.rawValue == 0 ? nil : evictor
+    let announcement = load(0)
+    let evictor = OwnerID(rawValue: UInt32(truncatingIfNeeded: announcement >> 32))
+    return announcement == 0 || evictor == owner ? nil : evictor
   }
 
   /// Whether another process is about to remove this block.
   func covers(_ position: BlockPosition) -> Bool {
-    guard foreignEvictor != nil else { return false }
-    let count = load(1)
+    let announcement = load(0)
+    guard announcement != 0, announcement >> 32 != UInt64(owner.rawValue) else { return false }
+    let count = announcement & 0xFFFF_FFFF
     if count == Self.everything { return true }
     for index in 0..<Int(min(count, UInt64(Self.entryCount)))
     where load(2 + index * 2) == position.run.rawValue {
@@ -81,10 +91,8 @@ final class EvictionIntents: Sendable {
 
   /// The announcement of a process that died before it took it back means nothing.
   func forget(deadEvictor: OwnerID) {
-    _ = memory?.atomicCompareExchange(
-      at: start,
-      expected: UInt64(deadEvictor.rawValue),
-      desired: 0
-    )
+    let announcement = load(0)
+    guard announcement >> 32 == UInt64(deadEvictor.rawValue) else { return }
+    _ = memory?.atomicCompareExchange(at: start, expected: announcement, desired: 0)
   }
 }

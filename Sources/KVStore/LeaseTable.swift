@@ -143,9 +143,13 @@ final class LeaseTable {
   /// Ends the leases of processes that have ended; returns how many there were.
   func release(deadOwners: Set<OwnerID>) -> Int {
     var count = 0
-    for entry in 0..<Self.entryCount where deadOwners.contains(leaseOwner(entry)) {
+    for entry in 0..<Self.entryCount {
+      // The id before the owner: an entry that is being taken still names the owner before.
       let id = load(entry, .id)
-      if id != 0, exchange(entry, from: id, to: 0) { count += 1 }
+      guard id != 0, id & Self.busyBit == 0, deadOwners.contains(leaseOwner(entry)) else {
+        continue
+      }
+      if exchange(entry, from: id, to: 0) { count += 1 }
     }
     return count
   }
