@@ -2,7 +2,7 @@
  *
  * usage: soak FOLDER SECONDS SEED room|full
  *   room  everything fits: what a flush confirmed is there, in every process, until the end
- *   full  a small store: blocks come and go, what a lease covers stays, the disk is bounded
+ *   full  a small store: blocks come and go, leases that were missed are counted, the disk is bounded
  * Prints counts; exit status 1 and a line on stderr when something was wrong. */
 #define _GNU_SOURCE
 #include <kvstore.h>
