@@ -13,7 +13,7 @@ package import KVCore
   package let blockKey: BlockKey
   package let payloadByteCount: UInt32
   package let flags: RowFlags
-  /// Unix time in nanoseconds, 0 = never.
+  /// Unix time in nanoseconds, 0 = never; of an idle life the nanoseconds after a use.
   package let expiry: UInt64
   package let createdSeconds: UInt32
   package let priority: UInt8
@@ -140,9 +140,9 @@ extension NewBlock {
     writer.write(UInt16(truncatingIfNeeded: unsafe extra.count))
     writer.write(UInt8(1))
     var flags: RowFlags = isFirstOfRun ? .firstOfRun : []
-    if hasIdleExpiry { flags.insert(.idleExpiry) }
+    if life.isIdle { flags.insert(.idleExpiry) }
     writer.write(flags.rawValue)
-    writer.write(expiry)
+    writer.write(life.storedExpiry)
     writer.write(createdSeconds)
     writer.write(UInt32(priority))
     place.encode(into: &writer)

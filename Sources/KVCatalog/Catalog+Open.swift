@@ -107,18 +107,21 @@ extension Catalog {
     _ handle: OpaquePointer,
     flags: UInt32
   ) throws(CatalogError) -> [MDB_dbi]? {
-    var tables: [MDB_dbi] = []
-    for table in Table.allCases.sorted(by: { $0.rawValue < $1.rawValue }) {
+    // By raw value; those that this version does not know are never asked for.
+    var tables = [MDB_dbi](repeating: 0, count: Table.count)
+    var isFirst = true
+    for table in Table.allCases {
       var identifier: MDB_dbi = 0
       let code = unsafe mdb_dbi_open(handle, table.name, flags, &identifier)
       if code == MDB_NOTFOUND {
         // None is an empty environment or a foreign one, some is damage.
-        guard tables.isEmpty else { throw .corrupt(.meta) }
+        guard isFirst else { throw .corrupt(.meta) }
         return nil
       }
       if code == MDB_INCOMPATIBLE { throw .notACatalog }
       try check(code)
-      tables.append(identifier)
+      tables[Int(table.rawValue)] = identifier
+      isFirst = false
     }
     return tables
   }

@@ -33,7 +33,7 @@ package enum CatalogError: Error, Equatable, Sendable {
 
 /// Which part of the catalog is damaged.
 package enum CatalogPart: Equatable, Sendable {
-  case page, file, meta, namespace, blockRow, stamp, slotFile, event, inlinePayload
+  case page, file, meta, namespace, blockRow, stamp, slotFile, event, inlinePayload, deadline, pin
 }
 
 /// The one place where codes of LMDB become errors.

@@ -113,7 +113,7 @@ package struct NamespaceRow: Sendable, Equatable {
   /// Where its stamps are a second time, in an order of their own, while it has a quota.
   var quotaPool: UInt32? { quotaBytes == 0 ? nil : 1 << 31 | id.rawValue }
   var pools: [UInt32] { quotaPool.map { [pool, $0] } ?? [pool] }
-  var facts: NamespaceFlags { NamespaceFlags(rawValue: namespace.flags) }
+  package var facts: NamespaceFlags { NamespaceFlags(rawValue: namespace.flags) }
 
   /// What counts against the quota: whole slots, or the payload where it is inline.
   package func quotaUsage(_ accounting: Accounting) -> UInt64 {
@@ -129,6 +129,17 @@ package struct NamespaceFlags: OptionSet, Sendable {
   package init(rawValue: UInt32) { self.rawValue = rawValue }
   /// Some block had another priority than the default: the order of victims then needs each block's.
   package static let hasPriorities = NamespaceFlags(rawValue: 1)
+  /// Some block had a life that uses extend: then every block has its deadline noted.
+  package static let hasIdleLives = NamespaceFlags(rawValue: 2)
+  /// Some block had a life that ends at a time.
+  package static let hasAbsoluteLives = NamespaceFlags(rawValue: 4)
+  /// The default life is absolute.
+  package static let defaultIsAbsolute = NamespaceFlags(rawValue: 8)
+
+  /// Whether blocks may come to an end by themselves.
+  package var mayExpire: Bool {
+    contains(.hasIdleLives) || contains(.hasAbsoluteLives)
+  }
 }
 
 /// What a namespace holds.
@@ -227,9 +238,7 @@ package struct StampRow: Sendable, Equatable {
   package var words: UnsafeRawBufferPointer
   package var extra: UnsafeRawBufferPointer
   package var payloadByteCount: UInt32
-  /// Unix time in nanoseconds, 0 = never.
-  package var expiry: UInt64 = 0
-  package var hasIdleExpiry = false
+  package var life = BlockLife.unlimited
   package var createdSeconds: UInt32
   /// From 0 to 100; blocks of lower priority are evicted first.
   package var priority: UInt8 = NewBlock.priorityDefault
@@ -265,8 +274,10 @@ package struct StampRow: Sendable, Equatable {
 /// Only `.stored` has used up its reservation.
 package enum PublishOutcome: Sendable, Equatable {
   case stored(BlockPosition)
-  /// The same block is there already.
+  /// The same block is there already; its life and priority are not less than they were asked for.
   case duplicate(BlockPosition)
+  /// The same block is there, but its life is over: remove it (`.expired`), then publish again.
+  case expired(BlockPosition)
   /// The key leads to another block: other words, extra bytes or parent.
   case collision
   case parentMissing
@@ -274,6 +285,12 @@ package enum PublishOutcome: Sendable, Equatable {
   case corruptRow(BlockPosition)
   /// The owner does not hold the slot any more, so it may be another's by now.
   case slotNotReserved
+}
+
+/// A block that had come to its end.
+package struct ExpiredTop: Sendable, Equatable {
+  package var namespace: NamespaceID
+  package var at: BlockPosition
 }
 
 /// What a removal took away.
@@ -298,6 +315,9 @@ package struct RemovedSummary: Sendable, Equatable {
   }
 
   package var ranges: [Range] = []
+  /// The blocks that had come to their end, and took those below along.
+  package var expiredTops: [ExpiredTop] = []
+  package var expiredBlockCount = 0
   package var freedSlots: [SlotAddress] = []
   package var blockCount = 0
   package var payloadByteCount: UInt64 = 0

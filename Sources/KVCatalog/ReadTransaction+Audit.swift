@@ -89,13 +89,17 @@ extension ReadTransaction {
     case .payloads: unsafe try auditPayload(key: key, &audit)
     case .namespaces: unsafe try auditNamespace(key: key, &audit)
     case .slots: unsafe try auditSlots(key: key, &audit)
+    case .deadlines: unsafe try auditDeadline(key: key, value: value, &audit)
+    case .expiries: unsafe try auditExpiry(key: key, &audit)
     case .events: unsafe auditEvent(key: key, value: value, &audit)
     default: break
     }
   }
 
-  private func describedKey(_ table: Table, _ key: UnsafeRawBufferPointer) -> String {
-    if let found = unsafe keyIntegers(key), [.runs, .children, .ends, .payloads].contains(table) {
+  func describedKey(_ table: Table, _ key: UnsafeRawBufferPointer) -> String {
+    if let found = unsafe keyIntegers(key),
+      [.runs, .children, .ends, .payloads, .deadlines].contains(table)
+    {
       return "\(table.name): \(described(found.namespace, found.at))"
     }
     let digits = unsafe key.map { hexadecimalText(UInt64($0), digitCount: 2) }.joined()

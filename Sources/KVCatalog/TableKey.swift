@@ -3,6 +3,11 @@ internal import KVCore
 /// The named databases of the environment; the raw value is the tag in the row checksum (`keys` has none).
 enum Table: UInt8, CaseIterable {
   case keys = 0, meta, namespaces, runs, children, stamps, ends, slots, events, payloads
+  // 10 and 11 are for sessions and tombstones.
+  case deadlines = 12, expiries, pins
+
+  /// One more than the largest raw value.
+  static let count = 15
 
   var name: String {
     switch self {
@@ -16,6 +21,9 @@ enum Table: UInt8, CaseIterable {
     case .slots: "slots"
     case .events: "events"
     case .payloads: "payloads"
+    case .deadlines: "deadlines"
+    case .expiries: "expiries"
+    case .pins: "pins"
     }
   }
 
@@ -29,17 +37,19 @@ enum Table: UInt8, CaseIterable {
     case .slots: .slotFile
     case .events: .event
     case .payloads: .inlinePayload
+    case .deadlines, .expiries: .deadline
+    case .pins: .pin
     }
   }
 }
 
-/// A key of a table: up to 24 bytes, integers big-endian so that LMDB's byte order is their numeric order.
+/// A key of a table: up to 32 bytes, integers big-endian so that LMDB's byte order is their numeric order.
 struct TableKey {
-  private var storage: (UInt64, UInt64, UInt64) = (0, 0, 0)
+  private var storage: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
   private(set) var byteCount = 0
 
   private mutating func append<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
-    assert(byteCount + MemoryLayout<T>.size <= 24)
+    assert(byteCount + MemoryLayout<T>.size <= 32)
     let offset = byteCount
     unsafe withUnsafeMutableBytes(of: &storage) { bytes in
       unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
@@ -51,7 +61,7 @@ struct TableKey {
 
   /// A key that LMDB handed out; nil when it is longer than any of ours.
   init?(copying bytes: UnsafeRawBufferPointer) {
-    guard bytes.count <= 24 else { return nil }
+    guard bytes.count <= 32 else { return nil }
     unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.copyMemory(from: bytes) }
     byteCount = bytes.count
   }
@@ -114,6 +124,30 @@ struct TableKey {
     key.append(tier.rawValue)
     key.append(file)
     key.append(owner.rawValue)
+    return key
+  }
+
+  static func expiry(_ expiry: Expiry) -> TableKey {
+    var key = TableKey()
+    key.append(expiry.kind.rawValue)
+    key.append(expiry.deadline)
+    key.append(expiry.namespace.rawValue)
+    key.append(expiry.at.run.rawValue)
+    key.append(expiry.at.position)
+    return key
+  }
+
+  /// What comes after an entry of `expiries`.
+  static func after(_ expiry: Expiry) -> TableKey {
+    // Position 0xFFFFFFFF is the root's and has none.
+    var next = expiry
+    next.at.position &+= 1
+    return .expiry(next)
+  }
+
+  static func pin(_ id: UInt64) -> TableKey {
+    var key = TableKey()
+    key.append(id)
     return key
   }
 

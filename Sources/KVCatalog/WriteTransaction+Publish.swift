@@ -37,15 +37,22 @@ extension WriteTransaction {
       }
     }
     lastPositions[RunKey(namespace: namespace, run: position.run)] = position.position
-    if block.priority != NewBlock.priorityDefault { try noteFact(.hasPriorities, of: row) }
+    if block.priority != NewBlock.priorityDefault { try noteFact(.hasPriorities, of: namespace) }
+    let end = PathEnd(namespace: namespace, at: position)
+    try noteLife(block.life, of: end, row)
+    // What the parent was given with it goes the way of its stamp.
+    let above = PathEnd(namespace: namespace, at: block.parent)
+    if let deadline = pendingDeadlines[above], deadline <= pendingDeadlines[end] ?? 0 {
+      pendingDeadlines[above] = nil
+    }
     try changeAccounting(namespace) { accounting in
       accounting.blockCount += 1
       accounting.payloadByteCount += UInt64(block.payloadByteCount)
       accounting.storedByteCount += UInt64(block.place.storedByteCount)
     }
     // The parent's pending stamp is older than its child's, so it will never matter.
-    pendingStamps[PathEnd(namespace: namespace, at: block.parent)] = nil
-    stampNext(PathEnd(namespace: namespace, at: position))
+    pendingStamps[above] = nil
+    stampNext(end)
     note(
       CatalogEvent(
         sequence: 0,
@@ -69,13 +76,20 @@ extension WriteTransaction {
     _ block: NewBlock
   ) throws(CatalogError) -> PublishOutcome? {
     guard let position = try find(namespace, block.blockKey) else { return nil }
+    let facts = try cachedNamespace(namespace)?.facts ?? []
+    if facts.mayExpire { try settleDeadlines() }
     do throws(CatalogError) {
       guard let row = try rowView(namespace, position) else { return nil }
       guard unsafe bytesEqual(row.words, block.words), unsafe bytesEqual(row.extra, block.extra)
       else { return .collision }
       let parent =
         row.parent ?? BlockPosition(run: position.run, position: position.position &- 1)
-      return parent == block.parent ? .duplicate(position) : .collision
+      guard parent == block.parent else { return .collision }
+      if try isExpired(namespace, position, row, now: timeNanoseconds) { return .expired(position) }
+      if facts.mayExpire || block.priority > row.priority {
+        try renew(namespace, position, life: block.life, priority: block.priority)
+      }
+      return .duplicate(position)
     } catch .corrupt(.blockRow) {
       return .corruptRow(position)
     }

@@ -5,7 +5,25 @@ extension NamespaceRow {
   package func applying(_ limits: NamespaceLimits) -> NamespaceRow {
     var row = self
     row.namespace.quotaBytes = limits.quotaBytes ?? quotaBytes
+    guard let timeToLive = limits.timeToLive else { return row }
+    var flags = facts
+    flags.remove(.defaultIsAbsolute)
+    switch timeToLive {
+    case .unlimited: row.namespace.defaultTTLNanoseconds = 0
+    case .idle(let nanoseconds): row.namespace.defaultTTLNanoseconds = nanoseconds
+    case .absolute(let nanoseconds):
+      row.namespace.defaultTTLNanoseconds = nanoseconds
+      flags.insert(.defaultIsAbsolute)
+    }
+    row.namespace.flags = flags.rawValue
     return row
+  }
+
+  /// What blocks get that are written without a word about it.
+  package var timeToLive: TimeToLive {
+    if defaultTTLNanoseconds == 0 { return .unlimited }
+    return facts.contains(.defaultIsAbsolute)
+      ? .absolute(nanoseconds: defaultTTLNanoseconds) : .idle(nanoseconds: defaultTTLNanoseconds)
   }
 }
 
@@ -59,6 +77,32 @@ extension WriteTransaction {
       if round.ranges.isEmpty { return removed }
       removed.add(round)
     }
+  }
+
+  /// As `enforceQuota`, but what has come to its end goes first.
+  package func enforceQuota(
+    _ id: NamespaceID,
+    protected: ProtectedBlocks,
+    expiredFirst: Bool = true
+  ) throws(CatalogError) -> RemovedSummary {
+    var removed = RemovedSummary()
+    if expiredFirst, let row = try cachedNamespace(id), row.facts.mayExpire {
+      let accounting = try accounting(id)
+      let usage = row.quotaUsage(accounting)
+      if row.quotaBytes > 0, usage > row.quotaBytes, accounting.blockCount > 0 {
+        let mean = max(usage / accounting.blockCount, 1)
+        let count = (usage - row.quotaBytes - 1) / mean + 1
+        removed = try removeExpired(
+          blockCount: Int(clamping: count),
+          namespace: id,
+          protected: protected
+        )
+      }
+    }
+    removed.add(
+      try enforceQuota(id) { _, run, position in protected.covers(run, position) }
+    )
+    return removed
   }
 
   private func allStamps(

@@ -41,6 +41,7 @@ extension WriteTransaction {
         counters.stamp += 1
       }
     }
+    if reason == .expired { summary.expiredBlockCount = summary.blockCount }
     return summary
   }
 
@@ -123,10 +124,11 @@ extension WriteTransaction {
   ) throws(CatalogError) {
     var blockKeys: [BlockKey] = []
     var places: [BlockPlace] = []
+    var absoluteEnds: [Expiry] = []
     var corruptRowCount = 0
     var gone = Accounting()
     try forEachRow(namespace, run, from: positions.lowerBound, through: positions.upperBound) {
-      _,
+      position,
       row in
       guard let row else {
         // Nothing that a damaged row says is acted upon: its slot stays used rather than be given out twice.
@@ -135,6 +137,10 @@ extension WriteTransaction {
       }
       blockKeys.append(row.blockKey)
       places += row.places
+      if row.expiry != 0, !row.flags.contains(.idleExpiry) {
+        let at = BlockPosition(run: run, position: position)
+        absoluteEnds.append(Expiry(.absolute, row.expiry, namespace, at))
+      }
       gone.blockCount += 1
       gone.payloadByteCount += UInt64(row.payloadByteCount)
       gone.storedByteCount += row.places.reduce(0) { $0 + UInt64($1.storedByteCount) }
@@ -147,6 +153,10 @@ extension WriteTransaction {
       if mayBeInline { try delete(.payloads, key) }
     }
     for blockKey in blockKeys { try delete(.keys, .blockKey(namespace, blockKey)) }
+    for end in absoluteEnds { try delete(.expiries, .expiry(end)) }
+    if try cachedNamespace(namespace)?.facts.contains(.hasIdleLives) ?? false {
+      try removeDeadlines(namespace, run, positions, reason: reason)
+    }
     for case let slot? in places.map(\.slotAddress) {
       try freeSlot(slot)
       summary.freedSlots.append(slot)
@@ -196,6 +206,8 @@ extension RemovedSummary {
   package mutating func add(_ other: RemovedSummary) {
     ranges += other.ranges
     freedSlots += other.freedSlots
+    expiredTops += other.expiredTops
+    expiredBlockCount += other.expiredBlockCount
     blockCount += other.blockCount
     payloadByteCount += other.payloadByteCount
     storedByteCount += other.storedByteCount

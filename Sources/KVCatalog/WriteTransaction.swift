@@ -22,6 +22,10 @@ package import KVCore
   var changedReservations: Set<SlotRowKey> = []
   /// The newest stamps, not yet in `stamps` and `ends`.
   var pendingStamps: [PathEnd: UInt64] = [:]
+  /// Idle deadlines, not yet in `deadlines` and `expiries`.
+  var pendingDeadlines: [PathEnd: UInt64] = [:]
+  /// `ReadTransaction.idleSuspendedBefore`.
+  var idleSuspension: UInt64 = 0
   var pendingEvents: [CatalogEvent] = []
   /// Last positions of runs; emptied by removals.
   var lastPositions: [RunKey: UInt32] = [:]
@@ -116,10 +120,12 @@ package import KVCore
     self.counters = counters
     storedCounters = counters
     storedTime = try lastCommittedNanoseconds()
+    idleSuspension = try idleSuspendedBefore()
   }
 
   override func settle() throws(CatalogError) {
     try settleStamps()
+    try settleDeadlines()
     try settleSlots()
     try settleEvents()
     for (id, accounting) in accountings {
@@ -135,12 +141,15 @@ package import KVCore
       storedCounters = counters
     }
     // Only along with another change: an idle store does not write.
-    if isChanged, timeNanoseconds > storedTime {
-      var writer = ByteWriter()
-      writer.append(timeNanoseconds)
-      try put(.meta, .meta(.clock), writer.bytes)
-      storedTime = timeNanoseconds
-    }
+    if isChanged, timeNanoseconds > storedTime { try putClock(timeNanoseconds) }
+  }
+
+  func putClock(_ time: UInt64) throws(CatalogError) {
+    storedTime = max(time, storedTime)
+    var writer = ByteWriter()
+    writer.append(storedTime)
+    writer.append(idleSuspension)
+    try put(.meta, .meta(.clock), writer.bytes)
   }
 
   func changeAccounting(
@@ -174,9 +183,8 @@ package import KVCore
   }
 
   /// Notes in the namespace's row what holds for its blocks from now on.
-  func noteFact(_ fact: NamespaceFlags, of row: NamespaceRow) throws(CatalogError) {
-    guard !row.facts.contains(fact) else { return }
-    var row = row
+  func noteFact(_ fact: NamespaceFlags, of id: NamespaceID) throws(CatalogError) {
+    guard var row = try cachedNamespace(id), !row.facts.contains(fact) else { return }
     row.namespace.flags = row.facts.union(fact).rawValue
     try putNamespace(row)
   }
@@ -326,6 +334,7 @@ struct Counters: Equatable {
   var namespace: UInt32 = 1
   var owner: UInt32 = 1
   var slotFile: UInt32 = 1
+  var pin: UInt32 = 1
 
   init() {}
 
@@ -334,7 +343,7 @@ struct Counters: Equatable {
     guard let run = reader.read(UInt64.self), let stamp = reader.read(UInt64.self),
       let event = reader.read(UInt64.self), let generation = reader.read(UInt64.self),
       let namespace = reader.read(UInt32.self), let owner = reader.read(UInt32.self),
-      let slotFile = reader.read(UInt32.self)
+      let slotFile = reader.read(UInt32.self), let pin = reader.read(UInt32.self)
     else { return nil }
     self.run = run
     self.stamp = stamp
@@ -343,6 +352,7 @@ struct Counters: Equatable {
     self.namespace = namespace
     self.owner = owner
     self.slotFile = slotFile
+    self.pin = pin
   }
 
   var encoded: [UInt8] {
@@ -354,7 +364,7 @@ struct Counters: Equatable {
     writer.append(namespace)
     writer.append(owner)
     writer.append(slotFile)
-    writer.append(UInt32(0))
+    writer.append(pin)
     return writer.bytes
   }
 }

@@ -37,7 +37,9 @@ package struct SlotHeader: Sendable, Equatable {
   package var depth: UInt32 = 0
   package var payloadByteCount: UInt32 = 0
   package var storedByteCount: UInt32 = 0
+  /// As in the block row: Unix time, or of an idle life the nanoseconds after a use; 0 = never.
   package var expiry: UInt64 = 0
+  package var hasIdleExpiry = false
   package var created: UInt64 = 0
   package var codec: UInt8 = 0
   package var tier = Tier.disk
@@ -82,7 +84,7 @@ package struct SlotHeader: Sendable, Equatable {
     writer.append(expiry)
     writer.append(created)
     writer.append(contentsOf: [codec, tier.rawValue, group, priority])
-    writer.append(UInt32(0))
+    writer.append(UInt32(hasIdleExpiry ? 1 : 0))
     writer.append(UInt64(0))
     for region in regions {
       writer.append(region.rawByteCount)

@@ -63,6 +63,13 @@ package import KVCore
   package var payloadByteCount: Int { Int(integer(120, UInt32.self)) }
   package var storedByteCount: Int { Int(integer(124, UInt32.self)) }
   package var expiry: UInt64 { integer(128, UInt64.self) }
+  package var hasIdleExpiry: Bool { integer(148, UInt32.self) & 1 != 0 }
+  /// The block's life as it was when it was written: later uses are not in the header.
+  package var life: BlockLife {
+    if expiry == 0 { return .unlimited }
+    return hasIdleExpiry
+      ? .idle(nanoseconds: expiry, deadline: created.advanced(by: expiry)) : .absolute(expiry)
+  }
   package var created: UInt64 { integer(136, UInt64.self) }
   package var codec: UInt8 { integer(144, UInt8.self) }
   package var priority: UInt8 { integer(147, UInt8.self) }

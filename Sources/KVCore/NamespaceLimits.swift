@@ -7,6 +7,14 @@ public struct NamespaceLimits: Sendable, Hashable {
   /// nil = as it is.
   public var quotaBytes: UInt64?
 
+  /// How long blocks live that are written without a word about it.
+  ///
+  /// nil = as it is.
+  public var timeToLive: TimeToLive?
+
   /// Everything as it is; a new namespace has no limits.
-  public init(quotaBytes: UInt64? = nil) { self.quotaBytes = quotaBytes }
+  public init(quotaBytes: UInt64? = nil, timeToLive: TimeToLive? = nil) {
+    self.quotaBytes = quotaBytes
+    self.timeToLive = timeToLive
+  }
 }

@@ -1,6 +1,6 @@
 package import KVCore
 
-/// What the index knows of one block, besides its words and extra bytes: 64 bytes.
+/// What the index knows of one block, besides its words and extra bytes: 72 bytes.
 ///
 /// The index itself reads `hostSlot` only; all else belongs to the store.
 package struct IndexEntry: Hashable, Sendable {
@@ -23,8 +23,10 @@ package struct IndexEntry: Hashable, Sendable {
   package var blockKey: BlockKey
   private var generation: UInt64 = 0
   private var headerChecksum: UInt64 = 0
-  /// Unix time in nanoseconds, 0 = never.
+  /// Unix time in nanoseconds, 0 = never; of an idle life as it is now.
   package var expiry: UInt64
+  /// Of an idle life: nanoseconds after a use.
+  package var idleNanoseconds: UInt64 = 0
   private var file: UInt32 = 0
   private var slot: UInt32 = 0
   private var storedByteCount: UInt32 = 0

@@ -103,6 +103,32 @@ public final class Namespace: Sendable {
     return try store.core.touch(core, prompt)
   }
 
+  /// Pins the longest stored prefix: nothing evicts it and no idle life of it ends before the pin does.
+  ///
+  /// The pin is durable and belongs to no process; an absolute end and `forget` are stronger.
+  ///
+  /// - Parameters:
+  ///   - prompt: from its first token on.
+  ///   - nanoseconds: at most `pinNanosecondsMax`.
+  /// - Returns: what `Store.unpin` takes, and the length of the prefix in blocks; nil when nothing is stored.
+  /// - Throws: `StoreError`; `.full` when there are too many pins.
+  public func pin(
+    _ prompt: Prompt,
+    nanoseconds: UInt64
+  ) throws(StoreError) -> (id: UInt64, blockCount: Int)? {
+    try store.enter()
+    defer { store.leave() }
+    guard !store.core.configuration.readOnly else { throw .readOnly }
+    guard nanoseconds > 0, nanoseconds <= Self.pinNanosecondsMax else {
+      throw .invalidArgument(.pinDuration)
+    }
+    try core.check(prompt, wholeBlocks: false)
+    return try store.core.pin(core, prompt, nanoseconds: nanoseconds)
+  }
+
+  /// The longest that a pin may last: 90 days.
+  public static let pinNanosecondsMax: UInt64 = 90 * 86_400 * 1_000_000_000
+
   /// Removes the prompt's last full block and all below it, durably; everything when the prompt is empty.
   public func forget(_ prompt: Prompt) throws(StoreError) -> Int {
     try store.enter()

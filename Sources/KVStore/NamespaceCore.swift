@@ -11,6 +11,7 @@ final class NamespaceCore: Sendable {
   let layout: SlotLayout
   /// Payload lives in the catalog.
   let isInline: Bool
+  let lives = NamespaceLives()
 
   init(
     id: NamespaceID,
@@ -40,6 +41,12 @@ final class NamespaceCore: Sendable {
     var regions: Swift.Range<Int>
     let spans: UnsafeMutableBufferPointer<TransferSpan>
     var coversAllRegions: Bool
+    /// Offload: nil = the namespace's default.
+    var timeToLive: TimeToLive?
+    /// Offload: nil = the default.
+    var priority: UInt8?
+    /// Offload: what these come to.
+    var offered = OfferedLife()
 
     /// Index in `spans` of a block's first region of the range.
     func spanIndex(ofBlock block: Int) -> Int { (block - blocks.lowerBound) * regions.count }
@@ -102,8 +109,11 @@ final class NamespaceCore: Sendable {
       blocks: transfer.firstBlock..<lastBlock,
       regions: transfer.firstRegion..<lastRegion,
       spans: transfer.spans,
-      coversAllRegions: lastRegion - transfer.firstRegion == regionCount
+      coversAllRegions: lastRegion - transfer.firstRegion == regionCount,
+      timeToLive: transfer.timeToLive,
+      priority: transfer.priority
     )
+    guard range.priority ?? 0 <= 100 else { throw .invalidArgument(.priority) }
     guard checksSpans else { return range }
     guard unsafe transfer.spans.count == range.blocks.count * range.regions.count else {
       throw .invalidArgument(.spanCount)

@@ -225,6 +225,8 @@ extension StoreCore {
       return state.reservations.removeValue(forKey: id) != nil
     }
     guard isHeld, let first = incoming.first?.block else { return result }
+    // Blocks of a reservation have the namespace's default life.
+    let offered = offeredLife(nil, priority: nil, namespace)
     var complete: [(incoming: IncomingBlock, payloadByteCount: Int)] = []
     for (index, block) in incoming.enumerated() {
       let count = namespace.regionCount
@@ -232,11 +234,11 @@ extension StoreCore {
       if namespace.identity.regionsAreVariable {
         unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: own, namespace)
       }
-      complete.append((block, finish(block, lengths: own, namespace, prompt)))
+      complete.append((block, finish(block, lengths: own, namespace, prompt, offered)))
     }
     result.outcomes = state.withLock { state in
       for block in incoming { state.arena.endLoan(block.hostSlot) }
-      return enterLocked(complete, first, namespace, prompt, &state)
+      return enterLocked(complete, first, namespace, prompt, offered, &state)
     }
     for (block, outcome) in zip(complete, result.outcomes) where outcome == .done {
       result.hostBlockCount += 1

@@ -1,3 +1,5 @@
+public import KVCore
+
 /// The longest stored prefix of a prompt.
 public struct MatchResult: Sendable, Equatable {
   /// Leading blocks that are stored.
@@ -56,6 +58,12 @@ public struct MatchResult: Sendable, Equatable {
   ///
   /// Else the transfer ends with `busy` outcomes when it is over, and nothing touches the spans' memory after that.
   public var timeoutNanoseconds: UInt64
+  /// Offload: how long the blocks live; nil = the namespace's default.
+  ///
+  /// A block that is stored already never gets a shorter life from it.
+  public var timeToLive: TimeToLive?
+  /// Offload: 0 to 100, blocks of lower priority are evicted first; nil = 50, or what a stored block has.
+  public var priority: UInt8?
   package let spans: UnsafeMutableBufferPointer<TransferSpan>
 
   /// All blocks and regions by default; `spans` holds blockCount × regionCount pieces, block by block.
@@ -209,6 +217,12 @@ public struct StoreStatistics: Sendable, Equatable {
   public var hostBytesUsed: UInt64 = 0
   /// Blocks evicted by this process.
   public var blocksEvicted: UInt64 = 0
+  /// Blocks removed by this process because their life was over.
+  public var blocksExpired: UInt64 = 0
+  /// Blocks refused by offloads at once, because nothing could be evicted for others just before.
+  public var blocksRefusedFull: UInt64 = 0
+  /// Pins that hold.
+  public var pinsActive: UInt64 = 0
   /// Blocks forgotten by this process.
   public var blocksForgotten: UInt64 = 0
   /// Blocks quarantined by this process.

@@ -11,10 +11,15 @@ final class SlotReserve {
   private unowned let core: StoreCore
   /// By slot size; the next one to take is the last.
   private var stock: [Int: [SlotAddress]] = [:]
+  /// Sizes for which something had to be evicted, and how many slots there are of each size.
+  private var isFullSize: Set<Int> = []
+  private var slotCounts: [Int: Int] = [:]
   private var nextGeneration: UInt64 = 0
   private var endGeneration: UInt64 = 0
   /// Whether the last `prepare` made a commit, and so recorded the touches.
   private(set) var appliedTouches = false
+  /// A removal under way was in the way of a use that came meanwhile: what is over waits, so that others can go.
+  private(set) var hasConflicted = false
   /// The transaction under way gives a file up; its room is free once that is committed and the file removed.
   private var gaveUpFile = false
   /// A slot file could not be made although the bound has room: giving others up would not help.
@@ -72,7 +77,7 @@ final class SlotReserve {
   ) throws(StoreError) {
     let needsTouches = !appliedTouches
     try commitRemoval { (transaction, removed) throws(CatalogError) in
-      let protected = protecting()
+      let protected = try transaction.protected(protecting())
       self.gaveUpFile = false
       if needsTouches { try touches(transaction) }
       var reserved: [Int: [SlotAddress]] = [:]
@@ -105,10 +110,11 @@ final class SlotReserve {
   private func reserve(
     _ lacking: Int,
     _ slotByteCount: Int,
-    _ protected: [RunID: UInt32],
+    _ protected: ProtectedBlocks,
     sparing heldFiles: () -> Set<UInt32>,
     _ transaction: WriteTransaction,
-    _ removed: inout [RemovedSummary]
+    _ removed: inout [RemovedSummary],
+    mayTakeFiles: Bool = true
   ) throws(CatalogError) -> [SlotAddress] {
     var slots: [SlotAddress] = []
     func take(_ count: Int) throws(CatalogError) {
@@ -124,18 +130,29 @@ final class SlotReserve {
     while slots.count < lacking, try grow(slotByteCount, transaction) {
       try take(max(lacking - slots.count, Self.aheadCount))
     }
+    if slots.count < lacking, !hasConflicted {
+      removed.append(
+        try transaction.removeExpired(
+          blockCount: lacking - slots.count,
+          pool: UInt32(slotByteCount / 4096),
+          protected: protected
+        )
+      )
+      try take(lacking - slots.count)
+    }
     if slots.count < lacking {
       removed.append(
         try transaction.evict(
           pool: UInt32(slotByteCount / 4096),
           blockCount: lacking - slots.count,
           reason: .evicted,
-          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
+          isProtected: { _, run, position in protected.covers(run, position) }
         )
       )
       try take(lacking - slots.count)
     }
-    if slots.count < lacking, !growthFailed {
+    noteSize(slotByteCount, isFull: !removed.isEmpty, try transaction.slotFiles())
+    if mayTakeFiles, slots.count < lacking, !growthFailed {
       gaveUpFile = try giveUpFile(
         of: slotByteCount,
         protected,
@@ -155,6 +172,47 @@ final class SlotReserve {
     let held = needed.keys.flatMap { (stock[$0] ?? []) + (reserved[$0] ?? []) }
     return Set(held.map(\.file))
   }
+
+  private func noteSize(_ slotByteCount: Int, isFull: Bool, _ files: [SlotFileRow]) {
+    if isFull { isFullSize.insert(slotByteCount) }
+    slotCounts[slotByteCount] = files.reduce(0) {
+      Int($1.slotByteCount) == slotByteCount ? $0 + Int($1.slotCount) : $0
+    }
+  }
+
+  // MARK: Ahead
+
+  /// Evicts for slots that are not needed yet, so that the next offload waits for none.
+  ///
+  /// Only where the slots of that size cannot become more: else they are taken as they come.
+  func keepAhead(protecting: () -> [RunID: UInt32]) {
+    for (slotByteCount, slots) in stock where isFullSize.contains(slotByteCount) {
+      let watermark = Self.watermark(slotCount: slotCounts[slotByteCount] ?? 0)
+      guard slots.count < watermark / 2 else { continue }
+      do throws(StoreError) {
+        try commitRemoval { (transaction, removed) throws(CatalogError) in
+          let protected = try transaction.protected(protecting())
+          let more = try self.reserve(
+            watermark - slots.count,
+            slotByteCount,
+            protected,
+            sparing: { [] },
+            transaction,
+            &removed,
+            mayTakeFiles: false
+          )
+          return { [self] in
+            stock[slotByteCount] = (stock[slotByteCount] ?? []) + more.reversed()
+          }
+        }
+      } catch {
+        core.poisonIfInternal(error)
+      }
+    }
+  }
+
+  /// Slots kept free of so many: a fiftieth, at least 256 where that is no large part of them.
+  static func watermark(slotCount: Int) -> Int { max(slotCount / 50, min(256, slotCount / 32)) }
 
   // MARK: Slot files
 
@@ -192,7 +250,7 @@ final class SlotReserve {
   /// at once would be more than the bound.
   private func giveUpFile(
     of slotByteCount: Int,
-    _ protected: [RunID: UInt32],
+    _ protected: ProtectedBlocks,
     sparing heldFiles: Set<UInt32>,
     _ transaction: WriteTransaction,
     _ removed: inout [RemovedSummary]
@@ -219,7 +277,7 @@ final class SlotReserve {
           pool: pool,
           blockCount: 64,
           reason: .evicted,
-          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
+          isProtected: { _, run, position in protected.covers(run, position) }
         )
         evictedCount += summary.blockCount
         removed.append(summary)
@@ -268,13 +326,13 @@ final class SlotReserve {
     let blockCount = core.catalogBlockCount()
     var evictedCount = 0
     try commitRemoval { (transaction, removed) throws(CatalogError) in
-      let protected = protecting()
+      let protected = try transaction.protected(protecting())
       removed.append(
         try transaction.evict(
           pool: nil,
           blockCount: min(max(blockCount / 20, wantedCount), 4096),
           reason: .evicted,
-          isProtected: { _, run, position in (protected[run]).map { position <= $0 } ?? false }
+          isProtected: { _, run, position in protected.covers(run, position) }
         )
       )
       evictedCount = removed.reduce(0) { $0 + $1.blockCount }
@@ -306,6 +364,8 @@ final class SlotReserve {
   func commitRemoval(
     _ body: (WriteTransaction, inout [RemovedSummary]) throws(CatalogError) -> () -> Void
   ) throws(StoreError) {
+    hasConflicted = false
+    defer { hasConflicted = false }
     for _ in 0..<8 {
       var wasLeased = false
       var afterCommit: () -> Void = {}
@@ -323,7 +383,10 @@ final class SlotReserve {
       } catch {
         stock = stockBefore
         core.removalEnded(removed, committed: false)
-        if wasLeased { continue }
+        if wasLeased {
+          hasConflicted = true
+          continue
+        }
         throw StoreError(error)
       }
       core.removalEnded(removed, committed: true)

@@ -106,7 +106,25 @@ public final class Store: Sendable {
   public func releaseLease(_ lease: UInt64) throws(StoreError) -> Bool {
     try enter()
     defer { leave() }
-    return core.state.withLock { $0.leases.release(lease) }
+    return core.state.withLock { state in
+      state.fullUntil = [:]
+      return state.leases.release(lease)
+    }
+  }
+
+  /// Ends a pin, whichever process made it; false when there is none of that number.
+  public func unpin(_ pin: UInt64) throws(StoreError) -> Bool {
+    try enter()
+    defer { leave() }
+    return try core.unpin(pin)
+  }
+
+  /// Removes what has come to its end, as the store does by itself from time to time; answers the number of blocks.
+  @discardableResult
+  public func reclaimExpired() throws(StoreError) -> Int {
+    try enter()
+    defer { leave() }
+    return try core.reclaimExpired()
   }
 
   /// Lets a lease end so many nanoseconds from now; false when it has ended already.

@@ -9,7 +9,10 @@ extension StoreCore {
     let row = try catalogRead { (transaction) throws(CatalogError) in
       try transaction.namespace(namespace.id)
     }
-    guard let row, row.applying(limits) != row else { return }
+    guard let row else { return }
+    // Another process may have changed it since.
+    namespace.lives.update(row)
+    guard row.applying(limits) != row else { return }
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
       do throws(CatalogError) {
         _ = try catalogWrite { (transaction) throws(CatalogError) in
@@ -19,6 +22,7 @@ extension StoreCore {
         throw StoreError(error)
       }
       countCommit()
+      namespace.lives.update(row.applying(limits))
       try writer.batches.enforceQuota(namespace.id)
       return 0
     }

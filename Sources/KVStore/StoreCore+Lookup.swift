@@ -125,6 +125,7 @@ extension StoreCore {
           diskByteCount: tiers.diskByteCount
         ) ?? 0
       if isPeek { return (result, PathEnd?.none) }
+      extendLives(namespace, prefix.segments, &state)
       state.statistics.matchCalls += 1
       state.statistics.matchTokensAsked += UInt64(
         namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock
@@ -154,7 +155,10 @@ extension StoreCore {
       prompt,
       blockCount: namespace.blockCount(of: prompt),
       touch: true
-    ) { (state, prefix) in (prefix.blockCount, state.head(at: prefix.location)) }
+    ) { (state, prefix) in
+      extendLives(namespace, prefix.segments, &state)
+      return (prefix.blockCount, state.head(at: prefix.location))
+    }
     if count > 0, let head { writer?.enqueueTouch(namespace, head) }
     return count
   }
@@ -197,7 +201,10 @@ extension StoreCore {
     while true {
       attempt += 1
       let step: WalkStep<Result> = state.withLock { state in
-        let match = walk(namespace, prompt, blockCount, touch, &state, &segments)
+        var match = walk(namespace, prompt, blockCount, touch, &state, &segments)
+        if namespace.lives.mayExpire.value, cutExpired(segments, &state) {
+          match = walk(namespace, prompt, blockCount, touch, &state, &segments)
+        }
         let isEnd = match.matchedBlockCount == blockCount || match.matchedBlockCount == triedAt
         if !isEnd, attempt < 64, let after = position(of: match.location, in: state.index) {
           let parentKey = state.index.blockKey(at: match.location) ?? namespace.chain.rootKey
@@ -284,6 +291,10 @@ extension StoreCore {
     forgetDeadEvictor()
     var after = after
     var parentKey = parentKey
+    let now = time.now()
+    // Read when the first block with an idle life is met: most namespaces have none.
+    var deadlines: (run: RunID, deadlines: RunDeadlines)?
+    var needsDeadlines = false
     try catalogRead { (transaction) throws(CatalogError) in
       while first + rows.count < blockCount, corrupt == nil {
         let block = first + rows.count
@@ -296,6 +307,14 @@ extension StoreCore {
         hashCount += 1
         guard let found = try transaction.find(namespace.id, key) else { return }
         let countBefore = rows.count
+        if needsDeadlines {
+          needsDeadlines = false
+          deadlines = (
+            found.run,
+            try transaction.runDeadlines(namespace.id, found.run, from: found.position, now: now)
+          )
+        }
+        var isOver = false
         try transaction.forEachRow(
           namespace.id,
           found.run,
@@ -316,22 +335,33 @@ extension StoreCore {
             unsafe row.extra.elementsEqual(prompt.extraBytes(ofBlock: index))
           else { return false }
           let here = BlockPosition(run: found.run, position: position)
-          rows.append(
-            LoadedRow(
-              entry: IndexEntry(
-                blockKey: row.blockKey,
-                place: row.place,
-                payloadByteCount: row.payloadByteCount,
-                expiry: row.expiry
-              ),
-              position: here
-            )
+          var entry = IndexEntry(
+            blockKey: row.blockKey,
+            place: row.place,
+            payloadByteCount: row.payloadByteCount
           )
+          if row.expiry != 0 {
+            namespace.lives.mayExpire.exchange(true)
+            if row.flags.contains(.idleExpiry) {
+              guard let known = deadlines, known.run == found.run else {
+                needsDeadlines = true
+                return false
+              }
+              let deadline = known.deadlines.deadline(at: position)
+              entry.life = .idle(nanoseconds: row.expiry, deadline: deadline)
+            } else {
+              entry.life = .absolute(row.expiry)
+            }
+            isOver = self.isOver(entry, at: now)
+            if isOver { return false }
+          }
+          rows.append(LoadedRow(entry: entry, position: here))
           after = here
           parentKey = row.blockKey
           return true
         }
-        if rows.count == countBefore {
+        if isOver { return }
+        if rows.count == countBefore, !needsDeadlines {
           if corrupt == nil { collisionCount += 1 }
           return
         }

@@ -57,6 +57,7 @@ extension StoreCore {
       layout: layout,
       isInline: row.slotByteCount == 0
     )
+    core.lives.update(row)
     return state.withLock { state in
       if let other = state.namespaces[rootKey] { return other }
       state.index.addNamespace(core.id, wordsPerBlock: core.wordsPerBlock)

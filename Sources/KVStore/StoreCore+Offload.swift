@@ -1,3 +1,4 @@
+internal import KVCatalog
 internal import KVCodec
 internal import KVCore
 internal import KVIndex
@@ -21,6 +22,8 @@ extension StoreCore {
     limit: TransferLimit
   ) throws(StoreError) -> TransferResult {
     try checkWritable()
+    var range = range
+    range.offered = offeredLife(range.timeToLive, priority: range.priority, namespace)
     var result = TransferResult()
     result.outcomes = Array(repeating: .busy, count: range.blocks.count)
     var next = range.blocks.lowerBound
@@ -68,7 +71,9 @@ extension StoreCore {
       blockCount: window.upperBound,
       touch: true
     ) { state, prefix in
-      (
+      extendLives(namespace, prefix.segments, &state)
+      renewLives(namespace, prefix.segments, window, range.offered, &state)
+      return (
         prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey,
         state.head(at: prefix.location)
       )
@@ -86,6 +91,7 @@ extension StoreCore {
     // The path was used, whatever comes of the rest.
     if storedCount > 0, let tailHead { writer?.enqueueTouch(namespace, tailHead) }
     guard storedCount < window.upperBound else { return .done }
+    if isFull(namespace, blockCount: window.upperBound - storedCount) { return .full }
 
     var parentKey = tailKey
     var block = storedCount
@@ -231,7 +237,8 @@ extension StoreCore {
     _ incoming: IncomingBlock,
     lengths: [Int],
     _ namespace: NamespaceCore,
-    _ prompt: Prompt
+    _ prompt: Prompt,
+    _ offered: OfferedLife
   ) -> Int {
     let slot = unsafe hostMemory(of: incoming.hostSlot, namespace)
     var offset = namespace.layout.headerByteCount
@@ -267,7 +274,10 @@ extension StoreCore {
     header.depth = UInt32(incoming.block)
     header.payloadByteCount = UInt32(payloadByteCount)
     header.storedByteCount = UInt32(payloadByteCount)
-    header.created = configuration.clock.realTimeNanoseconds()
+    header.created = time.now()
+    header.expiry = offered.life.storedExpiry
+    header.hasIdleExpiry = offered.life.isIdle
+    header.priority = offered.priority
     header.tier = .disk
     header.regions = regions
     header.words = unsafe Array(words)
@@ -316,10 +326,10 @@ extension StoreCore {
       if range.coversAllRegions {
         let first = range.spanIndex(ofBlock: block.block)
         let lengths = (0..<namespace.regionCount).map { unsafe range.spans[first + $0].length }
-        complete.append((block, finish(block, lengths: lengths, namespace, prompt)))
+        complete.append((block, finish(block, lengths: lengths, namespace, prompt, range.offered)))
       } else if let lengths = noteRegions(block, namespace, prompt, range) {
         unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: lengths, namespace)
-        complete.append((block, finish(block, lengths: lengths, namespace, prompt)))
+        complete.append((block, finish(block, lengths: lengths, namespace, prompt, range.offered)))
       } else {
         result.outcomes[index] = .done
         result.hostBlockCount += 1
@@ -328,7 +338,7 @@ extension StoreCore {
     guard let firstBlock = complete.first?.incoming.block else { return .done }
 
     let outcomes = state.withLock { state in
-      enterLocked(complete, firstBlock, namespace, prompt, &state)
+      enterLocked(complete, firstBlock, namespace, prompt, range.offered, &state)
     }
     for (block, outcome) in zip(complete, outcomes) {
       let index = block.incoming.block - range.blocks.lowerBound
@@ -363,6 +373,7 @@ extension StoreCore {
     _ firstBlock: Int,
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
+    _ offered: OfferedLife,
     _ state: inout StoreState
   ) -> [BlockOutcome] {
     var segments: [IndexSegment] = []
@@ -381,12 +392,13 @@ extension StoreCore {
     var last: LeaseTable.Head?
     var outcomes: [BlockOutcome] = []
     for (incoming, payloadByteCount) in complete {
-      let entry = IndexEntry(
+      var entry = IndexEntry(
         blockKey: incoming.blockKey,
         payloadByteCount: UInt32(payloadByteCount),
         hostSlot: incoming.hostSlot.rawValue,
         flags: .pending
       )
+      entry.life = offered.life
       let parentHead =
         location.isRoot ? LeaseTable.Head.published(.root) : state.head(at: location)
       guard isReachable, let parentHead,
@@ -426,11 +438,13 @@ extension StoreCore {
           hostSlot: incoming.hostSlot,
           blockKey: incoming.blockKey,
           parent: parentHead,
-          payloadByteCount: payloadByteCount
+          payloadByteCount: payloadByteCount,
+          offered: offered
         )
       )
     }
     if let last { writer?.enqueueTouch(namespace, last) }
+    raiseAncestors(of: location, namespace, until: offered.life.deadline, &state)
     return outcomes
   }
 }

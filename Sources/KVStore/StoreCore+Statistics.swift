@@ -44,9 +44,11 @@ extension StoreCore {
       let slotBytes = try transaction.slotFiles().reduce(UInt64(0)) {
         $0 + UInt64($1.slotByteCount) * UInt64($1.slotCount)
       }
-      return (blocks, payload, slotBytes)
+      let pins = try transaction.pins(now: time.now()).count
+      return (blocks, payload, slotBytes, pins)
     }
-    if let (blocks, payload, slotBytes) = catalogCounts {
+    if let (blocks, payload, slotBytes, pins) = catalogCounts {
+      result.pinsActive = UInt64(pins)
       result.blocksStored = blocks
       result.payloadBytesStored = payload
       result.diskBytesUsed += slotBytes

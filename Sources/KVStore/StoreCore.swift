@@ -19,6 +19,7 @@ final class StoreCore: Sendable {
   nonisolated(unsafe) let leases: LeaseTable
   /// Shared memory, behind the leases.
   let intents: EvictionIntents
+  let time: StoreTime
   let owner: OwnerID
   let ownerFiles: OwnerFiles
   let storeUUID: [UInt8]
@@ -98,6 +99,17 @@ final class StoreCore: Sendable {
       throw StoreError(error, .openCatalog)
     }
     self.catalog = catalog
+    do throws(CatalogError) {
+      time = try catalog.read { (transaction) throws(CatalogError) in
+        StoreTime(
+          configuration.clock,
+          lastCommitted: try transaction.lastCommittedNanoseconds(),
+          idleSuspendedBefore: try transaction.idleSuspendedBefore()
+        )
+      }
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
     let meta = catalog.meta
     storeUUID = meta.storeUUID
     let mapByteCount: Int
@@ -116,9 +128,10 @@ final class StoreCore: Sendable {
       owner = OwnerID(rawValue: 0)
     } else {
       do throws(CatalogError) {
-        let now = configuration.clock.realTimeNanoseconds()
-        owner = try catalog.write(timeNanoseconds: now) { (transaction) throws(CatalogError) in
+        owner = try catalog.write(timeNanoseconds: time.now()) {
+          [time] (transaction) throws(CatalogError) in
           try transaction.setClean(false)
+          if time.hasJumped { try transaction.suspendIdleExpiry(before: time.idleSuspendedBefore) }
           return transaction.nextOwner()
         }
       } catch {
@@ -324,11 +337,11 @@ final class StoreCore: Sendable {
   func catalogWrite<Result>(
     _ body: (WriteTransaction) throws(CatalogError) -> Result
   ) throws(CatalogError) -> Result {
-    try catalog.write(
-      timeNanoseconds: configuration.clock.realTimeNanoseconds(),
-      owner: owner,
-      body
-    )
+    try catalog.write(timeNanoseconds: time.now(), owner: owner) {
+      (transaction) throws(CatalogError) in
+      time.advance(to: try transaction.lastCommittedNanoseconds())
+      return try body(transaction)
+    }
   }
 
   /// How full the catalog is; when it cannot be read, as full as it can be.
@@ -431,6 +444,9 @@ final class StoreCore: Sendable {
         leased[range.run].map { $0 >= range.firstPosition } ?? false
       }
       if conflict { return false }
+      // A use that is still in the writer's queue has prolonged its life.
+      let expired = removed.flatMap(\.expiredTops)
+      if expired.contains(where: { isAlive($0, state) }) { return false }
       state.hidden += ranges
       for range in ranges { state.removeFromIndex(range) }
       return true
@@ -447,7 +463,10 @@ final class StoreCore: Sendable {
         // A loader may have read the rows before the commit and enter them after.
         state.removalEpoch += 1
         if committed {
-          state.statistics.blocksEvicted += UInt64(removed.reduce(0) { $0 + $1.blockCount })
+          let expiredCount = removed.reduce(0) { $0 + $1.expiredBlockCount }
+          let count = removed.reduce(0) { $0 + $1.blockCount }
+          state.statistics.blocksExpired += UInt64(expiredCount)
+          state.statistics.blocksEvicted += UInt64(count - expiredCount)
         }
       }
       state.notifyAll()

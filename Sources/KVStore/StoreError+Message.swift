@@ -79,6 +79,9 @@ extension Argument {
     case .spanCount: "span_count must be block_count × region_count"
     case .spanLength: "a span's length does not fit the namespace's region byte count"
     case .spanNull: "a span with a length has a NULL data pointer"
+    case .priority: "a priority is above 100"
+    case .pinDuration: "a pin lasts at least a nanosecond and at most KVSTORE_PIN_NANOSECONDS_MAX"
+    case .timeToLive: "the kind of a time to live is unknown"
     case .leaseDuration: "the lease is longer than KVSTORE_LEASE_NANOSECONDS_MAX"
     case .namespacesDiffer:
       "the namespaces must be of one store, with the same identity_mode and tokens_per_block"

@@ -13,6 +13,7 @@ struct PendingBlock {
   let blockKey: BlockKey
   let parent: LeaseTable.Head
   let payloadByteCount: Int
+  let offered: OfferedLife
 }
 
 /// A block whose regions come one call at a time.
@@ -53,6 +54,9 @@ struct StoreState {
   var hidden: [RemovedSummary.Range] = []
   /// Callers that wait for arena room; the writer hurries for them.
   var arenaWaiterCount = 0
+
+  /// Pools in which nothing could be evicted for a block just now, and until when offloads hear so at once.
+  var fullUntil: [UInt32: UInt64] = [:]
 
   var statistics = StoreStatistics()
   var restoreBandwidth = RestoreBandwidth()

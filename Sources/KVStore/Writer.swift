@@ -42,6 +42,33 @@ final class Writer: Sendable {
     }
   }
 
+  func enqueueExtension(
+    _ namespace: NamespaceCore,
+    _ head: LeaseTable.Head,
+    until deadline: UInt64
+  ) {
+    enqueueKept(.extend(namespace, head, until: deadline))
+  }
+
+  func enqueueRenewal(
+    _ namespace: NamespaceCore,
+    _ head: LeaseTable.Head,
+    _ offered: OfferedLife
+  ) {
+    enqueueKept(.renew(namespace, head, offered))
+  }
+
+  /// Waits as touches do, but is never dropped.
+  private func enqueueKept(_ operation: WriterOperation) {
+    let mustHurry = queue.withLock { queue in
+      queue.append(operation)
+      guard queue.operations.count >= WriterQueue.touchCountMax else { return false }
+      queue.hurryCount = queue.enqueuedCount
+      return true
+    }
+    if mustHurry { queue.notifyAll() }
+  }
+
   func enqueueQuarantine(
     _ namespace: NamespaceCore,
     _ position: BlockPosition,
@@ -140,6 +167,8 @@ final class Writer: Sendable {
       batches.process(segment, queue)
       queue.withLock { $0.doneCount += UInt64(operations.count) }
       queue.notifyAll()
+      // Nobody waits for this.
+      batches.keepHouse()
     }
   }
 
@@ -170,6 +199,14 @@ final class Writer: Sendable {
       case .take(let operations): return operations
       case .stop: return nil
       case .sleep(let until):
+        if until == nil, batches.needsHousekeeping {
+          let deadline = deadline(after: WriterBatches.housekeepingInterval)
+          let isSoon: Bool? = queue.wait(until: deadline) { queue in
+            queue.isStopping || !queue.operations.isEmpty ? true : nil
+          }
+          if isSoon == nil { return [] }
+          continue
+        }
         // Ends early when something is queued that is due sooner.
         let isTouchWait = queue.withLock { $0.dueSince == nil && !$0.operations.isEmpty }
         let woke: Bool? = queue.wait(until: until) { queue in

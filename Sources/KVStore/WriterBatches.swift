@@ -10,8 +10,10 @@ internal import KVTiers
 /// Runs on the writer's thread only.
 final class WriterBatches: @unchecked Sendable {
   // Unchecked: the writer's thread alone touches the mutable state.
-  private unowned let core: StoreCore
-  private let slots: SlotReserve
+  unowned let core: StoreCore
+  let slots: SlotReserve
+  /// When the house was kept last, and whether it ever needs it.
+  var housekeeping = Housekeeping()
   /// Where recently published blocks went, by ticket; for children and touches that name them so.
   private var publishedPositions: [UInt64: BlockPosition] = [:]
   /// The blocks that were taken from the queue and are not settled: their parents must stay.
@@ -122,9 +124,7 @@ final class WriterBatches: @unchecked Sendable {
       blocks,
       protecting: protectedPositions(),
       touches: { (transaction) throws(CatalogError) in
-        for case .touch(let namespace, let head) in leadingTouches {
-          try self.touch(namespace, head, transaction, [:])
-        }
+        for operation in leadingTouches { try self.applyUse(operation, transaction, [:]) }
       }
     )
     try writePayloads(&placed)
@@ -199,7 +199,7 @@ final class WriterBatches: @unchecked Sendable {
   ) throws(StoreError) {
     let needsLeading = !slots.appliedTouches
     let seconds = UInt32(
-      truncatingIfNeeded: core.configuration.clock.realTimeNanoseconds() / 1_000_000_000
+      truncatingIfNeeded: core.time.now() / 1_000_000_000
     )
     // An inline payload wants pages side by side, so free pages alone do not tell whether it fits.
     for attempt in 0..<8 {
@@ -211,26 +211,22 @@ final class WriterBatches: @unchecked Sendable {
         try core.catalogWrite { (transaction) throws(CatalogError) in
           removed = []
           if needsLeading {
-            for case .touch(let namespace, let head) in leadingTouches {
-              try touch(namespace, head, transaction, outcomes)
-            }
+            for operation in leadingTouches { try applyUse(operation, transaction, outcomes) }
           }
           var next = 0
           for operation in operations {
-            switch operation {
-            case .touch(let namespace, let head):
-              try touch(namespace, head, transaction, outcomes)
-            case .publish:
+            if case .publish = operation {
               try publishRow(&working[next], transaction, &outcomes, seconds)
               next += 1
-            case .call: break
+            } else {
+              try applyUse(operation, transaction, outcomes)
             }
           }
           core.state.withLock { $0.leases.place(outcomes) }
           // In the same commit, so that no reader finds a namespace over its quota. Should leases be taken on the
           // victims again and again, the next batch sees to it.
           guard attempt < 7 else { return }
-          removed = try evictOverQuota(placed, transaction)
+          removed = try evictOverQuota(placed, transaction, expiredFirst: attempt == 0)
           guard core.hideUnlessLeased(removed) else {
             wasLeased = true
             throw .closed
@@ -265,35 +261,24 @@ final class WriterBatches: @unchecked Sendable {
 
   private func evictOverQuota(
     _ placed: [Placed],
-    _ transaction: WriteTransaction
+    _ transaction: WriteTransaction,
+    expiredFirst: Bool
   ) throws(CatalogError) -> [RemovedSummary] {
     var removed: [RemovedSummary] = []
-    var protected: [RunID: UInt32]?
+    var protected: ProtectedBlocks?
     for namespace in Set(placed.map(\.block.namespace.id)).sorted()
     where try transaction.isOverQuota(namespace) {
       // Looked up only when something has to go.
-      let positions = protected ?? protectedPositions()()
-      protected = positions
+      if protected == nil {
+        let published = Set(placed.map(\.block.ticket))
+        protected = try transaction.protected(protectedPositions(but: published)())
+      }
+      guard let protected else { break }
       removed.append(
-        try transaction.enforceQuota(namespace) { _, run, position in
-          positions[run].map { position <= $0 } ?? false
-        }
+        try transaction.enforceQuota(namespace, protected: protected, expiredFirst: expiredFirst)
       )
     }
     return removed
-  }
-
-  /// Evicts what a namespace holds beyond its quota, with a commit of its own.
-  func enforceQuota(_ namespace: NamespaceID) throws(StoreError) {
-    try slots.commitRemoval { (transaction, removed) throws(CatalogError) in
-      let positions = protectedPositions()()
-      removed.append(
-        try transaction.enforceQuota(namespace) { _, run, position in
-          positions[run].map { position <= $0 } ?? false
-        }
-      )
-      return {}
-    }
   }
 
   private func publishRow(
@@ -320,7 +305,7 @@ final class WriterBatches: @unchecked Sendable {
     let inlinePayload: UnsafeRawBufferPointer? =
       block.namespace.isInline
       ? unsafe core.packInline(memory, header, block.payloadByteCount, block.namespace) : nil
-    let row = unsafe NewBlock(
+    var row = unsafe NewBlock(
       blockKey: block.blockKey,
       parent: parent,
       words: header.words,
@@ -330,11 +315,19 @@ final class WriterBatches: @unchecked Sendable {
       place: placed.place,
       inlinePayload: inlinePayload
     )
+    row.life = block.offered.life
+    row.priority = block.offered.priority
     defer { unsafe inlinePayload?.deallocate() }
     var outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
-    if case .corruptRow(let position) = outcome {
+    switch outcome {
+    case .corruptRow(let position):
       _ = try transaction.removeSubtree(block.namespace.id, at: position, reason: .corrupt)
       outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
+    case .expired(let position):
+      // No look-up finds it, so the index has nothing of it either.
+      _ = try transaction.removeSubtree(block.namespace.id, at: position, reason: .expired)
+      outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
+    default: break
     }
     switch outcome {
     case .stored(let position):
@@ -350,19 +343,34 @@ final class WriterBatches: @unchecked Sendable {
       placed.outcome = .droppedParent
     case .parentMissing:
       placed.outcome = .droppedParent
-    case .corruptRow, .slotNotReserved:
+    case .corruptRow, .expired, .slotNotReserved:
       placed.outcome = .droppedError
     }
   }
 
-  private func touch(
-    _ namespace: NamespaceCore,
-    _ head: LeaseTable.Head,
+  /// Everything but blocks that are to be published.
+  private func applyUse(
+    _ operation: WriterOperation,
     _ transaction: WriteTransaction,
     _ outcomes: [UInt64: BlockPosition]
   ) throws(CatalogError) {
-    guard let position = position(of: head, outcomes) else { return }
-    _ = try transaction.touch(namespace.id, pathEnd: position)
+    switch operation {
+    case .touch(let namespace, let head):
+      guard let position = position(of: head, outcomes) else { return }
+      try transaction.touch(namespace.id, pathEnd: position)
+    case .extend(let namespace, let head, let deadline):
+      guard let position = position(of: head, outcomes) else { return }
+      try transaction.extend(namespace.id, pathEnd: position, until: deadline)
+    case .renew(let namespace, let head, let offered):
+      guard let position = position(of: head, outcomes) else { return }
+      try transaction.renew(
+        namespace.id,
+        position,
+        life: offered.life,
+        priority: offered.hasPriority ? offered.priority : 0
+      )
+    case .publish, .call: break
+    }
   }
 
   private func position(
@@ -385,8 +393,12 @@ final class WriterBatches: @unchecked Sendable {
   // MARK: Protection
 
   /// The deepest position of each run that must stay: leases, and parents of blocks on their way.
-  private func protectedPositions() -> @Sendable () -> [RunID: UInt32] {
-    let parents = inFlight.map(\.parent)
+  ///
+  /// Blocks that have been published need their parents no longer.
+  func protectedPositions(
+    but published: Set<UInt64> = []
+  ) -> @Sendable () -> [RunID: UInt32] {
+    let parents = inFlight.filter { !published.contains($0.ticket) }.map(\.parent)
     let known = publishedPositions
     let core = core
     return {
@@ -472,6 +484,10 @@ final class WriterBatches: @unchecked Sendable {
       // A lease that was taken between the commit and now still names its block by the ticket.
       state.leases.place(positions)
       state.leases.forgetTickets(Set(placed.map(\.block.ticket)))
+      for item in placed {
+        guard case .droppedFull = item.outcome else { continue }
+        state.fullUntil[item.block.namespace.pool] = deadline(after: StoreCore.fullNanoseconds)
+      }
       state.statistics.blocksDroppedFull += UInt64(counts.droppedFullBlockCount)
       state.statistics.blocksDroppedParent += UInt64(counts.droppedParentBlockCount)
       state.statistics.blocksDroppedError += UInt64(counts.droppedErrorBlockCount)

@@ -7,6 +7,10 @@ typealias RemovedRange = RemovedSummary.Range
 enum WriterOperation {
   /// A path end was used.
   case touch(NamespaceCore, LeaseTable.Head)
+  /// A use has prolonged the lives down to a block.
+  case extend(NamespaceCore, LeaseTable.Head, until: UInt64)
+  /// A stored block was offered again.
+  case renew(NamespaceCore, LeaseTable.Head, OfferedLife)
   /// A block has been offloaded.
   case publish(PendingBlock)
   /// Something that needs a write transaction of its own, after all before it.

@@ -67,7 +67,8 @@ func transferArgument(
 ) throws(StoreError) -> (Transfer, UnsafeMutablePointer<kvstore_status_t>?) {
   var transfer = unsafe kvstore_transfer_t()
   try unsafe copyStruct(pointer, over: &transfer, minimum: transferSizeMin)
-  guard unsafe transfer.flags == 0 else { throw .invalidArgument(.flags) }
+  let flags = unsafe transfer.flags
+  guard flags & ~UInt32(KVSTORE_TRANSFER_PRIORITY) == 0 else { throw .invalidArgument(.flags) }
   guard unsafe transfer.spans != nil || transfer.span_count == 0 else {
     throw .invalidArgument(.null)
   }
@@ -81,7 +82,7 @@ func transferArgument(
   let spans = unsafe UnsafeMutableRawPointer(transfer.spans)?.assumingMemoryBound(
     to: TransferSpan.self
   )
-  let ours = unsafe Transfer(
+  var ours = unsafe Transfer(
     firstBlock: Int(transfer.first_block),
     blockCount: Int(transfer.block_count),
     firstRegion: Int(transfer.first_region),
@@ -89,6 +90,15 @@ func transferArgument(
     timeoutNanoseconds: transfer.timeout_nanoseconds,
     spans: UnsafeMutableBufferPointer(start: spans, count: transfer.span_count)
   )
+  if flags & UInt32(KVSTORE_TRANSFER_PRIORITY) != 0 {
+    guard unsafe transfer.priority <= 100 else { throw .invalidArgument(.priority) }
+    ours.priority = UInt8(unsafe transfer.priority)
+  }
+  let nanoseconds = unsafe transfer.ttl_nanoseconds
+  let kind = unsafe transfer.ttl_kind
+  // The kind is checked in any case.
+  let timeToLive = try timeToLive(nanoseconds, kind: kind)
+  if nanoseconds != 0 { ours.timeToLive = nanoseconds == .max ? .unlimited : timeToLive }
   return unsafe (ours, transfer.block_status)
 }
 

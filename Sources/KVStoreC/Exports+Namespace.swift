@@ -13,6 +13,7 @@ private func defaultConfig() -> kvstore_namespace_config_t {
   unsafe config.context_parallel_size = 1
   unsafe config.extra_bytes_max = 256
   unsafe config.quota_bytes = .max
+  unsafe config.ttl_nanoseconds = .max
   return unsafe config
 }
 
@@ -71,14 +72,32 @@ private func checked(
   guard
     unsafe config.flags & ~UInt32(KVSTORE_NAMESPACE_REGIONS_VARIABLE | KVSTORE_NAMESPACE_EXISTING)
       == 0,
-    unsafe config.reserved == 0
+    unsafe config.reserved == 0, unsafe config.reserved2 == 0
   else { throw .invalidArgument(.flags) }
   return unsafe config
 }
 
 /// KVSTORE_KEEP is nil: as it is.
 private func limits(_ config: kvstore_namespace_config_t) throws(StoreError) -> NamespaceLimits {
-  NamespaceLimits(quotaBytes: unsafe config.quota_bytes == .max ? nil : config.quota_bytes)
+  var limits = NamespaceLimits()
+  if unsafe config.quota_bytes != .max { limits.quotaBytes = unsafe config.quota_bytes }
+  if unsafe config.ttl_nanoseconds != .max {
+    limits.timeToLive = try timeToLive(
+      unsafe config.ttl_nanoseconds,
+      kind: unsafe config.ttl_kind
+    )
+  }
+  return limits
+}
+
+/// 0 is unlimited.
+func timeToLive(_ nanoseconds: UInt64, kind: UInt32) throws(StoreError) -> TimeToLive {
+  switch (nanoseconds, kind) {
+  case (0, UInt32(KVSTORE_TTL_IDLE)), (0, UInt32(KVSTORE_TTL_ABSOLUTE)): return .unlimited
+  case (_, UInt32(KVSTORE_TTL_IDLE)): return .idle(nanoseconds: nanoseconds)
+  case (_, UInt32(KVSTORE_TTL_ABSOLUTE)): return .absolute(nanoseconds: nanoseconds)
+  default: throw .invalidArgument(.timeToLive)
+  }
 }
 
 private func identity(

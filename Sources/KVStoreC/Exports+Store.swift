@@ -173,6 +173,9 @@ public func exportStats(
     copy.syncs = now.syncs
     copy.catalog_commits = now.catalogCommits
     copy.poisoned = now.poisoned ? 1 : 0
+    copy.blocks_expired = now.blocksExpired
+    copy.blocks_refused_full = now.blocksRefusedFull
+    copy.pins_active = now.pinsActive
     copy.match_blocks_host = now.matchBlocksHost
     copy.match_blocks_disk = now.matchBlocksDisk
     copy.restored_bytes_host = now.restoredBytesHost

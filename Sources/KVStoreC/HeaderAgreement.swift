@@ -313,6 +313,26 @@ func headerAgreement() {
   do {
     let _:
       @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt64, UnsafeMutablePointer<UInt64>?,
+        UnsafeMutablePointer<UInt64>?
+      ) -> Int32 = unsafe kvstore_pin
+    let ours = unsafe Exactly(exportPin)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt64, UnsafeMutablePointer<UInt64>?,
+          UnsafeMutablePointer<UInt64>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?, UInt64) -> Int32 = unsafe kvstore_unpin
+    let ours = unsafe Exactly(exportUnpin)
+    let _: Exactly<@Sendable (OpaquePointer?, UInt64) -> Int32> = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
         OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?
       ) -> Int32 = unsafe kvstore_touch
     let ours = unsafe Exactly(exportTouch)

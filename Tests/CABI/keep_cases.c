@@ -376,6 +376,118 @@ static void forget_what_is_not_durable_yet(void) {
     }
 }
 
+static kvstore_namespace_t *open_with_ttl(kvstore_t *store, const shape_t *shape, uint64_t ttl, uint32_t kind) {
+    kvstore_namespace_config_t config;
+    kvstore_namespace_t *ns;
+    namespace_config(shape, &config);
+    CHECK_EQ(config.ttl_nanoseconds, KVSTORE_KEEP);
+    config.ttl_nanoseconds = ttl;
+    config.ttl_kind = kind;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
+    return ns;
+}
+
+static kvstore_status_t offload_with(kvstore_namespace_t *ns, const shape_t *shape, const uint32_t *tokens,
+                                     uint64_t blocks, uint64_t ttl, uint32_t kind, uint32_t priority) {
+    kvstore_prompt_t prompt = prompt_of(tokens, (size_t)blocks * shape->tokens_per_block);
+    pieces_t pieces = pieces_new(shape, 0, blocks, 0, 0);
+    kvstore_transfer_t transfer;
+    kvstore_status_t status;
+    pieces_fill(&pieces, 1);
+    transfer = transfer_of(&pieces);
+    transfer.ttl_nanoseconds = ttl;
+    transfer.ttl_kind = kind;
+    transfer.priority = priority;
+    transfer.flags = priority ? KVSTORE_TRANSFER_PRIORITY : 0;
+    status = kvstore_offload(ns, &prompt, &transfer, NULL);
+    pieces_free(&pieces);
+    return status;
+}
+
+/* Lives end at their time, and not before; uses prolong the idle ones. */
+static void lives_end(void) {
+    shape_t shape = shape_gqa();
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_with_ttl(store, &shape, 600 * MILLISECOND, KVSTORE_TTL_IDLE);
+    uint32_t *idle = make_tokens(1, 64), *used = make_tokens(2, 64), *forever = make_tokens(3, 64),
+             *absolute = make_tokens(4, 64);
+    uint64_t start = now_nanoseconds();
+    kvstore_prompt_t prompt = prompt_of(used, 64);
+    CHECK_STATUS(offload_with(ns, &shape, idle, 4, 0, 0, 0), KVSTORE_OK);
+    CHECK_STATUS(offload_with(ns, &shape, used, 4, 0, 0, 0), KVSTORE_OK);
+    CHECK_STATUS(offload_with(ns, &shape, forever, 4, KVSTORE_TTL_UNLIMITED, KVSTORE_TTL_IDLE, 0), KVSTORE_OK);
+    CHECK_STATUS(offload_with(ns, &shape, absolute, 4, 600 * MILLISECOND, KVSTORE_TTL_ABSOLUTE, 0), KVSTORE_OK);
+    flush_store(store);
+    if (now_nanoseconds() - start < 500 * MILLISECOND) { /* a busy machine may be slower */
+        CHECK_EQ(peek_blocks(ns, idle, 64), 4);
+        CHECK_EQ(peek_blocks(ns, absolute, 64), 4);
+    }
+    sleep_milliseconds(700);
+    CHECK_EQ(peek_blocks(ns, idle, 64), 0);
+    CHECK_EQ(peek_blocks(ns, absolute, 64), 0);
+    CHECK_EQ(peek_blocks(ns, forever, 64), 4);
+    CHECK_STATUS(kvstore_touch(ns, &prompt, NULL), KVSTORE_MISS);
+    /* What is over leaves the disk by itself. */
+    while (stats_of(store).blocks_stored > 4) sleep_milliseconds(50);
+    CHECK_EQ(stats_of(store).blocks_expired, 12);
+    close_store(store);
+    free(idle), free(used), free(forever), free(absolute);
+}
+
+static void bad_lives_and_pins(void) {
+    shape_t shape = shape_gqa();
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    kvstore_namespace_config_t config;
+    uint32_t *tokens = make_tokens(1, 64);
+    kvstore_prompt_t prompt = prompt_of(tokens, 64);
+    uint64_t pin = 7, blocks = 7;
+    namespace_config(&shape, &config);
+    config.ttl_nanoseconds = 5;
+    config.ttl_kind = 2;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    ns = open_namespace(store, &shape);
+    CHECK_STATUS(offload_with(ns, &shape, tokens, 4, 5, 2, 0), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(offload_with(ns, &shape, tokens, 4, 0, 0, 101), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_pin(ns, &prompt, 1000 * MILLISECOND, &pin, &blocks), KVSTORE_MISS);
+    CHECK(pin == 0 && blocks == 0);
+    offload_prompt(ns, &shape, tokens, 4, 1);
+    CHECK_STATUS(kvstore_pin(ns, &prompt, 0, &pin, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_pin(ns, &prompt, KVSTORE_PIN_NANOSECONDS_MAX + 1, &pin, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_pin(ns, &prompt, 1, NULL, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_pin(NULL, &prompt, 1, &pin, NULL), KVSTORE_E_BAD_HANDLE);
+    CHECK_STATUS(kvstore_unpin(store, 12345), KVSTORE_MISS);
+    CHECK_STATUS(kvstore_unpin(NULL, 1), KVSTORE_E_BAD_HANDLE);
+    close_store(store);
+    free(tokens);
+}
+
+/* A pinned prefix outlives evictions, its idle life and the process's handle; without the pin it goes. */
+static void pins_keep(void) {
+    shape_t shape = shape_large();
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_with_ttl(store, &shape, 300 * MILLISECOND, KVSTORE_TTL_IDLE);
+    uint32_t *tokens = make_tokens(1, (size_t)4 * shape.tokens_per_block);
+    size_t count = (size_t)4 * shape.tokens_per_block;
+    kvstore_prompt_t prompt = prompt_of(tokens, count);
+    uint64_t pin = 0, blocks = 0;
+    CHECK_STATUS(offload_with(ns, &shape, tokens, 4, 60000 * MILLISECOND, KVSTORE_TTL_IDLE, 0), KVSTORE_OK);
+    CHECK_STATUS(kvstore_pin(ns, &prompt, 600000 * MILLISECOND, &pin, &blocks), KVSTORE_OK);
+    CHECK(pin != 0 && blocks == 4);
+    CHECK_EQ(stats_of(store).pins_active, 1);
+    close_store(store);
+    store = open_small(path_in_dir("store"));
+    ns = open_namespace(store, &shape);
+    CHECK_EQ(stats_of(store).pins_active, 1);
+    CHECK_EQ(peek_blocks(ns, tokens, count), 4);
+    check_restore(ns, &shape, tokens, 4, 1);
+    CHECK_STATUS(kvstore_unpin(store, pin), KVSTORE_OK);
+    CHECK_STATUS(kvstore_unpin(store, pin), KVSTORE_MISS);
+    CHECK_EQ(stats_of(store).pins_active, 0);
+    close_store(store);
+    free(tokens);
+}
+
 const test_case_t keep_cases[] = {
     {"lease_life", lease_life},
     {"lease_ends_by_itself", lease_ends_by_itself},
@@ -388,5 +500,8 @@ const test_case_t keep_cases[] = {
     {"forget_everything", forget_everything},
     {"purge_a_namespace", purge_a_namespace},
     {"forget_what_is_not_durable_yet", forget_what_is_not_durable_yet},
+    {"lives_end", lives_end},
+    {"bad_lives_and_pins", bad_lives_and_pins},
+    {"pins_keep", pins_keep},
     {NULL, NULL},
 };

@@ -72,7 +72,7 @@ import Testing
     }
     func block(_ key: [UInt8], extraCount: UInt8, flags: UInt8, _ rest: [UInt8]) -> [UInt8] {
       key + littleEndianBytes(UInt32(1000)) + [extraCount, 0, 1, flags]
-        + littleEndianBytes(UInt64(5)) + littleEndianBytes(UInt32(7)) + [9, 0, 0, 0] + rest
+        + littleEndianBytes(UInt64(5_000)) + littleEndianBytes(UInt32(7)) + [9, 0, 0, 0] + rest
     }
     let keyBytes = bigEndianBytes(blockKey.high) + bigEndianBytes(blockKey.low)
     let zero = [UInt8](repeating: 0, count: 4)
@@ -93,10 +93,17 @@ import Testing
           1,
           key: Array("counters".utf8),
           [2, 3, 2, 1].flatMap { littleEndianBytes(UInt64($0)) }
-            + [2, 1, 2, 0].flatMap { littleEndianBytes(UInt32($0)) }
+            + [2, 1, 2, 1].flatMap { littleEndianBytes(UInt32($0)) }
         )
       ),
-      ("meta clock", row(1, key: Array("clock".utf8), littleEndianBytes(UInt64(1_000)))),
+      (
+        "meta clock",
+        row(
+          1,
+          key: Array("clock".utf8),
+          littleEndianBytes(UInt64(1_000)) + littleEndianBytes(UInt64(0))
+        )
+      ),
       (
         "meta config",
         row(
@@ -111,7 +118,7 @@ import Testing
         row(
           2,
           key: ns + [0],
-          [4096, 4096, 1, 1].flatMap { littleEndianBytes(UInt32($0)) }
+          [4096, 4096, 1, 1 | 4].flatMap { littleEndianBytes(UInt32($0)) }
             + [UInt8](repeating: 0, count: 16) + bigEndianBytes(UInt64(0))
             + bigEndianBytes(UInt64(1)) + littleEndianBytes(UInt32(1)) + [1]
         )

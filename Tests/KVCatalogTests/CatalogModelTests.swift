@@ -191,6 +191,9 @@ private final class CatalogModelRun {
       if let known = model.child(n, parent, word) {
         #expect(outcome == model.blocks[known].map { .duplicate($0.position) })
         try txn.releaseReservation(slots, owner: owner)
+        // What is offered again keeps the larger priority.
+        let stored = model.blocks[known]?.priority ?? 0
+        model.blocks[known]?.priority = max(stored, priority)
         parent = known
       } else if case .stored(let position) = outcome {
         parent = model.insert(

@@ -42,7 +42,7 @@ private func appendChain(
 }
 
 @Test func entryIs64BytesAndKeepsItsPlace() {
-  #expect(MemoryLayout<IndexEntry>.stride == 64)
+  #expect(MemoryLayout<IndexEntry>.stride == 72)
   let place = BlockPlace(
     tier: .archive,
     codec: 2,

@@ -51,7 +51,8 @@ package struct StoreReplay {
     identity.regionByteCounts = [Self.payloadByteCount]
     identity.modelName = "replay"
     let limits = NamespaceLimits(
-      quotaBytes: UInt64((capacityBlocks ?? 0) * Self.payloadByteCount)
+      quotaBytes: UInt64((capacityBlocks ?? 0) * Self.payloadByteCount),
+      timeToLive: ttlSeconds.map { .idle(nanoseconds: UInt64($0 * 1e9)) }
     )
 
     var store = try Store.open(configuration)

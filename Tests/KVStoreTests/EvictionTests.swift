@@ -16,7 +16,7 @@ import Testing
     (0..<blocks * 4).map { UInt32(number * 100_000 + $0) }
   }
 
-  private static func diskBytes(_ path: String) throws -> Int {
+  static func diskBytes(_ path: String) throws -> Int {
     var sum = 0
     for name in try FileManager.default.subpathsOfDirectory(atPath: path) {
       var status = stat()

@@ -98,7 +98,9 @@ extension Namespace {
     _ tokens: [UInt32],
     from first: Int = 0,
     regions: Range<Int>? = nil,
-    seed: UInt32 = 0
+    seed: UInt32 = 0,
+    life: TimeToLive? = nil,
+    priority: UInt8? = nil
   ) throws -> TransferResult {
     let perBlock =
       identity.identityMode == .tokens ? identity.tokensPerBlock : identity.digestByteCount / 4
@@ -118,13 +120,15 @@ extension Namespace {
       TransferSpan(data: $0.baseAddress, capacity: $0.count, length: $0.count)
     }
     return try spans.withUnsafeMutableBufferPointer { spans in
-      let transfer = Transfer(
+      var transfer = Transfer(
         firstBlock: first,
         firstRegion: regions.lowerBound,
         regionCount: regions.count,
         spans: spans
       )
-      return try Prompt.with(tokens) { (prompt) throws(StoreError) in
+      transfer.timeToLive = life
+      transfer.priority = priority
+      return try Prompt.with(tokens) { [transfer] (prompt) throws(StoreError) in
         try self.offload(prompt, transfer)
       }
     }

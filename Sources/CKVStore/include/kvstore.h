@@ -191,6 +191,9 @@ typedef struct {
   uint64_t host_bytes_lent; /* of the host tier: what views and reservations hold */
   /* purged slots: overwritten by this process; of the whole store, still to be overwritten */
   uint64_t slots_erased, slots_erase_pending;
+  uint64_t blocks_expired;      /* removed because their life was over */
+  uint64_t blocks_refused_full; /* refused by offloads with KVSTORE_FULL: everything is leased or pinned */
+  uint64_t pins_active;
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
@@ -251,9 +254,20 @@ typedef struct {
    * namespace open. KVSTORE_KEEP (what kvstore_namespace_config_init sets) leaves a limit as it is. */
   uint64_t quota_bytes; /* most slot bytes on disk (payload bytes where the payload lives in the catalog); over it
                          * the namespace evicts its own blocks; 0 = no bound but the store's */
+  uint64_t ttl_nanoseconds; /* how long blocks live that are written without a word about it; 0 = until evicted */
+  uint32_t ttl_kind;        /* KVSTORE_TTL_*; only looked at when ttl_nanoseconds is neither 0 nor KVSTORE_KEEP */
+  uint32_t reserved2;
 } kvstore_namespace_config_t;
 
 #define KVSTORE_KEEP UINT64_MAX
+
+/* Lives of blocks. Exactly the time to live is still within it. What is over is not found by any lookup, and its room
+ * is taken back soon. While a store is open its time follows a clock that nobody sets; it never goes back. */
+#define KVSTORE_TTL_IDLE 0u     /* counted from the last use: a match, a touch or an offload of a prompt uses all of its
+                                 * stored blocks. After a jump of the clock by more than a day across an open, idle lives
+                                 * from before it do not end until the next use. */
+#define KVSTORE_TTL_ABSOLUTE 1u /* counted from the write; hides what lies below the block as well */
+#define KVSTORE_TTL_UNLIMITED UINT64_MAX /* in a transfer: until evicted, whatever the namespace's default is */
 
 /* Fills *config with the defaults (sizes 1, ranks 0, limits KVSTORE_KEEP, everything else empty). */
 kvstore_status_t kvstore_namespace_config_init(kvstore_namespace_config_t *config, size_t struct_size);
@@ -362,7 +376,7 @@ typedef struct {
 
 typedef struct {
   uint32_t struct_size;
-  uint32_t flags; /* must be 0 */
+  uint32_t flags; /* KVSTORE_TRANSFER_* */
   uint64_t first_block, block_count; /* blocks of the prompt; block_count 0 = to its last full block */
   uint32_t first_region, region_count; /* regions of each block; region_count 0 = to the last one */
   /* block_count × region_count pieces, block by block: piece b × region_count + r is region first_region + r of
@@ -375,7 +389,15 @@ typedef struct {
    * call ends with KVSTORE_BUSY when this is over: the first blocks_done blocks are good, and nothing touches the
    * spans' memory after it has returned, however long the disk still takes. */
   uint64_t timeout_nanoseconds;
+  /* Offload only: how long these blocks live, 0 = the namespace's default; of which kind. A block that is stored
+   * already never gets a shorter life. For other hints on other tokens offload ranges of blocks. */
+  uint64_t ttl_nanoseconds;
+  uint32_t ttl_kind; /* KVSTORE_TTL_* */
+  uint32_t priority; /* offload with KVSTORE_TRANSFER_PRIORITY only: 0 ... 100. Blocks of lower priority are evicted first,
+                      * but never before what lies below them; without the flag a block has 50. */
 } kvstore_transfer_t;
+
+#define KVSTORE_TRANSFER_PRIORITY 1u /* `priority` is set; a stored block keeps the larger one */
 
 typedef struct {
   uint32_t struct_size;
@@ -504,6 +526,18 @@ kvstore_status_t kvstore_lease_extend(kvstore_t *store, uint64_t lease, uint64_t
  * *blocks_out (may be NULL) gets its length. Returns OK, MISS (nothing stored), E_*. */
 kvstore_status_t kvstore_touch(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
                                uint64_t *blocks_out);
+
+#define KVSTORE_PIN_NANOSECONDS_MAX UINT64_C(7776000000000000) /* 90 days */
+
+/* Keeps the prompt's longest stored prefix for `pin_nanoseconds` (1 ... the maximum): nothing evicts it and no idle life
+ * of it ends before the pin does. A pin is durable and outlives its process; it ends by time or by kvstore_unpin. An absolute
+ * life, and kvstore_forget, are stronger. *pin_out gets its number. *blocks_out (may be NULL) gets the length of the prefix.
+ * Returns OK, MISS (nothing stored), FULL (4,096 pins hold), BUSY (another process keeps the writer waiting), E_*. */
+kvstore_status_t kvstore_pin(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint64_t pin_nanoseconds,
+                             uint64_t *pin_out, uint64_t *blocks_out);
+
+/* Ends a pin. Any process. MISS: no such pin, or it has ended. Returns OK, MISS, BUSY, E_*. */
+kvstore_status_t kvstore_unpin(kvstore_t *store, uint64_t pin);
 
 /* Removes the prompt's last full block and everything below it, durably when it returns: no lookup finds them.
  * An empty prompt removes every block of the namespace. Leased blocks go too. *blocks_out (may be NULL) gets

@@ -13,7 +13,7 @@ final class NewCatalog {
     let words: [UInt8]
     let extra: [UInt8]
     let payloadByteCount: UInt32
-    let expiry: UInt64
+    let life: BlockLife
     let createdSeconds: UInt32
     let priority: UInt8
     let inlinePayload: [UInt8]?
@@ -113,7 +113,7 @@ final class NewCatalog {
             place: block.place,
             inlinePayload: block.place.isInline ? payload : nil
           )
-          new.expiry = block.expiry
+          new.life = block.life
           new.priority = block.priority
           do throws(CatalogError) {
             return try transaction.publish(namespace, new, owner: owner)

@@ -15,7 +15,7 @@ extension StoreRepair {
     let words: [UInt8]
     let extra: [UInt8]
     let payloadByteCount: UInt32
-    let expiry: UInt64
+    let life: BlockLife
     let createdSeconds: UInt32
     let priority: UInt8
     let inlinePayload: [UInt8]?
@@ -221,7 +221,7 @@ extension StoreRepair {
       words: Array(header.words),
       extra: Array(header.extra),
       payloadByteCount: UInt32(header.payloadByteCount),
-      expiry: header.expiry,
+      life: header.life,
       createdSeconds: UInt32(truncatingIfNeeded: header.created / 1_000_000_000),
       priority: header.priority,
       inlinePayload: isInline ? Array(bytes) : nil
@@ -254,7 +254,7 @@ extension StoreRepair {
       words: block.words,
       extra: block.extra,
       payloadByteCount: block.payloadByteCount,
-      expiry: block.expiry,
+      life: block.life,
       createdSeconds: block.createdSeconds,
       priority: block.priority,
       inlinePayload: block.inlinePayload

@@ -1,0 +1,87 @@
+internal import KVCatalog
+internal import KVCore
+internal import KVIndex
+
+/// Pins: prefixes that stay until a time, whichever process is there.
+extension StoreCore {
+  /// Pins the longest stored prefix of the prompt, durably; nil when nothing is stored.
+  func pin(
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    nanoseconds: UInt64
+  ) throws(StoreError) -> (id: UInt64, blockCount: Int)? {
+    guard let writer else { throw .readOnly }
+    if isPoisoned { throw .poisoned }
+    // Pending blocks have no position yet.
+    let deadline = writerDeadline
+    _ = try writer.perform(deadline: deadline) { 0 }
+    let (blockCount, head) = try withStoredPrefix(
+      namespace,
+      prompt,
+      blockCount: namespace.blockCount(of: prompt),
+      touch: true
+    ) { (state, prefix) in
+      extendLives(namespace, prefix.segments, &state)
+      return (prefix.blockCount, state.head(at: prefix.location))
+    }
+    guard blockCount > 0, case .published(let position)? = head else { return nil }
+    writer.enqueueTouch(namespace, .published(position))
+    let id = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
+      do throws(CatalogError) {
+        let id = try catalogWrite { (transaction) throws(CatalogError) in
+          guard try transaction.pins().count < Self.pinCountMax else { throw .mapFull }
+          return try transaction.pin(
+            namespace.id,
+            pathEnd: position,
+            until: time.now().advanced(by: nanoseconds)
+          )
+        }
+        countCommit()
+        return Int(clamping: id ?? 0)
+      } catch {
+        throw StoreError(error)
+      }
+    }
+    return id == 0 ? nil : (UInt64(id), blockCount)
+  }
+
+  /// Ends a pin of any process; false when there is none of that number.
+  func unpin(_ id: UInt64) throws(StoreError) -> Bool {
+    guard let writer else { throw .readOnly }
+    if isPoisoned { throw .poisoned }
+    let found = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
+      do throws(CatalogError) {
+        let pin = try catalogWrite { (transaction) throws(CatalogError) in
+          try transaction.unpin(id)
+        }
+        countCommit()
+        if let pin { try refreshDeadlines(pin) }
+        return pin == nil ? 0 : 1
+      } catch {
+        throw StoreError(error)
+      }
+    }
+    state.withLock { $0.fullUntil = [:] }
+    return found == 1
+  }
+
+  /// What the pin lent to the index's entries goes: they live as long as the catalog says.
+  private func refreshDeadlines(_ pin: PinRow) throws(CatalogError) {
+    for end in pin.path {
+      let deadlines = try catalog.read { (transaction) throws(CatalogError) in
+        try transaction.runDeadlines(pin.namespace, end.run, from: 0, now: time.now())
+      }
+      state.withLock { state in
+        for position in 0...end.position {
+          let at = BlockPosition(run: end.run, position: position)
+          guard let location = state.index.locate(pin.namespace, at) else { continue }
+          state.index.updateEntry(at: location) { entry in
+            if entry.flags.contains(.idleExpiry) { entry.expiry = deadlines.deadline(at: position) }
+          }
+        }
+      }
+    }
+  }
+
+  private static let pinCountMax = 4096
+}

@@ -1,0 +1,78 @@
+internal import KVCatalog
+internal import KVCore
+
+/// What the writer does when it has nothing else to do.
+struct Housekeeping {
+  /// In nanoseconds of `monotonicNanoseconds()`.
+  var lastTime: UInt64 = 0
+}
+
+extension WriterBatches {
+  /// Between two looks at what has come to its end.
+  static let housekeepingInterval: UInt64 = 1_000_000_000
+  /// Blocks that one commit removes, but for the rest of a subtree.
+  private static let blockCountMax = 1000
+
+  /// Whether there is something to look after while nothing is queued.
+  var needsHousekeeping: Bool {
+    core.state.withLock { state in
+      state.namespaces.values.contains { $0.lives.mayExpire.value }
+    }
+  }
+
+  /// Removes what has come to its end and keeps slots free ahead; at most once in an interval.
+  func keepHouse() {
+    let now = monotonicNanoseconds()
+    slots.keepAhead(protecting: protectedPositions())
+    guard now &- housekeeping.lastTime >= Self.housekeepingInterval else { return }
+    housekeeping.lastTime = now
+    guard needsHousekeeping else { return }
+    do throws(StoreError) {
+      _ = try removeExpired()
+    } catch {
+      // A look-up hides it all the same, and there is another look soon.
+      core.poisonIfInternal(error)
+    }
+  }
+
+  /// Removes all blocks whose life is over, a thousand or a subtree in a commit; answers how many.
+  func removeExpired() throws(StoreError) -> Int {
+    var count = 0
+    while true {
+      let isDue = try core.catalogRead { (transaction) throws(CatalogError) in
+        try transaction.hasExpired(now: core.time.now())
+      }
+      guard isDue else { return count }
+      var removedCount = 0
+      try slots.commitRemoval { (transaction, removed) throws(CatalogError) in
+        let protected = try transaction.protected(protectedPositions()())
+        try transaction.removeEndedPins()
+        let summary = try transaction.removeExpired(
+          blockCount: Self.blockCountMax,
+          protected: protected
+        )
+        removed.append(summary)
+        removedCount = summary.blockCount
+        return {}
+      }
+      count += removedCount
+      // What is leased stays for now.
+      if removedCount == 0 { return count }
+    }
+  }
+
+  /// Evicts what a namespace holds beyond its quota, with a commit of its own.
+  func enforceQuota(_ namespace: NamespaceID) throws(StoreError) {
+    try slots.commitRemoval { (transaction, removed) throws(CatalogError) in
+      let protected = try transaction.protected(protectedPositions()())
+      removed.append(
+        try transaction.enforceQuota(
+          namespace,
+          protected: protected,
+          expiredFirst: !slots.hasConflicted
+        )
+      )
+      return {}
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import Foundation
+import KVCore
+import KVStore
+import Testing
+
+/// A store that is full all the time, for a while: what lies on disk stays within the configured bytes.
+@Suite struct BoundsTests {
+  /// KVSTORE_BOUNDS_SECONDS asks for longer.
+  private static let seconds =
+    ProcessInfo.processInfo.environment["KVSTORE_BOUNDS_SECONDS"].flatMap { Double($0) } ?? 4
+
+  @Test func aFullStoreKeepsItsBytes() throws {
+    let fixture = try StoreFixture {
+      $0.capacityBytes = 80 << 20
+      $0.catalogBytes = 6 << 20
+      $0.hostBytes = 12 << 20
+    }
+    let sizes = [[131_072, 131_072], [65_536], [4_000], [500_000]]
+    let namespaces = try sizes.map { sizes in
+      try fixture.store.openNamespace(
+        StoreFixture.identity(sizes),
+        limits: NamespaceLimits(quotaBytes: sizes == [65_536] ? 8 << 20 : 0)
+      )
+    }
+    let path = fixture.configuration.path
+    var largest = 0
+    var number = 0
+    let end = Date().addingTimeInterval(Self.seconds)
+    // Also on a slow machine until everything is full.
+    while Date() < end || number < 120 {
+      number += 1
+      let namespace = namespaces[number % namespaces.count]
+      let blocks = namespace.identity.regionByteCounts == [4_000] ? 60 : 6
+      try namespace.offload(QuotaTests.prompt(number, blocks: blocks), priority: UInt8(number % 90))
+      if number % 3 == 0 { try fixture.store.flush() }
+      let onDisk = try EvictionTests.diskBytes(path)
+      largest = max(largest, onDisk)
+      #expect(onDisk <= 80 << 20)
+      if onDisk > 80 << 20 { return }
+    }
+    try fixture.store.flush()
+    let statistics = try fixture.store.statistics()
+    #expect(statistics.blocksEvicted > 0)
+    #expect(largest > 40 << 20)
+    #expect(statistics.catalogBytesUsed <= 6 << 20)
+    #expect(
+      try FileManager.default.attributesOfItem(atPath: path + "/catalog.mdb")[.size] as? Int ?? 0
+        <= 6 << 20
+    )
+    // The accounting is that of the files.
+    #expect(try fixture.store.verify().findings.isEmpty)
+  }
+}
