@@ -125,6 +125,20 @@ extension ReadTransaction {
   package func pins(now: UInt64) throws(CatalogError) -> [PinRow] {
     try pins().filter { $0.endNanoseconds >= now }
   }
+
+  /// What leases hold, and what pins hold.
+  package func protected(
+    _ leased: [RunID: UInt32],
+    now: UInt64
+  ) throws(CatalogError) -> ProtectedBlocks {
+    var protected = ProtectedBlocks(leased: leased)
+    for pin in try pins(now: now) {
+      for at in pin.path {
+        protected.pinned[at.run] = max(protected.pinned[at.run] ?? 0, at.position)
+      }
+    }
+    return protected
+  }
 }
 
 /// A block of a run, and until when it and those before it live at least.

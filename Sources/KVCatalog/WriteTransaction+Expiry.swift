@@ -315,13 +315,7 @@ extension WriteTransaction {
 
   /// What leases hold, and what pins hold.
   package func protected(_ leased: [RunID: UInt32]) throws(CatalogError) -> ProtectedBlocks {
-    var protected = ProtectedBlocks(leased: leased)
-    for pin in try pins(now: timeNanoseconds) {
-      for at in pin.path {
-        protected.pinned[at.run] = max(protected.pinned[at.run] ?? 0, at.position)
-      }
-    }
-    return protected
+    try protected(leased, now: timeNanoseconds)
   }
 }
 

@@ -23,7 +23,7 @@ final class SlotReserve {
   /// The transaction under way gives a file up; its room is free once that is committed and the file removed.
   private var gaveUpFile = false
   /// A slot file could not be made although the bound has room: giving others up would not help.
-  private var growthFailed = false
+  private(set) var growthFailed = false
 
   /// Reserved at a time where they are free (syncs are what an SSD charges for); evictions are made for what is needed only.
   private static let aheadCount = 256

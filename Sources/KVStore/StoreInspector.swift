@@ -29,6 +29,8 @@ public struct StoreInspector: Sendable {
     public var transactionID: UInt64
     /// Processes that have the store open for writing now.
     public var ownerCount: Int
+    /// Pins that hold.
+    public var pinCount: Int
   }
 
   /// A preallocated file of equal slots.
@@ -89,6 +91,8 @@ public struct StoreInspector: Sendable {
     public var corruptRowCount: Int
     /// The newest use counter on the run, if it has one: larger is more recent.
     public var stamp: UInt64?
+    /// Its leading blocks that a pin keeps.
+    public var pinnedBlockCount: Int
   }
 
   /// One block.
@@ -107,8 +111,12 @@ public struct StoreInspector: Sendable {
     public var payloadByteCount: Int
     /// Unix seconds.
     public var createdSeconds: UInt32
-    /// Unix nanoseconds, 0 = never.
-    public var expiry: UInt64
+    /// Until when it lives.
+    public var life: Life
+    /// Unix nanoseconds until which a pin keeps it; 0 = none does.
+    public var pinnedUntilNanoseconds: UInt64
+    /// 0 to 100; the lowest leave first.
+    public var priority: UInt8
     /// The tier of its first place.
     public var tier: Tier
     /// The payload lies in the catalog.
@@ -149,7 +157,8 @@ public struct StoreInspector: Sendable {
         reservedSlotCount: try transaction.reservations().reduce(0) { $0 + $1.slots.count },
         events: try transaction.eventSequences(),
         transactionID: 0,
-        ownerCount: 0
+        ownerCount: 0,
+        pinCount: try transaction.pins(now: core.time.now()).count
       )
     }
     summary.transactionID = core.transactionID
@@ -232,7 +241,9 @@ public struct StoreInspector: Sendable {
         extra: row.extra,
         payloadByteCount: Int(row.payloadByteCount),
         createdSeconds: row.createdSeconds,
-        expiry: row.expiry,
+        life: try life(transaction, namespace, position, row),
+        pinnedUntilNanoseconds: try pinnedUntil(transaction, namespace, position),
+        priority: row.priority,
         tier: place.tier,
         isInline: place.isInline,
         file: place.file,
@@ -286,7 +297,8 @@ public struct StoreInspector: Sendable {
               lastBlockKey: BlockKey(high: 0, low: 0),
               createdSeconds: 0,
               corruptRowCount: 0,
-              stamp: nil
+              stamp: nil,
+              pinnedBlockCount: 0
             )
           }
           summary?.blockCount += 1
@@ -314,6 +326,7 @@ public struct StoreInspector: Sendable {
       }
     }
     summary?.stamp = newestStamp
+    summary?.pinnedBlockCount = try pinnedBlockCount(namespace, run)
     return summary.map { ($0, forks) }
   }
 }

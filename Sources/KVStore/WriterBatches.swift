@@ -455,6 +455,14 @@ final class WriterBatches: @unchecked Sendable {
     for item in placed {
       if case .published(let position, _) = item.outcome { positions[item.block.ticket] = position }
     }
+    let heldPools = heldPools(
+      Set(
+        placed.compactMap { item in
+          if case .droppedFull = item.outcome { return item.block.namespace.pool }
+          return nil
+        }
+      )
+    )
     core.state.withLock { [positions] state in
       for item in placed {
         let slot = item.block.hostSlot
@@ -484,9 +492,8 @@ final class WriterBatches: @unchecked Sendable {
       // A lease that was taken between the commit and now still names its block by the ticket.
       state.leases.place(positions)
       state.leases.forgetTickets(Set(placed.map(\.block.ticket)))
-      for item in placed {
-        guard case .droppedFull = item.outcome else { continue }
-        state.fullUntil[item.block.namespace.pool] = deadline(after: StoreCore.fullNanoseconds)
+      for pool in heldPools {
+        state.fullUntil[pool] = deadline(after: StoreCore.fullNanoseconds)
       }
       state.statistics.blocksDroppedFull += UInt64(counts.droppedFullBlockCount)
       state.statistics.blocksDroppedParent += UInt64(counts.droppedParentBlockCount)

@@ -380,7 +380,8 @@ static void transfer_arguments_of(bool restore) {
     bad_sizes(sizeof result, sizes);
     for (i = 0; i < BAD_SIZE_COUNT; i++) REFUSED(result.struct_size = sizes[i]);
     result = result_zero();
-    for (i = 0; i < 32; i++) REFUSED(transfer.flags = UINT32_C(1) << i);
+    for (i = 0; i < 32; i++)
+        if (UINT32_C(1) << i != KVSTORE_TRANSFER_PRIORITY) REFUSED(transfer.flags = UINT32_C(1) << i);
     /* Scatter lists that do not fit. */
     REFUSED(transfer.spans = NULL);
     REFUSED(transfer.spans = NULL; transfer.span_count = 0);

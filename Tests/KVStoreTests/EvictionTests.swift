@@ -49,7 +49,8 @@ import Testing
       #expect(isRight, "prompt \(number)")
       restoredCount += result.doneBlockCount
     }
-    #expect(restoredCount == Int(statistics.blocksStored))
+    // Slots are kept free ahead, so some blocks more may have left since the figures above.
+    #expect(try restoredCount == Int(fixture.store.statistics().blocksStored))
   }
 
   @Test func whatWasUsedLastLeavesLast() throws {

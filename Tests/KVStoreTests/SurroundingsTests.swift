@@ -93,11 +93,11 @@ import Testing
     }
     try fixture.whileClosed {
       let catalog = try Catalog(CatalogOptions(path: fixture.configuration.path + "/catalog.mdb"))
-      // Committed time never goes back.
+      // While a store is open, steps of the wall's clock do not count; committed time never goes back.
       let committed = try catalog.read { (transaction) throws(CatalogError) in
         try transaction.lastCommittedNanoseconds()
       }
-      #expect(committed == start + 100 * year)
+      #expect(committed >= start && committed < start + year)
       catalog.close()
     }
   }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Compares what read_store.py printed with `kvstore inspect tree --json`.
+"""Compares what read_store.py printed with `kvstore inspect tree --json`, and some blocks with `inspect block`.
 
-usage: compare.py BLOCKS TREE
+usage: compare.py BLOCKS TREE KVSTORE STORE
 
 Prints the number of blocks that agree; ends with status 1 at the first difference.
 """
 import json
+import subprocess
 import sys
 
 blocks = {}
@@ -22,11 +23,31 @@ if runs.keys() != blocks.keys():
     sys.exit(f"compare: runs only in one of them: {sorted(runs.keys() ^ blocks.keys())[:5]}")
 for name, run in runs.items():
     chain = sorted(blocks[name], key=lambda block: block["position"])
-    here = (len(chain), chain[0]["key"], chain[-1]["key"], sum(block["payload"] for block in chain))
-    there = (run["blockCount"], run["firstBlockKey"], run["lastBlockKey"], run["payloadByteCount"])
+    here = (len(chain), chain[0]["key"], chain[-1]["key"], sum(block["payload"] for block in chain),
+            sum(block["pinned"] for block in chain))
+    there = (run["blockCount"], run["firstBlockKey"], run["lastBlockKey"], run["payloadByteCount"],
+             run["pinnedBlockCount"])
     if here != there or [block["position"] for block in chain] != list(range(len(chain))):
         sys.exit(f"compare: run {name}: the reader says {here}, inspect {there}")
 count = sum(len(chain) for chain in blocks.values())
 if count != sum(tree["blockCount"] for tree in trees):
     sys.exit(f"compare: {count} blocks were read, the accounting of the namespaces says otherwise")
+
+# Lives and priorities: a few blocks of each kind, for each costs a process.
+kinds = {}
+for block in (block for chain in blocks.values() for block in chain):
+    kinds.setdefault((block["namespace"], block["idle"], block["end"] > 0, block["priority"], block["pinned"]), block)
+for block in kinds.values():
+    text = subprocess.run([sys.argv[3], "inspect", "block", sys.argv[4], block["key"], "--namespace",
+                           str(block["namespace"]), "--json"], check=True, capture_output=True).stdout
+    shown = json.loads(text)[0]
+    here = (block["end"] if block["idle"] else 0, block["priority"], block["pinned"])
+    there = (shown["idleNanoseconds"], shown["priority"], shown["pinnedUntilNanoseconds"] > 0)
+    # A pin moves the end of an idle life; then only inspect knows.
+    if not (block["idle"] and block["pinned"]):
+        end = block["deadline"] if block["idle"] else block["end"]
+        here += (0 if end == 0xFFFFFFFFFFFFFFFF else end,)
+        there += (shown["expiryNanoseconds"],)
+    if here != there:
+        sys.exit(f"compare: block {block['key']}: the reader says {here}, inspect {there}")
 print(count)

@@ -50,8 +50,13 @@ struct BlockDocument: Encodable {
   var extra: String
   var payloadByteCount: Int
   var createdSeconds: UInt32
-  /// Unix nanoseconds, 0 = never.
+  /// Unix nanoseconds, 0 = never; of an idle life as long as nobody uses the block.
   var expiryNanoseconds: UInt64
+  /// Of an idle life the nanoseconds after a use, else 0.
+  var idleNanoseconds: UInt64
+  /// Unix nanoseconds, 0 = not pinned.
+  var pinnedUntilNanoseconds: UInt64
+  var priority: UInt8
   var tier: String
   var isInline: Bool
   var file: UInt32
@@ -72,7 +77,10 @@ struct BlockDocument: Encodable {
     extra = hexadecimal(block.extra)
     payloadByteCount = block.payloadByteCount
     createdSeconds = block.createdSeconds
-    expiryNanoseconds = block.expiry
+    expiryNanoseconds = block.life.endNanoseconds
+    idleNanoseconds = block.life.idleNanoseconds
+    pinnedUntilNanoseconds = block.pinnedUntilNanoseconds
+    priority = block.priority
     tier = "\(block.tier)"
     isInline = block.isInline
     file = block.file
@@ -89,9 +97,12 @@ struct BlockDocument: Encodable {
     let fileName = "slots/\(twoDigits)\(hexadecimalDigits(UInt64(file), count: 8)).kvs"
     let place = isInline ? "in the catalog" : "\(tier): \(fileName), slot \(slot)"
     let age = ageText(secondsAgo: secondsSince(nanoseconds: UInt64(createdSeconds) * 1_000_000_000))
+    let kind =
+      idleNanoseconds == 0 ? "" : " (idle, \(idleNanoseconds / 1_000_000_000) s after a use)"
     let expires =
-      expiryNanoseconds == 0
-      ? "never" : ageText(secondsAgo: secondsSince(nanoseconds: expiryNanoseconds))
+      expiryNanoseconds == 0 ? "never" : momentText(nanoseconds: expiryNanoseconds) + kind
+    let pinned =
+      pinnedUntilNanoseconds == 0 ? "no" : "ends " + momentText(nanoseconds: pinnedUntilNanoseconds)
     let children = childRuns.map { "run \($0)" }.joined(separator: ", ")
     return fieldLines([
       ("block", blockKey),
@@ -105,6 +116,8 @@ struct BlockDocument: Encodable {
       ("place", "\(place), generation \(generation)"),
       ("created", age),
       ("expires", expires),
+      ("pinned", pinned),
+      ("priority", "\(priority)"),
       ("last use", stamp.map { "stamp \($0)" } ?? "below it (not the end of a path)"),
     ])
   }

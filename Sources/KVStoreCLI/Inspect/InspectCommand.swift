@@ -19,6 +19,7 @@ struct InspectCommand: ParsableCommand {
       """,
     subcommands: [
       InspectSummary.self, InspectNamespaces.self, InspectTree.self, InspectBlock.self,
+      InspectPins.self,
     ],
     defaultSubcommand: InspectSummary.self
   )

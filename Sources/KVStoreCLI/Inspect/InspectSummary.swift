@@ -50,6 +50,7 @@ struct SummaryDocument: Encodable {
   var catalogByteCount: UInt64
   var catalogByteCountMax: UInt64
   var reservedSlotCount: Int
+  var pinCount: Int
   var ioPath: String
   var slotFiles: [SlotFile]
 
@@ -75,6 +76,7 @@ struct SummaryDocument: Encodable {
     catalogByteCount = statistics.catalogBytesUsed
     catalogByteCountMax = statistics.catalogBytesCapacity
     reservedSlotCount = summary.reservedSlotCount
+    pinCount = summary.pinCount
     ioPath = statistics.ioPath.text
     slotFiles = summary.slotFiles.map {
       SlotFile(
@@ -110,6 +112,7 @@ struct SummaryDocument: Encodable {
       ("on disk", "\(byteText(diskByteCount)), of that \(byteText(slotBytes)) slot files"),
       ("catalog", catalogText),
       ("slots reserved", "\(reservedSlotCount)"),
+      ("pins", "\(pinCount)"),
     ])
     guard !slotFiles.isEmpty else { return lines }
     var table = TextTable([
@@ -153,6 +156,11 @@ func secondsSince(nanoseconds: UInt64) -> Int {
   let now = SystemClock().realTimeNanoseconds()
   let distance = Int64(clamping: now / 1_000_000_000) - Int64(clamping: nanoseconds / 1_000_000_000)
   return Int(distance)
+}
+
+/// A moment in Unix nanoseconds as "in 5 min" or "5 min ago".
+func momentText(nanoseconds: UInt64) -> String {
+  ageText(secondsAgo: secondsSince(nanoseconds: nanoseconds))
 }
 
 func percentText(_ part: UInt64, _ whole: UInt64) -> String {

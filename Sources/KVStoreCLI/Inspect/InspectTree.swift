@@ -75,6 +75,7 @@ struct TreeDocument: Encodable {
     var createdSeconds: UInt32
     var corruptRowCount: Int
     var stamp: UInt64?
+    var pinnedBlockCount: Int
     var firstWords: [UInt32]?
 
     init(_ run: StoreInspector.Run, tokensPerBlock: Int, firstWords: [UInt32]?) {
@@ -91,6 +92,7 @@ struct TreeDocument: Encodable {
       createdSeconds = run.createdSeconds
       corruptRowCount = run.corruptRowCount
       stamp = run.stamp
+      pinnedBlockCount = run.pinnedBlockCount
       self.firstWords = firstWords
     }
   }
@@ -112,6 +114,7 @@ struct TreeDocument: Encodable {
     for (branch, run) in zip(branches(), runs) {
       var notes: [String] = []
       if run.corruptRowCount > 0 { notes.append("\(run.corruptRowCount) damaged rows") }
+      if run.pinnedBlockCount > 0 { notes.append("\(run.pinnedBlockCount) pinned") }
       if let words = run.firstWords {
         let shown = words.prefix(8).map { "\($0)" }.joined(separator: " ")
         notes.append("[\(shown)\(words.count > 8 ? " …" : "")]")
