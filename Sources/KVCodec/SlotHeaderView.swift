@@ -72,6 +72,9 @@ package import KVCore
   }
   package var created: UInt64 { integer(136, UInt64.self) }
   package var codec: UInt8 { integer(144, UInt8.self) }
+  /// Nil for a tier that this version does not know.
+  package var tier: Tier? { Tier(rawValue: integer(145, UInt8.self)) }
+  package var group: UInt8 { integer(146, UInt8.self) }
   package var priority: UInt8 { integer(147, UInt8.self) }
 
   /// A region below `regionCount`.

@@ -1,0 +1,57 @@
+package import KVCore
+
+/// Blocks go from one durable tier to another.
+extension WriteTransaction {
+  /// Lets a block's row name another place, and frees the slot that it named before.
+  ///
+  /// The new slot's bytes are durable already and the owner holds it reserved; the old slot may be overwritten once this is committed and
+  /// synced. False, and nothing is changed, when the block is not at `old` any more or the reservation is gone.
+  package func move(
+    _ namespace: NamespaceID,
+    _ at: BlockPosition,
+    from old: BlockPlace,
+    to new: BlockPlace,
+    owner: OwnerID
+  ) throws(CatalogError) -> Bool {
+    guard let oldSlot = old.slotAddress, let newSlot = new.slotAddress else {
+      throw .invalidArgument
+    }
+    let key = TableKey.block(namespace, at)
+    guard let view = try rowView(namespace, at), view.placeCount == 1, view.place == old,
+      let value = unsafe try get(.runs, key), try takeReservation(newSlot, owner: owner)
+    else { return false }
+    // A copy: LMDB may hand out the same page for the new row.
+    var body = unsafe Array(value.dropFirst(8))
+    unsafe body.withUnsafeMutableBytes { body in
+      let start = RowView.fixedByteCount - 8
+      var writer = unsafe RawWriter(
+        UnsafeMutableRawBufferPointer(rebasing: body[start..<start + BlockPlace.byteCount])
+      )
+      new.encode(into: &writer)
+    }
+    try put(.runs, key, body)
+    try freeSlot(oldSlot)
+    try changeAccounting(namespace) { accounting in
+      accounting.storedByteCount += UInt64(new.storedByteCount)
+      accounting.storedByteCount -= min(
+        accounting.storedByteCount,
+        UInt64(old.storedByteCount)
+      )
+    }
+    note(
+      CatalogEvent(
+        sequence: 0,
+        kind: .moved,
+        reason: .none,
+        tier: new.tier,
+        namespace: namespace,
+        run: at.run,
+        firstPosition: at.position,
+        blockCount: 1,
+        timeNanoseconds: timeNanoseconds,
+        owner: owner
+      )
+    )
+    return true
+  }
+}
