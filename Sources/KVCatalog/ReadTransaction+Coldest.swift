@@ -5,6 +5,12 @@ package struct PlacedBlock: Sendable, Equatable {
   package var namespace: NamespaceID
   package var position: BlockPosition
   package var place: BlockPlace
+
+  package init(namespace: NamespaceID, position: BlockPosition, place: BlockPlace) {
+    self.namespace = namespace
+    self.position = position
+    self.place = place
+  }
 }
 
 /// Which blocks of a tier are next to leave it.
@@ -43,6 +49,11 @@ extension ReadTransaction {
       break
     }
     return walk.found
+  }
+
+  /// Whether a block is where it was found.
+  func containsBlock(_ block: PlacedBlock) throws(CatalogError) -> Bool {
+    try intactRow(block.namespace, block.position)?.place == block.place
   }
 
   /// Takes the blocks of a path from its end upwards, as far as its turn is theirs.

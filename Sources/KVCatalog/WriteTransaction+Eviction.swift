@@ -22,6 +22,17 @@ extension WriteTransaction {
     return try evict(pools: pools, blockCount: blockCount, reason: reason, isProtected)
   }
 
+  /// Of these pools.
+  package func evict(
+    pools: Set<UInt32>,
+    blockCount: Int,
+    reason: RemovalReason,
+    isProtected: (NamespaceID, RunID, UInt32) -> Bool
+  ) throws(CatalogError) -> RemovedSummary {
+    try settle()
+    return try evict(pools: pools, blockCount: blockCount, reason: reason, isProtected)
+  }
+
   func evict(
     pools: Set<UInt32>,
     blockCount: Int,

@@ -2,6 +2,29 @@ package import KVCore
 
 /// Blocks go from one durable tier to another.
 extension WriteTransaction {
+  /// Removes the coldest blocks of one tier, and what is below them in whatever tier.
+  package func removeColdest(
+    pool: UInt32,
+    in tier: Tier,
+    blockCount: Int,
+    isProtected: (NamespaceID, RunID, UInt32) -> Bool
+  ) throws(CatalogError) -> RemovedSummary {
+    try settle()
+    var removed = RemovedSummary()
+    var resume: StampOrder?
+    let blocks = try coldest(
+      pool: pool,
+      in: tier,
+      blockCount: blockCount,
+      resume: &resume,
+      isProtected: isProtected
+    )
+    for block in blocks where try containsBlock(block) {
+      removed.add(try removeSubtree(block.namespace, at: block.position, reason: .evicted))
+    }
+    return removed
+  }
+
   /// Lets a block's row name another place, and frees the slot that it named before.
   ///
   /// The new slot's bytes are durable already and the owner holds it reserved; the old slot may be overwritten once this is committed and

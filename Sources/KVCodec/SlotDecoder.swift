@@ -86,6 +86,7 @@ package struct SlotDecoder: ~Copyable {
     }
     header.codec = 0
     header.tier = .disk
+    header.slotByteCount = 0
     header.storedByteCount = header.payloadByteCount
   }
 }

@@ -15,6 +15,8 @@ extension SlotHeader {
     payloadByteCount = UInt32(truncatingIfNeeded: view.payloadByteCount)
     storedByteCount = UInt32(truncatingIfNeeded: view.storedByteCount)
     expiry = view.expiry
+    hasIdleExpiry = view.hasIdleExpiry
+    slotByteCount = view.slotByteCount
     created = view.created
     codec = view.codec
     tier = view.tier ?? .disk

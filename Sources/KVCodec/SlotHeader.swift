@@ -25,6 +25,7 @@ package struct SlotHeader: Sendable, Equatable {
   static let checksumOffset = 16
   static let checkedOffset = 24
   static let generationOffset = 48
+  static let slotSizeOffset = 152
 
   package var headerByteCount: UInt32 = 4096
   package var namespaceID = NamespaceID(rawValue: 0)
@@ -45,6 +46,8 @@ package struct SlotHeader: Sendable, Equatable {
   package var tier = Tier.disk
   package var group: UInt8 = 0
   package var priority: UInt8 = 0
+  /// Bytes of the slot in the archive, whose files do not have the namespace's slot size; 0 on disk.
+  package var slotByteCount: UInt32 = 0
   package var regions: [Region] = []
   /// The words' bytes, little-endian u32 each.
   package var words: [UInt8] = []
@@ -85,7 +88,8 @@ package struct SlotHeader: Sendable, Equatable {
     writer.append(created)
     writer.append(contentsOf: [codec, tier.rawValue, group, priority])
     writer.append(UInt32(hasIdleExpiry ? 1 : 0))
-    writer.append(UInt64(0))
+    writer.append(slotByteCount)
+    writer.append(UInt32(0))
     for region in regions {
       writer.append(region.rawByteCount)
       writer.append(region.storedByteCount)
@@ -101,9 +105,12 @@ package struct SlotHeader: Sendable, Equatable {
   }
 
   /// Sets the generation of an encoded header and its checksum anew; answers the checksum.
+  ///
+  /// The slot's size as well where it is in the archive.
   package static func seal(
     _ bytes: UnsafeMutableRawBufferPointer,
-    generation: Generation
+    generation: Generation,
+    slotByteCount: UInt32? = nil
   ) -> UInt64? {
     guard bytes.count >= fixedByteCount else { return nil }
     let used = unsafe Int(UInt32(littleEndian: bytes.load(fromByteOffset: 24, as: UInt32.self)))
@@ -113,6 +120,13 @@ package struct SlotHeader: Sendable, Equatable {
       toByteOffset: generationOffset,
       as: UInt64.self
     )
+    if let slotByteCount {
+      unsafe bytes.storeBytes(
+        of: slotByteCount.littleEndian,
+        toByteOffset: slotSizeOffset,
+        as: UInt32.self
+      )
+    }
     let checksum = xxh3Checksum(
       unsafe UnsafeRawBufferPointer(rebasing: bytes[checkedOffset..<used])
     )

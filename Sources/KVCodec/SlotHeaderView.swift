@@ -70,6 +70,7 @@ package import KVCore
     return hasIdleExpiry
       ? .idle(nanoseconds: expiry, deadline: created.advanced(by: expiry)) : .absolute(expiry)
   }
+  package var slotByteCount: UInt32 { integer(SlotHeader.slotSizeOffset, UInt32.self) }
   package var created: UInt64 { integer(136, UInt64.self) }
   package var codec: UInt8 { integer(144, UInt8.self) }
   /// Nil for a tier that this version does not know.

@@ -65,6 +65,16 @@ public enum Tier: UInt8, Sendable, CaseIterable {
   case archive = 3
 }
 
+/// A slot file of a durable tier; numbers are given once, whatever the tier.
+package struct SlotFileID: Hashable, Sendable {
+  package var tier: Tier
+  package var file: UInt32
+  package init(tier: Tier, file: UInt32) {
+    self.tier = tier
+    self.file = file
+  }
+}
+
 /// One slot of a durable tier.
 package struct SlotAddress: Hashable, Sendable {
   package var tier: Tier
@@ -75,6 +85,8 @@ package struct SlotAddress: Hashable, Sendable {
     self.file = file
     self.slot = slot
   }
+
+  package var fileID: SlotFileID { SlotFileID(tier: tier, file: file) }
 }
 
 /// Where the payload of a block lies on a durable tier: the 32 bytes of docs/file-format.md, "Place".

@@ -41,7 +41,7 @@ public enum Argument: Sendable, Equatable {
   case identityFieldTooLong, identityMode, parallelism
   case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
   case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8,
-    namespacesDiffer, namespace, priority, pinDuration, timeToLive
+    namespacesDiffer, namespace, archivePath, archiveSize, priority, pinDuration, timeToLive
 }
 
 /// What was being done to which file.

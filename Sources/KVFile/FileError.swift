@@ -26,6 +26,9 @@ package struct FileError: Error, Equatable, Sendable {
   /// The file ends before the bytes that were asked for.
   package static let endOfFile = FileError(.read, errno: ENODATA)
 
+  /// The bytes were read, and are not what they should be.
+  package static let unsound = FileError(.read, errno: EBADMSG)
+
   /// The disk or a quota is full.
   package var isNoSpace: Bool { errno == ENOSPC || errno == EDQUOT }
 

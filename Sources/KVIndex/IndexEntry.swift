@@ -54,6 +54,9 @@ package struct IndexEntry: Hashable, Sendable {
     self.place = place
   }
 
+  /// The tier of the durable place, if there is one.
+  package var durableTier: Tier? { flags.contains(.durable) ? tier : nil }
+
   /// The durable place; setting it keeps `flags.durable` and `flags.inline` in step.
   package var place: BlockPlace? {
     get {

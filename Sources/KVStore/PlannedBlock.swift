@@ -7,7 +7,7 @@ struct PlannedBlock {
   enum Source {
     /// A pinned copy in the arena.
     case host(HostSlot)
-    /// A slot of the disk tier; read into a pinned arena slot when there is room, so that it is promoted.
+    /// A slot of the disk tier or the archive; read into a pinned arena slot when there is room, so that it is promoted.
     case disk(BlockPlace, promoteTo: HostSlot?)
     /// A row of the catalog's table `payloads`.
     case inline(BlockPlace)

@@ -17,6 +17,8 @@ struct PlannedReads {
     /// Keeps memory of its own; nil for an arena slot.
     let buffer: AlignedBuffer?
     let requests: Range<Int>
+    /// The bytes came, and are not what the catalog promised.
+    var isUnsound = false
   }
 
   private let batch: ReadBatch?
@@ -38,6 +40,21 @@ struct PlannedReads {
     var requests: [ReadRequest] = []
     for (index, planned) in plan.enumerated() {
       guard case .disk(let place, let promoteTo) = planned.source else { continue }
+      if place.tier == .archive {
+        let read = Self.archiveRead(
+          core,
+          place,
+          promoteTo: promoteTo,
+          namespace,
+          regions: regions,
+          request: requests.count
+        )
+        if let (request, memory) = read {
+          requests.append(request)
+          memories[index] = memory
+        }
+        continue
+      }
       let pieces = Self.pieces(namespace, regions, isWhole: promoteTo != nil)
       let byteCount = pieces.reduce(0) { $0 + $1.count }
       var buffer: AlignedBuffer?
@@ -106,10 +123,11 @@ struct PlannedReads {
   ///
   /// Throws when the limit came first; then `abandon` must follow.
   func wait(_ index: Int, _ limit: TransferLimit) throws(GaveUp) -> Memory? {
-    guard let batch, let memory = memories[index] else { return nil }
+    guard let batch, var memory = memories[index] else { return nil }
     var isGood = true
     for request in memory.requests {
       switch limit.wait(batch, request) {
+      case .finished(.some(.unsound)): memory.isUnsound = true
       case .finished(let error): if error != nil { isGood = false }
       case .unfinished: throw GaveUp()
       }

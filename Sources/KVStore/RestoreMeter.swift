@@ -26,11 +26,13 @@ struct BandwidthAverage {
 struct RestoreBandwidth {
   var host = BandwidthAverage()
   var disk = BandwidthAverage()
+  var archive = BandwidthAverage()
 
   /// Nanoseconds to restore so many bytes of each tier; nil as long as a tier that is needed was never measured.
-  func estimate(hostByteCount: Int, diskByteCount: Int) -> UInt64? {
+  func estimate(hostByteCount: Int, diskByteCount: Int, archiveByteCount: Int = 0) -> UInt64? {
     var seconds = 0.0
-    for (byteCount, average) in [(hostByteCount, host), (diskByteCount, disk)] where byteCount > 0 {
+    let parts = [(hostByteCount, host), (diskByteCount, disk), (archiveByteCount, archive)]
+    for (byteCount, average) in parts where byteCount > 0 {
       guard average.bytesPerSecond > 0 else { return nil }
       seconds += Double(byteCount) / average.bytesPerSecond
     }
@@ -43,15 +45,29 @@ struct RestoreBandwidth {
 struct RestoreMeter {
   var hostByteCount = 0
   var diskByteCount = 0
+  var archiveByteCount = 0
+  var archiveBlockCount = 0
   var hostNanoseconds: UInt64 = 0
   var diskNanoseconds: UInt64 = 0
+  var archiveNanoseconds: UInt64 = 0
 
-  /// Deals a window's time out: what was not copying from RAM was the disk's, if it had any part in it.
-  mutating func divide(_ nanoseconds: UInt64) {
-    if diskByteCount == 0 {
-      hostNanoseconds = nanoseconds
-    } else {
-      diskNanoseconds = nanoseconds - min(hostNanoseconds, nanoseconds)
+  /// Deals a window's time out: what was not copying from RAM was the disk's and the archive's, if they had any part in it.
+  ///
+  /// Where both had, the disk's part is what its bytes take by what is known of it, or its share of the bytes.
+  mutating func divide(_ nanoseconds: UInt64, _ bandwidth: RestoreBandwidth = RestoreBandwidth()) {
+    let rest = nanoseconds - min(hostNanoseconds, nanoseconds)
+    switch (diskByteCount > 0, archiveByteCount > 0) {
+    case (false, false): hostNanoseconds = nanoseconds
+    case (true, false): diskNanoseconds = rest
+    case (false, true): archiveNanoseconds = rest
+    case (true, true):
+      let known = bandwidth.disk.bytesPerSecond
+      let part =
+        known > 0
+        ? Double(diskByteCount) / known * 1e9
+        : Double(rest) * Double(diskByteCount) / Double(diskByteCount + archiveByteCount)
+      diskNanoseconds = min(rest, UInt64(part))
+      archiveNanoseconds = rest - diskNanoseconds
     }
   }
 
@@ -61,20 +77,28 @@ struct RestoreMeter {
     diskByteCount += window.diskByteCount
     hostNanoseconds += window.hostNanoseconds
     diskNanoseconds += window.diskNanoseconds
+    archiveByteCount += window.archiveByteCount
+    archiveBlockCount += window.archiveBlockCount
+    archiveNanoseconds += window.archiveNanoseconds
   }
 
   /// Counts what was restored, and holds it against what the averages said of it before.
   func enter(_ bandwidth: inout RestoreBandwidth, _ statistics: inout StoreStatistics) {
     statistics.restoredBytesHost += UInt64(hostByteCount)
     statistics.restoredBytesDisk += UInt64(diskByteCount)
+    statistics.blocksRestoredArchive += UInt64(archiveBlockCount)
+    statistics.restoredBytesArchive += UInt64(archiveByteCount)
     if let estimate = bandwidth.estimate(
       hostByteCount: hostByteCount,
-      diskByteCount: diskByteCount
+      diskByteCount: diskByteCount,
+      archiveByteCount: archiveByteCount
     ) {
       statistics.restoreNanosecondsEstimated += estimate
-      statistics.restoreNanosecondsMeasured += hostNanoseconds + diskNanoseconds
+      statistics.restoreNanosecondsMeasured +=
+        hostNanoseconds + diskNanoseconds + archiveNanoseconds
     }
     bandwidth.host.add(byteCount: hostByteCount, nanoseconds: hostNanoseconds)
     bandwidth.disk.add(byteCount: diskByteCount, nanoseconds: diskNanoseconds)
+    bandwidth.archive.add(byteCount: archiveByteCount, nanoseconds: archiveNanoseconds)
   }
 }

@@ -10,6 +10,8 @@ public struct MatchResult: Sendable, Equatable {
   public var hostBlockCount = 0
   /// Of the blocks: only on disk.
   public var diskBlockCount = 0
+  /// Of the blocks: only in the archive.
+  public var archiveBlockCount = 0
   /// The lease on the prefix, 0 if none was taken.
   public var lease: UInt64 = 0
   /// A lease was wanted, and none was free.
@@ -263,6 +265,32 @@ public struct StoreStatistics: Sendable, Equatable {
   public var blocksPrefetched: UInt64 = 0
   /// Bytes of the arena that views and reservations hold.
   public var hostBytesLent: UInt64 = 0
+  /// The archive's bound; 0 where nothing is moved there.
+  public var archiveBytesCapacity: UInt64 = 0
+  /// Physical bytes of the archive's slot files.
+  public var archiveBytesUsed: UInt64 = 0
+  /// Bytes written to the archive's slot files.
+  public var archiveBytesWritten: UInt64 = 0
+  /// Bytes read from them.
+  public var archiveBytesRead: UInt64 = 0
+  /// Blocks that this process moved from disk to the archive.
+  public var blocksDemoted: UInt64 = 0
+  /// Their payload.
+  public var demotedBytes: UInt64 = 0
+  /// What that takes as stored.
+  public var demotedBytesStored: UInt64 = 0
+  /// Blocks that this process moved back.
+  public var blocksPromoted: UInt64 = 0
+  /// Their payload.
+  public var promotedBytes: UInt64 = 0
+  /// Blocks restored from the archive.
+  public var blocksRestoredArchive: UInt64 = 0
+  /// Blocks found by matches that were only in the archive.
+  public var matchBlocksArchive: UInt64 = 0
+  /// Bytes restored from the archive, of calls or windows of them that went through.
+  public var restoredBytesArchive: UInt64 = 0
+  /// Measured bandwidth of restores from the archive, in bytes of payload a second; 0 before the first.
+  public var bytesPerSecondArchive: UInt64 = 0
 
   /// Zero everywhere.
   public init() {}

@@ -9,6 +9,7 @@ internal import KVTiers
 /// Belongs to the writer's thread.
 final class SlotReserve {
   private unowned let core: StoreCore
+  private(set) lazy var moves = TierMoves(core: core, reserve: self)
   /// By slot size; the next one to take is the last.
   private var stock: [Int: [SlotAddress]] = [:]
   /// Sizes for which something had to be evicted, and how many slots there are of each size.
@@ -22,6 +23,8 @@ final class SlotReserve {
   private(set) var hasConflicted = false
   /// The transaction under way gives a file up; its room is free once that is committed and the file removed.
   private var gaveUpFile = false
+  /// Blocks may leave the store for slots; not while some could go to the archive.
+  private var mayEvict = true
   /// A slot file could not be made although the bound has room: giving others up would not help.
   private(set) var growthFailed = false
 
@@ -54,19 +57,72 @@ final class SlotReserve {
     protecting: () -> [RunID: UInt32],
     touches: (WriteTransaction) throws(CatalogError) -> Void
   ) throws(StoreError) {
-    appliedTouches = false
-    growthFailed = false
     var needed: [Int: Int] = [:]
     for block in blocks where !block.namespace.isInline {
       needed[block.namespace.layout.slotByteCount, default: 0] += 1
     }
+    try prepare(needed, blocks.count, protecting: protecting, touches: touches)
+  }
+
+  /// As above, for so many slots of each size and so many generations.
+  func prepare(
+    _ needed: [Int: Int],
+    _ blockCount: Int,
+    protecting: () -> [RunID: UInt32],
+    touches: (WriteTransaction) throws(CatalogError) -> Void
+  ) throws(StoreError) {
+    appliedTouches = false
+    growthFailed = false
     let lacksSlots = { needed.contains { (self.stock[$0.key]?.count ?? 0) < $0.value } }
-    guard lacksSlots() || endGeneration - nextGeneration < UInt64(blocks.count) else { return }
+    guard lacksSlots() || endGeneration - nextGeneration < UInt64(blockCount) else { return }
+    if lacksSlots(), moves.isPossible {
+      mayEvict = false
+      defer { mayEvict = true }
+      try prepareOnce(needed, blockCount, protecting: protecting, touches: touches)
+      // Blocks leave the disk for the archive before any leaves the store.
+      for (slotByteCount, count) in needed {
+        let lacking = count - (stock[slotByteCount]?.count ?? 0)
+        guard lacking > 0 else { continue }
+        isFullSize.insert(slotByteCount)
+        stock[slotByteCount, default: []] += demote(slotByteCount, lacking, protecting)
+      }
+      guard lacksSlots() else { return }
+      mayEvict = true
+    }
     // Each round but the last gives up a file of another slot size.
     for _ in 0..<1024 {
-      try prepareOnce(needed, blocks.count, protecting: protecting, touches: touches)
+      try prepareOnce(needed, blockCount, protecting: protecting, touches: touches)
       guard gaveUpFile, lacksSlots() else { return }
     }
+  }
+
+  /// Disk slots that blocks leave for the archive; where that fails, eviction sees to the rest.
+  private func demote(
+    _ slotByteCount: Int,
+    _ count: Int,
+    _ protecting: () -> [RunID: UInt32]
+  ) -> [SlotAddress] {
+    do throws(StoreError) {
+      return try moves.demote(slotByteCount, count: count, protecting: protecting)
+    } catch {
+      core.poisonIfInternal(error)
+      return []
+    }
+  }
+
+  /// Makes sure of so many generations.
+  func prepareGenerations(_ count: Int) throws(StoreError) {
+    guard endGeneration - nextGeneration < UInt64(count) else { return }
+    do throws(CatalogError) {
+      try core.catalogWrite { (transaction) throws(CatalogError) in
+        nextGeneration = transaction.reserveGenerations(count + Int(Self.generationsAhead)).rawValue
+        endGeneration = nextGeneration + UInt64(count) + Self.generationsAhead
+      }
+    } catch {
+      nextGeneration = endGeneration
+      throw StoreError(error)
+    }
+    core.countCommit()
   }
 
   private func prepareOnce(
@@ -140,19 +196,14 @@ final class SlotReserve {
       )
       try take(lacking - slots.count)
     }
-    if slots.count < lacking {
+    if slots.count < lacking, mayEvict {
       removed.append(
-        try transaction.evict(
-          pool: UInt32(slotByteCount / 4096),
-          blockCount: lacking - slots.count,
-          reason: .evicted,
-          isProtected: { _, run, position in protected.covers(run, position) }
-        )
+        try evictFromDisk(slotByteCount, lacking - slots.count, protected, transaction)
       )
       try take(lacking - slots.count)
     }
     noteSize(slotByteCount, isFull: !removed.isEmpty, try transaction.slotFiles())
-    if mayTakeFiles, slots.count < lacking, !growthFailed {
+    if mayTakeFiles, mayEvict, slots.count < lacking, !growthFailed {
       gaveUpFile = try giveUpFile(
         of: slotByteCount,
         protected,
@@ -162,6 +213,31 @@ final class SlotReserve {
       )
     }
     return slots
+  }
+
+  /// Removes the coldest blocks of a slot size that free slots of the disk.
+  private func evictFromDisk(
+    _ slotByteCount: Int,
+    _ count: Int,
+    _ protected: ProtectedBlocks,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) -> RemovedSummary {
+    let pool = UInt32(slotByteCount / 4096)
+    guard try transaction.slotFiles().contains(where: { $0.tier == .archive }) else {
+      return try transaction.evict(
+        pool: pool,
+        blockCount: count,
+        reason: .evicted,
+        isProtected: { _, run, position in protected.covers(run, position) }
+      )
+    }
+    // The coldest of all are in the archive: it would be emptied before the first slot of the disk is free.
+    return try transaction.removeColdest(
+      pool: pool,
+      in: .disk,
+      blockCount: count,
+      isProtected: { _, run, position in protected.covers(run, position) }
+    )
   }
 
   /// The files in which this process holds slots for the blocks that it is about to write.
@@ -176,7 +252,7 @@ final class SlotReserve {
   private func noteSize(_ slotByteCount: Int, isFull: Bool, _ files: [SlotFileRow]) {
     if isFull { isFullSize.insert(slotByteCount) }
     slotCounts[slotByteCount] = files.reduce(0) {
-      Int($1.slotByteCount) == slotByteCount ? $0 + Int($1.slotCount) : $0
+      $1.tier == .disk && Int($1.slotByteCount) == slotByteCount ? $0 + Int($1.slotCount) : $0
     }
   }
 
@@ -190,10 +266,16 @@ final class SlotReserve {
       let watermark = Self.watermark(slotCount: slotCounts[slotByteCount] ?? 0)
       guard slots.count < watermark / 2 else { continue }
       do throws(StoreError) {
+        if moves.isPossible {
+          let count = watermark - slots.count
+          stock[slotByteCount, default: []] += demote(slotByteCount, count, protecting)
+        }
+        let count = watermark - (stock[slotByteCount]?.count ?? 0)
+        guard count > 0 else { continue }
         try commitRemoval { (transaction, removed) throws(CatalogError) in
           let protected = try transaction.protected(protecting())
           let more = try self.reserve(
-            watermark - slots.count,
+            count,
             slotByteCount,
             protected,
             sparing: { [] },
@@ -221,9 +303,10 @@ final class SlotReserve {
     _ slotByteCount: Int,
     _ transaction: WriteTransaction
   ) throws(CatalogError) -> Bool {
-    let files = try transaction.slotFiles()
+    let files = try transaction.slotFiles().filter { $0.tier == .disk }
     // What a process that died left behind: nobody else makes or removes files while this transaction is open.
-    core.diskTier.removeFiles(except: Set(files.map(\.file)).union(core.filesAboutToGo))
+    let known = Set(files.map { SlotFileID(tier: .disk, file: $0.file) })
+    core.diskTier.removeFiles(of: .disk, except: known.union(core.filesAboutToGo))
     let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
     let room = core.slotBytesCapacity - usedByteCount
     let slotCount = min(max(core.slotFileBytes / slotByteCount, 1), 8192, room / slotByteCount)
@@ -234,7 +317,11 @@ final class SlotReserve {
       slotCount: UInt32(slotCount)
     )
     do throws(FileError) {
-      try core.diskTier.createFile(file, slotByteCount: slotByteCount, slotCount: slotCount)
+      try core.diskTier.createFile(
+        SlotFileID(tier: .disk, file: file),
+        slotByteCount: slotByteCount,
+        slotCount: slotCount
+      )
     } catch {
       // The disk is fuller than the bound says: make do with what there is.
       growthFailed = true
@@ -257,11 +344,11 @@ final class SlotReserve {
   ) throws(CatalogError) -> Bool {
     for _ in 0..<1024 {
       let others = try transaction.slotFiles().filter {
-        Int($0.slotByteCount) != slotByteCount && !heldFiles.contains($0.file)
+        $0.tier == .disk && Int($0.slotByteCount) != slotByteCount && !heldFiles.contains($0.file)
       }
       if let empty = others.first(where: { $0.usedCount == 0 }) {
         _ = try transaction.removeSlotFile(tier: .disk, file: empty.file)
-        core.removeFileAfterCommit(empty.file)
+        core.removeFileAfterCommit(SlotFileID(tier: .disk, file: empty.file))
         return true
       }
       // Reserved slots of this process count as used: let them go first.
@@ -343,14 +430,16 @@ final class SlotReserve {
 
   /// Frees what this process holds reserved; at close.
   func releaseAll() throws(StoreError) {
-    guard stock.contains(where: { !$0.value.isEmpty }) else { return }
+    guard stock.contains(where: { !$0.value.isEmpty }) || !moves.archive.isEmpty else { return }
     do throws(CatalogError) {
       try core.catalogWrite { (transaction) throws(CatalogError) in
         for slots in stock.values where !slots.isEmpty {
           try transaction.releaseReservation(slots, owner: core.owner)
         }
+        try moves.archive.releaseAll(transaction)
       }
       stock = [:]
+      moves.archive.forgetAll()
     } catch {
       throw StoreError(error)
     }

@@ -15,6 +15,14 @@ public struct StoreConfiguration: Sendable {
   public var capacityBytes: Int = 10 << 30
   /// The part of `capacityBytes` that the catalog may use; 0 is a sixteenth, at least 32 MiB.
   public var catalogBytes: Int = 0
+  /// Bytes that the archive may take, beyond `capacityBytes`: blocks that leave the disk lie there compressed.
+  ///
+  /// 0 = nothing is moved there.
+  public var archiveBytes: Int = 0
+  /// A folder for the archive, for example on a larger and slower disk; empty = in the store's folder.
+  ///
+  /// Chosen once: another one for a store that has an archive is refused.
+  public var archivePath: String = ""
   /// Bytes of the arena in RAM.
   public var hostBytes: Int = 256 << 20
   /// Payloads of at most this many bytes live in the catalog.
@@ -27,6 +35,10 @@ public struct StoreConfiguration: Sendable {
   public var waitTimeoutNanoseconds: UInt64 = 30_000_000_000
   /// RAM that the index may use before its coldest nodes are dropped.
   public var indexBytesMax: Int = 1 << 30
+  /// The smallest archive; tests use less.
+  package var archiveBytesMin = 64 << 20
+  /// Bytes of an archive file, if there is room; nil = by the archive's size.
+  package var archiveFileBytes: Int?
   /// The clock; tests inject their own.
   public var clock: any StoreClock = SystemClock()
   /// Bits of each block key that are kept; tests narrow it to force collisions.
@@ -55,6 +67,10 @@ public struct StoreConfiguration: Sendable {
     guard effectiveCatalogBytes >= 1 << 20, effectiveCatalogBytes <= capacityBytes * 15 / 16 else {
       throw .invalidArgument(.catalogSize)
     }
+    guard archiveBytes == 0 || (archiveBytesMin...1 << 60).contains(archiveBytes) else {
+      throw .invalidArgument(.archiveSize)
+    }
+    guard !archivePath.utf8.contains(0) else { throw .invalidArgument(.archivePath) }
     guard (0...1 << 46).contains(hostBytes), (0...1 << 30).contains(inlinePayloadBytesMax) else {
       throw .invalidArgument(.capacity)
     }

@@ -17,6 +17,15 @@ private struct LoadedRow {
   var position: BlockPosition
 }
 
+/// In which tiers a prefix lies.
+private struct TierCounts {
+  var hostBlockCount = 0
+  var hostByteCount = 0
+  var diskByteCount = 0
+  var archiveBlockCount = 0
+  var archiveByteCount = 0
+}
+
 /// What a walk of the index ends with: an answer, or more to load first.
 private enum WalkStep<Result> {
   case done(Result)
@@ -118,11 +127,13 @@ extension StoreCore {
       result.tokenCount = prefix.blockCount * namespace.identity.tokensPerBlock
       let tiers = tierCounts(of: prefix, in: state.index)
       result.hostBlockCount = tiers.hostBlockCount
-      result.diskBlockCount = prefix.blockCount - result.hostBlockCount
+      result.archiveBlockCount = tiers.archiveBlockCount
+      result.diskBlockCount = prefix.blockCount - result.hostBlockCount - tiers.archiveBlockCount
       result.restoreNanosecondsEstimated =
         state.restoreBandwidth.estimate(
           hostByteCount: tiers.hostByteCount,
-          diskByteCount: tiers.diskByteCount
+          diskByteCount: tiers.diskByteCount,
+          archiveByteCount: tiers.archiveByteCount
         ) ?? 0
       if isPeek { return (result, PathEnd?.none) }
       extendLives(namespace, prefix.segments, &state)
@@ -134,6 +145,7 @@ extension StoreCore {
       state.statistics.matchBlocksFound += UInt64(result.blockCount)
       state.statistics.matchBlocksHost += UInt64(result.hostBlockCount)
       state.statistics.matchBlocksDisk += UInt64(result.diskBlockCount)
+      state.statistics.matchBlocksArchive += UInt64(result.archiveBlockCount)
       guard prefix.blockCount > 0, let head = state.head(at: prefix.location) else {
         return (result, nil)
       }
@@ -166,22 +178,25 @@ extension StoreCore {
   private func tierCounts(
     of prefix: StoredPrefix,
     in index: PrefixIndex
-  ) -> (hostBlockCount: Int, hostByteCount: Int, diskByteCount: Int) {
-    var hostBlockCount = 0
-    var hostByteCount = 0
-    var byteCount = 0
+  ) -> TierCounts {
+    var counts = TierCounts()
     for segment in prefix.segments {
       index.withEntries(of: segment) { entries in
         for i in 0..<entries.count {
           let payload = Int(entries[i].payloadByteCount)
-          byteCount += payload
-          guard entries[i].hostSlot >= 0 else { continue }
-          hostBlockCount += 1
-          hostByteCount += payload
+          if entries[i].hostSlot >= 0 {
+            counts.hostBlockCount += 1
+            counts.hostByteCount += payload
+          } else if entries[i].durableTier == .archive {
+            counts.archiveBlockCount += 1
+            counts.archiveByteCount += payload
+          } else {
+            counts.diskByteCount += payload
+          }
         }
       }
     }
-    return (hostBlockCount, hostByteCount, byteCount - hostByteCount)
+    return counts
   }
 
   // MARK: The walk

@@ -37,6 +37,23 @@ extension StoreCore {
     _ limit: TransferLimit,
     lends: Bool
   ) throws(StoreError) -> (pinned: [PinnedBlock], end: BlockOutcome) {
+    var attempt = 0
+    while true {
+      attempt += 1
+      let (pinned, end, hasMoved) = try pinOnce(namespace, prompt, window, limit, lends: lends)
+      guard hasMoved, attempt < 16 else { return (pinned, end) }
+      // A block went from one tier to another since it was planned: it is looked up again.
+      unpinInHost(pinned.map(\.slot), wereLent: lends)
+    }
+  }
+
+  private func pinOnce(
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ window: Range<Int>,
+    _ limit: TransferLimit,
+    lends: Bool
+  ) throws(StoreError) -> (pinned: [PinnedBlock], end: BlockOutcome, hasMoved: Bool) {
     var (copies, end) = try withStoredPrefix(
       namespace,
       prompt,
@@ -53,13 +70,14 @@ extension StoreCore {
     )
     var pinned: [PinnedBlock] = []
     var isWhole = true
+    var hasMoved = false
     for (index, copy) in copies.enumerated() {
       if isWhole, limit.isOver {
         isWhole = false
         end = .busy
       }
       if isWhole {
-        let outcome = bring(copy, index, reads, namespace, prompt, limit)
+        let outcome = bring(copy, index, reads, namespace, prompt, limit, &hasMoved)
         if outcome == .done {
           var wasInHost = false
           if case .host = copy.planned.source { wasInHost = true }
@@ -74,7 +92,7 @@ extension StoreCore {
       giveUp(copy, index, reads, lends: lends)
     }
     limit.cancellation?.watch(nil)
-    return (pinned, end)
+    return (pinned, end, hasMoved)
   }
 
   // MARK: Planning
@@ -140,7 +158,8 @@ extension StoreCore {
     _ reads: PlannedReads,
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
-    _ limit: TransferLimit
+    _ limit: TransferLimit,
+    _ hasMoved: inout Bool
   ) -> BlockOutcome {
     let place: BlockPlace
     switch copy.planned.source {
@@ -148,7 +167,11 @@ extension StoreCore {
     case .disk(let from, _):
       place = from
       do throws(PlannedReads.GaveUp) {
-        guard try reads.wait(index, limit) != nil else { return .miss }
+        guard let memory = try reads.wait(index, limit) else { return .miss }
+        if memory.isUnsound {
+          hasMoved = failedCheck(namespace, copy.planned.position, place)
+          return .miss
+        }
       } catch {
         return .busy
       }
@@ -157,9 +180,10 @@ extension StoreCore {
       guard fillFromCatalog(copy, namespace) else { return .miss }
     }
     guard isRight(copy, place, namespace, prompt) else {
-      failedCheck(namespace, copy.planned.position, place)
+      hasMoved = failedCheck(namespace, copy.planned.position, place)
       return .miss
     }
+    if place.tier == .archive { noteArchiveUse(namespace, copy.planned.position) }
     state.withLock { state in
       if let position = copy.planned.position,
         let location = state.index.locate(namespace.id, position),
@@ -223,6 +247,8 @@ extension StoreCore {
     guard unsafe headerMatches(headerBytes, place, copy.planned, namespace, prompt),
       let header = unsafe SlotHeaderView(headerBytes)
     else { return false }
+    // What was decoded has been checked as it was stored.
+    if place.tier == .archive { return true }
     var offset = namespace.layout.headerByteCount
     for index in 0..<header.regionCount {
       let region = header.region(index)

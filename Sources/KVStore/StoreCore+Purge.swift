@@ -144,7 +144,7 @@ extension StoreCore {
         )
       }
     )
-    try diskTier.sync(files: Set(slots.map(\.file)))
+    try diskTier.sync(files: Set(slots.map(\.fileID)))
   }
 }
 

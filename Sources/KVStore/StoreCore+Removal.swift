@@ -117,12 +117,13 @@ extension StoreCore {
         slots.map {
           unsafe DiskTier.Write(
             address: $0,
-            slotByteCount: namespace.layout.slotByteCount,
+            slotByteCount: $0.tier == .archive
+              ? archiveSlotByteCount($0.file) ?? 0 : namespace.layout.slotByteCount,
             bytes: page.readOnly
           )
         }
       )
-      try diskTier.sync(files: Set(slots.map(\.file)))
+      try diskTier.sync(files: Set(slots.map(\.fileID)))
     } catch {
       return
     }

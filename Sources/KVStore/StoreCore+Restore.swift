@@ -17,6 +17,8 @@ extension StoreCore {
     result.outcomes = Array(repeating: .miss, count: range.blocks.count)
     if isPoisoned { return result }
     var meter = RestoreMeter()
+    var movedCount = 0
+    let bandwidth = state.withLock { $0.restoreBandwidth }
     var next = range.blocks.lowerBound
     while next < range.blocks.upperBound {
       let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
@@ -28,8 +30,15 @@ extension StoreCore {
         let rest = next + plan.count - range.blocks.lowerBound..<result.outcomes.count
         for index in rest { result.outcomes[index] = .busy }
       }
+      if end == .moved, movedCount < Self.movedCountMax {
+        // A block went from one tier to another since it was planned: what is left is looked up again.
+        movedCount += 1
+        let done = result.outcomes[(next - range.blocks.lowerBound)...].prefix { $0 == .done }
+        next += done.count
+        continue
+      }
       if end != .whole || plan.count < window.count { break }
-      windowMeter.divide(monotonicNanoseconds() - started)
+      windowMeter.divide(monotonicNanoseconds() - started, bandwidth)
       meter.add(windowMeter)
       next = window.upperBound
     }
@@ -37,13 +46,18 @@ extension StoreCore {
     let absentCount = result.outcomes.reduce(0) { $0 + ($1 == .miss ? 1 : 0) }
     state.withLock { state in
       state.statistics.blocksRestoredHost += UInt64(result.hostBlockCount)
-      state.statistics.blocksRestoredDisk += UInt64(result.diskBlockCount)
+      state.statistics.blocksRestoredDisk += UInt64(
+        result.diskBlockCount - meter.archiveBlockCount
+      )
       state.statistics.restoredBytes += UInt64(result.byteCount)
       state.statistics.missesAbsent += UInt64(absentCount)
       meter.enter(&state.restoreBandwidth, &state.statistics)
     }
     return result
   }
+
+  /// How often a restore looks again for blocks that moved to another tier before they were read.
+  private static let movedCountMax = 16
 
   // MARK: Planning
 
@@ -109,6 +123,8 @@ extension StoreCore {
     case whole
     /// A block failed; those before it are good.
     case failed
+    /// A block had moved to another tier; those before it are good.
+    case moved
     /// The limit came first.
     case gaveUp
   }
@@ -125,6 +141,7 @@ extension StoreCore {
   ) -> MoveEnd {
     let reads = PlannedReads(self, plan, namespace, regions: range.regions, limit: limit)
     var end = MoveEnd.whole
+    var hasMoved = false
     for (index, planned) in plan.enumerated() {
       if end == .whole, limit.isOver { end = .gaveUp }
       var outcome = end == .gaveUp ? BlockOutcome.busy : .miss
@@ -156,7 +173,8 @@ extension StoreCore {
               namespace,
               prompt,
               range,
-              &result
+              &result,
+              &hasMoved
             )
             if let promoteTo {
               keep(promoteTo, of: planned, place, namespace, isGood: outcome == .done)
@@ -169,7 +187,15 @@ extension StoreCore {
         } else {
           abandon(index, of: reads, promoteTo)
         }
-        meter.diskByteCount += result.byteCount - byteCountBefore
+        if place.tier == .archive {
+          meter.archiveByteCount += result.byteCount - byteCountBefore
+          if outcome == .done {
+            meter.archiveBlockCount += 1
+            noteArchiveUse(namespace, planned.position)
+          }
+        } else {
+          meter.diskByteCount += result.byteCount - byteCountBefore
+        }
       case .inline(let place):
         if end == .whole {
           outcome = copyInline(place, planned, namespace, prompt, range, &result)
@@ -177,7 +203,7 @@ extension StoreCore {
         meter.diskByteCount += result.byteCount - byteCountBefore
       }
       result.outcomes[planned.block - range.blocks.lowerBound] = outcome
-      if end == .whole, outcome != .done { end = .failed }
+      if end == .whole, outcome != .done { end = hasMoved ? .moved : .failed }
     }
     limit.cancellation?.watch(nil)
     return end
@@ -199,15 +225,18 @@ extension StoreCore {
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
-    _ result: inout TransferResult
+    _ result: inout TransferResult,
+    _ hasMoved: inout Bool
   ) -> BlockOutcome {
     guard let memory else { return .miss }
     let headerBytes = unsafe UnsafeRawBufferPointer(
       start: memory.base,
       count: namespace.layout.headerByteCount
     )
-    guard unsafe headerMatches(headerBytes, place, planned, namespace, prompt) else {
-      failedCheck(namespace, planned.position, place)
+    guard !memory.isUnsound,
+      unsafe headerMatches(headerBytes, place, planned, namespace, prompt)
+    else {
+      hasMoved = failedCheck(namespace, planned.position, place)
       return .miss
     }
     let outcome = unsafe copyOut(
@@ -215,12 +244,13 @@ extension StoreCore {
       planned,
       namespace,
       range,
-      verifies: true,
+      // What was decoded has been checked as it was stored.
+      verifies: place.tier != .archive,
       payloadStart: memory.payloadStart,
       byteCount: memory.byteCount,
       &result
     )
-    if outcome == .miss { failedCheck(namespace, planned.position, place) }
+    if outcome == .miss { hasMoved = failedCheck(namespace, planned.position, place) }
     if outcome == .done { result.diskBlockCount += 1 }
     return outcome
   }

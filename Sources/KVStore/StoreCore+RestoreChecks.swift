@@ -6,6 +6,8 @@ extension StoreCore {
   // MARK: Checks and copies
 
   /// Whether a header that came from disk is the one that the catalog promised, of this very block.
+  ///
+  /// That of a decoded slot is not the stored one any more, which was compared before.
   func headerMatches(
     _ bytes: UnsafeRawBufferPointer,
     _ place: BlockPlace,
@@ -14,7 +16,7 @@ extension StoreCore {
     _ prompt: Prompt
   ) -> Bool {
     guard let header = unsafe SlotHeaderView(bytes),
-      header.checksum == place.headerChecksum,
+      place.tier == .archive || header.checksum == place.headerChecksum,
       header.generation == place.generation,
       header.namespaceID == namespace.id,
       unsafe header.storeUUID.elementsEqual(storeUUID),
@@ -80,16 +82,22 @@ extension StoreCore {
   // MARK: Failed checks
 
   /// Tells stale from corrupt: the row is read again, and only if it still points at the bad slot is the block hidden and removed.
+  ///
+  /// True when the block only lies elsewhere by now: a look-up finds it there.
+  @discardableResult
   func failedCheck(
     _ namespace: NamespaceCore,
     _ position: BlockPosition?,
     _ place: BlockPlace
-  ) {
-    guard let position else { return }
+  ) -> Bool {
+    guard let position else { return false }
     var isSame = false
+    var hasMoved = false
     do throws(StoreError) {
       try catalogRead { (transaction) throws(CatalogError) in
-        isSame = try transaction.row(namespace.id, position)?.places.first == place
+        let now = try transaction.row(namespace.id, position)?.places.first
+        isSame = now == place
+        hasMoved = now != nil && !isSame
       }
     } catch {
       isSame = false
@@ -110,6 +118,7 @@ extension StoreCore {
         )
       }
     }
+    return hasMoved
   }
 
   /// Hides a block and everything below it at once, and lets the writer remove them.

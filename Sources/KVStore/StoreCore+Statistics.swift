@@ -17,12 +17,16 @@ extension StoreCore {
       result.hostBytesLent = UInt64(state.arena.lentByteCount)
       result.bytesPerSecondHost = UInt64(state.restoreBandwidth.host.bytesPerSecond)
       result.bytesPerSecondDisk = UInt64(state.restoreBandwidth.disk.bytesPerSecond)
+      result.bytesPerSecondArchive = UInt64(state.restoreBandwidth.archive.bytesPerSecond)
       return result
     }
+    result.archiveBytesCapacity = UInt64(archiveBytesCapacity)
+    result.archiveBytesWritten = diskTier.bytesWritten(.archive)
+    result.archiveBytesRead = diskTier.bytesRead(.archive)
     result.leasesActive = unsafe UInt64(leases.activeCount(now: now, deadOwners: deadLeaseOwners()))
     result.hostBytesCapacity = UInt64(effectiveHostBytes)
-    result.diskBytesWritten = diskTier.bytesWritten
-    result.diskBytesRead = diskTier.bytesRead
+    result.diskBytesWritten = diskTier.bytesWritten(.disk)
+    result.diskBytesRead = diskTier.bytesRead(.disk)
     // LMDB syncs twice for a commit: its data pages, then the page that makes them valid.
     result.syncs = diskTier.syncCount + 2 * commits
     result.catalogCommits = commits
@@ -41,8 +45,9 @@ extension StoreCore {
         blocks += accounting.blockCount
         payload += accounting.payloadByteCount
       }
-      let slotBytes = try transaction.slotFiles().reduce(UInt64(0)) {
-        $0 + UInt64($1.slotByteCount) * UInt64($1.slotCount)
+      var slotBytes: [Tier: UInt64] = [:]
+      for file in try transaction.slotFiles() {
+        slotBytes[file.tier, default: 0] += UInt64(file.slotByteCount) * UInt64(file.slotCount)
       }
       let pins = try transaction.pins(now: time.now()).count
       return (blocks, payload, slotBytes, pins)
@@ -51,7 +56,8 @@ extension StoreCore {
       result.pinsActive = UInt64(pins)
       result.blocksStored = blocks
       result.payloadBytesStored = payload
-      result.diskBytesUsed += slotBytes
+      result.diskBytesUsed += slotBytes[.disk] ?? 0
+      result.archiveBytesUsed = slotBytes[.archive] ?? 0
     }
     result.slotsErasePending = erasePendingSlotCount
     result.poisoned = isPoisoned

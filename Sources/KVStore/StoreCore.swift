@@ -26,6 +26,11 @@ final class StoreCore: Sendable {
   /// Bytes that slot files may take: the bound less the catalog's map and room for the small files.
   let slotBytesCapacity: Int
   let slotFileBytes: Int
+  /// Bytes that the archive's slot files may take; 0 = nothing is moved there.
+  let archiveBytesCapacity: Int
+  let coders = SlotCoders()
+  /// Of the archive's files, as far as they were looked up.
+  let archiveSlotSizes = Monitor<[UInt32: Int]>([:])
   let effectiveHostBytes: Int
   /// Restores that were started run two at a time: one copies while the other waits for its reads.
   let restoreQueue = ServiceQueue(threadCount: 2, jobCountMax: 1024)
@@ -40,7 +45,7 @@ final class StoreCore: Sendable {
   private let forkGeneration = ForkGeneration.current
   private let commitCount = Monitor<UInt64>(0)
   /// Slot files whose rows a transaction under way has removed.
-  private let filesToRemove = Monitor<[UInt32]>([])
+  private let filesToRemove = Monitor<[SlotFileID]>([])
 
   /// nil on a read-only store.
   var writer: Writer? { writerBox.withLock { $0 } }
@@ -51,7 +56,7 @@ final class StoreCore: Sendable {
 
   /// What may lie in a folder in which a store is made: leftovers of an open that was killed, and a mount point's own.
   private static let ownNames: Set<String> = [
-    "slots", "owners", "leases", "opening.lock", "repair.lock", "identities.kvs",
+    "slots", "archive", "owners", "leases", "opening.lock", "repair.lock", "identities.kvs",
     "catalog.mdb-lock",
     "catalog.new",
     "catalog.new-lock", "lost+found",
@@ -122,6 +127,9 @@ final class StoreCore: Sendable {
     )
     slotFileBytes = Int(clamping: meta.slotFileBytes)
     self.configuration = configuration
+    archiveBytesCapacity =
+      try ArchiveFolder.prepare(configuration, storeUUID: meta.storeUUID)
+      ? configuration.archiveBytes : 0
     effectiveHostBytes = max(configuration.hostBytes, 1 << 20)
 
     if configuration.readOnly {
@@ -141,8 +149,7 @@ final class StoreCore: Sendable {
     }
     do throws(FileError) {
       diskTier = try DiskTier(
-        directory: folder + "/slots",
-        tier: .disk,
+        directories: ArchiveFolder.directories(folder),
         storage: storage,
         direct: !configuration.bufferedIO
       )
@@ -404,9 +411,9 @@ final class StoreCore: Sendable {
   }
 
   /// Slot files that the transaction under way gives up.
-  var filesAboutToGo: Set<UInt32> { filesToRemove.withLock { Set($0) } }
+  var filesAboutToGo: Set<SlotFileID> { filesToRemove.withLock { Set($0) } }
 
-  func removeFileAfterCommit(_ file: UInt32) { filesToRemove.withLock { $0.append(file) } }
+  func removeFileAfterCommit(_ file: SlotFileID) { filesToRemove.withLock { $0.append(file) } }
 
   // MARK: Removal
 

@@ -79,6 +79,9 @@ extension Argument {
     case .spanCount: "span_count must be block_count × region_count"
     case .spanLength: "a span's length does not fit the namespace's region byte count"
     case .spanNull: "a span with a length has a NULL data pointer"
+    case .archivePath:
+      "archive_path cannot be used, or the store's archive lies elsewhere: it is chosen once"
+    case .archiveSize: "archive_bytes must be 0 or at least 64 MiB"
     case .priority: "a priority is above 100"
     case .pinDuration: "a pin lasts at least a nanosecond and at most KVSTORE_PIN_NANOSECONDS_MAX"
     case .timeToLive: "the kind of a time to live is unknown"

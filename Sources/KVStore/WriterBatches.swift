@@ -184,7 +184,7 @@ final class WriterBatches: @unchecked Sendable {
     guard !writes.isEmpty else { return }
     do throws(FileError) {
       try core.diskTier.write(writes)
-      try core.diskTier.sync(files: Set(writes.map(\.address.file)))
+      try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
     } catch {
       throw StoreError(error, .writeSlot)
     }

@@ -176,6 +176,7 @@ private func answer(
   copy.blocks_disk = UInt64(result.diskBlockCount)
   copy.lease = result.lease
   copy.estimated_restore_nanoseconds = result.restoreNanosecondsEstimated
+  copy.blocks_archive = UInt64(result.archiveBlockCount)
   try unsafe copyStruct(copy, to: match, minimum: matchSizeMin)
   if result.blockCount == 0 { return Status.miss }
   return result.leaseRefused

@@ -76,6 +76,10 @@ private func configuration(
   configuration.offloadTimeoutNanoseconds = unsafe config.offload_timeout_nanoseconds
   configuration.commitIntervalNanoseconds = unsafe config.commit_interval_nanoseconds
   configuration.waitTimeoutNanoseconds = unsafe config.wait_timeout_nanoseconds
+  configuration.archiveBytes = unsafe Int(clamping: config.archive_bytes)
+  if unsafe config.archive_path != nil {
+    configuration.archivePath = try unsafe text(config.archive_path)
+  }
   return configuration
 }
 
@@ -188,6 +192,19 @@ public func exportStats(
     copy.host_bytes_lent = now.hostBytesLent
     copy.slots_erased = now.slotsErased
     copy.slots_erase_pending = now.slotsErasePending
+    copy.archive_bytes_capacity = now.archiveBytesCapacity
+    copy.archive_bytes_used = now.archiveBytesUsed
+    copy.archive_bytes_written = now.archiveBytesWritten
+    copy.archive_bytes_read = now.archiveBytesRead
+    copy.blocks_demoted = now.blocksDemoted
+    copy.demoted_bytes = now.demotedBytes
+    copy.demoted_bytes_stored = now.demotedBytesStored
+    copy.blocks_promoted = now.blocksPromoted
+    copy.promoted_bytes = now.promotedBytes
+    copy.match_blocks_archive = now.matchBlocksArchive
+    copy.blocks_restored_archive = now.blocksRestoredArchive
+    copy.restored_bytes_archive = now.restoredBytesArchive
+    copy.bytes_per_second_archive = now.bytesPerSecondArchive
     try unsafe copyStruct(copy, to: stats, minimum: 16)
     return Status.ok
   } catch {

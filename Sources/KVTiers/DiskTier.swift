@@ -3,21 +3,21 @@ package import KVCore
 package import KVFile
 internal import Synchronization
 
-/// A durable tier: slots in preallocated files `slots/TTFFFFFFFF.kvs`, written and read where they
-/// lie.
+/// The durable tiers, disk and archive: slots in preallocated files `TTFFFFFFFF.kvs`, written and read where they lie.
+///
+/// Each tier has a folder of its own, the archive's maybe on another file system.
 ///
 /// Thread-safe.
 ///
 /// Freeing a slot is the catalog's matter; nothing is ever moved or compacted here, so each payload byte is written once.
 package final class DiskTier: Sendable {
-  private let directory: String
-  private let tier: Tier
+  private let directories: [Tier: String]
   private let storage: any Storage
   private let direct: Bool
-  private let files = Mutex<[UInt32: OpenedFile]>([:])
+  private let files = Mutex<[SlotFileID: OpenedFile]>([:])
   private let readers: ReaderPool
-  private let written = Atomic<UInt64>(0)
-  private let read = Atomic<UInt64>(0)
+  private let written = TierCounter()
+  private let read = TierCounter()
   private let syncs = Atomic<UInt64>(0)
 
   private struct OpenedFile {
@@ -31,23 +31,22 @@ package final class DiskTier: Sendable {
   /// Bytes that one system call writes at most.
   private static let writeByteCountMax = 8 << 20
 
+  /// `directories` are those of `.disk` and `.archive`; what is not there is met when it is used.
   package init(
-    directory: String,
-    tier: Tier,
+    directories: [Tier: String],
     storage: any Storage,
     direct: Bool
   ) throws(FileError) {
-    self.directory = directory
-    self.tier = tier
+    self.directories = directories
     self.storage = storage
     self.direct = direct
     readers = ReaderPool(threadCount: Self.readerCount)
   }
 
-  /// Bytes written to slot files.
-  package var bytesWritten: UInt64 { written.load(ordering: .relaxed) }
-  /// Bytes read from slot files.
-  package var bytesRead: UInt64 { read.load(ordering: .relaxed) }
+  /// Bytes written to a tier's slot files.
+  package func bytesWritten(_ tier: Tier) -> UInt64 { written[tier] }
+  /// Bytes read from a tier's slot files.
+  package func bytesRead(_ tier: Tier) -> UInt64 { read[tier] }
   /// `fdatasync` calls.
   package var syncCount: UInt64 { syncs.load(ordering: .relaxed) }
   /// Whether open files go past the page cache; nil while none is open.
@@ -59,7 +58,7 @@ package final class DiskTier: Sendable {
 
   /// Makes and preallocates a file; one that a crash left behind under this number is replaced.
   package func createFile(
-    _ file: UInt32,
+    _ file: SlotFileID,
     slotByteCount: Int,
     slotCount: Int
   ) throws(FileError) {
@@ -69,7 +68,7 @@ package final class DiskTier: Sendable {
     do throws(FileError) {
       try opened.allocate(byteCount: UInt64(slotByteCount) * UInt64(slotCount))
       try opened.sync()
-      try storage.syncDirectory(directory)
+      try storage.syncDirectory(directory(of: file.tier))
     } catch {
       opened.close()
       try? storage.remove(path)
@@ -81,26 +80,27 @@ package final class DiskTier: Sendable {
   /// Removes a file whose row is gone.
   ///
   /// Should it fail, the file is replaced when its number comes up, or stays as waste.
-  package func removeFile(_ file: UInt32) {
+  package func removeFile(_ file: SlotFileID) {
     let opened = files.withLock { $0.removeValue(forKey: file) }
     opened?.file.close()
     try? storage.remove(path(of: file))
   }
 
-  /// Removes the tier's files but those of these numbers: a process that died between a commit and a removal left them.
+  /// Removes a tier's files but these: a process that died between a commit and a removal left them.
   ///
   /// What cannot be removed stays, and is tried again the next time.
-  package func removeFiles(except known: Set<UInt32>) {
+  package func removeFiles(of tier: Tier, except known: Set<SlotFileID>) {
     let prefix = hexadecimalText(UInt64(tier.rawValue), digitCount: 2)
-    for name in (try? storage.list(directory)) ?? [] {
+    for name in (try? storage.list(directory(of: tier))) ?? [] {
       guard name.count == 14, name.hasPrefix(prefix), name.hasSuffix(".kvs"),
-        let file = UInt32(name.dropFirst(2).dropLast(4), radix: 16), !known.contains(file)
+        let number = UInt32(name.dropFirst(2).dropLast(4), radix: 16)
       else { continue }
-      removeFile(file)
+      let file = SlotFileID(tier: tier, file: number)
+      if !known.contains(file) { removeFile(file) }
     }
   }
 
-  private func open(_ file: UInt32, toWrite: Bool) throws(FileError) -> any StorageFile {
+  private func open(_ file: SlotFileID, toWrite: Bool) throws(FileError) -> any StorageFile {
     let known = files.withLock { $0[file] }
     // What could once be opened for reading only is tried again when it is to be written.
     if let known, !toWrite || !known.isReadOnly { return known.file }
@@ -123,9 +123,16 @@ package final class DiskTier: Sendable {
     }
   }
 
-  private func path(of file: UInt32) -> String {
-    directory + "/" + hexadecimalText(UInt64(tier.rawValue), digitCount: 2)
-      + hexadecimalText(UInt64(file), digitCount: 8) + ".kvs"
+  private func directory(of tier: Tier) -> String { directories[tier] ?? "" }
+
+  private func path(of file: SlotFileID) -> String {
+    directory(of: file.tier) + "/" + Self.name(of: file)
+  }
+
+  /// A slot file's name in its tier's folder.
+  package static func name(of file: SlotFileID) -> String {
+    hexadecimalText(UInt64(file.tier.rawValue), digitCount: 2)
+      + hexadecimalText(UInt64(file.file), digitCount: 8) + ".kvs"
   }
 
   // MARK: Writing
@@ -160,7 +167,7 @@ package final class DiskTier: Sendable {
       var end = start + 1
       var byteCount = unsafe first.bytes.count
       // Neighbours, as long as the one before fills its slot to the end.
-      while end < ordered.count, ordered[end].address.file == first.address.file,
+      while end < ordered.count, ordered[end].address.fileID == first.address.fileID,
         ordered[end].address.slot == ordered[end - 1].address.slot + 1,
         unsafe ordered[end - 1].bytes.count == first.slotByteCount,
         unsafe byteCount + ordered[end].bytes.count <= Self.writeByteCountMax
@@ -168,11 +175,11 @@ package final class DiskTier: Sendable {
         unsafe byteCount += ordered[end].bytes.count
         end += 1
       }
-      let file = try open(first.address.file, toWrite: true)
+      let file = try open(first.address.fileID, toWrite: true)
       let offset = UInt64(first.address.slot) * UInt64(first.slotByteCount)
       let buffers = unsafe ordered[start..<end].map { unsafe $0.bytes }
       try unsafe file.write(buffers, at: offset)
-      written.add(UInt64(byteCount), ordering: .relaxed)
+      written.add(byteCount, to: first.address.tier)
       start = end
     }
   }
@@ -181,8 +188,8 @@ package final class DiskTier: Sendable {
   ///
   /// For the thread that wrote it. After an error all that was written since the last sync has to be written again: a later sync does not
   /// tell of it.
-  package func sync(files: Set<UInt32>) throws(FileError) {
-    for file in files.sorted() {
+  package func sync(files: Set<SlotFileID>) throws(FileError) {
+    for file in files.sorted(by: { $0.file < $1.file }) {
       let opened = try open(file, toWrite: true)
       do throws(FileError) { try opened.sync() } catch {
         // The kernel may have dropped what it could not write: this descriptor is not written through again, the next
@@ -211,11 +218,11 @@ package final class DiskTier: Sendable {
 
   func perform(_ request: ReadRequest) -> FileError? {
     do throws(FileError) {
-      let file = try open(request.address.file, toWrite: false)
+      let file = try open(request.address.fileID, toWrite: false)
       let start = UInt64(request.address.slot) * UInt64(request.slotByteCount)
       try unsafe file.read(into: request.buffer, at: start + UInt64(request.offset))
-      unsafe read.add(UInt64(request.buffer.count), ordering: .relaxed)
-      return nil
+      unsafe read.add(request.buffer.count, to: request.address.tier)
+      return request.completion?()
     } catch {
       return error
     }
@@ -229,5 +236,23 @@ package final class DiskTier: Sendable {
       return files
     }
     for opened in opened.values { opened.file.close() }
+  }
+}
+
+/// Bytes by durable tier.
+private final class TierCounter: Sendable {
+  private let disk = Atomic<UInt64>(0)
+  private let archive = Atomic<UInt64>(0)
+
+  func add(_ byteCount: Int, to tier: Tier) {
+    if tier == .archive {
+      archive.add(UInt64(byteCount), ordering: .relaxed)
+    } else {
+      disk.add(UInt64(byteCount), ordering: .relaxed)
+    }
+  }
+
+  subscript(_ tier: Tier) -> UInt64 {
+    tier == .archive ? archive.load(ordering: .relaxed) : disk.load(ordering: .relaxed)
   }
 }

@@ -475,6 +475,67 @@ static void disk_is_bounded(void) {
     close_store(store);
 }
 
+/* What leaves the disk is in the archive, and comes back from it. */
+static void the_archive_takes_what_leaves(void) {
+    enum { prompts = 120, blocks = 4 };
+    shape_t shape = shape_large();
+    kvstore_config_t config;
+    kvstore_t *store;
+    kvstore_namespace_t *ns;
+    kvstore_stats_t stats;
+    uint64_t p, archived = 0;
+    small_config(&config, path_in_dir("store"));
+    config.capacity_bytes = 96 * MIB;
+    config.archive_bytes = 1 * MIB;
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_E_INVALID_ARGUMENT);
+    config.archive_bytes = 512 * MIB;
+    config.archive_path = path_in_dir("archive");
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_OK);
+    ns = open_namespace(store, &shape);
+    for (p = 0; p < prompts; p++) {
+        uint32_t *tokens = make_tokens(p, 64);
+        offload_prompt(ns, &shape, tokens, blocks, p);
+        if (p % 8 == 7) flush_store(store);
+        free(tokens);
+    }
+    flush_store(store);
+    stats = stats_of(store);
+    CHECK_EQ(stats.blocks_evicted, 0);
+    CHECK_EQ(stats.blocks_stored, prompts * blocks);
+    CHECK(stats.blocks_demoted > 0);
+    CHECK(stats.demoted_bytes_stored <= stats.demoted_bytes);
+    CHECK_EQ(stats.archive_bytes_capacity, 512 * MIB);
+    CHECK(stats.archive_bytes_used > 0);
+    CHECK(stats.archive_bytes_written > 0);
+    CHECK(stats.disk_bytes_used <= 96 * MIB);
+    close_store(store);
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_OK);
+    ns = open_namespace(store, &shape);
+    for (p = 0; p < prompts; p++) {
+        uint32_t *tokens = make_tokens(p, 64);
+        kvstore_prompt_t prompt = prompt_of(tokens, 64);
+        kvstore_match_t match;
+        memset(&match, 0, sizeof match);
+        match.struct_size = (uint32_t)sizeof match;
+        CHECK_STATUS(kvstore_match(ns, &prompt, KVSTORE_MATCH_PEEK, 0, &match), KVSTORE_OK);
+        CHECK_EQ(match.blocks_matched, blocks);
+        CHECK_EQ(match.blocks_host + match.blocks_disk + match.blocks_archive, blocks);
+        archived += match.blocks_archive;
+        check_restore(ns, &shape, tokens, blocks, p);
+        free(tokens);
+    }
+    CHECK(archived > 0);
+    stats = stats_of(store);
+    CHECK(stats.blocks_restored_archive > 0);
+    CHECK(stats.restored_bytes_archive > 0);
+    CHECK(stats.bytes_per_second_archive > 0);
+    CHECK_EQ(stats.misses_corrupt, 0);
+    close_store(store);
+    /* It is chosen once. */
+    config.archive_path = path_in_dir("elsewhere");
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_E_INVALID_ARGUMENT);
+}
+
 /* Bytes on disk that were changed behind the store's back: a miss, never other bytes. */
 static void damaged_files_are_misses(void) {
     enum { blocks = 16 };
@@ -633,6 +694,7 @@ const test_case_t move_cases[] = {
     {"restore_into_too_little_room", restore_into_too_little_room},
     {"blob_into_too_little_room", blob_into_too_little_room},
     {"disk_is_bounded", disk_is_bounded},
+    {"the_archive_takes_what_leaves", the_archive_takes_what_leaves},
     {"damaged_files_are_misses", damaged_files_are_misses},
     {"offload_that_may_not_wait", offload_that_may_not_wait},
     {"host_tier_too_small", host_tier_too_small},

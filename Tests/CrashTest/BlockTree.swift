@@ -18,7 +18,10 @@ struct BlockTree {
   init(payloadByteCounts: [Int]) {
     self.payloadByteCounts = payloadByteCounts
     var generator = SeededGenerator(seed: 7)
-    let words = (0..<(1 << 17)).map { _ in generator.next() }
+    // Like fp16 numbers from 1 to 2, so that an archive has something to save.
+    let words = (0..<(1 << 17)).map { _ in
+      generator.next() & 0x03FF_03FF_03FF_03FF | 0x3C00_3C00_3C00_3C00
+    }
     pool = words.withUnsafeBytes { Array($0) }
   }
 

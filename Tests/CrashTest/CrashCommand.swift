@@ -82,6 +82,7 @@ struct CrashCommand: ParsableCommand {
     say(
       "seed \(seed) (\(matrix.scenario)): \(matrix.trace.operations.count) operations, "
         + "\(matrix.workload.evictedBlockCount) blocks evicted, "
+        + "\(matrix.workload.movedBlockCount) moved, "
         + "\(counts.images - before) crashes, \(counts.failures.count - failuresBefore) failures, "
         + "\(Int(Date().timeIntervalSince(start))) s"
     )

@@ -198,7 +198,7 @@ final class Matrix {
       let catalogs = Set(names.filter { $0.key.contains("/catalog.") }.values)
       let sum = sizes.filter { !catalogs.contains($0.key) }.values
         .reduce(UInt64(workload.configuration.effectiveCatalogBytes), +)
-      if sum > UInt64(workload.configuration.capacityBytes) {
+      if sum > UInt64(workload.configuration.capacityBytes + workload.configuration.archiveBytes) {
         problems.append(
           "operation \(number) (\(operation.kind)): \(sum) bytes on disk, more than the capacity"
         )

@@ -9,6 +9,8 @@ enum Scenario: String, CaseIterable {
   case fullSlots
   /// The catalog is full all the time.
   case fullCatalog
+  /// Disk and archive are full all the time.
+  case fullArchive
 
   func configuration(path: String) -> StoreConfiguration {
     var configuration = StoreConfiguration(path: path)
@@ -25,6 +27,12 @@ enum Scenario: String, CaseIterable {
     case .fullCatalog:
       configuration.capacityBytes = 256 << 20
       configuration.catalogBytes = 1 << 20
+    case .fullArchive:
+      configuration.capacityBytes = 64 << 20
+      configuration.catalogBytes = 48 << 20
+      configuration.archiveBytesMin = 1 << 20
+      configuration.archiveBytes = 6 << 20
+      configuration.archiveFileBytes = 1 << 20
     }
     return configuration
   }
@@ -35,6 +43,7 @@ enum Scenario: String, CaseIterable {
       switch self {
       case .roomy: [[20_000, 4000], [3000], [50_000], [20_000, 4000]]
       case .fullSlots: [[300_000, 100_000], [1000], [700_000], [300_000, 100_000]]
+      case .fullArchive: [[300_000, 100_000], [1000], [200_000], [300_000, 100_000]]
       case .fullCatalog: [[20_000], [12_000], [9000, 6000], [12_000]]
       }
     return regionByteCounts.enumerated().map { number, regions in

@@ -38,6 +38,8 @@ final class Workload {
   private(set) var problems: [String] = []
   /// Blocks that it made the store evict.
   private(set) var evictedBlockCount: UInt64 = 0
+  /// Blocks that went from one tier to another.
+  private(set) var movedBlockCount: UInt64 = 0
 
   private var generator: SeededGenerator
   private var standings: [Standing] = []
@@ -234,7 +236,9 @@ final class Workload {
   private func close() throws(StoreError) {
     guard let store else { return }
     // Its last flush may evict more; this is for the counts only.
-    evictedBlockCount += try store.statistics().blocksEvicted
+    let statistics = try store.statistics()
+    evictedBlockCount += statistics.blocksEvicted
+    movedBlockCount += statistics.blocksDemoted + statistics.blocksPromoted
     try store.close()
     self.store = nil
   }

@@ -12,13 +12,14 @@ import Testing
 
   static let crashes = [
     Run(testDescription: "slot files full", arguments: "--seed 13 --stride 97 --kill-stride 400"),
-    Run(testDescription: "catalog full", arguments: "--seed 17 --stride 97 --kill-stride 400"),
+    Run(testDescription: "catalog full", arguments: "--seed 18 --stride 97 --kill-stride 400"),
+    Run(testDescription: "archive full", arguments: "--seed 19 --stride 97 --kill-stride 400"),
     Run(
       testDescription: "more room than data",
-      arguments: "--seed 18 --stride 97 --kill-stride 400"
+      arguments: "--seed 20 --stride 97 --kill-stride 400"
     ),
     // A process that died while it made the catalog left a file that every later open refused.
-    Run(testDescription: "first open", arguments: "--seed 3 --points 0-36 --stride 3"),
+    Run(testDescription: "first open", arguments: "--seed 4 --points 0-36 --stride 3"),
   ]
 
   static let refusals = [

@@ -14,8 +14,10 @@ import Testing
 
   init() throws {
     folder = try TemporaryFolder()
-    tier = try DiskTier(directory: folder.path, tier: .disk, storage: storage, direct: true)
+    tier = try DiskTier(directories: [.disk: folder.path], storage: storage, direct: true)
   }
+
+  private func id(_ file: UInt32) -> SlotFileID { SlotFileID(tier: .disk, file: file) }
 
   private func address(_ file: UInt32, _ slot: UInt32) -> SlotAddress {
     SlotAddress(tier: .disk, file: file, slot: slot)
@@ -55,23 +57,23 @@ import Testing
   }
 
   @Test func neighboursGoOutInOneWriteAndReadBack() throws {
-    try tier.createFile(0xAB, slotByteCount: Self.slotByteCount, slotCount: 8)
+    try tier.createFile(id(0xAB), slotByteCount: Self.slotByteCount, slotCount: 8)
     #expect(FileManager.default.fileExists(atPath: folder.path + "/02000000ab.kvs"))
     let order: [UInt32] = [5, 2, 3, 1, 7]
     try write(try order.map { (address(0xAB, $0), try filled(with: UInt8($0))) })
     // 1-3, 5 and 7.
     #expect(storage.count(of: .write) == 3)
-    try tier.sync(files: [0xAB])
-    #expect(tier.bytesWritten == 5 * UInt64(Self.slotByteCount))
+    try tier.sync(files: [id(0xAB)])
+    #expect(tier.bytesWritten(.disk) == 5 * UInt64(Self.slotByteCount))
     #expect(tier.syncCount == 1)
     for slot in order { #expect(try mark(of: address(0xAB, slot)) == UInt8(slot)) }
     #expect(try mark(of: address(0xAB, 4)) == 0)
-    #expect(tier.bytesRead == 6 * UInt64(Self.slotByteCount))
+    #expect(tier.bytesRead(.disk) == 6 * UInt64(Self.slotByteCount))
   }
 
   /// A slot written in part ends the run, and the neighbour behind it is not shifted.
   @Test func partlyFilledSlotsStayInTheirPlaces() throws {
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 4)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 4)
     try write([
       (address(1, 0), try filled(with: 1)), (address(1, 1), try filled(with: 2, byteCount: 4096)),
       (address(1, 2), try filled(with: 3)),
@@ -85,7 +87,7 @@ import Testing
   @Test func manyReadsAtOnceEachAnswerTheirSlot() throws {
     let slotCount: UInt32 = 64
     for file in UInt32(1)...2 {
-      try tier.createFile(file, slotByteCount: Self.slotByteCount, slotCount: Int(slotCount))
+      try tier.createFile(id(file), slotByteCount: Self.slotByteCount, slotCount: Int(slotCount))
       try write(
         try (0..<slotCount).map { (address(file, $0), try filled(with: UInt8(file * 64 + $0))) }
       )
@@ -111,7 +113,7 @@ import Testing
   }
 
   @Test func aFailedReadIsReportedForItselfOnly() throws {
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     let buffers = try (0..<3).map { _ in try AlignedBuffer(byteCount: Self.slotByteCount) }
     // The second lies behind the end of the file, the third in a file that is not there.
     let addresses = [address(1, 1), address(1, 2), address(9, 0)]
@@ -138,42 +140,42 @@ import Testing
   func aFileThatCannotBeMadeLeavesNothing(operation: FileOperation, code: Int32) throws {
     storage.add(.init(operation, number: 1, errno: code))
     let error = #expect(throws: FileError.self) {
-      try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 4)
+      try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 4)
     }
     #expect(error?.operation == operation && error?.errno == code)
     #expect(try LinuxStorage().list(folder.path) == [])
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 4)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 4)
     #expect(try mark(of: address(1, 3)) == 0)
   }
 
   @Test func aLeftoverFileIsReplaced() throws {
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     try write([(address(1, 0), try filled(with: 9))])
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     #expect(try mark(of: address(1, 0)) == 0)
-    tier.removeFile(1)
+    tier.removeFile(id(1))
     #expect(try LinuxStorage().list(folder.path) == [])
     #expect(throws: FileError(.open, errno: ENOENT)) { try mark(of: address(1, 0)) }
   }
 
   /// Not through the descriptor whose sync failed: what was written through it may be gone without another word.
   @Test func afterAFailedSyncTheFileIsOpenedAnew() throws {
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     try write([(address(1, 0), try filled(with: 1))])
     storage.add(.init(.sync, number: storage.count(of: .sync) + 1, errno: EIO))
-    #expect(throws: FileError(.sync, errno: EIO)) { try tier.sync(files: [1]) }
+    #expect(throws: FileError(.sync, errno: EIO)) { try tier.sync(files: [id(1)]) }
     let openCount = storage.count(of: .open)
     try write([(address(1, 0), try filled(with: 2))])
-    try tier.sync(files: [1])
+    try tier.sync(files: [id(1)])
     #expect(storage.count(of: .open) == openCount + 1)
     #expect(try mark(of: address(1, 0)) == 2)
   }
 
   /// What a file system that was read-only allowed no more than to read is written once it allows that.
   @Test func aFileThatWasReadOnlyIsTriedAgain() throws {
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     try write([(address(1, 0), try filled(with: 1))])
-    let reopened = try DiskTier(directory: folder.path, tier: .disk, storage: storage, direct: true)
+    let reopened = try DiskTier(directories: [.disk: folder.path], storage: storage, direct: true)
     storage.add(.init(.open, number: storage.count(of: .open) + 1, errno: EROFS))
     let bytes = try filled(with: 3)
     // The refused opening was that of a read, which is content with less.
@@ -190,7 +192,7 @@ import Testing
     try reopened.write([
       .init(address: address(1, 1), slotByteCount: Self.slotByteCount, bytes: bytes.readOnly)
     ])
-    try reopened.sync(files: [1])
+    try reopened.sync(files: [id(1)])
     #expect(try mark(of: address(1, 1)) == 3)
   }
 
@@ -198,17 +200,16 @@ import Testing
     for seed in UInt64(1)...10 {
       let file = UInt32(seed)
       let tier = try DiskTier(
-        directory: folder.path,
-        tier: .disk,
+        directories: [.disk: folder.path],
         storage: storage,
         direct: true
       )
-      try tier.createFile(file, slotByteCount: Self.slotByteCount, slotCount: 2)
+      try tier.createFile(id(file), slotByteCount: Self.slotByteCount, slotCount: 2)
       let (old, new) = (try filled(with: 1), try filled(with: 2))
       try tier.write([
         .init(address: address(file, 0), slotByteCount: Self.slotByteCount, bytes: old.readOnly)
       ])
-      try tier.sync(files: [file])
+      try tier.sync(files: [id(file)])
       try tier.write([
         .init(address: address(file, 1), slotByteCount: Self.slotByteCount, bytes: new.readOnly)
       ])
@@ -220,7 +221,7 @@ import Testing
 
   /// A read that comes after the threads were told to stop is answered all the same: nobody may wait for ever.
   @Test(.timeLimit(.minutes(1))) func readsAfterCloseAreAnswered() throws {
-    try tier.createFile(1, slotByteCount: Self.slotByteCount, slotCount: 2)
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     for _ in 0..<2 {
       let buffers = try (0..<2).map { _ in try AlignedBuffer(byteCount: Self.slotByteCount) }
       let batch = tier.startReads(

@@ -111,6 +111,12 @@ typedef struct {
   /* How long open, close, namespace_open and forget may wait for other processes: writers take turns, and one that is
    * stopped while it commits (SIGSTOP, a debugger) keeps the others waiting. Default 30 s. */
   uint64_t wait_timeout_nanoseconds;
+  /* Bytes that the archive may take, beyond capacity_bytes: blocks that have to leave the disk go there first, compressed
+   * without loss, and come back when they are used. 0 (the default): none; else at least 64 MiB. */
+  uint64_t archive_bytes;
+  /* A folder for the archive, for example on a larger and slower disk; NULL: in the store's folder. Chosen once: the store's
+   * folder keeps a symbolic link to it. When it leads nowhere (its disk is not mounted), the blocks there are misses. */
+  const char *archive_path;
 } kvstore_config_t;
 
 /* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or
@@ -194,6 +200,12 @@ typedef struct {
   uint64_t blocks_expired;      /* removed because their life was over */
   uint64_t blocks_refused_full; /* refused by offloads with KVSTORE_FULL: everything is leased or pinned */
   uint64_t pins_active;
+  /* the archive: physical bound and use (0 where none is configured), bytes of its slot files written and read */
+  uint64_t archive_bytes_capacity, archive_bytes_used, archive_bytes_written, archive_bytes_read;
+  /* moved from disk to the archive by this process: blocks, their payload, what that takes as stored; and moved back */
+  uint64_t blocks_demoted, demoted_bytes, demoted_bytes_stored;
+  uint64_t blocks_promoted, promoted_bytes;
+  uint64_t match_blocks_archive, blocks_restored_archive, restored_bytes_archive, bytes_per_second_archive;
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
@@ -337,11 +349,12 @@ typedef struct {
   uint64_t tokens_matched; /* leading tokens that are stored: blocks_matched × tokens_per_block */
   uint64_t blocks_matched;
   uint64_t blocks_host; /* of those: a copy is in RAM */
-  uint64_t blocks_disk; /* of those: only on disk */
+  uint64_t blocks_disk; /* of those: only on disk, and not in the archive */
   uint64_t lease;       /* id of the lease on the matched prefix, 0 if none was taken */
   /* How long restoring it is expected to take, from the bandwidth of each tier as measured in this process so far (a
    * moving average). 0: not known yet. Lets an engine choose to compute instead. */
   uint64_t estimated_restore_nanoseconds;
+  uint64_t blocks_archive; /* of those: only in the archive */
 } kvstore_match_t;
 
 /* The longest stored prefix of the prompt, in full blocks. A hit is one only after the token ids themselves compared

@@ -35,6 +35,26 @@ struct SlotCheck {
     return unsafe Self.payloadProblem(header, bytes, from: start)
   }
 
+  /// Whether what an archive slot holds can be decoded; its checksums have been compared.
+  func decodes(
+    _ bytes: UnsafeRawBufferPointer,
+    payloadByteCount: Int,
+    _ decoder: borrowing SlotDecoder
+  ) -> Bool {
+    let headerByteCount = Int(namespace.headerByteCount)
+    let target = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: headerByteCount + payloadByteCount,
+      alignment: 64
+    )
+    defer { unsafe target.deallocate() }
+    return unsafe decoder.decode(
+      bytes,
+      headerByteCount: headerByteCount,
+      regions: 0..<regionCount,
+      into: target
+    )
+  }
+
   private func difference(
     _ header: SlotHeaderView,
     _ block: AuditedBlock,

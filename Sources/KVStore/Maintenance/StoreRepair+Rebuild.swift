@@ -164,8 +164,12 @@ extension StoreRepair {
   ) -> Verified? {
     switch copy.source {
     case .slot(let address):
-      let slotByteCount = Int(namespace.row.slotByteCount)
-      guard let buffer = try? AlignedBuffer(byteCount: slotByteCount) else { return nil }
+      let slotByteCount =
+        address.tier == .archive
+        ? archiveSlotSizes[address.file] ?? 0 : Int(namespace.row.slotByteCount)
+      guard slotByteCount > 0, let buffer = try? AlignedBuffer(byteCount: slotByteCount) else {
+        return nil
+      }
       let request = unsafe ReadRequest(
         address: address,
         slotByteCount: slotByteCount,
@@ -203,13 +207,14 @@ extension StoreRepair {
         header,
         bytes,
         from: isInline ? header.usedByteCount : headerByteCount
-      ) == nil, regionsFit(header, namespace)
+      ) == nil, regionsFit(header, namespace),
+      unsafe address.tier != .archive || decodes(bytes, header, namespace)
     else { return nil }
     return unsafe Verified(
       id: waiting.id,
       parentKey: waiting.parentKey,
       place: BlockPlace(
-        tier: .disk,
+        tier: address.tier,
         codec: header.codec,
         isInline: isInline,
         file: address.file,
@@ -226,6 +231,19 @@ extension StoreRepair {
       priority: header.priority,
       inlinePayload: isInline ? Array(bytes) : nil
     )
+  }
+
+  private func decodes(
+    _ bytes: UnsafeRawBufferPointer,
+    _ header: SlotHeaderView,
+    _ namespace: RepairNamespace
+  ) -> Bool {
+    guard let check = SlotCheck(storeUUID: meta?.storeUUID ?? [], namespace: namespace.row) else {
+      return false
+    }
+    return coders.withDecoder { decoder in
+      unsafe check.decodes(bytes, payloadByteCount: header.payloadByteCount, decoder)
+    } ?? false
   }
 
   private func chainedKey(_ header: SlotHeaderView, _ namespace: RepairNamespace) -> BlockKey? {
@@ -306,7 +324,14 @@ extension StoreRepair {
         try storage.remove(name)
       }
       for name in unusableSlotFiles {
-        try storage.rename(folder + "/slots/" + name, to: aside + "/" + name)
+        // An archive on another file system cannot be renamed into the store's folder: its file stays.
+        let directory = name.hasPrefix("03") ? "/archive" : "/slots"
+        do throws(FileError) {
+          try storage.rename(folder + directory + "/" + name, to: aside + "/" + name)
+        } catch {
+          guard error.errno == EXDEV else { throw error }
+          try storage.remove(folder + directory + "/" + name)
+        }
       }
       try storage.syncDirectory(folder + "/slots")
       try storage.syncDirectory(aside)

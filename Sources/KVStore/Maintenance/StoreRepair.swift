@@ -28,6 +28,9 @@ struct StoreRepair {
   var nextGeneration: UInt64 = 1
   var nextEvent: UInt64 = 1
   var slotFiles: [SlotFileRow] = []
+  /// By file number.
+  var archiveSlotSizes: [UInt32: Int] = [:]
+  let coders = SlotCoders()
   var unusableSlotFiles: [String] = []
   /// Newest first.
   var candidates: [BlockID: [RepairCandidate]] = [:]
@@ -66,6 +69,7 @@ struct StoreRepair {
     defer { tier.close() }
     do throws(FileError) {
       try readSlotFiles(tier, progress)
+      try readArchiveFiles(tier, progress)
     } catch {
       throw StoreError(error, .readSlot)
     }
@@ -77,8 +81,7 @@ struct StoreRepair {
   private func openTier() throws(StoreError) -> DiskTier {
     do throws(FileError) {
       return try DiskTier(
-        directory: folder + "/slots",
-        tier: .disk,
+        directories: ArchiveFolder.directories(folder),
         storage: storage,
         direct: !configuration.bufferedIO
       )
@@ -229,7 +232,7 @@ struct StoreRepair {
   }
 
   /// What a header promises, if it is this store's and of a namespace that is known.
-  private mutating func candidate(
+  mutating func candidate(
     _ header: SlotHeaderView,
     _ source: RepairCandidate.Source
   ) -> RepairCandidate? {
@@ -237,7 +240,8 @@ struct StoreRepair {
     nextGeneration = max(nextGeneration, header.generation.rawValue &+ 1)
     guard unsafe header.storeUUID.elementsEqual(meta.storeUUID),
       let namespace = namespaces[header.rootKey], namespace.row.id == header.namespaceID,
-      header.codec == 0, header.regionCount == namespace.identity.regionByteCounts.count,
+      header.codec == 0 || header.tier == .archive && header.codec == SlotEncoder.framesCodec,
+      header.regionCount == namespace.identity.regionByteCounts.count,
       header.wordByteCount == namespace.identity.wordsPerBlock * 4
     else {
       result.unknownCount += 1
@@ -257,7 +261,7 @@ struct StoreRepair {
     )
   }
 
-  private mutating func add(_ candidate: RepairCandidate) {
+  mutating func add(_ candidate: RepairCandidate) {
     let id = BlockID(rootKey: candidate.rootKey, blockKey: candidate.blockKey)
     if candidates[id] == nil {
       let parent = BlockID(rootKey: candidate.rootKey, blockKey: candidate.parentKey)

@@ -1,6 +1,7 @@
 internal import KVCatalog
 internal import KVCore
 internal import KVFile
+internal import KVTiers
 
 /// What lies in the folder beside the catalog: slot files, identity records, leases and lock files.
 extension StoreVerifier {
@@ -18,19 +19,24 @@ extension StoreVerifier {
   }
 
   private mutating func checkSlotFiles() throws(StoreError) {
-    let names = Set((try? storage.list(folder + "/slots")) ?? [])
+    var names: Set<String> = []
+    for directory in ["slots", "archive"] {
+      for name in (try? storage.list(folder + "/" + directory)) ?? [] {
+        names.insert(directory + "/" + name)
+      }
+    }
     let rows = try slotFileRows()
     for row in rows {
       let name = Self.fileName(row)
       let wanted = UInt64(row.slotByteCount) * UInt64(row.slotCount)
-      let found = byteCount("slots/" + name)
+      let found = byteCount(name)
       guard found != wanted else { continue }
       // A file that goes is removed after its row: only one that still has its row is missed.
       guard try slotFileRows().contains(where: { $0.tier == row.tier && $0.file == row.file })
       else { continue }
       audit.findings.add(
         .slotFile,
-        "slots/\(name)",
+        name,
         found.map { "has \($0) bytes, not \(wanted)" } ?? "is missing"
       )
     }
@@ -41,8 +47,8 @@ extension StoreVerifier {
   }
 
   private static func fileName(_ row: SlotFileRow) -> String {
-    hexadecimalText(UInt64(row.tier.rawValue), digitCount: 2)
-      + hexadecimalText(UInt64(row.file), digitCount: 8) + ".kvs"
+    (row.tier == .archive ? "archive/" : "slots/")
+      + DiskTier.name(of: SlotFileID(tier: row.tier, file: row.file))
   }
 
   /// nil when the file cannot be opened.

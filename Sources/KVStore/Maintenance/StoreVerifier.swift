@@ -113,7 +113,7 @@ struct StoreVerifier {
           continue
         }
         window.append((block, place))
-        byteCount += readByteCount(block)
+        byteCount += readByteCount(block, place)
         if byteCount >= Self.windowByteCount {
           checkWindow(window)
           window = []
@@ -124,8 +124,13 @@ struct StoreVerifier {
     checkWindow(window)
   }
 
-  private func readByteCount(_ block: AuditedBlock) -> Int {
-    options.checksPayload
+  private func readByteCount(_ block: AuditedBlock, _ place: BlockPlace) -> Int {
+    if options.checksPayload, place.tier == .archive,
+      let headerByteCount = checks[block.namespace]?.namespace.headerByteCount
+    {
+      return roundUp(Int(headerByteCount) + Int(place.storedByteCount), to: 4096)
+    }
+    return options.checksPayload
       ? slotSizes[block.namespace] ?? 4096
       : Int(checks[block.namespace]?.namespace.headerByteCount ?? 4096)
   }
@@ -135,9 +140,14 @@ struct StoreVerifier {
     var requests: [ReadRequest] = []
     var requestIndex: [Int?] = []
     for (block, place) in window {
-      let buffer = try? AlignedBuffer(byteCount: readByteCount(block))
+      let buffer = try? AlignedBuffer(byteCount: readByteCount(block, place))
       buffers.append(buffer)
-      guard let buffer, let slotByteCount = slotSizes[block.namespace], slotByteCount > 0 else {
+      let size =
+        place.tier == .archive
+        ? core.archiveSlotByteCount(place.file) : slotSizes[block.namespace]
+      guard let buffer, let slotByteCount = size, slotByteCount > 0,
+        unsafe buffer.bytes.count <= slotByteCount
+      else {
         requestIndex.append(nil)
         continue
       }
@@ -189,12 +199,17 @@ struct StoreVerifier {
         : (.unreadable, "the slot cannot be read: error \(error.errno)")
     }
     guard let check = checks[block.namespace] else { return nil }
-    return unsafe check.problem(
+    let problem = unsafe check.problem(
       in: bytes,
       of: block,
       at: place,
       checksPayload: options.checksPayload
     )
+    guard problem == nil, options.checksPayload, place.tier == .archive else { return problem }
+    let isGood = core.coders.withDecoder { decoder in
+      unsafe check.decodes(bytes, payloadByteCount: Int(block.payloadByteCount), decoder)
+    }
+    return isGood ?? true ? nil : (.payload, "the frames cannot be decoded")
   }
 
   private mutating func checkInline(_ block: AuditedBlock, _ place: BlockPlace) {

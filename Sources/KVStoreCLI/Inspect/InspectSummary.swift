@@ -47,6 +47,7 @@ struct SummaryDocument: Encodable {
   var blockCount: UInt64
   var payloadByteCount: UInt64
   var diskByteCount: UInt64
+  var archiveByteCount: UInt64
   var catalogByteCount: UInt64
   var catalogByteCountMax: UInt64
   var reservedSlotCount: Int
@@ -73,6 +74,7 @@ struct SummaryDocument: Encodable {
     blockCount = statistics.blocksStored
     payloadByteCount = statistics.payloadBytesStored
     diskByteCount = statistics.diskBytesUsed
+    archiveByteCount = statistics.archiveBytesUsed
     catalogByteCount = statistics.catalogBytesUsed
     catalogByteCountMax = statistics.catalogBytesCapacity
     reservedSlotCount = summary.reservedSlotCount
@@ -95,7 +97,9 @@ struct SummaryDocument: Encodable {
       ownerCount > 0
       ? "open in \(ownerCount) process\(ownerCount == 1 ? "" : "es")"
       : isClean ? "closed cleanly" : "at rest, not closed cleanly (nothing to repair)"
-    let slotBytes = slotFiles.reduce(0) { $0 + $1.slotCount * $1.slotByteCount }
+    let slotBytes = slotFiles.reduce(0) {
+      $0 + ($1.tier == "disk" ? $1.slotCount * $1.slotByteCount : 0)
+    }
     let events = if let firstEvent, let lastEvent { "\(firstEvent)–\(lastEvent)" } else { "none" }
     var lines = fieldLines([
       ("store", path),
@@ -110,6 +114,7 @@ struct SummaryDocument: Encodable {
       ("blocks", "\(blockCount)"),
       ("payload", byteText(payloadByteCount)),
       ("on disk", "\(byteText(diskByteCount)), of that \(byteText(slotBytes)) slot files"),
+      ("in the archive", byteText(archiveByteCount)),
       ("catalog", catalogText),
       ("slots reserved", "\(reservedSlotCount)"),
       ("pins", "\(pinCount)"),
@@ -119,19 +124,29 @@ struct SummaryDocument: Encodable {
       ("slot size", .right), ("tier", .left), ("files", .right), ("slots", .right),
       ("used", .right), ("filled", .right),
     ])
-    for (size, files) in Dictionary(grouping: slotFiles, by: \.slotByteCount).sorted(by: {
-      $0.key < $1.key
-    }) {
+    let alike = Dictionary(grouping: slotFiles) {
+      SlotKind(tier: $0.tier, byteCount: $0.slotByteCount)
+    }
+    for (kind, files) in alike.sorted(by: { $0.key < $1.key }) {
       let slots = files.reduce(0) { $0 + $1.slotCount }
       let used = files.reduce(0) { $0 + $1.usedSlotCount }
-      let tiers = Set(files.map(\.tier)).sorted().joined(separator: ", ")
       table.append([
-        byteText(size), tiers, "\(files.count)", "\(slots)", "\(used)",
+        byteText(kind.byteCount), kind.tier, "\(files.count)", "\(slots)", "\(used)",
         percentText(UInt64(clamping: used), UInt64(clamping: slots)),
       ])
     }
     lines.append("")
     return lines + table.lines()
+  }
+
+  /// What a line of the table is about.
+  private struct SlotKind: Hashable, Comparable {
+    var tier: String
+    var byteCount: Int
+
+    static func < (a: Self, b: Self) -> Bool {
+      a.tier == b.tier ? a.byteCount < b.byteCount : a.tier > b.tier
+    }
   }
 
   private var catalogText: String {

@@ -35,6 +35,8 @@ class Config(Structure):
         ("offload_timeout_nanoseconds", c_uint64),
         ("commit_interval_nanoseconds", c_uint64),
         ("wait_timeout_nanoseconds", c_uint64),
+        ("archive_bytes", c_uint64),
+        ("archive_path", c_char_p),
     ]
 
 
@@ -181,6 +183,7 @@ class Match(Structure):
         ("blocks_disk", c_uint64),
         ("lease", c_uint64),
         ("estimated_restore_nanoseconds", c_uint64),
+        ("blocks_archive", c_uint64),
     ]
 
 

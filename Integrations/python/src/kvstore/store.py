@@ -37,6 +37,8 @@ class Store:
         capacity: int | str | None = None,
         catalog: int | str | None = None,
         host: int | str | None = None,
+        archive: int | str | None = None,
+        archive_path: str | os.PathLike[str] | None = None,
         inline_payload_max: int | str | None = None,
         offload_timeout_seconds: float | None = None,
         commit_interval_seconds: float | None = None,
@@ -49,11 +51,14 @@ class Store:
         config = _abi.Config()
         check(library().kvstore_config_init(ctypes.byref(config), ctypes.sizeof(config)))
         config.path = os.fsencode(path)
+        if archive_path is not None:
+            config.archive_path = os.fsencode(archive_path)
         config.flags = (_OPEN_READ_ONLY if read_only else 0) | (_OPEN_BUFFERED_IO if buffered_io else 0)
         for field, size in (
             ("capacity_bytes", capacity),
             ("catalog_bytes", catalog),
             ("host_bytes", host),
+            ("archive_bytes", archive),
             ("inline_payload_bytes_max", inline_payload_max),
         ):
             if size is not None:

@@ -1,0 +1,232 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVFile
+internal import KVTiers
+
+/// The archive slots that this process has reserved and not used yet.
+///
+/// Belongs to the writer's thread.
+final class ArchiveSlots {
+  private unowned let core: StoreCore
+  private unowned let reserve: SlotReserve
+  /// By slot size; the next one to take is the last.
+  private var stock: [Int: [SlotAddress]] = [:]
+  /// A file could not be made although the bound has room.
+  private var growthFailed = false
+
+  /// Reserved at a time where they are free.
+  private static let aheadCount = 16
+  /// Rounds of eviction for one reservation.
+  private static let roundCountMax = 64
+
+  init(core: StoreCore, reserve: SlotReserve) {
+    self.core = core
+    self.reserve = reserve
+  }
+
+  /// A slot of this class, or of the next larger one that has any, up to `bound`.
+  func take(_ slotByteCount: Int, upTo bound: Int) -> (slot: SlotAddress, slotByteCount: Int)? {
+    let sizes = stock.keys.filter { $0 >= slotByteCount && $0 <= bound }.sorted()
+    for size in sizes {
+      if let slot = stock[size]?.popLast() { return (slot, size) }
+    }
+    return nil
+  }
+
+  func giveBack(_ slot: SlotAddress, _ slotByteCount: Int) {
+    stock[slotByteCount, default: []].append(slot)
+  }
+
+  /// Sees to it that there are so many slots of each class, as far as there is room; the coldest blocks of the store leave for them.
+  ///
+  /// Ends early once as many slots of the disk have become free by that, since then nothing has to be moved.
+  func prepare(
+    _ needed: [Int: Int],
+    upTo bound: Int,
+    diskSlotByteCount: Int,
+    protecting: () -> [RunID: UInt32]
+  ) throws(StoreError) {
+    growthFailed = false
+    // A round that gives a file up is followed by one that uses its room.
+    for _ in 0..<8 {
+      let lacking = lackingCounts(needed, upTo: bound)
+      guard !lacking.isEmpty else { return }
+      var gaveUpFile = false
+      try reserve.commitRemoval { (transaction, removed) throws(CatalogError) in
+        gaveUpFile = false
+        let protected = try transaction.protected(protecting())
+        var reserved: [Int: [SlotAddress]] = [:]
+        for (size, count) in lacking.sorted(by: { $0.key < $1.key }) {
+          var count = count
+          try take(size, max(count, Self.aheadCount), &reserved, &count, transaction)
+          while count > 0, try grow(size, transaction) {
+            try take(size, max(count, Self.aheadCount), &reserved, &count, transaction)
+          }
+          if count > 0 { try takeLarger(than: size, upTo: bound, &reserved, &count, transaction) }
+          gaveUpFile = try evict(
+            for: size,
+            upTo: bound,
+            diskSlotByteCount,
+            protected,
+            &reserved,
+            &count,
+            transaction,
+            &removed
+          )
+          if gaveUpFile { break }
+        }
+        return { [self] in
+          for (size, slots) in reserved {
+            stock[size] = slots.reversed() + (stock[size] ?? [])
+          }
+        }
+      }
+      guard gaveUpFile else { return }
+    }
+  }
+
+  /// What the stock does not have, larger slots counted for smaller ones.
+  private func lackingCounts(_ needed: [Int: Int], upTo bound: Int) -> [Int: Int] {
+    var available = stock.mapValues(\.count)
+    var lacking: [Int: Int] = [:]
+    for (size, count) in needed.sorted(by: { $0.key > $1.key }) {
+      var count = count
+      for larger in available.keys.filter({ $0 >= size && $0 <= bound }).sorted() where count > 0 {
+        let taken = min(count, available[larger] ?? 0)
+        available[larger, default: 0] -= taken
+        count -= taken
+      }
+      if count > 0 { lacking[size] = count }
+    }
+    return lacking
+  }
+
+  private func take(
+    _ size: Int,
+    _ wanted: Int,
+    _ reserved: inout [Int: [SlotAddress]],
+    _ count: inout Int,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) {
+    let slots = try transaction.reserveSlots(
+      tier: .archive,
+      slotByteCount: UInt32(size),
+      count: wanted,
+      owner: core.owner
+    )
+    reserved[size, default: []] += slots
+    count -= min(count, slots.count)
+  }
+
+  private func takeLarger(
+    than size: Int,
+    upTo bound: Int,
+    _ reserved: inout [Int: [SlotAddress]],
+    _ count: inout Int,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) {
+    let files = try transaction.slotFiles().filter { $0.tier == .archive }
+    let larger = Set(files.map { Int($0.slotByteCount) }).filter { $0 > size && $0 <= bound }
+    for size in larger.sorted() where count > 0 {
+      try take(size, count, &reserved, &count, transaction)
+    }
+  }
+
+  /// Evicts the store's coldest blocks until there are slots; true when a file was given up and the rest has to wait for its room.
+  private func evict(
+    for size: Int,
+    upTo bound: Int,
+    _ diskSlotByteCount: Int,
+    _ protected: ProtectedBlocks,
+    _ reserved: inout [Int: [SlotAddress]],
+    _ count: inout Int,
+    _ transaction: WriteTransaction,
+    _ removed: inout [RemovedSummary]
+  ) throws(CatalogError) -> Bool {
+    let pools = Set(try transaction.namespaces().map(\.pool)).subtracting([0])
+    var rounds = 0
+    while count > 0, rounds < Self.roundCountMax {
+      rounds += 1
+      let summary = try transaction.evict(
+        pools: pools,
+        blockCount: count,
+        reason: .evicted,
+        isProtected: { _, run, position in protected.covers(run, position) }
+      )
+      guard summary.blockCount > 0 else { return false }
+      removed.append(summary)
+      let freed = summary.freedSlots.filter { $0.tier == .disk }.count
+      count -= min(count, freed)
+      guard count > 0 else { return false }
+      try take(size, count, &reserved, &count, transaction)
+      if count > 0 { try takeLarger(than: size, upTo: bound, &reserved, &count, transaction) }
+      if count > 0, try giveUpFile(besides: size, reserved, transaction) { return true }
+    }
+    return false
+  }
+
+  // MARK: Files
+
+  private var fileByteCount: Int {
+    core.configuration.archiveFileBytes
+      ?? min(1 << 30, max(4 << 20, core.archiveBytesCapacity / 256))
+  }
+
+  private func grow(_ size: Int, _ transaction: WriteTransaction) throws(CatalogError) -> Bool {
+    guard !growthFailed else { return false }
+    let files = try transaction.slotFiles().filter { $0.tier == .archive }
+    // What a process that died left behind: nobody else makes or removes files while this transaction is open.
+    let known = Set(files.map { SlotFileID(tier: .archive, file: $0.file) })
+    core.diskTier.removeFiles(of: .archive, except: known.union(core.filesAboutToGo))
+    let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
+    let room = core.archiveBytesCapacity - usedByteCount
+    let slotCount = min(max(fileByteCount / size, 1), 8192, room / size)
+    guard slotCount > 0 else { return false }
+    let file = SlotFileID(
+      tier: .archive,
+      file: try transaction.createSlotFile(
+        tier: .archive,
+        slotByteCount: UInt32(size),
+        slotCount: UInt32(slotCount)
+      )
+    )
+    do throws(FileError) {
+      try core.diskTier.createFile(file, slotByteCount: size, slotCount: slotCount)
+    } catch {
+      // The disk is fuller than the bound says: make do with what there is.
+      growthFailed = true
+      _ = try transaction.removeSlotFile(tier: .archive, file: file.file)
+      return false
+    }
+    return true
+  }
+
+  /// Gives an empty file of another class up; its room is there once that is committed and the file removed.
+  private func giveUpFile(
+    besides size: Int,
+    _ reserved: [Int: [SlotAddress]],
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) -> Bool {
+    let held = Set((Array(stock.values) + Array(reserved.values)).joined().map(\.file))
+    let empty = try transaction.slotFiles().first {
+      $0.tier == .archive && Int($0.slotByteCount) != size && $0.usedCount == 0
+        && !held.contains($0.file)
+    }
+    guard let empty else { return false }
+    _ = try transaction.removeSlotFile(tier: .archive, file: empty.file)
+    core.removeFileAfterCommit(SlotFileID(tier: .archive, file: empty.file))
+    return true
+  }
+
+  /// Frees what is held reserved; at close, and when sizes are wanted of which none is held.
+  func releaseAll(_ transaction: WriteTransaction) throws(CatalogError) {
+    for slots in stock.values where !slots.isEmpty {
+      try transaction.releaseReservation(slots, owner: core.owner)
+    }
+  }
+
+  var isEmpty: Bool { stock.values.allSatisfy(\.isEmpty) }
+
+  func forgetAll() { stock = [:] }
+}

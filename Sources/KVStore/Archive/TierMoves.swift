@@ -1,0 +1,378 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVFile
+internal import KVIndex
+internal import KVTiers
+
+/// Moves blocks between disk and archive, slot to slot, with the catalog in step.
+///
+/// The new slot is durable before the row names it, and the old one is used again once that commit is: whenever the process dies, the row names
+/// a slot whose bytes are whole. Belongs to the writer's thread. See docs/architecture.md, "How blocks move between tiers".
+final class TierMoves {
+  private unowned let core: StoreCore
+  private unowned let reserve: SlotReserve
+  let archive: ArchiveSlots
+  private var namespaces: [NamespaceID: ArchivedNamespace] = [:]
+  /// Where the search for cold blocks goes on, by slot size.
+  private var resume: [Int: StampOrder] = [:]
+  /// After a failure nothing is tried for a while: the archive's disk may be away.
+  private var failedUntil: UInt64 = 0
+
+  /// Blocks that one step moves back to disk.
+  static let promotionCount = 64
+  /// Bytes of slots that are on their way at once.
+  private static let windowByteCount = 32 << 20
+  private static let retryNanoseconds: UInt64 = 1_000_000_000
+
+  init(core: StoreCore, reserve: SlotReserve) {
+    self.core = core
+    self.reserve = reserve
+    archive = ArchiveSlots(core: core, reserve: reserve)
+  }
+
+  /// Whether blocks that have to leave the disk may go to the archive.
+  var isPossible: Bool {
+    core.archiveBytesCapacity > 0 && monotonicNanoseconds() >= failedUntil
+  }
+
+  // MARK: Demotion
+
+  /// Moves the coldest blocks of a slot size to the archive; answers the disk slots that are free by that, reserved for this process.
+  func demote(
+    _ slotByteCount: Int,
+    count: Int,
+    protecting: () -> [RunID: UInt32]
+  ) throws(StoreError) -> [SlotAddress] {
+    var freed: [SlotAddress] = []
+    while freed.count < count, isPossible {
+      let window = min(count - freed.count, max(1, Self.windowByteCount / slotByteCount))
+      let more = try demoteWindow(slotByteCount, window, protecting)
+      if more.isEmpty { break }
+      freed += more
+    }
+    return freed
+  }
+
+  private func demoteWindow(
+    _ slotByteCount: Int,
+    _ count: Int,
+    _ protecting: () -> [RunID: UInt32]
+  ) throws(StoreError) -> [SlotAddress] {
+    let blocks = try coldest(slotByteCount, count, protecting)
+    let encodings = encode(blocks)
+    guard !encodings.isEmpty else { return [] }
+    let bound = ArchiveSlotSize.holding(slotByteCount)
+    var needed: [Int: Int] = [:]
+    for encoding in encodings {
+      needed[ArchiveSlotSize.holding(encoding.result?.byteCount ?? 0), default: 0] += 1
+    }
+    try archive.prepare(
+      needed,
+      upTo: bound,
+      diskSlotByteCount: slotByteCount,
+      protecting: protecting
+    )
+    try reserve.prepareGenerations(encodings.count)
+    var moves: [Move] = []
+    var writes: [DiskTier.Write] = []
+    for encoding in encodings {
+      guard let result = encoding.result,
+        let (slot, size) = archive.take(ArchiveSlotSize.holding(result.byteCount), upTo: bound)
+      else { continue }
+      guard let generation = reserve.takeGeneration(),
+        let place = encoding.seal(slot, size, generation)
+      else {
+        archive.giveBack(slot, size)
+        continue
+      }
+      moves.append(
+        Move(
+          block: encoding.block,
+          to: place,
+          slotByteCount: size,
+          payloadByteCount: encoding.payloadByteCount
+        )
+      )
+      unsafe writes.append(
+        DiskTier.Write(
+          address: slot,
+          slotByteCount: size,
+          bytes: UnsafeRawBufferPointer(rebasing: encoding.target.readOnly[..<result.byteCount])
+        )
+      )
+    }
+    guard !moves.isEmpty else { return [] }
+    do throws(FileError) {
+      try core.diskTier.write(writes)
+      try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
+    } catch {
+      failedUntil = monotonicNanoseconds() &+ Self.retryNanoseconds
+      for move in moves { archive.giveBack(move.to.address, move.slotByteCount) }
+      return []
+    }
+    return try withExtendedLifetime(encodings) { () throws(StoreError) in
+      try commit(moves, freeing: slotByteCount)
+    }
+  }
+
+  private func coldest(
+    _ slotByteCount: Int,
+    _ count: Int,
+    _ protecting: () -> [RunID: UInt32]
+  ) throws(StoreError) -> [PlacedBlock] {
+    let leased = protecting()
+    // What is behind the place where the last search ended is looked at again when there is too little before the end.
+    for isAgain in [false, true] {
+      if isAgain, resume[slotByteCount] == nil { break }
+      if isAgain { resume[slotByteCount] = nil }
+      var at = resume[slotByteCount]
+      let found = try core.catalogRead { (transaction) throws(CatalogError) in
+        try transaction.coldest(
+          pool: UInt32(slotByteCount / 4096),
+          in: .disk,
+          blockCount: count,
+          resume: &at,
+          isProtected: { _, run, position in leased[run].map { position <= $0 } ?? false }
+        )
+      }
+      resume[slotByteCount] = at
+      if !found.isEmpty { return found }
+    }
+    return []
+  }
+
+  /// Reads blocks and encodes them, several at once; those that are not what they should be are dealt with and left out.
+  private func encode(_ blocks: [PlacedBlock]) -> [SlotEncoding] {
+    var encodings: [SlotEncoding] = []
+    for block in blocks {
+      guard let namespace = namespace(block.namespace),
+        let encoding = SlotEncoding(core, block, namespace)
+      else { continue }
+      encodings.append(encoding)
+    }
+    let batch = core.diskTier.startReads(encodings.compactMap(\.request), mayReadHere: true)
+    for index in encodings.indices { _ = batch.wait(index) }
+    for encoding in encodings where encoding.isDamaged {
+      let block = encoding.block
+      let open = core.state.withLock { state in
+        state.namespaces.values.first { $0.id == block.namespace }
+      }
+      if let open { core.failedCheck(open, block.position, block.place) }
+    }
+    return encodings.filter { $0.result != nil }
+  }
+
+  private func namespace(_ id: NamespaceID) -> ArchivedNamespace? {
+    if let known = namespaces[id] { return known }
+    let row = try? core.catalogRead { (transaction) throws(CatalogError) in
+      try transaction.namespace(id)
+    }
+    guard let row = row ?? nil, let namespace = ArchivedNamespace(row) else { return nil }
+    namespaces[id] = namespace
+    return namespace
+  }
+
+  // MARK: Promotion
+
+  /// Moves blocks from the archive back to disk; room is made for them as for new ones.
+  func promote(
+    _ uses: [ArchiveUse],
+    protecting: @escaping () -> [RunID: UInt32]
+  ) throws(StoreError) {
+    for (slotByteCount, some) in Dictionary(grouping: uses, by: \.slotByteCount) {
+      let window = max(1, Self.windowByteCount / slotByteCount)
+      var next = 0
+      while next < some.count {
+        try promote(some[next..<min(next + window, some.count)], slotByteCount, protecting)
+        next += window
+      }
+    }
+  }
+
+  private func promote(
+    _ uses: ArraySlice<ArchiveUse>,
+    _ slotByteCount: Int,
+    _ protecting: () -> [RunID: UInt32]
+  ) throws(StoreError) {
+    let blocks = try core.catalogRead { (transaction) throws(CatalogError) in
+      var blocks: [(block: PlacedBlock, payloadByteCount: Int)] = []
+      for use in uses {
+        guard let row = try transaction.row(use.namespace, use.position),
+          let place = row.places.first, place.tier == .archive
+        else { continue }
+        let block = PlacedBlock(namespace: use.namespace, position: use.position, place: place)
+        blocks.append((block, Int(row.payloadByteCount)))
+      }
+      return blocks
+    }
+    guard !blocks.isEmpty else { return }
+    try reserve.prepare([slotByteCount: blocks.count], blocks.count, protecting: protecting) { _ in
+    }
+    let raw = decode(blocks.map(\.block), slotByteCount)
+    var moves: [Move] = []
+    var writes: [DiskTier.Write] = []
+    for (index, (block, payloadByteCount)) in blocks.enumerated() {
+      guard let namespace = namespace(block.namespace), let buffer = raw[index],
+        let slot = reserve.takeSlot(slotByteCount)
+      else { continue }
+      let header = unsafe UnsafeMutableRawBufferPointer(
+        rebasing: buffer.bytes[0..<namespace.layout.headerByteCount]
+      )
+      guard let generation = reserve.takeGeneration(),
+        let checksum = unsafe SlotHeader.seal(header, generation: generation)
+      else {
+        reserve.giveBack(slot, slotByteCount)
+        continue
+      }
+      let place = BlockPlace(
+        tier: .disk,
+        group: block.place.group,
+        isInline: false,
+        file: slot.file,
+        slot: slot.slot,
+        storedByteCount: UInt32(payloadByteCount),
+        generation: generation,
+        headerChecksum: checksum
+      )
+      moves.append(
+        Move(
+          block: block,
+          to: place,
+          slotByteCount: slotByteCount,
+          payloadByteCount: payloadByteCount
+        )
+      )
+      let byteCount = roundUp(namespace.layout.headerByteCount + payloadByteCount, to: 4096)
+      unsafe writes.append(
+        DiskTier.Write(
+          address: slot,
+          slotByteCount: slotByteCount,
+          bytes: UnsafeRawBufferPointer(rebasing: buffer.readOnly[..<byteCount])
+        )
+      )
+    }
+    guard !moves.isEmpty else { return }
+    do throws(FileError) {
+      try core.diskTier.write(writes)
+      try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
+    } catch {
+      for move in moves { reserve.giveBack(move.to.address, slotByteCount) }
+      throw StoreError(error, .writeSlot)
+    }
+    _ = try withExtendedLifetime(raw) { () throws(StoreError) in try commit(moves, freeing: nil) }
+  }
+
+  /// Raw slots of archived blocks; nil where a read or a check failed, which the next look-up deals with.
+  private func decode(_ blocks: [PlacedBlock], _ slotByteCount: Int) -> [AlignedBuffer?] {
+    var buffers: [AlignedBuffer?] = Array(repeating: nil, count: blocks.count)
+    var requests: [ReadRequest] = []
+    var indices: [Int] = []
+    for (index, block) in blocks.enumerated() {
+      guard let namespace = namespace(block.namespace),
+        let buffer = try? AlignedBuffer(byteCount: slotByteCount, isZeroed: true),
+        let decoding = unsafe SlotDecoding(
+          core,
+          block.place,
+          namespace.layout,
+          regions: 0..<namespace.identity.regionByteCounts.count,
+          into: buffer.bytes,
+          owner: buffer
+        ), let request = decoding.request(core)
+      else { continue }
+      buffers[index] = buffer
+      requests.append(request)
+      indices.append(index)
+    }
+    let batch = core.diskTier.startReads(requests)
+    for (request, index) in indices.enumerated() where batch.wait(request) != nil {
+      buffers[index] = nil
+    }
+    return buffers
+  }
+
+  // MARK: The commit
+
+  /// A block whose bytes are durable at its new place.
+  private struct Move {
+    let block: PlacedBlock
+    let to: BlockPlace
+    /// Of the new slot.
+    let slotByteCount: Int
+    let payloadByteCount: Int
+  }
+
+  /// Lets the rows name the new places; answers the disk slots that this frees, reserved for this process, if a size is given.
+  private func commit(
+    _ moves: [Move],
+    freeing slotByteCount: Int?
+  ) throws(StoreError) -> [SlotAddress] {
+    var isMoved: [Bool] = []
+    var freed: [SlotAddress] = []
+    do throws(CatalogError) {
+      try core.catalogWrite { (transaction) throws(CatalogError) in
+        isMoved = []
+        for move in moves {
+          isMoved.append(
+            try transaction.move(
+              move.block.namespace,
+              move.block.position,
+              from: move.block.place,
+              to: move.to,
+              owner: core.owner
+            )
+          )
+        }
+        if let slotByteCount {
+          freed = try transaction.reserveSlots(
+            tier: .disk,
+            slotByteCount: UInt32(slotByteCount),
+            count: isMoved.count { $0 },
+            owner: core.owner
+          )
+        }
+      }
+    } catch {
+      for move in moves { giveBack(move) }
+      throw StoreError(error)
+    }
+    core.countCommit()
+    for (index, move) in moves.enumerated() where !isMoved[index] { giveBack(move) }
+    let moved = zip(moves, isMoved).filter(\.1).map(\.0)
+    core.state.withLock { state in
+      for move in moved {
+        if let location = state.index.locate(move.block.namespace, move.block.position),
+          state.index.entry(at: location)?.place == move.block.place
+        {
+          state.index.updateEntry(at: location) { $0.place = move.to }
+        }
+        // A loader may have read the row before the commit and enter it after.
+        state.removalEpoch += 1
+        let payload = UInt64(move.payloadByteCount)
+        if move.to.tier == .archive {
+          state.statistics.blocksDemoted += 1
+          state.statistics.demotedBytes += payload
+          state.statistics.demotedBytesStored += UInt64(move.to.storedByteCount)
+        } else {
+          state.statistics.blocksPromoted += 1
+          state.statistics.promotedBytes += payload
+        }
+      }
+    }
+    return freed
+  }
+
+  /// The slot of a move that was not to be is still reserved by this process.
+  private func giveBack(_ move: Move) {
+    if move.to.tier == .archive {
+      archive.giveBack(move.to.address, move.slotByteCount)
+    } else {
+      reserve.giveBack(move.to.address, move.slotByteCount)
+    }
+  }
+}
+
+extension BlockPlace {
+  /// The slot it names, if it is none in the catalog.
+  var address: SlotAddress { SlotAddress(tier: tier, file: file, slot: slot) }
+}
