@@ -49,8 +49,8 @@ final class EventFollower: Sendable {
     thread.withLock { $0 = nil }
   }
 
-  /// Nothing has been committed since the events were read last.
-  var isCurrent: Bool { progress.withLock { $0.snapshotID } == core.transactionID }
+  /// The last commit whose removals have been applied.
+  var snapshotID: UInt64 { progress.withLock { $0.snapshotID } }
 
   private func run() {
     while true {

@@ -304,9 +304,8 @@ final class SlotReserve {
     _ transaction: WriteTransaction
   ) throws(CatalogError) -> Bool {
     let files = try transaction.slotFiles().filter { $0.tier == .disk }
-    // What a process that died left behind: nobody else makes or removes files while this transaction is open.
     let known = Set(files.map { SlotFileID(tier: .disk, file: $0.file) })
-    core.diskTier.removeFiles(of: .disk, except: known.union(core.filesAboutToGo))
+    core.diskTier.removeStrayFiles(of: .disk, except: known.union(core.filesAboutToGo))
     let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
     let room = core.slotBytesCapacity - usedByteCount
     let slotCount = min(max(core.slotFileBytes / slotByteCount, 1), 8192, room / slotByteCount)

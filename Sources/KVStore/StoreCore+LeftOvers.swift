@@ -1,8 +1,9 @@
 internal import KVCatalog
 internal import KVCore
+internal import KVTiers
 
 extension StoreCore {
-  /// Frees what processes that were killed held: slots reserved, leases, lock files.
+  /// Frees what processes that were killed held: slots reserved, leases, lock files, slot files that no commit knows.
   ///
   /// On the writer's thread when the store is opened; a store that stays open frees what it comes to need
   /// (`SlotReserve`, `releaseDeadLeases`).
@@ -11,6 +12,7 @@ extension StoreCore {
     ownerFiles.removeDead()
     // It is only tidying: where it fails, the next open tries again.
     do throws(StoreError) {
+      try removeStrayFiles()
       let owners = try catalogRead { (transaction) throws(CatalogError) in
         try transaction.ownersWithReservations()
       }
@@ -27,5 +29,30 @@ extension StoreCore {
     } catch {
       return
     }
+  }
+
+  private func removeStrayFiles() throws(StoreError) {
+    let tiers: [Tier] = [.disk, .archive]
+    let known = try catalogRead { (transaction) throws(CatalogError) in
+      try knownFiles(transaction)
+    }
+    // A file that is being made is stray until its commit: only the write lock tells.
+    guard tiers.contains(where: { !diskTier.strayFiles(of: $0, except: known).isEmpty }) else {
+      return
+    }
+    do throws(CatalogError) {
+      try catalogWrite { (transaction) throws(CatalogError) in
+        let known = try knownFiles(transaction).union(filesAboutToGo)
+        for tier in tiers { diskTier.removeStrayFiles(of: tier, except: known) }
+      }
+    } catch {
+      throw StoreError(error)
+    }
+  }
+
+  private func knownFiles(
+    _ transaction: borrowing ReadTransaction
+  ) throws(CatalogError) -> Set<SlotFileID> {
+    Set(try transaction.slotFiles().map { SlotFileID(tier: $0.tier, file: $0.file) })
   }
 }

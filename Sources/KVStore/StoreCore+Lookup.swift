@@ -50,6 +50,8 @@ extension StoreCore {
     }
     blockCount = min(blockCount, blockCountMax)
     while true {
+      // Before the walk: the follower may catch up between it and the look at the lease.
+      let seen = followedSnapshotID
       let (result, end) = try matchOnce(
         namespace,
         prompt,
@@ -59,7 +61,7 @@ extension StoreCore {
       )
       // The dead are looked for when the table is full, not on every match.
       if result.leaseRefused, releaseDeadLeases() > 0 { continue }
-      if let end, result.lease != 0, try !leaseHolds(namespace, end) {
+      if let end, result.lease != 0, try !leaseHolds(namespace, end, seen: seen) {
         giveUpLease(result.lease, namespace, end)
         continue
       }
@@ -70,13 +72,17 @@ extension StoreCore {
 
   /// Whether a lease that was just taken came before any other process's removal of what it covers.
   ///
-  /// One that comes later sees the lease (`EvictionIntents`).
-  private func leaseHolds(_ namespace: NamespaceCore, _ end: PathEnd) throws(StoreError) -> Bool {
+  /// One that comes later sees the lease (`EvictionIntents`). The index that was walked had every removal up to commit `seen`.
+  private func leaseHolds(
+    _ namespace: NamespaceCore,
+    _ end: PathEnd,
+    seen: UInt64?
+  ) throws(StoreError) -> Bool {
     guard case .published(let position) = end.head else { return true }
     forgetDeadEvictor()
     if intents.covers(position) { return false }
     // Removals that are committed already may not have come to the index yet.
-    guard !isIndexCurrent else { return true }
+    if seen == transactionID { return true }
     return try catalogRead { (transaction) throws(CatalogError) in
       // A generation is never given twice: the end is the same block, so all above it are as well.
       try transaction.row(namespace.id, position)?.places.first?.generation == end.generation

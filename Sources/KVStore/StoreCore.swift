@@ -417,8 +417,8 @@ final class StoreCore: Sendable {
 
   // MARK: Removal
 
-  /// Whether the index has every removal that is committed.
-  var isIndexCurrent: Bool { followerBox.withLock { $0 }?.isCurrent ?? false }
+  /// The index has every removal up to this commit; nil while nobody follows.
+  var followedSnapshotID: UInt64? { followerBox.withLock { $0 }?.snapshotID }
 
   /// An evictor that died with its victims announced hides them no longer.
   func forgetDeadEvictor() {

@@ -86,18 +86,23 @@ package final class DiskTier: Sendable {
     try? storage.remove(path(of: file))
   }
 
-  /// Removes a tier's files but these: a process that died between a commit and a removal left them.
-  ///
-  /// What cannot be removed stays, and is tried again the next time.
-  package func removeFiles(of tier: Tier, except known: Set<SlotFileID>) {
+  /// A tier's files in its directory but these: a process that died around a commit left them.
+  package func strayFiles(of tier: Tier, except known: Set<SlotFileID>) -> [SlotFileID] {
     let prefix = hexadecimalText(UInt64(tier.rawValue), digitCount: 2)
-    for name in (try? storage.list(directory(of: tier))) ?? [] {
+    return ((try? storage.list(directory(of: tier))) ?? []).compactMap { name in
       guard name.count == 14, name.hasPrefix(prefix), name.hasSuffix(".kvs"),
         let number = UInt32(name.dropFirst(2).dropLast(4), radix: 16)
-      else { continue }
+      else { return nil }
       let file = SlotFileID(tier: tier, file: number)
-      if !known.contains(file) { removeFile(file) }
+      return known.contains(file) ? nil : file
     }
+  }
+
+  /// Removes stray files, inside a write transaction: nobody else makes or removes files meanwhile.
+  ///
+  /// What cannot be removed stays, and is tried again the next time.
+  package func removeStrayFiles(of tier: Tier, except known: Set<SlotFileID>) {
+    for file in strayFiles(of: tier, except: known) { removeFile(file) }
   }
 
   private func open(_ file: SlotFileID, toWrite: Bool) throws(FileError) -> any StorageFile {

@@ -39,7 +39,7 @@ static int role_peer(int argc, char **argv) {
     kvstore_t *store = open_for_peers();
     kvstore_namespace_t *ns = open_namespace(store, &shape);
     char verb[32];
-    uint64_t number;
+    uint64_t number, cursor = 0;
     (void)argc;
     if (orders == NULL) return 1;
     pause_in(test_dir);
@@ -75,6 +75,16 @@ static int role_peer(int argc, char **argv) {
             answer = stats_of(store).index_blocks;
         } else if (strcmp(verb, "evicted") == 0) {
             answer = stats_of(store).blocks_evicted;
+        } else if (strcmp(verb, "events") == 0) {
+            /* All since the last time, or 2^32 where they have been overwritten. */
+            kvstore_event_t events[64];
+            size_t count = 0;
+            kvstore_status_t status;
+            do {
+                status = kvstore_events_read(store, &cursor, events, sizeof *events, 64, &count);
+                CHECK_ONE_OF(status, 2, KVSTORE_OK, KVSTORE_LAPPED);
+                answer += status == KVSTORE_LAPPED ? UINT64_C(1) << 32 : count;
+            } while (status == KVSTORE_OK && count == 64);
         } else {
             return 1;
         }
@@ -194,6 +204,50 @@ static void removals_are_seen_by_others(void) {
     EVENTUALLY(stats_of(store).index_blocks == 0);
     CHECK_EQ(peek(ns, 2), 0);
     CHECK_EQ(stats_of(store).misses_stale + stats_of(store).misses_corrupt, 0);
+
+    peer_end(&peer);
+    close_store(store);
+}
+
+/* The peer is stopped while more happens than the ring of events holds: it forgets what it knows, and finds all of it again. */
+static void a_lapped_peer_starts_over(void) {
+    enum { more_than_the_ring = 66000 };
+    shape_t shape = shape_large(), small = shape_gqa();
+    kvstore_t *store = open_for_peers();
+    kvstore_namespace_t *ns = open_namespace(store, &shape), *storm = open_namespace(store, &small);
+    peer_t peer = peer_start("orders");
+    uint64_t prompt;
+    int status;
+
+    CHECK_STATUS(offload(ns, 1), KVSTORE_OK);
+    CHECK_STATUS(offload(ns, 2), KVSTORE_OK);
+    flush_store(store);
+    CHECK_EQ(peer_ask(&peer, "restore", 1), BLOCKS);
+    CHECK_EQ(peer_ask(&peer, "restore", 2), BLOCKS);
+    CHECK(peer_ask(&peer, "events", 0) > 0);
+    CHECK(kill((pid_t)peer.pid, SIGSTOP) == 0);
+    CHECK(waitpid((pid_t)peer.pid, &status, WUNTRACED) == (pid_t)peer.pid && WIFSTOPPED(status));
+
+    CHECK_EQ(forget(ns, 1), BLOCKS);
+    for (prompt = 0; prompt < more_than_the_ring; prompt++) {
+        uint32_t *tokens = make_tokens(1000 + prompt, 16);
+        kvstore_transfer_result_t result = result_zero();
+        CHECK_STATUS(offload_blocks(storm, &small, tokens, 16, 0, 1, 1, &result), KVSTORE_OK);
+        free(tokens);
+        if (prompt % 2048 == 0) flush_store(store);
+    }
+    CHECK_STATUS(offload(ns, 3), KVSTORE_OK);
+    flush_store(store);
+
+    CHECK(kill((pid_t)peer.pid, SIGCONT) == 0);
+    EVENTUALLY(peer_ask(&peer, "indexed", 0) == 0);
+    CHECK(peer_ask(&peer, "events", 0) >= UINT64_C(1) << 32);
+    CHECK_EQ(peer_ask(&peer, "peek", 1), 0);
+    CHECK_EQ(peer_ask(&peer, "restore", 3), BLOCKS);
+    /* From here on it follows again. */
+    CHECK_EQ(forget(ns, 3), BLOCKS);
+    EVENTUALLY(peer_ask(&peer, "indexed", 0) == 0);
+    CHECK(peer_ask(&peer, "events", 0) < UINT64_C(1) << 32);
 
     peer_end(&peer);
     close_store(store);
@@ -528,6 +582,7 @@ const child_role_t sharing_roles[] = {
 
 const test_case_t sharing_cases[] = {
     {"removals_are_seen_by_others", removals_are_seen_by_others},
+    {"a_lapped_peer_starts_over", a_lapped_peer_starts_over},
     {"stale_is_not_corrupt", stale_is_not_corrupt},
     {"a_stopped_writer_stops_nobody_else", a_stopped_writer_stops_nobody_else},
     {"leases_hold_against_evictors_elsewhere", leases_hold_against_evictors_elsewhere},

@@ -236,5 +236,11 @@ import Testing
       #expect(result.leftOver.ownerFileCount == 1 && result.leftOver.slotFileCount == 1)
       #expect(result.leftOver.leaseCount == 1)
     }
+    // On the writer's thread, soon after.
+    let deadline = ContinuousClock.now + .seconds(60)
+    while try fixture.store.verify().leftOver != .init(), ContinuousClock.now < deadline {
+      usleep(10_000)
+    }
+    #expect(try fixture.store.verify().leftOver == .init())
   }
 }

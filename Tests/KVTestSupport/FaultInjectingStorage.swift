@@ -121,6 +121,9 @@ package final class FaultInjectingStorage: Storage {
     return isHeld ?? false
   }
 
+  /// Operations that hang now.
+  package var heldCount: Int { held.withLock { $0.waitingCount } }
+
   /// Hangs while operations of this kind are held; outside of the other lock, so that the others go on.
   fileprivate func passHold(_ operation: FileOperation) {
     let isHeld = held.withLock { held in
