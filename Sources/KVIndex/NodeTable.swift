@@ -82,6 +82,22 @@ internal import KVCore
     unsafe words(at: Int(count) - 1).update(from: newWords, count: wordsPerBlock)
   }
 
+  /// Adds blocks behind the last, whose words lie side by side; room is made exactly.
+  mutating func append(
+    words newWords: UnsafePointer<UInt32>,
+    blockCount: Int,
+    entry: (Int) -> IndexEntry
+  ) {
+    let oldCount = Int(count)
+    if oldCount + blockCount > Int(capacity) {
+      resize(capacity: UInt32(truncatingIfNeeded: oldCount + blockCount))
+    }
+    count += UInt32(truncatingIfNeeded: blockCount)
+    let entries = unsafe entries
+    for index in 0..<blockCount { unsafe entries[oldCount + index] = entry(index) }
+    unsafe words(at: oldCount).update(from: newWords, count: blockCount * wordsPerBlock)
+  }
+
   /// Copies all blocks of `other` from `local` on to the end; room is made exactly.
   mutating func append(from other: Node, at local: UInt32) {
     let more = other.count - local

@@ -90,22 +90,35 @@ package final class PathCache: ReplayCache {
 
   private func insert(words: UnsafePointer<UInt32>, _ blockCount: Int, after parent: IndexLocation)
   {
-    var end = parent
-    for block in 0..<blockCount {
-      guard let slot = pool.allocateFree(),
-        let added = unsafe index.append(
-          Self.namespace,
-          after: end,
-          words: words + block * Self.wordsPerBlock,
-          entry: IndexEntry(blockKey: BlockKey(high: 0, low: 0), hostSlot: Int32(slot))
-        )
-      else { return assertionFailure("no room was made") }
-      pool.unpin(slot)
-      if added.location.node != end.node, !end.isRoot { order.addChild(after: end) }
-      end = added.location
+    let end = withPool { pool in
+      unsafe index.append(
+        Self.namespace,
+        after: parent,
+        words: words,
+        blockCount: blockCount
+      ) { _ in
+        guard let slot = pool.allocateFree() else {
+          assertionFailure("no room was made")
+          return IndexEntry(blockKey: BlockKey(high: 0, low: 0))
+        }
+        pool.unpin(slot)
+        return IndexEntry(blockKey: BlockKey(high: 0, low: 0), hostSlot: Int32(slot))
+      }
     }
-    if !parent.isRoot { order.dropStamp(at: parent) }
+    guard let end else { return assertionFailure("the parent is gone") }
+    if !parent.isRoot {
+      if end.node != parent.node { order.addChild(after: parent) }
+      order.dropStamp(at: parent)
+    }
     stamp(end)
+  }
+
+  /// Lends the pool as a local: a property of a class is checked for exclusive access at each use.
+  private func withPool<R>(_ body: (inout SlotPool) -> R) -> R {
+    var lent = SlotPool()
+    swap(&lent, &pool)
+    defer { swap(&lent, &pool) }
+    return body(&lent)
   }
 
   /// Sees to it that `blockCount` slots are free.
@@ -136,7 +149,9 @@ package final class PathCache: ReplayCache {
     let first = victim.leaf.local + 1 - UInt32(count)
     let head = IndexLocation(node: victim.leaf.node, local: first)
     let parent = index.parent(of: head) ?? .root
-    index.truncate(at: head) { _, entry in pool.discard(Int(entry.hostSlot)) }
+    withPool { pool in
+      index.truncate(at: head) { _, entry in pool.discard(Int(entry.hostSlot)) }
+    }
     order.remove(victim, from: first, parent: parent)
     return count
   }

@@ -51,7 +51,7 @@ extension StoreCore {
   }
 
   private func knownFiles(
-    _ transaction: borrowing ReadTransaction
+    _ transaction: ReadTransaction
   ) throws(CatalogError) -> Set<SlotFileID> {
     Set(try transaction.slotFiles().map { SlotFileID(tier: $0.tier, file: $0.file) })
   }

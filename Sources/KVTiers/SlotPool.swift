@@ -44,7 +44,7 @@ package struct SlotPool {
     }
     for index in first..<first + count {
       assert(slots[index].kind == .absent)
-      append(index, to: \.free, as: .free)
+      append(index, as: .free)
     }
   }
 
@@ -93,9 +93,9 @@ package struct SlotPool {
     guard slots[index].referenceCount == 0 else { return }
     pinnedCount -= 1
     if slots[index].isDoomed {
-      append(index, to: \.free, as: .free)
+      append(index, as: .free)
     } else {
-      append(index, to: \.cached, as: .cached)
+      append(index, as: .cached)
     }
   }
 
@@ -106,7 +106,7 @@ package struct SlotPool {
     case .pinned: slots[index].isDoomed = true
     case .cached:
       unlink(index)
-      append(index, to: \.free, as: .free)
+      append(index, as: .free)
     case .free, .absent: break
     }
   }
@@ -132,37 +132,42 @@ package struct SlotPool {
     return index
   }
 
-  private mutating func append(_ index: Int, to list: WritableKeyPath<Self, List>, as kind: Kind) {
-    let tail = self[keyPath: list].tail
+  private mutating func append(_ index: Int, as kind: Kind) {
     slots[index].kind = kind
     slots[index].isDoomed = false
-    slots[index].previous = tail
-    slots[index].next = -1
-    if tail >= 0 {
-      slots[Int(tail)].next = Int32(index)
+    if kind == .free {
+      Self.append(index, to: &free, of: &slots)
     } else {
-      self[keyPath: list].head = Int32(index)
+      Self.append(index, to: &cached, of: &slots)
     }
-    self[keyPath: list].tail = Int32(index)
-    self[keyPath: list].count += 1
   }
 
   /// Out of the list that it is in, if any.
   private mutating func unlink(_ index: Int) {
-    let list: WritableKeyPath<Self, List>
     switch slots[index].kind {
-    case .free: list = \.free
-    case .cached: list = \.cached
-    case .pinned, .absent: return
+    case .free: Self.unlink(index, from: &free, of: &slots)
+    case .cached: Self.unlink(index, from: &cached, of: &slots)
+    case .pinned, .absent: break
     }
-    let (previous, next) = (slots[index].previous, slots[index].next)
-    if previous >= 0 { slots[Int(previous)].next = next } else { self[keyPath: list].head = next }
-    if next >= 0 {
-      slots[Int(next)].previous = previous
+  }
+
+  private static func append(_ index: Int, to list: inout List, of slots: inout [Slot]) {
+    slots[index].previous = list.tail
+    slots[index].next = -1
+    if list.tail >= 0 {
+      slots[Int(list.tail)].next = Int32(index)
     } else {
-      self[keyPath: list].tail = previous
+      list.head = Int32(index)
     }
-    self[keyPath: list].count -= 1
+    list.tail = Int32(index)
+    list.count += 1
+  }
+
+  private static func unlink(_ index: Int, from list: inout List, of slots: inout [Slot]) {
+    let (previous, next) = (slots[index].previous, slots[index].next)
+    if previous >= 0 { slots[Int(previous)].next = next } else { list.head = next }
+    if next >= 0 { slots[Int(next)].previous = previous } else { list.tail = previous }
+    list.count -= 1
     slots[index].previous = -1
     slots[index].next = -1
   }

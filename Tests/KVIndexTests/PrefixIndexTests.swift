@@ -41,6 +41,33 @@ private func appendChain(
   return location
 }
 
+/// At the root, behind a node's last block, and at a fork.
+@Test func aRunOfBlocksIsAppendedAsOneByOne() throws {
+  let index = makeIndex()
+  let single = makeIndex()
+  let cases: [(parents: Range<UInt32>, numbers: Range<UInt32>)] = [
+    (0..<0, 0..<4), (0..<4, 4..<9), (0..<2, 20..<23), (0..<0, 30..<31),
+  ]
+  for (parents, numbers) in cases {
+    var words: [UInt32] = []
+    for number in numbers { words += [number, 0, 0] }
+    let end = try #require(
+      index.append(
+        namespace,
+        after: appendChain(index, parents),
+        words: words,
+        blockCount: numbers.count,
+        entry: { entry(UInt64(numbers.lowerBound) + UInt64($0), pending: true) }
+      )
+    )
+    #expect(end == appendChain(single, after: appendChain(single, parents), numbers))
+    #expect(index.blockKey(at: end)?.low == UInt64(numbers.upperBound - 1))
+  }
+  #expect(index.checkInvariants() == [])
+  #expect(index.statistics.blockCount == single.statistics.blockCount)
+  #expect(index.statistics.nodeCount == single.statistics.nodeCount)
+}
+
 @Test func entryIs64BytesAndKeepsItsPlace() {
   #expect(MemoryLayout<IndexEntry>.stride == 72)
   let place = BlockPlace(
