@@ -195,6 +195,8 @@ package struct CatalogEvent: Sendable, Equatable {
   package var blockCount: UInt32
   package var timeNanoseconds: UInt64
   package var owner: OwnerID
+  /// Of a removal: the key of the block at `firstPosition`, by which a later miss is explained; nil when its row was damaged.
+  package var topKey: BlockKey?
 }
 
 /// Why blocks left.

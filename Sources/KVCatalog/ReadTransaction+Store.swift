@@ -313,12 +313,13 @@ extension CatalogEvent {
       firstPosition: firstPosition,
       blockCount: blockCount,
       timeNanoseconds: time,
-      owner: OwnerID(rawValue: owner)
+      owner: OwnerID(rawValue: owner),
+      topKey: reader.skip(4) ? reader.readKey() : nil
     )
   }
 
   var encoded: [UInt8] {
-    var writer = ByteWriter(capacity: 40)
+    var writer = ByteWriter(capacity: 56)
     writer.append(kind.rawValue)
     writer.append(reason.rawValue)
     writer.append(tier.rawValue)
@@ -330,6 +331,7 @@ extension CatalogEvent {
     writer.append(timeNanoseconds)
     writer.append(owner.rawValue)
     writer.append(UInt32(0))
+    if let topKey { writer.append(topKey) }
     return writer.bytes
   }
 }

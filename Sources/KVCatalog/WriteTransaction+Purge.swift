@@ -11,6 +11,9 @@ extension WriteTransaction {
     reason: RemovalReason,
     blockCount: Int
   ) throws(CatalogError) -> RemovedSummary {
+    // What is purged leaves no keys behind.
+    namesRemovedBlocks = false
+    defer { namesRemovedBlocks = true }
     var summary = RemovedSummary()
     var goneCount = 0
     while goneCount < blockCount, let last = try lastBlock(namespace) {

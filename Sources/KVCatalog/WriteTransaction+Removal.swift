@@ -123,6 +123,7 @@ extension WriteTransaction {
     _ summary: inout RemovedSummary
   ) throws(CatalogError) {
     var blockKeys: [BlockKey] = []
+    var topKey: BlockKey?
     var places: [BlockPlace] = []
     var absoluteEnds: [Expiry] = []
     var corruptRowCount = 0
@@ -136,6 +137,7 @@ extension WriteTransaction {
         return true
       }
       blockKeys.append(row.blockKey)
+      if position == positions.lowerBound { topKey = row.blockKey }
       places += row.places
       if row.expiry != 0, !row.flags.contains(.idleExpiry) {
         let at = BlockPosition(run: run, position: position)
@@ -183,7 +185,8 @@ extension WriteTransaction {
         firstPosition: positions.lowerBound,
         blockCount: blockCount,
         timeNanoseconds: timeNanoseconds,
-        owner: owner
+        owner: owner,
+        topKey: namesRemovedBlocks ? topKey : nil
       )
     )
     summary.ranges.append(

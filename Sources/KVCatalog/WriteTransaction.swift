@@ -27,6 +27,8 @@ package import KVCore
   /// `ReadTransaction.idleSuspendedBefore`.
   var idleSuspension: UInt64 = 0
   var pendingEvents: [CatalogEvent] = []
+  /// Whether the events of removals carry the key of their top block.
+  var namesRemovedBlocks = true
   /// Last positions of runs; emptied by removals.
   var lastPositions: [RunKey: UInt32] = [:]
 
@@ -289,6 +291,7 @@ package import KVCore
       if last.kind == .removed, event.isContinued(by: last) {
         pendingEvents[index].firstPosition = event.firstPosition
         pendingEvents[index].blockCount += event.blockCount
+        pendingEvents[index].topKey = event.topKey
         return
       }
     }

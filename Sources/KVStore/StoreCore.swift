@@ -39,6 +39,8 @@ final class StoreCore: Sendable {
   /// Prefetches run one after the other, so that they take no more than a window of the arena at a time.
   let prefetchQueue = ServiceQueue(threadCount: 1, jobCountMax: 64)
   let prefetchCancellation = Cancellation()
+  /// What `explain` knows of removals; a leaf lock.
+  let removalHistory = Monitor(RemovalHistory())
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)

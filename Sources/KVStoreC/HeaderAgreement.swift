@@ -391,6 +391,21 @@ func headerAgreement() {
     let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<UInt32>?) -> Int32> = unsafe ours
   }
   do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32,
+        UnsafeMutablePointer<kvstore_explanation_t>?
+      ) -> Int32 = unsafe kvstore_explain
+    let ours = unsafe Exactly(exportExplain)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32,
+          UnsafeMutablePointer<kvstore_explanation_t>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
     let _: @convention(c) (OpaquePointer?, UnsafeMutablePointer<UInt64>?) -> Int32 =
       unsafe kvstore_namespace_purge
     let ours = unsafe Exactly(exportNamespacePurge)

@@ -378,6 +378,56 @@ kvstore_status_t kvstore_match_all(kvstore_namespace_t *const *namespaces, size_
                                    const kvstore_prompt_t *prompt, uint32_t flags,
                                    uint64_t lease_nanoseconds, kvstore_match_t *matches);
 
+/* ---------------------------------------------------------------- explain */
+
+/* What ended the stored prefix of a prompt. */
+#define KVSTORE_CAUSE_STORED 0u          /* nothing: all its full blocks are stored */
+#define KVSTORE_CAUSE_NOTHING_STORED 1u  /* no stored prompt of the namespace begins like it */
+#define KVSTORE_CAUSE_APPENDED 2u        /* it goes on where a stored one ends */
+#define KVSTORE_CAUSE_FORKED 3u          /* stored ones go on differently, with nothing in common behind that */
+#define KVSTORE_CAUSE_EDITED 4u          /* tokens were replaced, behind which the stored prompt goes on */
+#define KVSTORE_CAUSE_INSERTED 5u        /* tokens were put in, likewise */
+#define KVSTORE_CAUSE_DELETED 6u         /* tokens of the stored prompt were left out */
+#define KVSTORE_CAUSE_REORDERED 7u       /* the same parts in another order */
+#define KVSTORE_CAUSE_VOLATILE_VALUE 8u  /* the same few tokens differ in every stored prompt: a time, an id */
+#define KVSTORE_CAUSE_ELSEWHERE 9u       /* a part of what follows is stored behind another prefix */
+#define KVSTORE_CAUSE_OTHER_NAMESPACE 10u /* it is stored under another identity */
+#define KVSTORE_CAUSE_EVICTED 11u
+#define KVSTORE_CAUSE_OVER_QUOTA 12u
+#define KVSTORE_CAUSE_EXPIRED 13u
+#define KVSTORE_CAUSE_FORGOTTEN 14u
+#define KVSTORE_CAUSE_DAMAGED 15u
+#define KVSTORE_CAUSE_PARTIAL_BLOCK 16u /* nothing is missing but tokens that fill no block */
+
+typedef struct {
+  uint32_t struct_size;
+  uint32_t cause; /* KVSTORE_CAUSE_* */
+  uint64_t blocks_asked, blocks_matched, tokens_matched;
+  uint64_t divergence_token;   /* how many leading tokens the nearest stored prompt has, beyond whole blocks too */
+  uint64_t prompt_tokens;      /* EDITED, INSERTED: tokens of the prompt where the stored one has ... */
+  uint64_t stored_tokens;      /* EDITED, DELETED: ... so many others */
+  uint64_t tokens_lost;        /* behind the divergence, stored all the same: what the change costs */
+  uint64_t elsewhere_token;    /* where that part stands in its own chain; UINT64_MAX: not known */
+  uint64_t left_nanoseconds;   /* when the missing block left or expired, Unix time; 0 */
+  uint64_t branch_count;       /* stored continuations at that place */
+  uint64_t nearest_run;        /* the nearest one, as events name it; 0: none */
+  uint32_t nearest_position;
+  uint32_t nearest_token_count; /* how it goes on: the first of its differing tokens */
+  uint32_t nearest_tokens[8];
+  uint32_t other_namespace; /* OTHER_NAMESPACE: as kvstore_namespace_id says */
+  uint32_t reserved;
+  uint64_t other_tokens_matched;
+  char message[768]; /* cause and remedy in plain English, NUL-terminated; no tokens, no values of an identity */
+} kvstore_explanation_t;
+
+/* Why the prompt is stored only up to where it is: call it on a miss. Reads committed rows only, a bounded number of them, and waits
+ * for no writer; takes no lease, leaves no trace. Tells of other namespaces only which field differs, and only of those with
+ * the same salt (or none, like this one). A rest of the prompt that fills no block is allowed. In digest mode the tokens themselves are not
+ * known, so that EDITED ... ELSEWHERE are not told apart from FORKED.
+ * Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_IO, E_CORRUPT, E_OUT_OF_MEMORY. */
+kvstore_status_t kvstore_explain(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint32_t flags,
+                                 kvstore_explanation_t *explanation);
+
 /* ---------------------------------------------------------------- move */
 
 /* One piece of caller memory. */

@@ -143,6 +143,12 @@ import KVStore
     unsafe words.update(from: other.words, count: min(prefixCount, other.count, count))
   }
 
+  /// The first `count` tokens of `other`, one of them changed to a value that no token has.
+  convenience init(edited other: TokenMemory, at index: Int, count: Int) {
+    self.init(copying: other, count: count)
+    if index < self.count { unsafe words[index] = 1 << 20 }
+  }
+
   deinit { unsafe words.deallocate() }
 
   /// Lends the first `count` tokens as a prompt.

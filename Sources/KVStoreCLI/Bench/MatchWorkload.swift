@@ -61,6 +61,7 @@ struct MatchWorkload: Workload {
       let namespace = try store.openNamespace(identity)
       try fill(bench, store, namespace, trunk, blockCount: bench.options.storedBlocks)
       try measureWarm(bench, store, namespace, trunk)
+      try measureExplain(bench, namespace, trunk)
     }
     try measureAfterOpen(bench, configuration, trunk, isCold: false)
     try measureAfterOpen(bench, configuration, trunk, isCold: true)

@@ -16,10 +16,11 @@ struct InspectCommand: ParsableCommand {
         kvstore inspect namespaces STORE --json
         kvstore inspect tree STORE --namespace 1 --tokens
         kvstore inspect block STORE 2f9c1d66a3b0e5f7c8d9aa10b2c3d4e5
+        kvstore inspect why-miss STORE prompt.json
       """,
     subcommands: [
       InspectSummary.self, InspectNamespaces.self, InspectTree.self, InspectBlock.self,
-      InspectPins.self,
+      InspectPins.self, InspectWhyMiss.self,
     ],
     defaultSubcommand: InspectSummary.self
   )

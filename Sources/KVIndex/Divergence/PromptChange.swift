@@ -1,0 +1,68 @@
+/// What became of a stored text in a prompt that goes on differently from one token on.
+///
+/// Both are given from the first differing token on.
+package enum PromptChange: Sendable, Equatable {
+  /// Hardly anything in common: another conversation.
+  case unrelated
+  /// `promptCount` tokens stand for `storedCount`, then the stored text goes on; either count may be 0.
+  case replaced(promptCount: Int, storedCount: Int, commonCount: Int)
+  /// Parts of the stored text come in another order.
+  case reordered(movedCount: Int, commonCount: Int)
+  /// A part of the stored text stands in the prompt, at another place.
+  case movedPart(promptOffset: Int, storedOffset: Int, count: Int)
+
+  /// Tokens that the prompt and the stored text have in common behind the change.
+  package var commonCount: Int {
+    switch self {
+    case .unrelated: 0
+    case .replaced(_, _, let count), .reordered(_, let count), .movedPart(_, _, let count): count
+    }
+  }
+
+  /// An edit of fewer tokens is one, whatever follows.
+  private static let editCountMin = 32
+
+  package init(prompt: TokenWindows, stored: [UInt32]) {
+    let alignment = TokenAlignment(prompt: prompt, stored: stored)
+    let promptCount = prompt.tokens.count
+    let shorterCount = min(promptCount, stored.count)
+    // A phrase that turns up in both is no sign of anything.
+    guard let first = alignment.inOrder.first, let last = alignment.inOrder.last,
+      alignment.commonCount >= 8, alignment.commonCount * 8 >= shorterCount
+    else {
+      self = .unrelated
+      return
+    }
+    let movedCount = alignment.commonCount - alignment.inOrderCount
+    // Up to where the last piece in order begins: there the prompts have found together again.
+    let changedCount = max(1, last.prompt)
+    if movedCount >= 6, movedCount * 4 >= changedCount {
+      self = .reordered(movedCount: movedCount, commonCount: alignment.commonCount)
+      return
+    }
+    let restCount = min(promptCount - first.prompt, stored.count - first.stored)
+    // Other tokens before it and behind it, on both sides: a part that two conversations have in common.
+    let isIsland =
+      min(first.prompt, first.stored) >= Self.editCountMin
+      && max(first.prompt, first.stored) >= alignment.inOrderCount
+      && min(promptCount - last.prompt - last.count, stored.count - last.stored - last.count)
+        >= TokenAlignment.widthMin * 4
+    // Most of what follows is the same: the change is what lies before.
+    if alignment.inOrderCount * 2 >= restCount, !isIsland {
+      self = .replaced(
+        promptCount: first.prompt,
+        storedCount: first.stored,
+        commonCount: alignment.inOrderCount
+      )
+      return
+    }
+    let longest = alignment.pieces.max { $0.count < $1.count } ?? first
+    self =
+      longest.count >= 16
+      ? .movedPart(
+        promptOffset: longest.prompt,
+        storedOffset: longest.stored,
+        count: alignment.commonCount
+      ) : .unrelated
+  }
+}

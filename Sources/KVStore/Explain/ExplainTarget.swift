@@ -1,0 +1,108 @@
+internal import KVCatalog
+internal import KVCore
+
+/// A namespace as an explanation sees it: what the catalog says, without opening it.
+struct ExplainTarget {
+  var id: NamespaceID
+  var identity: NamespaceIdentity
+  var record: [UInt8]
+  var chain: KeyChain
+  /// Some block had an idle life: when it ends stands beside its row.
+  var hasIdleLives: Bool
+
+  /// nil when the stored identity is damaged.
+  init?(_ row: NamespaceRow, keyBitCount: Int) {
+    guard let identity = NamespaceIdentity(record: row.identityRecord) else { return nil }
+    id = row.id
+    self.identity = identity
+    record = row.identityRecord
+    hasIdleLives = row.facts.contains(.hasIdleLives)
+    chain = KeyChain(
+      rootKey: row.rootKey,
+      identityMode: identity.identityMode,
+      wordsPerBlock: identity.wordsPerBlock,
+      keyBitCount: keyBitCount
+    )
+  }
+
+  var wordsPerBlock: Int { chain.wordsPerBlock }
+
+  func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
+
+  func words(of prompt: Prompt, block: Int) -> UnsafePointer<UInt32>? {
+    unsafe prompt.words.map { unsafe $0 + block * wordsPerBlock }
+  }
+}
+
+/// How far the catalog has a prompt, and what ended it.
+struct StoredWalk {
+  /// The last stored block.
+  var position = BlockPosition.root
+  var matchedBlockCount = 0
+  /// Key of the first block that is missing; nil when none is.
+  var missingKey: BlockKey?
+  /// The block is there, and its time is over.
+  var expiredAt: UInt64?
+  /// The block is there, and damaged.
+  var isDamaged = false
+}
+
+extension ReadTransaction {
+  /// Walks the prompt's blocks from the root on, comparing the words of each.
+  func walk(
+    _ target: ExplainTarget,
+    _ prompt: Prompt,
+    _ time: StoreTime
+  ) throws(CatalogError) -> StoredWalk {
+    var walk = StoredWalk()
+    let now = time.now()
+    let blockCount = target.blockCount(of: prompt)
+    var parentKey = target.chain.rootKey
+    while walk.matchedBlockCount < blockCount {
+      guard let words = unsafe target.words(of: prompt, block: walk.matchedBlockCount) else {
+        break
+      }
+      let key = unsafe target.chain.key(
+        after: parentKey,
+        words: words,
+        extra: prompt.extraBytes(ofBlock: walk.matchedBlockCount)
+      )
+      walk.missingKey = key
+      guard let found = try find(target.id, key) else { return walk }
+      let countBefore = walk.matchedBlockCount
+      let deadlines =
+        target.hasIdleLives
+        ? try runDeadlines(target.id, found.run, from: found.position, now: now) : nil
+      try forEachRow(target.id, found.run, from: found.position) { position, row in
+        guard let row else {
+          walk.isDamaged = true
+          return false
+        }
+        let parent =
+          position == 0 ? row.parent : BlockPosition(run: found.run, position: position - 1)
+        let index = walk.matchedBlockCount
+        guard index < blockCount, parent == walk.position,
+          let words = unsafe target.words(of: prompt, block: index),
+          unsafe row.wordsEqual(UnsafeRawPointer(words)),
+          unsafe row.extra.elementsEqual(prompt.extraBytes(ofBlock: index))
+        else { return false }
+        let isIdle = row.flags.contains(.idleExpiry)
+        let end = isIdle ? deadlines?.deadline(at: position) ?? .max : row.expiry
+        if row.expiry != 0, time.isOver(deadline: end, isIdle: isIdle, at: now) {
+          walk.expiredAt = end
+          walk.missingKey = row.blockKey
+          return false
+        }
+        walk.position = BlockPosition(run: found.run, position: position)
+        walk.matchedBlockCount += 1
+        parentKey = row.blockKey
+        return true
+      }
+      if walk.matchedBlockCount == countBefore || walk.isDamaged || walk.expiredAt != nil {
+        return walk
+      }
+    }
+    walk.missingKey = nil
+    return walk
+  }
+}

@@ -1,0 +1,36 @@
+public import KVCore
+
+extension Namespace {
+  /// Why the prompt is stored only up to where it is: where it diverges, from what, and what to do about it.
+  ///
+  /// Cheap enough to ask on every miss. Sees what is committed; takes no lease and leaves no trace. Of other namespaces it tells
+  /// only about those with the same salt.
+  public func explain(
+    _ prompt: Prompt,
+    _ options: ExplainOptions = ExplainOptions()
+  ) throws(StoreError) -> Explanation {
+    try store.enter()
+    defer { store.leave() }
+    try core.check(prompt, wholeBlocks: false)
+    var options = options
+    options.sameSaltOnly = true
+    return try store.core.explain(core.id, prompt, options)
+  }
+}
+
+extension StoreInspector {
+  /// Why a prompt is stored in a namespace only up to where it is, for the store's owner.
+  ///
+  /// `words` are the token ids, or the digests as words.
+  public func explain(
+    _ namespace: NamespaceID,
+    _ words: [UInt32],
+    _ options: ExplainOptions = .thorough
+  ) throws(StoreError) -> Explanation {
+    var options = options
+    options.sameSaltOnly = false
+    return try Prompt.with(words) { (prompt) throws(StoreError) in
+      try core.explain(namespace, prompt, options)
+    }
+  }
+}

@@ -1,0 +1,80 @@
+import ArgumentParser
+import Foundation
+
+/// Where the texts of token ids come from.
+struct VocabularyOption: ParsableArguments {
+  @Option(
+    name: .customLong("vocabulary"),
+    help: ArgumentHelp(
+      "A JSON file with the tokens' texts, to show text beside ids.",
+      discussion: "A list in the order of the ids, an object of texts to ids, or a tokenizer.json.",
+      valueName: "file"
+    ),
+    completion: .file(extensions: ["json"])
+  )
+  var path: String?
+
+  func read() throws -> Vocabulary? { try path.map { try Vocabulary(path: $0) } }
+}
+
+/// The texts of token ids.
+struct Vocabulary {
+  private let texts: [UInt32: String]
+
+  init(path: String) throws {
+    guard let data = FileManager.default.contents(atPath: path) else {
+      throw CommandFailure("cannot read \(path)")
+    }
+    let value: Any
+    do { value = try JSONSerialization.jsonObject(with: data) } catch {
+      throw CommandFailure("\(path): not JSON")
+    }
+    guard let texts = Self.texts(value) else {
+      throw CommandFailure("\(path): neither a list of texts nor an object of texts to ids")
+    }
+    self.texts = texts
+  }
+
+  private static func texts(_ value: Any) -> [UInt32: String]? {
+    if let list = value as? [Any] {
+      var texts: [UInt32: String] = [:]
+      for (id, item) in list.enumerated() { texts[UInt32(id)] = item as? String }
+      return texts.isEmpty ? nil : texts
+    }
+    guard let object = value as? [String: Any] else { return nil }
+    // A tokenizer.json keeps it one or two levels down, and what was added to it beside it.
+    if let model = object["model"] as? [String: Any], let inner = model["vocab"] {
+      var texts = Self.texts(inner) ?? [:]
+      for case let added as [String: Any] in object["added_tokens"] as? [Any] ?? [] {
+        if let id = added["id"] as? Int, let text = added["content"] as? String {
+          texts[UInt32(clamping: id)] = text
+        }
+      }
+      return texts.isEmpty ? nil : texts
+    }
+    var texts: [UInt32: String] = [:]
+    for (text, id) in object {
+      if let id = id as? Int { texts[UInt32(clamping: id)] = text }
+    }
+    return texts.isEmpty ? nil : texts
+  }
+
+  /// The tokens' texts one after the other; an unknown one as its number.
+  func text(of tokens: [UInt32]) -> String {
+    printable(tokens.map { texts[$0].map(Self.readable) ?? "⟨\($0)⟩" }.joined())
+  }
+
+  /// Byte-pair vocabularies write a blank as Ġ and a line break as Ċ, sentencepiece ones a blank as ▁.
+  private static func readable(_ text: String) -> String {
+    var readable = ""
+    for character in text {
+      switch character {
+      case "Ġ", "▁": readable += " "
+      case "Ċ", "\n": readable += "⏎"
+      case "\t", "ĉ": readable += "⇥"
+      default: readable.append(character)
+      }
+    }
+    return readable
+  }
+}
