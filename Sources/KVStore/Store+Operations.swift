@@ -10,7 +10,7 @@ extension Store {
   /// Queues an operation's transfer; until its end, close knows of it.
   func start(
     _ operation: TransferOperation,
-    on queue: ServiceQueue,
+    on queue: ServicePool,
     _ transfer: @escaping @Sendable () throws(StoreError) -> TransferResult
   ) throws(StoreError) {
     let isOpen = operations.withLock { operations in
@@ -20,11 +20,9 @@ extension Store {
       return true
     }
     guard isOpen else { throw .closed }
-    do throws(StoreError) {
-      try queue.submit { operation.run(transfer) }
-    } catch {
+    if let refusal = queue.submit({ operation.run(transfer) }) {
       remove(operation)
-      throw error
+      throw StoreError(refusal)
     }
   }
 

@@ -331,7 +331,7 @@ extension StoreCore {
     }
     guard missingCount > 0 else { return (storedCount, 0) }
     let copy = PromptCopy(prompt)
-    try prefetchQueue.submit { [self] in
+    let refusal = prefetchQueue.submit { [self] in
       do throws(StoreError) {
         try copy.withPrompt { (prompt) throws(StoreError) in
           try prefetch(namespace, prompt, 0..<end)
@@ -340,6 +340,7 @@ extension StoreCore {
         // Best effort: a restore meets the same error and reports it.
       }
     }
+    if let refusal { throw StoreError(refusal) }
     return (storedCount, missingCount)
   }
 

@@ -33,11 +33,11 @@ final class StoreCore: Sendable {
   let archiveSlotSizes = Monitor<[UInt32: Int]>([:])
   let effectiveHostBytes: Int
   /// Restores that were started run two at a time: one copies while the other waits for its reads.
-  let restoreQueue = ServiceQueue(threadCount: 2, jobCountMax: 1024)
+  let restoreQueue = ServicePool(threadCount: 2, jobCountMax: 1024)
   /// Offloads run in the order in which they were started: a block's parent comes first.
-  let offloadQueue = ServiceQueue(threadCount: 1, jobCountMax: 1024)
+  let offloadQueue = ServicePool(threadCount: 1, jobCountMax: 1024)
   /// Prefetches run one after the other, so that they take no more than a window of the arena at a time.
-  let prefetchQueue = ServiceQueue(threadCount: 1, jobCountMax: 64)
+  let prefetchQueue = ServicePool(threadCount: 1, jobCountMax: 64)
   let prefetchCancellation = Cancellation()
   /// What `explain` knows of removals; a leaf lock.
   let removalHistory = Monitor(RemovalHistory())

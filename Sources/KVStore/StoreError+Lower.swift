@@ -37,4 +37,12 @@ extension StoreError {
     case .namespaceMissing, .invalidArgument: self = .poisoned
     }
   }
+  /// What a job that was not taken means to the caller.
+  init(_ refusal: ServicePool.Refusal) {
+    switch refusal {
+    case .full: self = .busy
+    case .noThread: self = .outOfMemory
+    case .stopping: self = .closed
+    }
+  }
 }

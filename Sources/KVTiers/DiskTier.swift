@@ -15,7 +15,8 @@ package final class DiskTier: Sendable {
   private let storage: any Storage
   private let direct: Bool
   private let files = Mutex<[SlotFileID: OpenedFile]>([:])
-  private let readers: ReaderPool
+  /// So that the disk works while the caller verifies and copies.
+  private let readers: ServicePool
   private let written = TierCounter()
   private let read = TierCounter()
   private let syncs = Atomic<UInt64>(0)
@@ -40,7 +41,7 @@ package final class DiskTier: Sendable {
     self.directories = directories
     self.storage = storage
     self.direct = direct
-    readers = ReaderPool(threadCount: Self.readerCount)
+    readers = ServicePool(threadCount: Self.readerCount)
   }
 
   /// Bytes written to a tier's slot files.
@@ -214,9 +215,10 @@ package final class DiskTier: Sendable {
   package func startReads(_ requests: [ReadRequest], mayReadHere: Bool = true) -> ReadBatch {
     let batch = ReadBatch(count: requests.count)
     for (index, request) in requests.enumerated() {
-      let job = ReaderPool.Job(batch: batch, index: index, request: request, tier: self)
-      // One read gains nothing from another thread.
-      if requests.count == 1, mayReadHere { job.run() } else { readers.submit(job) }
+      let job = ReadJob(batch: batch, index: index, request: request, tier: self)
+      // One read gains nothing from another thread; without any to be had it is done here as well.
+      let runsHere = requests.count == 1 && mayReadHere
+      if runsHere || readers.submit({ job.run() }) != nil { job.run() }
     }
     return batch
   }

@@ -1,10 +1,15 @@
-internal import KVCore
-
-/// A bounded queue and the few threads that work it off: what callers start and do not wait for.
+/// A queue and the few threads that work it off: what callers start and do not wait for.
 ///
 /// The threads start with the first job and are joined by `stop`.
-final class ServiceQueue: Sendable {
-  typealias Job = @Sendable () -> Void
+package final class ServicePool: Sendable {
+  package typealias Job = @Sendable () -> Void
+
+  /// Why a job was not taken.
+  package enum Refusal: Sendable {
+    case full
+    case noThread
+    case stopping
+  }
 
   private struct State {
     var jobs: [Job] = []
@@ -18,28 +23,28 @@ final class ServiceQueue: Sendable {
   private let threadCount: Int
   private let jobCountMax: Int
 
-  init(threadCount: Int, jobCountMax: Int) {
+  package init(threadCount: Int, jobCountMax: Int = .max) {
     self.threadCount = threadCount
     self.jobCountMax = jobCountMax
   }
 
-  /// Queues a job; throws when the queue is full, or no thread is to be had.
-  func submit(_ job: @escaping Job) throws(StoreError) {
-    let error: StoreError? = state.withLock { state in
-      if state.isStopping { return .closed }
+  /// Queues a job; nil when it was taken.
+  package func submit(_ job: @escaping Job) -> Refusal? {
+    let refusal: Refusal? = state.withLock { state in
+      if state.isStopping { return .stopping }
       if state.threads.isEmpty { startThreads(&state) }
-      if state.threads.isEmpty { return .outOfMemory }
-      guard state.jobs.count - state.takenCount < jobCountMax else { return .busy }
+      if state.threads.isEmpty { return .noThread }
+      guard state.jobs.count - state.takenCount < jobCountMax else { return .full }
       state.jobs.append(job)
       return nil
     }
-    if let error { throw error }
-    state.notifyAll()
+    if refusal == nil { state.notifyAll() }
+    return refusal
   }
 
   private func startThreads(_ state: inout State) {
     for _ in 0..<threadCount {
-      // Unowned: `stop` joins the threads before the queue goes.
+      // Unowned: `stop` joins the threads before the pool goes.
       if let thread = ServiceThread.start({ [unowned self] in work() }) {
         state.threads.append(thread)
       }
@@ -53,7 +58,10 @@ final class ServiceQueue: Sendable {
           let job = state.jobs[state.takenCount]
           state.takenCount += 1
           // The array keeps no job alive that has been taken by all.
-          if state.takenCount == state.jobs.count || state.takenCount > 1024 {
+          if state.takenCount == state.jobs.count {
+            state.jobs.removeAll(keepingCapacity: true)
+            state.takenCount = 0
+          } else if state.takenCount > 1024 {
             state.jobs.removeFirst(state.takenCount)
             state.takenCount = 0
           }
@@ -67,7 +75,7 @@ final class ServiceQueue: Sendable {
   }
 
   /// Ends the threads once the queue is empty.
-  func stop() {
+  package func stop() {
     let threads = state.withLock { state in
       state.isStopping = true
       return state.threads
