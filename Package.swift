@@ -39,6 +39,8 @@ let package = Package(
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .target(name: "CLinux"),
     .target(name: "CKVStore"),
+    // Has the header of the C interface and finds its functions at run time.
+    .target(name: "CCallBench", cSettings: [.headerSearchPath("../CKVStore/include")]),
 
     // The library, lowest first.
     .target(name: "KVCore", dependencies: ["CXXHash"], swiftSettings: swiftSettings),
@@ -76,7 +78,7 @@ let package = Package(
     .executableTarget(
       name: "KVStoreCLI",
       dependencies: [
-        "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation",
+        "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "CCallBench",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swiftSettings

@@ -10,6 +10,8 @@ final class Bench {
   let folder: String
   let report: Report
   let progress = ProgressLine()
+  /// Which of the workloads is running.
+  var step = ""
   let storage = LinuxStorage()
   private let signalSources: [any DispatchSourceSignal]
   private var storeCount = 0
@@ -63,11 +65,7 @@ final class Bench {
 
   /// A store's configuration with room for twice `total`.
   func configuration(_ path: String, hostBytes: Int = 256 << 20) -> StoreConfiguration {
-    var configuration = StoreConfiguration(path: path)
-    configuration.capacityBytes = max(1 << 30, 4 * options.total.byteCount)
-    configuration.hostBytes = hostBytes
-    configuration.inlinePayloadBytesMax = min(16 << 10, options.blockBytes.byteCount - 1)
-    return configuration
+    options.configuration(path, hostBytes: hostBytes)
   }
 
   /// Room in the arena for everything that a run moves, headers included.
@@ -77,32 +75,45 @@ final class Bench {
   }
 
   /// The identity of the bench's blocks.
-  var identity: NamespaceIdentity {
-    var identity = NamespaceIdentity()
-    identity.tokensPerBlock = options.tokensPerBlock
-    identity.regionByteCounts = options.regionByteCounts
-    identity.modelName = "bench"
-    identity.kvDtype = "fp16"
-    identity.extraByteCountMax = 0
-    return identity
+  var identity: NamespaceIdentity { options.identity }
+
+  private let start = monotonicNanoseconds()
+
+  /// Says on the terminal what is going on.
+  func show(_ text: String) {
+    progress.show("\(step): \(text), \((monotonicNanoseconds() - start) / 1_000_000_000) s")
+  }
+
+  /// Adds a figure of the blocks that the options describe.
+  func add(
+    _ measure: String,
+    _ series: Series,
+    unit: String,
+    limit: Limit? = nil,
+    with further: [String: Parameter] = [:]
+  ) {
+    let params = parameters(measure).merging(further) { $1 }
+    report.add(params, series, unit: unit, limit: limit)
   }
 
   /// Repeats `body` for each run, saying so.
   func forEachRun(_ what: String, _ body: (Int) throws -> Void) rethrows {
     for run in 0..<options.runs {
-      progress.show("\(what): run \(run + 1) of \(options.runs)")
+      show("\(what): run \(run + 1) of \(options.runs)")
       try body(run)
     }
   }
 
   /// The parameters that every line carries.
   func parameters(_ measure: String) -> [String: Parameter] {
-    [
+    var parameters: [String: Parameter] = [
       "measure": .text(measure), "block_bytes": .integer(options.blockBytes.byteCount),
       "tokens_per_block": .integer(options.tokensPerBlock),
       "total_bytes": .integer(options.blockCount * options.blockBytes.byteCount),
       "seed": .integer(Int(clamping: options.seed)),
     ]
+    if let model = options.model { parameters["model"] = .text(model.rawValue) }
+    return parameters
   }
 
   /// Lets the kernel forget its cached pages of a folder's files, so that they come from the disk next.

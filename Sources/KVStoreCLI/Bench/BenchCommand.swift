@@ -1,4 +1,6 @@
 import ArgumentParser
+import Foundation
+import KVCore
 import KVStore
 
 /// `kvstore bench`: what this machine can do, and how near the store comes to it.
@@ -8,17 +10,20 @@ struct BenchCommand: ParsableCommand {
     abstract: "Measure this machine's limits, and how near the store comes to them.",
     discussion: """
       Each figure stands beside a limit that was measured in the same run, on the same file \
-      system; the ratio is value ÷ limit. Without a workload, all but codec run. Writes many times \
+      system; the ratio is value ÷ limit. Without a workload, all but codec and compare run. Writes many times \
       --total to the disk. The options are the same for all but codec: kvstore bench all --help.
 
       EXAMPLES
         kvstore bench
         kvstore bench restore --block-bytes 288KiB --runs 3
-        kvstore bench match --stored-blocks 1000000 --path /mnt/ssd --json
+        kvstore bench restore --model qwen3-32b --plot restore.svg
+        kvstore bench match --stored-blocks 10000,1000000 --path /mnt/ssd --json
+        kvstore bench compare --model gemma-3-270m
       """,
     subcommands: [
       BenchAll.self, BenchLimits.self, BenchOffload.self, BenchRestore.self, BenchLayerwise.self,
-      BenchMixed.self, BenchMatch.self, BenchCodec.self,
+      BenchMixed.self, BenchMatch.self, BenchScatter.self, BenchCAPI.self, BenchMultiprocess.self,
+      BenchCompare.self, BenchCodec.self, BenchWorker.self,
     ],
     defaultSubcommand: BenchAll.self
   )
@@ -32,8 +37,14 @@ struct BenchOptions: ParsableArguments {
   )
   var path: String?
 
-  @Option(help: "Payload of a block, for example 288KiB, 2MiB.")
-  var blockBytes = ByteSize(2 << 20)
+  @Option(
+    name: .customLong("block-bytes"),
+    help: "Payload of a block, for example 288KiB. (default: 2MiB)"
+  )
+  var blockBytesAsked: ByteSize?
+
+  @Option(help: "Blocks as this model's KV has them: their bytes follow from --tokens-per-block.")
+  var model: ModelPreset?
 
   @Option(help: "Tokens of a block.")
   var tokensPerBlock = 16
@@ -50,8 +61,11 @@ struct BenchOptions: ParsableArguments {
   @Option(help: "Seed of tokens and payload.")
   var seed: UInt64 = 1
 
-  @Option(help: "Blocks stored for match, at most 1000000.")
-  var storedBlocks = 100_000
+  @Option(help: "Blocks stored for match, 1000 to 10000000; several numbers with commas between.")
+  var storedBlocks = BlockCounts([100_000])
+
+  @Option(help: "Draw the figures into this file.", completion: .file(extensions: ["svg"]))
+  var plot: String?
 
   @Flag(help: "Print an object a line, for programs; the environment goes to stderr.")
   var json = false
@@ -60,29 +74,61 @@ struct BenchOptions: ParsableArguments {
   var keep = false
 
   func validate() throws {
-    guard (1024...64 << 20).contains(blockBytes.byteCount) else {
-      throw ValidationError("--block-bytes must be 1KiB to 64MiB.")
-    }
-    guard total.byteCount >= blockBytes.byteCount, total.byteCount <= 64 << 30 else {
-      throw ValidationError("--total must be at least one block, at most 64GiB.")
+    guard model == nil || blockBytesAsked == nil else {
+      throw ValidationError("--model sets the bytes of a block: leave --block-bytes out.")
     }
     guard (1...65_536).contains(tokensPerBlock) else {
       throw ValidationError("--tokens-per-block must be 1 to 65536.")
     }
+    guard (1024...64 << 20).contains(blockBytes.byteCount) else {
+      throw ValidationError("a block must have 1KiB to 64MiB (--block-bytes, --tokens-per-block).")
+    }
+    guard total.byteCount >= blockBytes.byteCount, total.byteCount <= 64 << 30 else {
+      throw ValidationError("--total must be at least one block, at most 64GiB.")
+    }
     guard (1...1000).contains(runs) else { throw ValidationError("--runs must be 1 to 1000.") }
     guard (1...4).contains(threads) else { throw ValidationError("--threads must be 1 to 4.") }
-    guard (8_192...1_000_000).contains(storedBlocks) else {
-      throw ValidationError("--stored-blocks must be 8192 to 1000000.")
+  }
+
+  /// Payload of a block.
+  var blockBytes: ByteSize {
+    if let model {
+      return ByteSize(model.regionByteCounts(tokensPerBlock: tokensPerBlock).reduce(0, +))
     }
+    return blockBytesAsked ?? ByteSize(2 << 20)
   }
 
   /// Blocks that a run moves.
   var blockCount: Int { total.byteCount / blockBytes.byteCount }
 
-  /// 64 regions, as 32 layers with K and V have, where the block divides evenly; else one.
+  /// Regions of a layer: its K and its V, or what the model has instead.
+  var regionsPerLayer: Int { model?.regionsPerLayer ?? 2 }
+
+  /// The model's; else 64 regions, as 32 layers with K and V have, where the block divides evenly; else one.
   var regionByteCounts: [Int] {
+    if let model { return model.regionByteCounts(tokensPerBlock: tokensPerBlock) }
     let bytes = blockBytes.byteCount
     return bytes % 64 == 0 ? Array(repeating: bytes / 64, count: 64) : [bytes]
+  }
+
+  /// A store's configuration with room for twice `total`.
+  func configuration(_ path: String, hostBytes: Int) -> StoreConfiguration {
+    var configuration = StoreConfiguration(path: path)
+    configuration.capacityBytes = max(1 << 30, 4 * total.byteCount)
+    configuration.hostBytes = hostBytes
+    configuration.inlinePayloadBytesMax = min(16 << 10, blockBytes.byteCount - 1)
+    return configuration
+  }
+
+  /// The identity of the bench's blocks.
+  var identity: NamespaceIdentity {
+    var identity = NamespaceIdentity()
+    identity.tokensPerBlock = tokensPerBlock
+    identity.regionByteCounts = regionByteCounts
+    identity.modelName = "bench"
+    identity.kvDtype = "fp16"
+    identity.extraByteCountMax = 0
+    return identity
   }
 
   /// Runs workloads one after the other in one fresh folder.
@@ -91,11 +137,18 @@ struct BenchOptions: ParsableArguments {
     defer { bench.cleanUp() }
     try reportingErrors(at: bench.folder) {
       bench.report.showEnvironment(bench.folder)
-      for workload in workloads {
+      for (index, workload) in workloads.enumerated() {
+        bench.step = "\(index + 1)/\(workloads.count) \(workload.name)"
         bench.report.begin(workload.name, workload.pageCacheState)
         try workload.run(bench)
         try bench.report.end()
       }
+    }
+    if let plot {
+      do {
+        try BenchPlot(figures: bench.report.allFigures).text()
+          .write(toFile: plot, atomically: true, encoding: .utf8)
+      } catch { throw CommandFailure("\(plot): cannot write: \(error.localizedDescription)") }
     }
   }
 }
@@ -106,92 +159,4 @@ protocol Workload {
   /// What the page cache holds when it is measured, in words.
   var pageCacheState: String { get }
   func run(_ bench: Bench) throws
-}
-
-struct BenchAll: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "all",
-    abstract: "Run all workloads but codec (the default)."
-  )
-  @OptionGroup var options: BenchOptions
-  func run() throws {
-    try options.measure([
-      LimitsWorkload(), OffloadWorkload(), RestoreWorkload(), LayerwiseWorkload(), MixedWorkload(),
-      MatchWorkload(),
-    ])
-  }
-}
-
-struct BenchLimits: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "limits",
-    abstract: "memcpy, checksum, raw O_DIRECT writes and reads, page-cache reads.",
-    discussion: "What the store's own figures are held against. The store itself is not used."
-  )
-  @OptionGroup var options: BenchOptions
-
-  @Option(help: "Save the bandwidths, for kvstore replay --profile.", completion: .file())
-  var saveProfile: String?
-
-  func run() throws { try options.measure([LimitsWorkload(profileFile: saveProfile)]) }
-}
-
-struct BenchOffload: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "offload",
-    abstract: "Offload a chain of blocks, the final flush counted.",
-    discussion: "Into fresh slot files, then again into slots that were used before."
-  )
-  @OptionGroup var options: BenchOptions
-  func run() throws { try options.measure([OffloadWorkload()]) }
-}
-
-struct BenchRestore: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "restore",
-    abstract: "Restore a chain of blocks from RAM and from disk.",
-    discussion: """
-      The first, untimed pass compares every byte with what was offloaded. Also: from open to the \
-      first verified hit, and calls for a single block.
-      """
-  )
-  @OptionGroup var options: BenchOptions
-  func run() throws { try options.measure([RestoreWorkload()]) }
-}
-
-struct BenchLayerwise: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "layerwise",
-    abstract: "Restore a chain of blocks from disk layer by layer, while layers are computed.",
-    discussion: """
-      A restore is started for each layer, and each is computed as soon as it is there: for as \
-      long as the whole restore takes, divided by the layers. The first, untimed pass compares \
-      every byte with what was offloaded.
-      """
-  )
-  @OptionGroup var options: BenchOptions
-  func run() throws { try options.measure([LayerwiseWorkload()]) }
-}
-
-struct BenchMixed: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "mixed",
-    abstract: "Restore from disk while offloads are written.",
-    discussion: """
-      The 99th percentile of a restore of four blocks, alone and beside an offload that runs at \
-      0.6 of its own rate, in a full store that evicts.
-      """
-  )
-  @OptionGroup var options: BenchOptions
-  func run() throws { try options.measure([MixedWorkload()]) }
-}
-
-struct BenchMatch: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "match",
-    abstract: "Find the longest stored prefix of prompts of 1,024, 32,768 and 131,072 tokens.",
-    discussion: "In blocks of 16 tokens with 64 bytes of payload; warm, and straight after open."
-  )
-  @OptionGroup var options: BenchOptions
-  func run() throws { try options.measure([MatchWorkload()]) }
 }

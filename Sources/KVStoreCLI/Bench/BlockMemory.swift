@@ -15,7 +15,8 @@ import KVStore
 
   var byteCount: Int { blockByteCount * blockCount }
 
-  init(regionByteCounts: [Int], blockCount: Int) throws {
+  /// With `pageSeed` the pieces lie in random order, as the pages of an engine do; they are of one size then.
+  init(regionByteCounts: [Int], blockCount: Int, pageSeed: UInt64? = nil) throws {
     self.regionByteCounts = regionByteCounts
     self.blockCount = blockCount
     blockByteCount = regionByteCounts.reduce(0, +)
@@ -27,6 +28,7 @@ import KVStore
     // Page faults are no part of what is measured.
     clear()
     resetSpans()
+    if let pageSeed { shuffleSpans(pageSeed) }
   }
 
   deinit { unsafe spans.deallocate() }
@@ -41,6 +43,26 @@ import KVStore
           )
         offset += count
       }
+    }
+  }
+
+  /// The bytes of a block whose regions lie side by side.
+  func bytes(of block: Int) -> UnsafeMutableRawBufferPointer {
+    unsafe UnsafeMutableRawBufferPointer(
+      start: memory.pointer(at: block * blockByteCount),
+      count: blockByteCount
+    )
+  }
+
+  /// Gives each piece the place of another one (Fisher and Yates).
+  private func shuffleSpans(_ seed: UInt64) {
+    precondition(Set(regionByteCounts).count == 1)
+    var state = seed &* 0x9E37_79B9_7F4A_7C15 | 1
+    for index in stride(from: blockCount * regionByteCounts.count - 1, to: 0, by: -1) {
+      state ^= state << 13
+      state ^= state >> 7
+      state ^= state << 17
+      unsafe spans.swapAt(index, Int(state % UInt64(index + 1)))
     }
   }
 
@@ -71,11 +93,15 @@ import KVStore
   /// The first of `blocks` that differs from the same block of `other`, if any.
   func firstDifference(from other: BlockMemory, in blocks: Range<Int>) -> Int? {
     blocks.first { block in
-      let offset = block * blockByteCount
-      guard let ours = unsafe memory.pointer(at: offset),
-        let theirs = unsafe other.memory.pointer(at: offset)
-      else { return true }
-      return unsafe memcmp(ours, theirs, blockByteCount) != 0
+      for region in regionByteCounts.indices {
+        let ours = span(block: block, region: region)
+        let theirs = other.span(block: block, region: region)
+        guard let oursBytes = unsafe ours.data, let theirsBytes = unsafe theirs.data else {
+          return true
+        }
+        if unsafe memcmp(oursBytes, theirsBytes, regionByteCounts[region]) != 0 { return true }
+      }
+      return false
     }
   }
 
@@ -96,17 +122,15 @@ import KVStore
     return try withExtendedLifetime(self) { try body(transfer) }
   }
 
-  /// Copies some blocks to the same place of `other`, region by region: the limit of a restore from RAM.
+  /// Copies some blocks to the same blocks of `other`, region by region: the limit of a restore from RAM.
   func copy(_ blocks: Range<Int>, to other: BlockMemory) {
-    var offset = blocks.lowerBound * blockByteCount
-    for _ in blocks {
-      for count in regionByteCounts {
-        if let from = unsafe memory.pointer(at: offset),
-          let to = unsafe other.memory.pointer(at: offset)
+    for block in blocks {
+      for (region, count) in regionByteCounts.enumerated() {
+        if let from = unsafe span(block: block, region: region).data,
+          let to = unsafe other.span(block: block, region: region).data
         {
           unsafe memcpy(to, from, count)
         }
-        offset += count
       }
     }
   }

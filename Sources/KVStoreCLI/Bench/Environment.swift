@@ -12,7 +12,11 @@ enum Environment {
       ("file system", fileSystem(of: folder)),
       ("folder", folder + (options.keep ? "" : " (removed afterwards)")),
       ("durability", "synced: a flush is counted where something is written"),
-      ("blocks", "\(options.blockBytes) in \(counted(options.regionByteCounts.count, "region"))"),
+      (
+        "blocks",
+        "\(options.blockBytes) in \(counted(options.regionByteCounts.count, "region"))"
+          + (options.model.map { ", as \($0.rawValue) has them" } ?? "")
+      ),
       ("runs", "\(options.runs) of \(options.total), seed \(options.seed)"),
     ])
   }

@@ -11,9 +11,6 @@ struct LayerwiseWorkload: Workload {
   let name = "layerwise"
   let pageCacheState = "dropped before every read from disk"
 
-  /// Regions of a layer: its K and its V.
-  private static let regionsPerLayer = 2
-
   private struct Times {
     var apart = Series()
     var overlapped = Series()
@@ -26,7 +23,8 @@ struct LayerwiseWorkload: Workload {
   func run(_ bench: Bench) throws {
     let options = bench.options
     let regionCount = options.regionByteCounts.count
-    guard regionCount % Self.regionsPerLayer == 0 else {
+    let regionsPerLayer = options.regionsPerLayer
+    guard regionCount % regionsPerLayer == 0 else {
       throw CommandFailure("layerwise needs --block-bytes to be a multiple of 64 bytes")
     }
     let memory = try BlockMemory(
@@ -39,8 +37,8 @@ struct LayerwiseWorkload: Workload {
       blockCount: options.blockCount
     )
     let chain = BlockChain(memory, tokensPerBlock: options.tokensPerBlock, seed: options.seed)
-    let layers = stride(from: 0, to: regionCount, by: Self.regionsPerLayer).map {
-      target.layer(chain.blocks, regions: $0..<$0 + Self.regionsPerLayer)
+    let layers = stride(from: 0, to: regionCount, by: regionsPerLayer).map {
+      target.layer(chain.blocks, regions: $0..<$0 + regionsPerLayer)
     }
     let path = bench.freshStorePath()
     try reopened(bench, path) { namespace, store in
@@ -143,29 +141,28 @@ struct LayerwiseWorkload: Workload {
   }
 
   private func report(_ bench: Bench, _ layerCount: Int, _ times: Times) {
-    var params = bench.parameters("disk: restore, then compute")
-    params["layers"] = .integer(layerCount)
-    bench.report.add(params, times.apart, unit: "ns")
-    params["measure"] = .text("disk: layer by layer, computed as they come")
-    bench.report.add(
-      params,
+    let layers = ["layers": Parameter.integer(layerCount)]
+    bench.add("disk: restore, then compute", times.apart, unit: "ns", with: layers)
+    bench.add(
+      "disk: layer by layer, computed as they come",
       times.overlapped,
       unit: "ns",
-      limit: Limit(name: "restore, then compute", value: times.apart.median)
+      limit: Limit(name: "restore, then compute", value: times.apart.median),
+      with: layers
     )
-    params["measure"] = .text("disk: until the first layer is there")
-    bench.report.add(
-      params,
+    bench.add(
+      "disk: until the first layer is there",
       times.firstLayer,
       unit: "ns",
-      limit: Limit(name: "restore of all layers in one call", value: times.wholeRestore.median)
+      limit: Limit(name: "restore of all layers in one call", value: times.wholeRestore.median),
+      with: layers
     )
-    params["measure"] = .text("disk: throughput, layer by layer")
-    bench.report.add(
-      params,
+    bench.add(
+      "disk: throughput, layer by layer",
       times.layersRate,
       unit: "GB/s",
-      limit: Limit(name: "restore of all layers in one call", value: times.wholeRate.median)
+      limit: Limit(name: "restore of all layers in one call", value: times.wholeRate.median),
+      with: layers
     )
   }
 }

@@ -52,9 +52,13 @@ struct LimitsWorkload: Workload {
     }
     // The sum is used, so that the work cannot be left out.
     guard sum != 1 else { throw CommandFailure("the checksum of zeros is wrong") }
-    bench.report.add(bench.parameters("memcpy, 64 MiB"), copies, unit: "GB/s")
-    bench.report.add(
-      bench.parameters("XXH3-64, 2 MiB"),
+    bench.add(
+      "memcpy, 64 MiB",
+      copies,
+      unit: "GB/s"
+    )
+    bench.add(
+      "XXH3-64, 2 MiB",
       checksums,
       unit: "GB/s",
       limit: Limit(name: "memcpy", value: copies.median)
@@ -86,7 +90,11 @@ struct LimitsWorkload: Workload {
     // The first pass fills the cache.
     _ = try limits.pageCacheRead()
     try bench.forEachRun("page cache") { _ in cached.values.append(try limits.pageCacheRead()) }
-    bench.report.add(bench.parameters("page-cache read"), cached, unit: "GB/s")
+    bench.add(
+      "page-cache read",
+      cached,
+      unit: "GB/s"
+    )
     try limits.remove()
     return (limits.best(.read)?.value ?? 0, limits.best(.freshWrite)?.value ?? 0)
   }

@@ -2,16 +2,16 @@ import KVCore
 import KVStore
 
 extension MatchWorkload {
-  private static let explainedTokenCount = 32_768
+  private static let explainedTokenCountMax = 32_768
   private static let callCount = 50
 
   /// Explaining a miss, against matching the same prompt: one token in the middle of it is another one.
-  func measureExplain(_ bench: Bench, _ namespace: Namespace, _ trunk: TokenMemory) throws {
-    let tokenCount = Self.explainedTokenCount
-    let edited = TokenMemory(edited: trunk, at: tokenCount / 2, count: tokenCount)
+  func measureExplain(_ small: SmallBlocks, _ namespace: Namespace) throws {
+    let tokenCount = min(Self.explainedTokenCountMax, small.trunk.count)
+    let edited = TokenMemory(edited: small.trunk, at: tokenCount / 2, count: tokenCount)
     var series = Series()
     var matches = Series()
-    try bench.forEachRun("explain, \(tokenCount) tokens") { _ in
+    try small.bench.forEachRun("explain, \(tokenCount) tokens") { _ in
       var calls = Series()
       var matchCalls = Series()
       for _ in 0..<Self.callCount {
@@ -33,15 +33,12 @@ extension MatchWorkload {
       series.latencies += calls.latencies
       matches.values.append(matchCalls.median)
     }
-    bench.report.add(
-      [
-        "measure": .text("explain a miss at the middle of \(tokenCount) tokens"),
-        "stored_blocks": .integer(bench.options.storedBlocks), "tokens": .integer(tokenCount),
-        "seed": .integer(Int(clamping: bench.options.seed)),
-      ],
+    small.add(
+      "explain a miss at the middle of \(tokenCount) tokens",
       series,
       unit: "ns",
-      limit: Limit(name: "match of the same prompt, warm", value: matches.median)
+      limit: Limit(name: "match of the same prompt, warm", value: matches.median),
+      with: ["tokens": .integer(tokenCount)]
     )
   }
 }

@@ -88,22 +88,21 @@ struct MixedWorkload: Workload {
   }
 
   private func report(_ bench: Bench, _ figures: Figures) {
-    var params = bench.parameters("restore alone: p99 of a call")
-    params["blocks_per_call"] = .integer(Self.callBlockCount)
-    bench.report.add(params, figures.idle, unit: "ns")
-    params["measure"] = .text("restore beside offload: p99 of a call")
-    bench.report.add(
-      params,
+    let call = ["blocks_per_call": Parameter.integer(Self.callBlockCount)]
+    bench.add("restore alone: p99 of a call", figures.idle, unit: "ns", with: call)
+    bench.add(
+      "restore beside offload: p99 of a call",
       figures.mixed,
       unit: "ns",
-      limit: Limit(name: "p99 alone", value: figures.idle.median)
+      limit: Limit(name: "p99 alone", value: figures.idle.median),
+      with: call
     )
-    params["measure"] = .text("offload beside restore: rate")
-    bench.report.add(
-      params,
+    bench.add(
+      "offload beside restore: rate",
       figures.mixedRate,
       unit: "GB/s",
-      limit: Limit(name: "offload alone, evicting", value: figures.idleRate.median)
+      limit: Limit(name: "offload alone, evicting", value: figures.idleRate.median),
+      with: call
     )
   }
 

@@ -48,15 +48,41 @@ struct OffloadWorkload: Workload {
       if !bench.options.keep || run + 1 < bench.options.runs { try bench.remove(path) }
     }
     try limits.remove()
-    var params = bench.parameters("throughput, fresh slot files, \(ioPath.text)")
-    params["io_path"] = .text(ioPath.text)
-    bench.report.add(params, fresh, unit: "GB/s", limit: limits.best(.freshWrite))
-    params["measure"] = .text("throughput, reused slots, \(ioPath.text)")
-    bench.report.add(params, reused, unit: "GB/s", limit: limits.best(.overwrite))
-    bench.report.add(bench.parameters("syncs, slot files and catalog"), costs.syncs, unit: "/GiB")
-    bench.report.add(bench.parameters("CPU time"), costs.cpuSeconds, unit: "s/GB")
-    bench.report.add(bench.parameters("written to disk ÷ payload"), costs.written, unit: "×")
-    bench.report.add(bench.parameters("disk used ÷ payload"), costs.used, unit: "×")
+    let path = ["io_path": Parameter.text(ioPath.text)]
+    bench.add(
+      "throughput, fresh slot files, \(ioPath.text)",
+      fresh,
+      unit: "GB/s",
+      limit: limits.best(.freshWrite),
+      with: path
+    )
+    bench.add(
+      "throughput, reused slots, \(ioPath.text)",
+      reused,
+      unit: "GB/s",
+      limit: limits.best(.overwrite),
+      with: path
+    )
+    bench.add(
+      "syncs, slot files and catalog",
+      costs.syncs,
+      unit: "/GiB"
+    )
+    bench.add(
+      "CPU time",
+      costs.cpuSeconds,
+      unit: "s/GB"
+    )
+    bench.add(
+      "written to disk ÷ payload",
+      costs.written,
+      unit: "×"
+    )
+    bench.add(
+      "disk used ÷ payload",
+      costs.used,
+      unit: "×"
+    )
   }
 
   private func measure(

@@ -50,7 +50,7 @@ final class RawDisk {
   func write(threads: Int) throws -> UInt64 {
     let file = try storage.openFile(path, mode: .existing, direct: true)
     return try nanoseconds {
-      try onThreads(threads) { [buffers] thread, piece throws(FileError) in
+      try onThreads(threads, pieceCount: pieceCount) { [buffers] thread, piece throws(FileError) in
         unsafe try file.write(buffers[thread].readOnly, at: UInt64(piece * Self.pieceByteCount))
       }
       try file.sync()
@@ -61,7 +61,7 @@ final class RawDisk {
   func read(threads: Int, direct: Bool = true) throws -> UInt64 {
     let file = try storage.openFile(path, mode: .readOnly, direct: direct)
     return try nanoseconds {
-      try onThreads(threads) { [buffers] thread, piece throws(FileError) in
+      try onThreads(threads, pieceCount: pieceCount) { [buffers] thread, piece throws(FileError) in
         unsafe try file.read(into: buffers[thread].bytes, at: UInt64(piece * Self.pieceByteCount))
       }
     }
@@ -71,29 +71,29 @@ final class RawDisk {
   func isDirect() throws -> Bool {
     try storage.openFile(path, mode: .existing, direct: true).isDirect
   }
+}
 
-  /// Runs `body` for every piece, the pieces dealt out to `threads` real threads.
-  private func onThreads(
-    _ threads: Int,
-    _ body: @escaping @Sendable (Int, Int) throws(FileError) -> Void
-  ) throws {
-    let failure = Monitor<FileError?>(nil)
-    let group = DispatchGroup()
-    let pieceCount = pieceCount
-    for thread in 0..<threads {
-      group.enter()
-      // Not a dispatch queue: that runs no more threads than there are cores, and these mostly wait.
-      let worker = Thread {
-        defer { group.leave() }
-        do throws(FileError) {
-          for piece in stride(from: thread, to: pieceCount, by: threads) { try body(thread, piece) }
-        } catch {
-          failure.withLock { $0 = error }
-        }
+/// Runs `body` with the thread's number for every piece, the pieces dealt out to real threads.
+func onThreads(
+  _ threads: Int,
+  pieceCount: Int,
+  _ body: @escaping @Sendable (_ thread: Int, _ piece: Int) throws(FileError) -> Void
+) throws {
+  let failure = Monitor<FileError?>(nil)
+  let group = DispatchGroup()
+  for thread in 0..<threads {
+    group.enter()
+    // Not a dispatch queue: that runs no more threads than there are cores, and these mostly wait.
+    let worker = Thread {
+      defer { group.leave() }
+      do throws(FileError) {
+        for piece in stride(from: thread, to: pieceCount, by: threads) { try body(thread, piece) }
+      } catch {
+        failure.withLock { $0 = error }
       }
-      worker.start()
     }
-    group.wait()
-    if let failure = failure.withLock({ $0 }) { throw failure }
+    worker.start()
   }
+  group.wait()
+  if let failure = failure.withLock({ $0 }) { throw failure }
 }

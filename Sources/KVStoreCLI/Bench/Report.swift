@@ -27,7 +27,14 @@ struct Figure: Encodable {
     case workload, params, value, unit, limit, ratio, runs, spread
     case limitName = "limit_name"
     case p50 = "p50_ns"
+    case p90 = "p90_ns"
     case p99 = "p99_ns"
+    case p999 = "p999_ns"
+  }
+
+  /// What it says, in words.
+  var measure: String {
+    if case .text(let text)? = params["measure"] { text } else { "" }
   }
 
   var ratio: Double? { limit.flatMap { $0.value == 0 ? nil : series.median / $0.value } }
@@ -44,7 +51,9 @@ struct Figure: Encodable {
     try container.encode(limit?.name, forKey: .limitName)
     try container.encode(ratio, forKey: .ratio)
     try container.encode(series.percentile(0.5, sorted: sorted), forKey: .p50)
+    try container.encode(series.percentile(0.9, sorted: sorted), forKey: .p90)
     try container.encode(series.percentile(0.99, sorted: sorted), forKey: .p99)
+    try container.encode(series.percentile(0.999, sorted: sorted), forKey: .p999)
     try container.encode(series.values.count, forKey: .runs)
     try container.encode(series.spread, forKey: .spread)
   }
@@ -56,6 +65,8 @@ final class Report {
   private let progress: ProgressLine
   private var workload = ""
   private var figures: [Figure] = []
+  /// Of all workloads so far.
+  private(set) var allFigures: [Figure] = []
 
   init(_ options: BenchOptions, _ progress: ProgressLine) {
     self.options = options
@@ -86,6 +97,7 @@ final class Report {
 
   func end() throws {
     progress.clear()
+    allFigures += figures
     if options.json {
       for figure in figures { print(try jsonText(figure, isPretty: false)) }
     } else {
@@ -106,10 +118,9 @@ final class Report {
       let percentiles = [0.5, 0.9, 0.99, 0.999].map { fraction in
         figure.series.percentile(fraction, sorted: sorted).map(timeText) ?? ""
       }
-      let measure = if case .text(let text)? = figure.params["measure"] { text } else { "" }
       table.append(
         [
-          "  " + measure, decimalText(figure.series.median, digits: 3), figure.unit,
+          "  " + figure.measure, decimalText(figure.series.median, digits: 3), figure.unit,
           figure.limit.map { decimalText($0.value, digits: 3) } ?? "",
           figure.ratio.map { decimalText($0, digits: 3) } ?? "",
         ] + percentiles + [
@@ -120,9 +131,10 @@ final class Report {
     }
     return table.lines()
   }
-
-  private func flushOutput() { fflush(nil) }
 }
+
+/// Sends on what was printed: to a pipe it would wait.
+func flushOutput() { fflush(nil) }
 
 /// A spread in percent, to a tenth.
 private func spreadText(_ spread: Double) -> String {

@@ -65,15 +65,19 @@ struct RestoreWorkload: Workload {
       )
       try measureSingleCalls(chain, namespace, target, &single, &singleCopies)
     }
-    bench.report.add(
-      bench.parameters("host: throughput, one call"),
+    bench.add(
+      "host: throughput, one call",
       whole,
       unit: "GB/s",
       limit: Limit(name: "memcpy of the same blocks, 1 thread", value: copies.median)
     )
-    bench.report.add(bench.parameters("host: CPU time"), cpuSeconds, unit: "s/GB")
-    bench.report.add(
-      bench.parameters("host: call for one block"),
+    bench.add(
+      "host: CPU time",
+      cpuSeconds,
+      unit: "s/GB"
+    )
+    bench.add(
+      "host: call for one block",
       single,
       unit: "ns",
       limit: Limit(name: "memcpy of the block", value: singleCopies.median)
@@ -149,19 +153,27 @@ struct RestoreWorkload: Workload {
       }
     }
     try limits.remove()
-    var params = bench.parameters("disk: throughput, one call, \(ioPath.text)")
-    params["io_path"] = .text(ioPath.text)
-    bench.report.add(params, whole, unit: "GB/s", limit: limits.best(.read))
-    bench.report.add(bench.parameters("disk: CPU time"), cpuSeconds, unit: "s/GB")
-    bench.report.add(
-      bench.parameters("disk: open to first verified block"),
+    bench.add(
+      "disk: throughput, one call, \(ioPath.text)",
+      whole,
+      unit: "GB/s",
+      limit: limits.best(.read),
+      with: ["io_path": .text(ioPath.text)]
+    )
+    bench.add(
+      "disk: CPU time",
+      cpuSeconds,
+      unit: "s/GB"
+    )
+    bench.add(
+      "disk: open to first verified block",
       firstHit.times,
       unit: "ns",
       limit: Limit(name: "restoring a block, store open already", value: firstHit.laterTimes.median)
     )
     if !firstHit.byteCounts.values.isEmpty {
-      bench.report.add(
-        bench.parameters("disk: bytes read until then"),
+      bench.add(
+        "disk: bytes read until then",
         firstHit.byteCounts,
         unit: "B",
         limit: Limit(name: "payload of the block", value: Double(chain.memory.blockByteCount))

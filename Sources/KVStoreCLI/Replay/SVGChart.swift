@@ -37,7 +37,7 @@ struct SVGChart {
         + "font-family=\"sans-serif\" font-size=\"13\">"
     )
     out.append("<rect width=\"100%\" height=\"100%\" fill=\"white\"/>")
-    out.append(label(Self.left, 24, title, size: 16, anchor: "start"))
+    out.append(SVGElement.label(Self.left, 24, title, size: 16, anchor: "start"))
     out += axes()
     for (index, one) in series.enumerated() { out += draw(one, index) }
     out += legend()
@@ -90,25 +90,27 @@ struct SVGChart {
     let baseline = Self.height - Self.bottom
     for step in 0...5 {
       let value = yTop * Double(step) / 5
-      out.append(line(Self.left, y(value), Self.width - Self.right, y(value), "#dddddd"))
-      out.append(label(Self.left - 8, y(value) + 4, decimalText(value, digits: 3), anchor: "end"))
+      out.append(SVGElement.line(Self.left, y(value), Self.width - Self.right, y(value), "#dddddd"))
+      out.append(
+        SVGElement.label(Self.left - 8, y(value) + 4, decimalText(value, digits: 3), anchor: "end")
+      )
     }
     if kind == .bars {
       for (index, name) in barNames.enumerated() where barNames.count <= 16 || index % 2 == 0 {
-        out.append(label(x(Double(index)), baseline + 18, name))
+        out.append(SVGElement.label(x(Double(index)), baseline + 18, name))
       }
     } else {
       for value in xTicks() {
-        out.append(line(x(value), baseline, x(value), baseline + 5, "#444444"))
-        out.append(label(x(value), baseline + 18, decimalText(value, digits: 3)))
+        out.append(SVGElement.line(x(value), baseline, x(value), baseline + 5, "#444444"))
+        out.append(SVGElement.label(x(value), baseline + 18, decimalText(value, digits: 3)))
       }
     }
-    out.append(line(Self.left, baseline, Self.width - Self.right, baseline, "#444444"))
-    out.append(label((Self.left + Self.width - Self.right) / 2, baseline + 38, xName))
+    out.append(SVGElement.line(Self.left, baseline, Self.width - Self.right, baseline, "#444444"))
+    out.append(SVGElement.label((Self.left + Self.width - Self.right) / 2, baseline + 38, xName))
     let middle = (Self.top + baseline) / 2
     out.append(
-      "<text x=\"18\" y=\"\(number(middle))\" text-anchor=\"middle\" "
-        + "transform=\"rotate(-90 18 \(number(middle)))\">\(escaped(yName))</text>"
+      "<text x=\"18\" y=\"\(SVGElement.number(middle))\" text-anchor=\"middle\" "
+        + "transform=\"rotate(-90 18 \(SVGElement.number(middle)))\">\(SVGElement.escaped(yName))</text>"
     )
     return out
   }
@@ -132,15 +134,18 @@ struct SVGChart {
       let width = slot * 0.8 / Double(max(1, self.series.count))
       return series.points.map { point in
         let left = x(point.x) - slot * 0.4 + width * Double(index)
-        return "<rect x=\"\(number(left))\" y=\"\(number(y(point.y)))\" width=\"\(number(width))\" "
-          + "height=\"\(number(y(0) - y(point.y)))\" fill=\"\(color)\"/>"
+        return
+          "<rect x=\"\(SVGElement.number(left))\" y=\"\(SVGElement.number(y(point.y)))\" width=\"\(SVGElement.number(width))\" "
+          + "height=\"\(SVGElement.number(y(0) - y(point.y)))\" fill=\"\(color)\"/>"
       }
     }
     var path = ""
     var lastY: Double?
     for point in series.points {
-      if kind == .steps, let lastY { path += " \(number(x(point.x))),\(number(y(lastY)))" }
-      path += " \(number(x(point.x))),\(number(y(point.y)))"
+      if kind == .steps, let lastY {
+        path += " \(SVGElement.number(x(point.x))),\(SVGElement.number(y(lastY)))"
+      }
+      path += " \(SVGElement.number(x(point.x))),\(SVGElement.number(y(point.y)))"
       lastY = point.y
     }
     return [
@@ -155,34 +160,11 @@ struct SVGChart {
     for (index, one) in series.enumerated() {
       let color = Self.colors[index % Self.colors.count]
       out.append(
-        "<rect x=\"\(number(left))\" y=\"\(Int(Self.height) - 28)\" width=\"14\" height=\"14\" fill=\"\(color)\"/>"
+        "<rect x=\"\(SVGElement.number(left))\" y=\"\(Int(Self.height) - 28)\" width=\"14\" height=\"14\" fill=\"\(color)\"/>"
       )
-      out.append(label(left + 20, Self.height - 16, one.name, anchor: "start"))
+      out.append(SVGElement.label(left + 20, Self.height - 16, one.name, anchor: "start"))
       left += 40 + Double(one.name.count) * 8
     }
     return out
-  }
-
-  private func line(_ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, _ color: String)
-    -> String
-  {
-    "<line x1=\"\(number(x1))\" y1=\"\(number(y1))\" x2=\"\(number(x2))\" y2=\"\(number(y2))\" stroke=\"\(color)\"/>"
-  }
-
-  private func label(
-    _ x: Double,
-    _ y: Double,
-    _ text: String,
-    size: Int = 13,
-    anchor: String = "middle"
-  ) -> String {
-    "<text x=\"\(number(x))\" y=\"\(number(y))\" font-size=\"\(size)\" text-anchor=\"\(anchor)\">\(escaped(text))</text>"
-  }
-
-  /// Hundredths of a pixel: the same text on any machine.
-  private func number(_ value: Double) -> String { String(format: "%.2f", value) }
-
-  private func escaped(_ text: String) -> String {
-    text.replacingOccurrences(of: "&", with: "&amp;").replacingOccurrences(of: "<", with: "&lt;")
   }
 }

@@ -1,0 +1,58 @@
+"""Checks the lines and pictures of `kvstore bench` in a folder."""
+
+import json
+import math
+import pathlib
+import sys
+import xml.dom.minidom
+
+KEYS = {
+    "workload", "params", "value", "unit", "limit", "limit_name", "ratio", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "runs",
+    "spread",
+}
+# What must be among the measures of a workload, in part.
+EXPECTED = {
+    "limits": ["memcpy", "raw read", "raw write"],
+    "offload": ["fresh slot files", "reused slots", "syncs", "CPU time"],
+    "restore": ["host: throughput", "disk: throughput", "disk: open to first verified block"],
+    "layerwise": ["first layer"],
+    "scatter": ["host: pieces of 4 KiB", "disk: pieces of 64 KiB"],
+    "capi": ["kvstore_match of a block", "kvstore_restore of 4 KiB, beyond its memcpy"],
+    "multiprocess": ["1 process: offload", "4 processes: restore from disk", "2 processes: warm match"],
+    "compare": ["write: kvstore", "cold read: file per block, fsync", "look-up of all blocks: file per block", "warm read"],
+    "match": ["1000 stored: 1024 tokens, warm", "9000 stored: 131072 tokens, warm", "evicting", "open to the first block"],
+}
+
+
+def check(folder: pathlib.Path, workload: str) -> int:
+    figures = [json.loads(line) for line in (folder / f"{workload}.json").read_text().splitlines()]
+    measures = [figure["params"]["measure"] for figure in figures]
+    for part in EXPECTED[workload]:
+        assert any(part in measure for measure in measures), f"{workload}: no {part!r} in {measures}"
+    for figure in figures:
+        assert set(figure) == KEYS, figure
+        assert figure["workload"] == workload
+        assert figure["value"] > 0 or "hashes" in figure["params"]["measure"], figure
+        if figure["limit"]:
+            assert math.isclose(figure["ratio"], figure["value"] / figure["limit"], rel_tol=1e-9), figure
+        percentiles = [figure[key] for key in ("p50_ns", "p90_ns", "p99_ns", "p999_ns")]
+        if percentiles[0] is not None:
+            assert percentiles == sorted(percentiles), figure
+    for figure in figures:
+        if "hashes" in figure["params"]["measure"]:
+            assert figure["value"] == 0, figure
+    picture = (folder / f"{workload}.svg").read_text()
+    xml.dom.minidom.parseString(picture)
+    for figure in figures:
+        if figure["unit"] == "GB/s" and figure["limit"]:
+            assert f"{workload}: {figure['params']['measure']}" in picture, figure
+    return len(figures)
+
+
+def main() -> None:
+    folder = pathlib.Path(sys.argv[1])
+    counts = {workload: check(folder, workload) for workload in EXPECTED}
+    print(f"bench: {sum(counts.values())} figures of {len(counts)} workloads")
+
+
+main()
