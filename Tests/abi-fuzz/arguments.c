@@ -35,7 +35,8 @@ static size_t wild_count(fuzzer_t *fuzzer, size_t right) {
 }
 
 const kvstore_prompt_t *pick_prompt(fuzzer_t *fuzzer, unsigned space, uint64_t number, unsigned count, bool whole) {
-    bool digests = shapes[space % shape_count].digests;
+    /* What is given as digests is as long as digests are, whatever the namespace is. */
+    bool digests = shapes[space % shape_count].digests != one_in(fuzzer, 500);
     size_t word_count = digests ? 8u * count : (size_t)tokens_per_block * count;
     size_t rest = !digests && (!whole || one_in(fuzzer, 100)) ? below(fuzzer, tokens_per_block) : 0, i;
     uint32_t *words = (uint32_t *)guarded(fuzzer, 4 * (word_count + rest), 0);
@@ -45,13 +46,12 @@ const kvstore_prompt_t *pick_prompt(fuzzer_t *fuzzer, unsigned space, uint64_t n
         size_t block = i / (digests ? 8 : tokens_per_block);
         words[i] = (uint32_t)mix((block == 0 ? number / 4 : number + 1000) * 4096 + i);
     }
-    if (digests != one_in(fuzzer, 500)) {
+    if (digests) {
         prompt.digests = words;
         prompt.digest_count = one_in(fuzzer, 100) ? wild_count(fuzzer, count) : count;
     } else {
         prompt.tokens = words;
-        prompt.token_count = one_in(fuzzer, 100) ? wild_count(fuzzer, word_count / (digests ? 2 : 1) + rest)
-                                                 : word_count / (digests ? 2 : 1) + rest;
+        prompt.token_count = one_in(fuzzer, 100) ? wild_count(fuzzer, word_count + rest) : word_count + rest;
     }
     if (one_in(fuzzer, 20)) {
         unsigned extra_count = 1 + (unsigned)below(fuzzer, blocks_max);

@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #include "fuzz.h"
 
+#include <execinfo.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +39,21 @@ void fail(fuzzer_t *fuzzer, const char *what, int64_t number) {
                 (unsigned long long)atomic_load(&fuzzer->call_number), what, (long long)number);
 }
 
+static __thread fuzzer_t *current;
+
+/* The call in which it happened, and where; then the signal takes its way. */
+static void on_signal(int number) {
+    void *frames[64];
+    char line[256];
+    int length = snprintf(line, sizeof line, "FAIL (seed %llu, thread %u, call %llu): signal %d in or after %s\n", (unsigned long long)seed,
+                          current ? current->number : 99, (unsigned long long)(current ? atomic_load(&current->call_number) : 0), number,
+                          current ? atomic_load(&current->call) : "a thread of the library");
+    if (write(2, line, (size_t)length) == length) backtrace_symbols_fd(frames, backtrace(frames, 64), 2);
+    signal(number, SIG_DFL);
+}
+
 static void *run_thread(void *argument) {
-    fuzzer_t *fuzzer = (fuzzer_t *)argument;
+    fuzzer_t *fuzzer = current = (fuzzer_t *)argument;
     while (atomic_load(&call_count) < calls_wanted && !atomic_load(&failed)) call_something(fuzzer);
     end_operations(fuzzer);
     atomic_fetch_sub(&threads_left, 1);
@@ -81,6 +96,7 @@ static void close_all(fuzzer_t *fuzzer) {
 }
 
 int main(int argc, char **argv) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGABRT, SIGFPE};
     unsigned thread_count, t, s;
     fuzzer_t *fuzzers;
     pthread_t *threads;
@@ -92,6 +108,7 @@ int main(int argc, char **argv) {
     calls_wanted = strtoull(argv[2], NULL, 10);
     thread_count = (unsigned)strtoul(argv[3], NULL, 10);
     seed = strtoull(argv[4], NULL, 10);
+    for (s = 0; s < sizeof signals / sizeof signals[0]; s++) signal(signals[s], on_signal);
     fuzzers = (fuzzer_t *)calloc(thread_count, sizeof *fuzzers);
     threads = (pthread_t *)calloc(thread_count, sizeof *threads);
     if (thread_count == 0 || thread_count > 64 || fuzzers == NULL || threads == NULL || mkdir(folder, 0700) != 0) return 1;
