@@ -114,6 +114,25 @@ let package = Package(
       path: "Tests/lru-replay/Sources",
       swiftSettings: testSettings
     ),
+    // The parsers of stored bytes, for a fuzzer (Scripts/fuzz) and for a test that replays its corpus.
+    .target(
+      name: "KVFuzzTargets",
+      dependencies: ["KVCore", "KVCodec", "KVCatalog", "KVStore", "KVSimulation"],
+      path: "Tests/Fuzzing/Targets",
+      swiftSettings: testSettings
+    ),
+    .executableTarget(
+      name: "fuzz-parsers",
+      dependencies: ["KVFuzzTargets"],
+      path: "Tests/Fuzzing/Program",
+      swiftSettings: testSettings
+    ),
+    .testTarget(
+      name: "KVFuzzTests",
+      dependencies: ["KVFuzzTargets"],
+      path: "Tests/Fuzzing/Tests",
+      swiftSettings: testSettings
+    ),
     .testTarget(name: "KVCoreTests", dependencies: ["KVCore"], swiftSettings: testSettings),
     .testTarget(
       name: "KVFileTests",

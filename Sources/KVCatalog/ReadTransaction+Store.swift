@@ -60,7 +60,9 @@ extension ReadTransaction {
     }
     var reader = unsafe ByteReader(value)
     guard let blockCount = reader.read(UInt64.self), let payload = reader.read(UInt64.self),
-      let stored = reader.read(UInt64.self)
+      let stored = reader.read(UInt64.self),
+      // More than any disk holds is damage, and adding to it would trap.
+      max(blockCount, payload, stored) < 1 << 62
     else { throw .corrupt(.namespace) }
     accounting.blockCount = blockCount
     accounting.payloadByteCount = payload

@@ -100,7 +100,8 @@ extension ReadTransaction {
   package func erasePendingSlotCount() throws(CatalogError) -> UInt64 {
     guard let value = unsafe try getChecked(.meta, .meta(.erase)) else { return 0 }
     var reader = unsafe ByteReader(value)
-    return reader.read(UInt64.self) ?? 0
+    // A hint of how many are left; never more than there can be slots.
+    return min(reader.read(UInt64.self) ?? 0, 1 << 62)
   }
 
   /// The first of those slots.

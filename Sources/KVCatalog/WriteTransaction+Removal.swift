@@ -113,6 +113,26 @@ extension WriteTransaction {
     return entries.map { BlockPosition(run: $0.run, position: 0) }
   }
 
+  /// The positions of a range at which there are rows, behind a hole as well.
+  private func presentPositions(
+    _ namespace: NamespaceID,
+    _ run: RunID,
+    _ positions: ClosedRange<UInt32>
+  ) throws(CatalogError) -> [UInt32] {
+    var present: [UInt32] = []
+    var cursor = try cursor(.runs)
+    var isThere = try cursor.seek(
+      .block(namespace, BlockPosition(run: run, position: positions.lowerBound))
+    )
+    while isThere, let found = unsafe keyIntegers(cursor.key), found.namespace == namespace,
+      found.at.run == run, found.at.position <= positions.upperBound
+    {
+      present.append(found.at.position)
+      isThere = try cursor.next()
+    }
+    return present
+  }
+
   /// Removes rows of a run with their keys, payloads and slots, but not their stamps and `children` entries.
   func removeRows(
     _ namespace: NamespaceID,
@@ -149,7 +169,12 @@ extension WriteTransaction {
       return true
     }
     let mayBeInline = corruptRowCount > 0 || places.contains { $0.isInline }
-    for position in positions {
+    let seenCount = Int(gone.blockCount) + corruptRowCount
+    // A run with a hole may reach to any position: only rows that are there are gone through.
+    let present =
+      seenCount == positions.count
+      ? Array(positions) : try presentPositions(namespace, run, positions)
+    for position in present {
       let key = TableKey.block(namespace, BlockPosition(run: run, position: position))
       try delete(.runs, key)
       if mayBeInline { try delete(.payloads, key) }
@@ -173,7 +198,7 @@ extension WriteTransaction {
     }
     lastPositions[RunKey(namespace: namespace, run: run)] = nil
 
-    let blockCount = UInt32(positions.count)
+    let blockCount = UInt32(clamping: positions.count)
     note(
       CatalogEvent(
         sequence: 0,

@@ -136,7 +136,10 @@ extension WriteTransaction {
     let key = SlotFileKey(tier: slot.tier, file: slot.file)
     guard try loadSlotFile(key), slotFileStates[key]?.used[Int(slot.slot)] == true else { return }
     slotFileStates[key]?.used[Int(slot.slot)] = false
-    slotFileStates[key]?.usedCount -= 1
+    // A row may say that none is used although its bits say otherwise.
+    if let usedCount = slotFileStates[key]?.usedCount, usedCount > 0 {
+      slotFileStates[key]?.usedCount = usedCount - 1
+    }
     slotFileStates[key]?.isChanged = true
   }
 

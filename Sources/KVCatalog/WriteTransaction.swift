@@ -209,16 +209,21 @@ package import KVCore
     store.append(contentsOf: meta.storeUUID)
     store.append(meta.createdNanoseconds)
     store.append(contentsOf: meta.saltKey)
+    try put(.meta, .meta(.format), format.bytes)
+    try put(.meta, .meta(.store), store.bytes)
+    try putConfig(meta)
+    try put(.meta, .meta(.counters), counters.encoded)
+    try setClean(true)
+  }
+
+  /// What was decided about sizes.
+  func putConfig(_ meta: StoreMeta) throws(CatalogError) {
     var config = ByteWriter()
     config.append(meta.capacityBytes)
     config.append(meta.catalogBytes)
     config.append(meta.inlinePayloadBytesMax)
     config.append(meta.slotFileBytes)
-    try put(.meta, .meta(.format), format.bytes)
-    try put(.meta, .meta(.store), store.bytes)
     try put(.meta, .meta(.config), config.bytes)
-    try put(.meta, .meta(.counters), counters.encoded)
-    try setClean(true)
   }
 
   /// The mark of a clean close.
@@ -284,13 +289,13 @@ package import KVCore
     {
       let index = pendingEvents.count - 1
       if last.kind == .stored, last.isContinued(by: event) {
-        pendingEvents[index].blockCount += event.blockCount
+        pendingEvents[index].addBlocks(of: event)
         return
       }
       // What leaves goes from the end of its run upwards.
       if last.kind == .removed, event.isContinued(by: last) {
         pendingEvents[index].firstPosition = event.firstPosition
-        pendingEvents[index].blockCount += event.blockCount
+        pendingEvents[index].addBlocks(of: event)
         pendingEvents[index].topKey = event.topKey
         return
       }
@@ -323,6 +328,10 @@ package import KVCore
 }
 
 extension CatalogEvent {
+  fileprivate mutating func addBlocks(of other: CatalogEvent) {
+    blockCount = UInt32(clamping: Int(blockCount) + Int(other.blockCount))
+  }
+
   fileprivate func isContinued(by next: CatalogEvent) -> Bool {
     UInt64(firstPosition) + UInt64(blockCount) == UInt64(next.firstPosition)
   }
@@ -347,6 +356,10 @@ struct Counters: Equatable {
       let event = reader.read(UInt64.self), let generation = reader.read(UInt64.self),
       let namespace = reader.read(UInt32.self), let owner = reader.read(UInt32.self),
       let slotFile = reader.read(UInt32.self), let pin = reader.read(UInt32.self)
+    else { return nil }
+    // No store gets that far in its life: it is damage, and adding to it would trap.
+    guard max(run, stamp, event, generation) < 1 << 62,
+      max(namespace, owner, slotFile, pin) < 1 << 31
     else { return nil }
     self.run = run
     self.stamp = stamp

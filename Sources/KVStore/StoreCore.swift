@@ -52,7 +52,7 @@ final class StoreCore: Sendable {
   /// nil on a read-only store.
   var writer: Writer? { writerBox.withLock { $0 } }
 
-  private static let smallFilesByteCount = 4 << 20
+  static let smallFilesByteCount = 4 << 20
 
   // MARK: Opening
 

@@ -26,6 +26,8 @@ struct StoreRepair {
   /// The old catalog's file, for inline payloads.
   var oldCatalog: AlignedBuffer?
   var nextGeneration: UInt64 = 1
+  /// Far beyond what a store reaches in its life.
+  static let generationMax: UInt64 = 1 << 61
   var nextEvent: UInt64 = 1
   var slotFiles: [SlotFileRow] = []
   /// By file number.
@@ -140,7 +142,9 @@ struct StoreRepair {
         )
       )
     }
-    for removal in removals { nextGeneration = max(nextGeneration, removal.generationFloor) }
+    for removal in removals where removal.generationFloor < Self.generationMax {
+      nextGeneration = max(nextGeneration, removal.generationFloor)
+    }
   }
 
   // MARK: Headers
@@ -237,6 +241,11 @@ struct StoreRepair {
     _ source: RepairCandidate.Source
   ) -> RepairCandidate? {
     guard let meta else { return nil }
+    // Nobody gives such a number: it is made up, and there would be none to go on with.
+    guard header.generation.rawValue < Self.generationMax else {
+      result.unknownCount += 1
+      return nil
+    }
     nextGeneration = max(nextGeneration, header.generation.rawValue &+ 1)
     guard unsafe header.storeUUID.elementsEqual(meta.storeUUID),
       let namespace = namespaces[header.rootKey], namespace.row.id == header.namespaceID,

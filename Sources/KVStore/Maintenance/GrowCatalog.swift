@@ -1,0 +1,120 @@
+internal import KVCatalog
+public import KVCore
+internal import KVFile
+
+/// What `Store.growCatalog` did.
+public struct CatalogGrowth: Sendable, Equatable {
+  /// Bytes that the catalog could grow to before.
+  public var catalogBytesBefore: Int
+  /// Bytes that it may grow to now.
+  public var catalogBytes: Int
+  /// Bytes of slot files; they and the catalog share the store's capacity.
+  public var slotBytes: Int
+  /// The least capacity that holds both.
+  public var capacityBytesNeeded: Int
+}
+
+extension Store {
+  /// Lets the catalog of a store that nobody has open grow to `catalogBytes`.
+  ///
+  /// A catalog that is full evicts rows although there may be room for their payload; how large it gets is decided when a store is made,
+  /// and afterwards changed by this alone. The catalog's bytes are part of the capacity: with slot files that fill the rest, a larger
+  /// catalog needs a larger capacity, here and whenever the store is opened.
+  ///
+  /// - Parameters:
+  ///   - configuration: path and clock; `capacityBytes` is what the store will be opened with.
+  ///   - catalogBytes: the new size, rounded down to whole pages.
+  /// - Returns: the sizes before and after.
+  /// - Throws: `StoreError`: `.locked(.inUse)` while a process has the store open, `.invalidArgument(.catalogSize)` when the size is not
+  ///   larger than before or not at most 15/16 of the capacity, `.full` when it and the slot files are more than the capacity.
+  public static func growCatalog(
+    _ configuration: StoreConfiguration,
+    to catalogBytes: Int
+  ) throws(StoreError) -> CatalogGrowth {
+    try configuration.validate()
+    let wanted = catalogBytes & ~4095
+    guard wanted > 0, wanted <= configuration.capacityBytes / 16 * 15 else {
+      throw .invalidArgument(.catalogSize)
+    }
+    let locks = try RepairLocks(configuration.path, configuration.storage)
+    defer { withExtendedLifetime(locks) {} }
+    var options = CatalogOptions(path: configuration.path + "/catalog.mdb")
+    let growth = try sizes(options, wanted)
+    guard wanted > growth.catalogBytesBefore else { throw .invalidArgument(.catalogSize) }
+    guard growth.capacityBytesNeeded <= configuration.capacityBytes else { throw .full }
+    options.durability = .synced
+    let meta: StoreMeta
+    do throws(CatalogError) {
+      meta = try Catalog.grow(
+        options,
+        toMapByteCount: wanted,
+        capacityBytes: UInt64(configuration.capacityBytes),
+        timeNanoseconds: configuration.clock.realTimeNanoseconds()
+      )
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    try noteForRepair(configuration, meta)
+    return growth
+  }
+
+  /// The capacity that the store was made with, or that its catalog was last grown for.
+  package static func recordedCapacity(
+    _ configuration: StoreConfiguration
+  ) throws(StoreError) -> Int {
+    do throws(CatalogError) {
+      var options = CatalogOptions(path: configuration.path + "/catalog.mdb")
+      options.isReadOnly = true
+      let catalog = try Catalog(options)
+      defer { catalog.close() }
+      return Int(clamping: catalog.meta.capacityBytes)
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+  }
+
+  /// The sizes as they are and would be.
+  private static func sizes(
+    _ options: CatalogOptions,
+    _ wanted: Int
+  ) throws(StoreError) -> CatalogGrowth {
+    do throws(CatalogError) {
+      let catalog = try Catalog(options)
+      defer { catalog.close() }
+      let slotBytes = try catalog.read { (transaction) throws(CatalogError) in
+        try transaction.slotFiles().reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
+      }
+      return CatalogGrowth(
+        catalogBytesBefore: try catalog.mapByteCount(),
+        catalogBytes: wanted,
+        slotBytes: slotBytes,
+        capacityBytesNeeded: slotBytes + wanted + StoreCore.smallFilesByteCount
+      )
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+  }
+
+  /// A repair makes its catalog of the size that `identities.kvs` says when the catalog itself is lost.
+  private static func noteForRepair(
+    _ configuration: StoreConfiguration,
+    _ meta: StoreMeta
+  ) throws(StoreError) {
+    do throws(FileError) {
+      let file = try IdentityFile.read(
+        configuration.path,
+        storeUUID: meta.storeUUID,
+        storage: configuration.storage
+      )
+      try IdentityFile.rewrite(
+        configuration.path,
+        meta: meta,
+        identities: file.identities,
+        removals: file.removals,
+        storage: configuration.storage
+      )
+    } catch {
+      throw StoreError(error, .identities)
+    }
+  }
+}
