@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from . import _abi
+from .closing import Closing
 from .errors import BadHandleError, Status
 from .library import check, check_done, library
 from .memory import Spans
@@ -77,7 +77,7 @@ _NUMBERS = (
 )
 
 
-class Namespace:
+class Namespace(Closing):
     """A namespace that is open; made by `Store.namespace`. Threads may share it."""
 
     def __init__(self, store: int, identity: Identity, *, existing: bool = False) -> None:
@@ -312,17 +312,6 @@ class Namespace:
         handle, self._handle = self._handle, None
         if handle is not None:
             check(library().kvstore_namespace_close(handle))
-
-    def __enter__(self) -> Namespace:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _match_flags(peek: bool, leave_one_token: bool) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from . import _abi
+from .closing import Closing
 from .errors import BadHandleError, Status
 from .library import check, library
 from .namespace import Identity, Namespace
@@ -23,7 +23,7 @@ _EVENT_KINDS = {1: "stored", 2: "removed", 3: "quarantined", 4: "moved"}
 _EVENT_REASONS = {0: "", 1: "evicted", 2: "forgotten", 3: "corrupt", 4: "expired", 5: "quota"}
 
 
-class Store:
+class Store(Closing):
     """A store that is open; threads may share it, and processes may open one store together.
 
     Sizes are in bytes, or text such as "200GiB". What is left out has the library's default.
@@ -163,17 +163,6 @@ class Store:
         handle, self._handle = self._handle, None
         if handle is not None:
             check(library().kvstore_close(handle))
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}{', closed' if self._handle is None else ''})"
