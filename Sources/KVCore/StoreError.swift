@@ -41,13 +41,14 @@ public enum Argument: Sendable, Equatable {
   case identityFieldTooLong, identityMode, parallelism
   case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
   case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8,
-    namespacesDiffer, namespace, archivePath, archiveSize, priority, pinDuration, timeToLive
+    namespacesDiffer, namespace, archivePath, archiveSize, priority, pinDuration, timeToLive,
+    deviceSlotCount, sequence, sequenceNotEmpty
 }
 
 /// What was being done to which file.
 public enum FileAction: Sendable, Equatable {
   case createFolder, openCatalog, catalog, openSlotFile, allocateSlotFile, readSlot, writeSlot
-  case syncSlotFile, identities, ownerLock, leaseTable, removeFile, randomNumbers
+  case syncSlotFile, identities, ownerLock, leaseTable, removeFile, randomNumbers, device
 }
 
 /// What is damaged.

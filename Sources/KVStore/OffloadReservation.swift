@@ -211,7 +211,7 @@ extension StoreCore {
   }
 
   /// Enters what was written into a reservation's slots; all busy when it has ended meanwhile.
-  fileprivate func commit(
+  func commit(
     _ id: UInt64,
     _ incoming: [IncomingBlock],
     _ lengths: [Int],
@@ -248,7 +248,7 @@ extension StoreCore {
     return result
   }
 
-  fileprivate func endReservation(_ id: UInt64) {
+  func endReservation(_ id: UInt64) {
     state.withLock { state in
       if let reservation = state.reservations.removeValue(forKey: id) {
         state.takeBack(reservation)

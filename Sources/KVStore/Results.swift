@@ -291,6 +291,20 @@ public struct StoreStatistics: Sendable, Equatable {
   public var restoredBytesArchive: UInt64 = 0
   /// Measured bandwidth of restores from the archive, in bytes of payload a second; 0 before the first.
   public var bytesPerSecondArchive: UInt64 = 0
+  /// Slots of the attached devices.
+  public var deviceSlotsCapacity: UInt64 = 0
+  /// Of those, in use by sequences and copies.
+  public var deviceSlotsUsed: UInt64 = 0
+  /// Of those, with a block that no sequence has now.
+  public var deviceSlotsCached: UInt64 = 0
+  /// Blocks that restores found on the device.
+  public var deviceBlocksShared: UInt64 = 0
+  /// Shared last blocks that were copied before a sequence grew.
+  public var deviceCopiesOnWrite: UInt64 = 0
+  /// Bytes copied to devices.
+  public var deviceBytesIn: UInt64 = 0
+  /// Bytes copied from devices.
+  public var deviceBytesOut: UInt64 = 0
 
   /// Zero everywhere.
   public init() {}

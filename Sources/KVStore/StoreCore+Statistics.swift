@@ -60,6 +60,7 @@ extension StoreCore {
       result.archiveBytesUsed = slotBytes[.archive] ?? 0
     }
     result.slotsErasePending = erasePendingSlotCount
+    deviceMeter.fill(&result)
     result.poisoned = isPoisoned
     return result
   }

@@ -41,6 +41,7 @@ final class StoreCore: Sendable {
   let prefetchCancellation = Cancellation()
   /// What `explain` knows of removals; a leaf lock.
   let removalHistory = Monitor(RemovalHistory())
+  let deviceMeter = DeviceMeter()
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)

@@ -84,6 +84,9 @@ extension Argument {
     case .archiveSize: "archive_bytes must be 0 or at least 64 MiB"
     case .priority: "a priority is above 100"
     case .pinDuration: "a pin lasts at least a nanosecond and at most KVSTORE_PIN_NANOSECONDS_MAX"
+    case .deviceSlotCount: "slot_count must be at least 1, and fit the device's memory"
+    case .sequence: "the device has no such sequence: it was freed, or the device was detached"
+    case .sequenceNotEmpty: "a sequence is restored before anything else is in it"
     case .timeToLive: "the kind of a time to live is unknown"
     case .leaseDuration: "the lease is longer than KVSTORE_LEASE_NANOSECONDS_MAX"
     case .namespacesDiffer:
@@ -109,6 +112,7 @@ extension FileAction {
     case .ownerLock: "cannot lock the owner file"
     case .leaseTable: "cannot map the lease table"
     case .removeFile: "cannot remove a file"
+    case .device: "copying to or from the device"
     case .randomNumbers: "the kernel gives no random numbers"
     }
   }

@@ -122,7 +122,7 @@ func answer(
   return overall(moved)
 }
 
-private func status(of outcome: BlockOutcome) -> kvstore_status_t {
+func status(of outcome: BlockOutcome) -> kvstore_status_t {
   switch outcome {
   case .done: Status.ok
   case .miss: Status.miss

@@ -205,6 +205,13 @@ public func exportStats(
     copy.blocks_restored_archive = now.blocksRestoredArchive
     copy.restored_bytes_archive = now.restoredBytesArchive
     copy.bytes_per_second_archive = now.bytesPerSecondArchive
+    copy.device_slots_capacity = now.deviceSlotsCapacity
+    copy.device_slots_used = now.deviceSlotsUsed
+    copy.device_slots_cached = now.deviceSlotsCached
+    copy.device_blocks_shared = now.deviceBlocksShared
+    copy.device_copies_on_write = now.deviceCopiesOnWrite
+    copy.device_bytes_in = now.deviceBytesIn
+    copy.device_bytes_out = now.deviceBytesOut
     try unsafe copyStruct(copy, to: stats, minimum: 16)
     return Status.ok
   } catch {

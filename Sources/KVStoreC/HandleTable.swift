@@ -13,6 +13,7 @@ enum HandleTable {
     case operation = 3
     case view = 4
     case reservation = 5
+    case device = 6
   }
 
   private struct Slot {
@@ -62,6 +63,10 @@ enum HandleTable {
 
   static func reservation(_ handle: OpaquePointer?) -> Reservation? {
     unsafe find(handle, kind: .reservation) as? Reservation
+  }
+
+  static func device(_ handle: OpaquePointer?) -> Device? {
+    unsafe find(handle, kind: .device) as? Device
   }
 
   /// Takes the handle out; nil when it is not an open one of this kind.

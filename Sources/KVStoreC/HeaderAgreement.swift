@@ -415,7 +415,7 @@ func headerAgreement() {
 }
 
 /// Keeps a function's type as it is: no conversion hides a difference.
-private struct Exactly<Function> {
+struct Exactly<Function> {
   init(_ function: Function) {}
 }
 

@@ -62,7 +62,7 @@ typedef struct {
 
 extern const test_case_t library_cases[], namespace_cases[], move_cases[], lookup_cases[], keep_cases[],
     bad_input_cases[], process_cases[],
-    sharing_cases[], async_cases[], see_cases[];
+    sharing_cases[], async_cases[], see_cases[], device_cases[];
 
 /* Parts that a case starts as a process of their own: main.c looks `name` up here. */
 typedef struct {

@@ -12,7 +12,7 @@
 
 static const test_case_t *const groups[] = {library_cases, namespace_cases, move_cases, lookup_cases,
                                             keep_cases, bad_input_cases, process_cases, async_cases, sharing_cases,
-                                            see_cases};
+                                            see_cases, device_cases};
 
 static const test_case_t *find_case(const char *name) {
     size_t g;

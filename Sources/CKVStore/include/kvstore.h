@@ -83,6 +83,7 @@ typedef struct kvstore_namespace kvstore_namespace_t; /* likewise */
 typedef struct kvstore_operation kvstore_operation_t; /* likewise */
 typedef struct kvstore_view kvstore_view_t;           /* likewise */
 typedef struct kvstore_reservation kvstore_reservation_t; /* likewise */
+typedef struct kvstore_device kvstore_device_t;       /* likewise */
 
 #define KVSTORE_OPEN_READ_ONLY 1u   /* match and restore only; the directory is not changed */
 #define KVSTORE_OPEN_BUFFERED_IO 2u /* never use O_DIRECT, go through the page cache */
@@ -206,6 +207,11 @@ typedef struct {
   uint64_t blocks_demoted, demoted_bytes, demoted_bytes_stored;
   uint64_t blocks_promoted, promoted_bytes;
   uint64_t match_blocks_archive, blocks_restored_archive, restored_bytes_archive, bytes_per_second_archive;
+  /* Of all attached devices: slots; of those in use by sequences; of those with a block that no sequence has now. */
+  uint64_t device_slots_capacity, device_slots_used, device_slots_cached;
+  uint64_t device_blocks_shared;   /* blocks that kvstore_sequence_restore found on the device */
+  uint64_t device_copies_on_write; /* shared last blocks that were copied before a sequence grew */
+  uint64_t device_bytes_in, device_bytes_out; /* copied to and from devices */
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
@@ -576,6 +582,97 @@ kvstore_status_t kvstore_wait(kvstore_operation_t *operation, uint64_t timeout_n
 /* Asks an operation to end before its time; what is not done then is BUSY. Its memory stays borrowed until the end is
  * reported, which does not wait for the disk. Never blocks. Returns OK (also when it has ended), E_BAD_HANDLE, E_FORKED. */
 kvstore_status_t kvstore_cancel(kvstore_operation_t *operation);
+
+/* ---------------------------------------------------------------- device */
+
+/* The device tier: a pool of slots in the memory of a GPU, one block each, and sequences of tokens with tables of the slots
+ * of their blocks (as PagedAttention has them). The library says which slots, counts who shares them, and moves blocks between
+ * them and its other tiers; the engine writes the KV of new tokens into the slots itself. Slots start empty and belong to this process. */
+/* One block to be copied, whole. */
+typedef struct {
+  uint64_t slot;      /* of the device: slot × slot bytes from its memory's start, or wherever the engine keeps it */
+  uint64_t from_slot; /* KVSTORE_DEVICE_WITHIN: where it comes from */
+  void *host;         /* the block's regions side by side, in the host tier (kvstore_host_memory); NULL within the device */
+  uint64_t bytes;
+} kvstore_device_copy_t;
+
+#define KVSTORE_DEVICE_IN 1u     /* from host to slot */
+#define KVSTORE_DEVICE_OUT 2u    /* from slot to host */
+#define KVSTORE_DEVICE_WITHIN 3u /* from from_slot to slot */
+
+/* The engine's copy function: starts `count` copies in one of the directions and returns; `copies` is valid during the call only.
+ * When all are over, the engine calls kvstore_device_copy_done(completion, status) once, from any thread, also from inside this call.
+ * Called from threads of the caller's, several at a time, with no lock of the library's held. Must not call back anything else. */
+typedef void (*kvstore_device_copy_fn)(void *context, uint32_t direction, const kvstore_device_copy_t *copies,
+                                       size_t count, uint64_t completion);
+
+typedef struct {
+  uint32_t struct_size;
+  uint32_t flags; /* must be 0 */
+  uint64_t slot_count;
+  kvstore_device_copy_fn copy; /* NULL: the simulated device, slots in ordinary memory */
+  void *context;               /* handed to `copy` */
+} kvstore_device_config_t;
+
+/* Attaches a device whose slots hold blocks of the namespace, which is in tokens mode and has regions of fixed length. The
+ * engine's `copy` and `context` stay valid until kvstore_device_detach has returned OK.
+ * Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_OUT_OF_MEMORY. */
+kvstore_status_t kvstore_device_attach(kvstore_namespace_t *ns, const kvstore_device_config_t *config,
+                                       kvstore_device_t **device_out);
+
+/* Ends the device's sequences and frees the handle. NULL is a no-op (OK). kvstore_close of the store's handle does the same, and copies that
+ * go on then keep their memory until kvstore_device_copy_done. Returns OK, BUSY (copies go on that a call did not wait
+ * for: the handle is kept), E_BAD_HANDLE. */
+kvstore_status_t kvstore_device_detach(kvstore_device_t *device);
+
+/* Says that the copies started under this number are over: KVSTORE_OK, or an error if one of them failed. Never blocks.
+ * Returns OK, E_BAD_HANDLE (no such copies, or they were over before). */
+kvstore_status_t kvstore_device_copy_done(uint64_t completion, kvstore_status_t status);
+
+/* The simulated device's memory: slot i begins at *base + i × *slot_bytes. *base is NULL for a device of the engine's own.
+ * Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE. */
+kvstore_status_t kvstore_device_memory(kvstore_device_t *device, void **base, uint64_t *slot_bytes);
+
+/* A sequence: tokens, and the slots of their blocks; the last block may be partial. It is named by a number, of which 0 is none.
+ * One thread at a time changes a sequence. Each of these returns E_INVALID_ARGUMENT for a sequence that the device has not (any more),
+ * E_BAD_HANDLE, E_FORKED besides what it says. */
+
+/* An empty sequence. Returns OK. */
+kvstore_status_t kvstore_sequence_create(kvstore_device_t *device, uint64_t *sequence_out);
+
+/* A sequence with the same tokens that shares all slots of another one, the last one too. Returns OK. */
+kvstore_status_t kvstore_sequence_fork(kvstore_device_t *device, uint64_t sequence, uint64_t *sequence_out);
+
+/* Ends a sequence. Slots that no other sequence has are free; those of blocks that were restored or offloaded stay cached until they are
+ * needed. Returns OK. */
+kvstore_status_t kvstore_sequence_free(kvstore_device_t *device, uint64_t sequence);
+
+/* Adds tokens whose KV the engine is about to write, and the slots for them: all or nothing. If other sequences share the last, partial
+ * block, it is copied to a slot of the sequence's own first (copy on write), so read the table again afterwards.
+ * `timeout_nanoseconds` 0 = the store's offload_timeout_nanoseconds.
+ * Returns OK, FULL (too few slots are free), BUSY (the copy took too long: nothing was added), E_IO (the copy failed). */
+kvstore_status_t kvstore_sequence_append(kvstore_device_t *device, uint64_t sequence, const uint32_t *tokens,
+                                         size_t token_count, uint64_t timeout_nanoseconds);
+
+/* The slots of the sequence's blocks, in their order. *count_out gets their number, also when `capacity` is too small for them
+ * (E_BUFFER_TOO_SMALL; the first `capacity` are written). `slots` may be NULL when capacity is 0. Returns OK. */
+kvstore_status_t kvstore_sequence_table(kvstore_device_t *device, uint64_t sequence, uint64_t *slots,
+                                        size_t capacity, size_t *count_out);
+
+/* Lets an empty sequence begin with the prompt's longest stored prefix, in full blocks: blocks that the device has already
+ * are shared, the others are copied into slots from the host tier, or from disk through it, every byte verified. The prompt has no extra bytes; a rest
+ * that fills no block is for kvstore_sequence_append. In *result (may be NULL) blocks_done counts the blocks of the
+ * sequence, blocks_host and blocks_disk where they came from; the rest of them were on the device.
+ * Returns OK, MISS, FULL (too few slots, or too much of the host tier is lent), BUSY (the timeout, 0 = offload_timeout_nanoseconds): with
+ * fewer blocks than the prompt has, the sequence has the first blocks_done; E_IO, E_CORRUPT, E_INTERNAL. */
+kvstore_status_t kvstore_sequence_restore(kvstore_device_t *device, uint64_t sequence, const kvstore_prompt_t *prompt,
+                                          uint64_t timeout_nanoseconds, kvstore_transfer_result_t *result);
+
+/* Offloads the sequence's full blocks, which the engine has written to their slots; those that are stored already are not copied. From then
+ * on restores share the slots, and the engine does not write to those blocks any more. In *result (may be NULL) as kvstore_offload says.
+ * Returns OK, FULL, BUSY, PARENT_MISSING (the first blocks_done are stored), E_READ_ONLY, E_IO, E_INTERNAL. */
+kvstore_status_t kvstore_sequence_offload(kvstore_device_t *device, uint64_t sequence, uint64_t timeout_nanoseconds,
+                                          kvstore_transfer_result_t *result);
 
 /* ---------------------------------------------------------------- keep */
 
