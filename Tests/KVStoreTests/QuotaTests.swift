@@ -101,7 +101,10 @@ import Testing
     try fixture.store.flush()
     let lease = try namespace.match(Self.prompt(1)).lease
     try namespace.offload(Self.prompt(2))
-    #expect(try fixture.store.flush().droppedFullBlockCount == 4)
+    // The writer may take them in two batches: then the first ones are refused, and those behind them lack their parent.
+    let flushed = try fixture.store.flush()
+    #expect(flushed.droppedFullBlockCount > 0)
+    #expect(flushed.droppedFullBlockCount + flushed.droppedParentBlockCount == 4)
     #expect(try namespace.peek(Self.prompt(1)) == 4)
     #expect(try namespace.peek(Self.prompt(2)) == 0)
     #expect(try fixture.store.releaseLease(lease))
