@@ -31,15 +31,18 @@ final class Writer: Sendable {
   }
 
   func enqueueTouch(_ namespace: NamespaceCore, _ head: LeaseTable.Head) {
-    queue.withLock { queue in
+    let wasIdle = queue.withLock { queue in
       if case .touch(let last, let lastHead)? = queue.operations.last, last === namespace,
         lastHead == head
       {
-        return
+        return false
       }
-      guard queue.operations.count < WriterQueue.touchCountMax else { return }
+      guard queue.operations.count < WriterQueue.touchCountMax else { return false }
       queue.append(.touch(namespace, head))
+      return queue.operations.count == 1
     }
+    // An idle writer sleeps without an end: its second begins with the first touch.
+    if wasIdle { queue.notifyAll() }
   }
 
   func enqueueExtension(
@@ -60,13 +63,15 @@ final class Writer: Sendable {
 
   /// Waits as touches do, but is never dropped.
   private func enqueueKept(_ operation: WriterOperation) {
-    let mustHurry = queue.withLock { queue in
+    let mustWake = queue.withLock { queue in
       queue.append(operation)
-      guard queue.operations.count >= WriterQueue.touchCountMax else { return false }
+      guard queue.operations.count >= WriterQueue.touchCountMax else {
+        return queue.operations.count == 1
+      }
       queue.hurryCount = queue.enqueuedCount
       return true
     }
-    if mustHurry { queue.notifyAll() }
+    if mustWake { queue.notifyAll() }
   }
 
   func enqueueQuarantine(

@@ -78,6 +78,24 @@ import Testing
     #expect(try fixture.store.statistics() == before)
   }
 
+  /// A crash then loses a second of uses at most.
+  @Test func aUseIsCommittedThoughNothingElseHappens() throws {
+    let fixture = try StoreFixture()
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity())
+    let prompt = tokens(0..<40)
+    try namespace.offload(prompt)
+    try fixture.store.flush()
+    // The writer has gone to sleep by then.
+    usleep(300_000)
+    let before = try fixture.store.statistics().catalogCommits
+    _ = try namespace.match(prompt)
+    let deadline = ContinuousClock.now + .seconds(60)
+    while try fixture.store.statistics().catalogCommits == before, ContinuousClock.now < deadline {
+      usleep(10_000)
+    }
+    #expect(try fixture.store.statistics().catalogCommits > before)
+  }
+
   @Test func aChildWithoutItsParentIsRefused() throws {
     let fixture = try StoreFixture()
     let namespace = try fixture.store.openNamespace(StoreFixture.identity())
