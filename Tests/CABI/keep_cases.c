@@ -336,7 +336,7 @@ static void purge_a_namespace(void) {
     offload_prompt(ns, &shape, tokens, 10, 4); /* the namespace still works, in the same slots */
     check_restore(ns, &shape, tokens, 10, 4);
     flush_store(store);
-    CHECK_EQ(stats_of(store).disk_bytes_used, used);
+    CHECK(stats_of(store).disk_bytes_used <= used + 64 * 1024); /* no new slot file; the catalog may have grown */
     CHECK_STATUS(kvstore_namespace_purge(neighbour, NULL), KVSTORE_OK); /* payloads in the catalog */
     CHECK_EQ(peek_blocks(neighbour, tokens, 160), 0);
     close_store(store);

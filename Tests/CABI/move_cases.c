@@ -457,7 +457,12 @@ static void disk_is_bounded(void) {
         free(tokens);
     }
     flush_store(store);
-    stats = stats_of(store);
+    /* Slots are freed ahead in the background: the counters may be read in the middle of that. */
+    for (p = 0; p < 1000; p++) {
+        stats = stats_of(store);
+        if (stats.blocks_stored + stats.blocks_evicted == prompts * blocks) break;
+        sleep_milliseconds(5);
+    }
     CHECK(stats.blocks_evicted > 0);
     CHECK_EQ(stats.blocks_stored + stats.blocks_evicted, prompts * blocks);
     close_store(store);
@@ -470,7 +475,8 @@ static void disk_is_bounded(void) {
         found += stored;
         free(tokens);
     }
-    CHECK_EQ(found, stats.blocks_stored);
+    /* Nothing came meanwhile; what was freed ahead may have gone. */
+    CHECK(found <= stats.blocks_stored && found >= stats_of(store).blocks_stored);
     CHECK(found * shape.region_bytes[0] >= 96 * MIB / 2); /* bounded, and used */
     close_store(store);
 }
