@@ -91,8 +91,15 @@ extension Store {
   /// Waits until everything is durable; blocks that were dropped are an error here.
   func flushAll() throws {
     let result = try flush()
-    let dropped =
-      result.droppedFullBlockCount + result.droppedParentBlockCount + result.droppedErrorBlockCount
-    guard dropped == 0 else { throw CommandFailure("the store dropped \(dropped) blocks") }
+    let dropped = [
+      (result.droppedFullBlockCount, "there was no room"),
+      (result.droppedParentBlockCount, "the block before was gone"),
+      (result.droppedErrorBlockCount, "of an error"),
+    ].filter { $0.0 > 0 }
+    guard dropped.isEmpty else {
+      throw CommandFailure(
+        dropped.map { "the store dropped \($0.0) blocks because \($0.1)" }.joined(separator: "; ")
+      )
+    }
   }
 }

@@ -167,7 +167,10 @@ struct MatchWorkload: Workload {
       evicting,
       unit: "ns",
       limit: Limit(name: "with room", value: offload.median),
-      with: ["blocks_evicted": .integer(Int(clamping: evicted))]
+      with: [
+        "blocks_evicted": .integer(Int(clamping: evicted)),
+        "blocks_dropped": .integer(small.droppedBlockCount),
+      ]
     )
   }
 
