@@ -109,6 +109,7 @@ internal import Synchronization
     _ body: (WriteTransaction) throws(CatalogError) -> R
   ) throws(CatalogError) -> R {
     guard !options.isReadOnly else { throw .readOnly }
+    let mapByteCount = try self.mapByteCount()
     let environment = try enter()
     defer { leave() }
     var handle: OpaquePointer?
@@ -119,7 +120,7 @@ internal import Synchronization
       tables: environment.tables,
       timeNanoseconds: timeNanoseconds,
       owner: owner,
-      eventCountMax: options.eventCountMax,
+      eventCountMax: min(options.eventCountMax, CatalogOptions.eventCountMax(forMap: mapByteCount)),
       slotHints: slotHints.withLock { $0 }
     )
     do throws(CatalogError) {

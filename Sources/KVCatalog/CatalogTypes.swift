@@ -12,7 +12,13 @@ package struct CatalogOptions: Sendable {
   package var isReadOnly = false
   package var durability = Durability.synced
   package var readerCountMax: UInt32 = 510
+  /// The ring of events; a small map keeps fewer (`eventCountMax(forMap:)`).
   package var eventCountMax: UInt64 = 65_536
+
+  /// Events that fit into an eighth of the map; an event takes 80 to 160 bytes of it, by how full LMDB's pages are.
+  static func eventCountMax(forMap mapByteCount: Int) -> UInt64 {
+    UInt64(max(64, mapByteCount / 8 / 160))
+  }
 
   package init(path: String) { self.path = path }
 }

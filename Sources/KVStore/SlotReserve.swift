@@ -404,27 +404,36 @@ final class SlotReserve {
   }
 
   /// Evicts about a twentieth of the rows, the oldest of all pools, and at least as many as are wanted.
+  ///
+  /// Fewer where the pages that LMDB copies for it do not fit either: rows that leave lie all over a small catalog.
   @discardableResult
   func makeCatalogRoom(
     atLeast wantedCount: Int = 16,
     protecting: () -> [RunID: UInt32]
   ) throws(StoreError) -> Int {
-    let blockCount = core.catalogBlockCount()
-    var evictedCount = 0
-    try commitRemoval { (transaction, removed) throws(CatalogError) in
-      let protected = try transaction.protected(protecting())
-      removed.append(
-        try transaction.evict(
-          pool: nil,
-          blockCount: min(max(blockCount / 20, wantedCount), 4096),
-          reason: .evicted,
-          isProtected: { _, run, position in protected.covers(run, position) }
-        )
-      )
-      evictedCount = removed.reduce(0) { $0 + $1.blockCount }
-      return {}
+    var blockCount = min(max(core.catalogBlockCount() / 20, wantedCount), 4096)
+    while true {
+      var evictedCount = 0
+      do throws(StoreError) {
+        try commitRemoval { (transaction, removed) throws(CatalogError) in
+          let protected = try transaction.protected(protecting())
+          removed.append(
+            try transaction.evict(
+              pool: nil,
+              blockCount: blockCount,
+              reason: .evicted,
+              isProtected: { _, run, position in protected.covers(run, position) }
+            )
+          )
+          evictedCount = removed.reduce(0) { $0 + $1.blockCount }
+          return {}
+        }
+        return evictedCount
+      } catch {
+        guard error == .full, blockCount > 1 else { throw error }
+        blockCount /= 4
+      }
     }
-    return evictedCount
   }
 
   /// Frees what this process holds reserved; at close.
@@ -446,7 +455,7 @@ final class SlotReserve {
 
   // MARK: Removal against leases
 
-  /// Runs a transaction that may remove blocks; before it commits, leases taken meanwhile are looked at once more.
+  /// Runs a transaction that may remove blocks; before it commits, leases and blocks that came meanwhile are looked at once more.
   ///
   /// `body` answers what to do once the commit is through.
   func commitRemoval(
@@ -454,8 +463,9 @@ final class SlotReserve {
   ) throws(StoreError) {
     hasConflicted = false
     defer { hasConflicted = false }
+    let parents = core.writer?.batches.parentPositions() ?? { [:] }
     for _ in 0..<8 {
-      var wasLeased = false
+      var isNeeded = false
       var afterCommit: () -> Void = {}
       var removed: [RemovedSummary] = []
       let stockBefore = stock
@@ -463,15 +473,15 @@ final class SlotReserve {
         try core.catalogWrite { (transaction) throws(CatalogError) in
           removed = []
           afterCommit = try body(transaction, &removed)
-          guard core.hideUnlessLeased(removed) else {
-            wasLeased = true
+          guard core.hideUnlessNeeded(removed, parents: parents) else {
+            isNeeded = true
             throw .closed
           }
         }
       } catch {
         stock = stockBefore
         core.removalEnded(removed, committed: false)
-        if wasLeased {
+        if isNeeded {
           hasConflicted = true
           continue
         }

@@ -440,8 +440,13 @@ final class StoreCore: Sendable {
     unsafe leases.foreignOwners().filter { ownerFiles.isDead($0) }
   }
 
-  /// Takes what a transaction is about to remove out of the index and hides it; false when some of it is leased by now.
-  func hideUnlessLeased(_ removed: [RemovedSummary]) -> Bool {
+  /// Takes what a transaction is about to remove out of the index and hides it; false when some of it is needed by now.
+  ///
+  /// Needed is what is leased, and what a block on its way hangs from (`WriterBatches.parentPositions`).
+  func hideUnlessNeeded(
+    _ removed: [RemovedSummary],
+    parents: () -> [RunID: UInt32]
+  ) -> Bool {
     let ranges = removed.flatMap(\.ranges)
     guard !ranges.isEmpty else { return true }
     let now = configuration.clock.bootTimeNanoseconds()
@@ -449,9 +454,10 @@ final class StoreCore: Sendable {
     intents.announce(ranges)
     let dead = deadLeaseOwners()
     return state.withLock { state in
-      let leased = unsafe leases.deepestPositions(now: now, deadOwners: dead)
+      let needed = unsafe leases.deepestPositions(now: now, deadOwners: dead)
+        .merging(parents()) { max($0, $1) }
       let conflict = ranges.contains { range in
-        leased[range.run].map { $0 >= range.firstPosition } ?? false
+        needed[range.run].map { $0 >= range.firstPosition } ?? false
       }
       if conflict { return false }
       // A use that is still in the writer's queue has prolonged its life.

@@ -159,6 +159,7 @@ final class Writer: Sendable {
     core.removeLeftOvers()
     while true {
       guard let operations = nextOperations() else { return }
+      batches.beginTaken(operations)
       var segment: [WriterOperation] = []
       for operation in operations {
         guard case .call(let call) = operation else {
@@ -170,6 +171,7 @@ final class Writer: Sendable {
         call.run()
       }
       batches.process(segment, queue)
+      batches.endTaken()
       queue.withLock { $0.doneCount += UInt64(operations.count) }
       queue.notifyAll()
       // Nobody waits for this.

@@ -15,7 +15,7 @@ final class WriterBatches: @unchecked Sendable {
   /// When the house was kept last, and whether it ever needs it.
   var housekeeping = Housekeeping()
   /// Where recently published blocks went, by ticket; for children and touches that name them so.
-  private var publishedPositions: [UInt64: BlockPosition] = [:]
+  var publishedPositions: [UInt64: BlockPosition] = [:]
   /// The blocks that were taken from the queue and are not settled: their parents must stay.
   private var inFlight: [PendingBlock] = []
 
@@ -25,7 +25,7 @@ final class WriterBatches: @unchecked Sendable {
   }
 
   /// A pending block with its slot.
-  private struct Placed {
+  struct Placed {
     let block: PendingBlock
     var place: BlockPlace
     var outcome: Outcome = .waiting
@@ -48,12 +48,17 @@ final class WriterBatches: @unchecked Sendable {
     }
   }
 
-  /// In pieces whose rows and inline payloads take a small part of the catalog's map, so that room can be made in between.
-  func process(_ operations: [WriterOperation], _ queue: Monitor<WriterQueue>) {
+  /// The blocks among what was taken from the queue keep their parents until `endTaken`.
+  func beginTaken(_ operations: [WriterOperation]) {
     inFlight = operations.compactMap { operation in
       if case .publish(let block) = operation { block } else { nil }
     }
-    defer { inFlight = [] }
+  }
+
+  func endTaken() { inFlight = [] }
+
+  /// In pieces whose rows and inline payloads take a small part of the catalog's map, so that room can be made in between.
+  func process(_ operations: [WriterOperation], _ queue: Monitor<WriterQueue>) {
     let byteCountMax = max((core.catalogUsage?.mapByteCount ?? 0) / 20, 64 << 10)
     var piece: [WriterOperation] = []
     var byteCount = 0
@@ -190,206 +195,6 @@ final class WriterBatches: @unchecked Sendable {
     }
   }
 
-  // MARK: Rows
-
-  private func publishRows(
-    _ operations: ArraySlice<WriterOperation>,
-    _ leadingTouches: ArraySlice<WriterOperation>,
-    _ placed: inout [Placed]
-  ) throws(StoreError) {
-    let needsLeading = !slots.appliedTouches
-    let seconds = UInt32(
-      truncatingIfNeeded: core.time.now() / 1_000_000_000
-    )
-    // An inline payload wants pages side by side, so free pages alone do not tell whether it fits.
-    for attempt in 0..<8 {
-      var outcomes: [UInt64: BlockPosition] = [:]
-      var working = placed
-      var removed: [RemovedSummary] = []
-      var wasLeased = false
-      do throws(CatalogError) {
-        try core.catalogWrite { (transaction) throws(CatalogError) in
-          removed = []
-          if needsLeading {
-            for operation in leadingTouches { try applyUse(operation, transaction, outcomes) }
-          }
-          var next = 0
-          for operation in operations {
-            if case .publish = operation {
-              try publishRow(&working[next], transaction, &outcomes, seconds)
-              next += 1
-            } else {
-              try applyUse(operation, transaction, outcomes)
-            }
-          }
-          core.state.withLock { $0.leases.place(outcomes) }
-          // In the same commit, so that no reader finds a namespace over its quota. Should leases be taken on the
-          // victims again and again, the next batch sees to it.
-          guard attempt < 7 else { return }
-          removed = try evictOverQuota(placed, transaction, expiredFirst: attempt == 0)
-          guard core.hideUnlessLeased(removed) else {
-            wasLeased = true
-            throw .closed
-          }
-        }
-      } catch {
-        core.removalEnded(removed, committed: false)
-        if wasLeased { continue }
-        // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
-        if error == .mapFull, attempt < 7,
-          try slots.makeCatalogRoom(
-            atLeast: max(2 * placed.count, 16),
-            protecting: protectedPositions()
-          ) > 0
-        {
-          continue
-        }
-        throw StoreError(error)
-      }
-      let ranges = removed.flatMap(\.ranges)
-      if !ranges.isEmpty {
-        for index in working.indices { working[index].noteRemoval(ranges) }
-        core.removalEnded(removed, committed: true)
-      } else {
-        core.countCommit()
-      }
-      placed = working
-      remember(outcomes)
-      return
-    }
-  }
-
-  private func evictOverQuota(
-    _ placed: [Placed],
-    _ transaction: WriteTransaction,
-    expiredFirst: Bool
-  ) throws(CatalogError) -> [RemovedSummary] {
-    var removed: [RemovedSummary] = []
-    var protected: ProtectedBlocks?
-    for namespace in Set(placed.map(\.block.namespace.id)).sorted()
-    where try transaction.isOverQuota(namespace) {
-      // Looked up only when something has to go.
-      if protected == nil {
-        let published = Set(placed.map(\.block.ticket))
-        protected = try transaction.protected(protectedPositions(but: published)())
-      }
-      guard let protected else { break }
-      removed.append(
-        try transaction.enforceQuota(namespace, protected: protected, expiredFirst: expiredFirst)
-      )
-    }
-    return removed
-  }
-
-  private func publishRow(
-    _ placed: inout Placed,
-    _ transaction: WriteTransaction,
-    _ outcomes: inout [UInt64: BlockPosition],
-    _ seconds: UInt32
-  ) throws(CatalogError) {
-    guard case .waiting = placed.outcome else { return }
-    let block = placed.block
-    guard let parent = position(of: block.parent, outcomes) else {
-      placed.outcome = .droppedParent
-      return
-    }
-    let memory = unsafe core.hostMemory(of: block.hostSlot, block.namespace)
-    guard
-      let header = unsafe SlotHeaderView(
-        UnsafeRawBufferPointer(start: memory, count: block.namespace.layout.headerByteCount)
-      )
-    else {
-      placed.outcome = .droppedError
-      return
-    }
-    let inlinePayload: UnsafeRawBufferPointer? =
-      block.namespace.isInline
-      ? unsafe core.packInline(memory, header, block.payloadByteCount, block.namespace) : nil
-    var row = unsafe NewBlock(
-      blockKey: block.blockKey,
-      parent: parent,
-      words: header.words,
-      extra: header.extra,
-      payloadByteCount: UInt32(block.payloadByteCount),
-      createdSeconds: seconds,
-      place: placed.place,
-      inlinePayload: inlinePayload
-    )
-    row.life = block.offered.life
-    row.priority = block.offered.priority
-    defer { unsafe inlinePayload?.deallocate() }
-    var outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
-    switch outcome {
-    case .corruptRow(let position):
-      _ = try transaction.removeSubtree(block.namespace.id, at: position, reason: .corrupt)
-      outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
-    case .expired(let position):
-      // No look-up finds it, so the index has nothing of it either.
-      _ = try transaction.removeSubtree(block.namespace.id, at: position, reason: .expired)
-      outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
-    default: break
-    }
-    switch outcome {
-    case .stored(let position):
-      placed.outcome = .published(position, placed.place)
-      outcomes[block.ticket] = position
-    case .duplicate(let position):
-      // Another process was first: its copy is the one.
-      outcomes[block.ticket] = position
-      let place = try transaction.row(block.namespace.id, position)?.places.first
-      placed.outcome = place.map { .published(position, $0) } ?? .droppedError
-    case .collision:
-      core.state.withLock { $0.statistics.keyCollisions += 1 }
-      placed.outcome = .droppedParent
-    case .parentMissing:
-      placed.outcome = .droppedParent
-    case .corruptRow, .expired, .slotNotReserved:
-      placed.outcome = .droppedError
-    }
-  }
-
-  /// Everything but blocks that are to be published.
-  private func applyUse(
-    _ operation: WriterOperation,
-    _ transaction: WriteTransaction,
-    _ outcomes: [UInt64: BlockPosition]
-  ) throws(CatalogError) {
-    switch operation {
-    case .touch(let namespace, let head):
-      guard let position = position(of: head, outcomes) else { return }
-      try transaction.touch(namespace.id, pathEnd: position)
-    case .extend(let namespace, let head, let deadline):
-      guard let position = position(of: head, outcomes) else { return }
-      try transaction.extend(namespace.id, pathEnd: position, until: deadline)
-    case .renew(let namespace, let head, let offered):
-      guard let position = position(of: head, outcomes) else { return }
-      try transaction.renew(
-        namespace.id,
-        position,
-        life: offered.life,
-        priority: offered.hasPriority ? offered.priority : 0
-      )
-    case .publish, .call: break
-    }
-  }
-
-  private func position(
-    of head: LeaseTable.Head,
-    _ outcomes: [UInt64: BlockPosition]
-  ) -> BlockPosition? {
-    switch head {
-    case .published(let position): position
-    case .pending(let ticket): outcomes[ticket] ?? publishedPositions[ticket]
-    }
-  }
-
-  private func remember(_ outcomes: [UInt64: BlockPosition]) {
-    if publishedPositions.count > 1 << 17, let newest = publishedPositions.keys.max() {
-      publishedPositions = publishedPositions.filter { $0.key > newest - 1 << 16 }
-    }
-    publishedPositions.merge(outcomes) { $1 }
-  }
-
   // MARK: Protection
 
   /// The deepest position of each run that must stay: leases, and parents of blocks on their way.
@@ -398,20 +203,34 @@ final class WriterBatches: @unchecked Sendable {
   func protectedPositions(
     but published: Set<UInt64> = []
   ) -> @Sendable () -> [RunID: UInt32] {
-    let parents = inFlight.filter { !published.contains($0.ticket) }.map(\.parent)
-    let known = publishedPositions
     let core = core
+    let parents = parentPositions(but: published)
     return {
       let now = core.configuration.clock.bootTimeNanoseconds()
       let dead = core.deadLeaseOwners()
-      var deepest = unsafe core.leases.deepestPositions(now: now, deadOwners: dead)
-      let queued = core.writer?.queue.withLock { queue in
+      let leased = unsafe core.leases.deepestPositions(now: now, deadOwners: dead)
+      return leased.merging(parents()) { max($0, $1) }
+    }
+  }
+
+  /// The deepest position of each run that a block on its way hangs from, at the time of the call.
+  ///
+  /// The closure may be called with the state locked: what has been offloaded until then is in the queue.
+  func parentPositions(
+    but published: Set<UInt64> = []
+  ) -> @Sendable () -> [RunID: UInt32] {
+    let taken = inFlight.filter { !published.contains($0.ticket) }.map(\.parent)
+    let known = publishedPositions
+    let queue = core.writer?.queue
+    return {
+      let queued = queue?.withLock { queue in
         queue.operations.compactMap { operation -> LeaseTable.Head? in
           if case .publish(let block) = operation { return block.parent }
           return nil
         }
       }
-      for parent in parents + (queued ?? []) {
+      var deepest: [RunID: UInt32] = [:]
+      for parent in taken + (queued ?? []) {
         let position: BlockPosition? =
           switch parent {
           case .published(let position): position

@@ -137,4 +137,34 @@ import Testing
     #expect(statistics.catalogBytesUsed <= 4 << 20)
     #expect(try namespace.peek(Self.prompt(199)) == 8)
   }
+
+  /// A block that was taken is not lost because its parent, the coldest of all, leaves before it is written.
+  @Test func theParentOfABlockOnItsWayStays() throws {
+    let fixture = try StoreFixture {
+      $0.capacityBytes = 64 << 20
+      $0.catalogBytes = 4 << 20
+      // Far fewer blocks on their way than the catalog has room for.
+      $0.hostBytes = 1 << 20
+      $0.commitIntervalNanoseconds = 1_000_000
+    }
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([64]))
+    func block(_ number: Int) -> [UInt32] { tokens(number * 4..<number * 4 + 4) }
+    var prompts = (0..<2000).map(block)
+    var takenCount = 0
+    for round in 0..<6 {
+      // The chain that is lengthened is always the one that was used longest ago.
+      for index in prompts.indices {
+        let next = prompts[index] + block(100_000 + round * 2000 + index)
+        let blockCount = try namespace.offload(next, from: next.count / 4 - 1).doneBlockCount
+        takenCount += blockCount
+        prompts[index] = blockCount == 1 ? next : block(index)
+        if blockCount == 0 { try namespace.offload(prompts[index]) }
+      }
+    }
+    let flushed = try fixture.store.flush()
+    let statistics = try fixture.store.statistics()
+    #expect(takenCount > 1000 && statistics.blocksEvicted > 1000)
+    #expect(flushed.droppedParentBlockCount == 0 && flushed.droppedFullBlockCount == 0)
+    #expect(statistics.blocksDroppedParent == 0 && statistics.blocksDroppedError == 0)
+  }
 }

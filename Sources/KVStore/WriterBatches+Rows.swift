@@ -1,0 +1,252 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+
+/// What the writer puts into the catalog, and in how many commits.
+extension WriterBatches {
+  /// In one commit, or in as many as it takes: the pages that LMDB copies for one may be more than a small catalog has left.
+  func publishRows(
+    _ operations: ArraySlice<WriterOperation>,
+    _ leadingTouches: ArraySlice<WriterOperation>,
+    _ placed: inout [Placed]
+  ) throws(StoreError) {
+    var commit = RowsCommit(operations: operations, firstBlock: 0, leadingTouches: leadingTouches)
+    if slots.appliedTouches { commit.leadingTouches = [] }
+    var commits = [commit]
+    while let commit = commits.popLast() {
+      do throws(StoreError) {
+        try publishRows(commit, &placed)
+      } catch {
+        guard error == .full, let halves = commit.halves else { throw error }
+        commits += [halves.second, halves.first]
+      }
+    }
+  }
+
+  /// Operations whose rows go into the catalog at once.
+  private struct RowsCommit {
+    var operations: ArraySlice<WriterOperation>
+    /// The place of its first block among those of the piece.
+    var firstBlock: Int
+    /// Touches that come before; empty once they are committed.
+    var leadingTouches: ArraySlice<WriterOperation>
+
+    var halves: (first: RowsCommit, second: RowsCommit)? {
+      guard operations.count > 1 else { return nil }
+      let middle = operations.startIndex + operations.count / 2
+      let first = operations[..<middle]
+      let blockCount = first.reduce(0) { if case .publish = $1 { $0 + 1 } else { $0 } }
+      return (
+        RowsCommit(
+          operations: first,
+          firstBlock: firstBlock,
+          leadingTouches: leadingTouches
+        ),
+        RowsCommit(
+          operations: operations[middle...],
+          firstBlock: firstBlock + blockCount,
+          leadingTouches: []
+        )
+      )
+    }
+  }
+
+  private func publishRows(
+    _ commit: RowsCommit,
+    _ placed: inout [Placed]
+  ) throws(StoreError) {
+    let seconds = UInt32(
+      truncatingIfNeeded: core.time.now() / 1_000_000_000
+    )
+    // Room in the catalog is made once before the commit is halved: else much is evicted for little.
+    let roomCountMax = commit.operations.count > 1 ? 1 : 7
+    var roomCount = 0
+    for attempt in 0..<8 {
+      var outcomes: [UInt64: BlockPosition] = [:]
+      var working = placed
+      var removed: [RemovedSummary] = []
+      var isNeeded = false
+      do throws(CatalogError) {
+        try core.catalogWrite { (transaction) throws(CatalogError) in
+          removed = []
+          for operation in commit.leadingTouches { try applyUse(operation, transaction, outcomes) }
+          var next = commit.firstBlock
+          for operation in commit.operations {
+            if case .publish = operation {
+              try publishRow(&working[next], transaction, &outcomes, seconds)
+              next += 1
+            } else {
+              try applyUse(operation, transaction, outcomes)
+            }
+          }
+          core.state.withLock { $0.leases.place(outcomes) }
+          // In the same commit, so that no reader finds a namespace over its quota. Should leases be taken on the
+          // victims again and again, the next batch sees to it.
+          guard attempt < 7 else { return }
+          let published = placed[commit.firstBlock..<next]
+          removed = try evictOverQuota(published, transaction, expiredFirst: attempt == 0)
+          let parents = parentPositions(but: Set(published.map(\.block.ticket)))
+          guard core.hideUnlessNeeded(removed, parents: parents) else {
+            isNeeded = true
+            throw .closed
+          }
+        }
+      } catch {
+        core.removalEnded(removed, committed: false)
+        if isNeeded { continue }
+        // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
+        if error == .mapFull, roomCount < roomCountMax,
+          try slots.makeCatalogRoom(
+            atLeast: max(2 * commit.operations.count, 16),
+            protecting: protectedPositions()
+          ) > 0
+        {
+          roomCount += 1
+          continue
+        }
+        throw StoreError(error)
+      }
+      let ranges = removed.flatMap(\.ranges)
+      if !ranges.isEmpty {
+        for index in working.indices { working[index].noteRemoval(ranges) }
+        core.removalEnded(removed, committed: true)
+      } else {
+        core.countCommit()
+      }
+      placed = working
+      remember(outcomes)
+      return
+    }
+  }
+
+  private func evictOverQuota(
+    _ placed: ArraySlice<Placed>,
+    _ transaction: WriteTransaction,
+    expiredFirst: Bool
+  ) throws(CatalogError) -> [RemovedSummary] {
+    var removed: [RemovedSummary] = []
+    var protected: ProtectedBlocks?
+    for namespace in Set(placed.map(\.block.namespace.id)).sorted()
+    where try transaction.isOverQuota(namespace) {
+      // Looked up only when something has to go.
+      if protected == nil {
+        let published = Set(placed.map(\.block.ticket))
+        protected = try transaction.protected(protectedPositions(but: published)())
+      }
+      guard let protected else { break }
+      removed.append(
+        try transaction.enforceQuota(namespace, protected: protected, expiredFirst: expiredFirst)
+      )
+    }
+    return removed
+  }
+
+  private func publishRow(
+    _ placed: inout Placed,
+    _ transaction: WriteTransaction,
+    _ outcomes: inout [UInt64: BlockPosition],
+    _ seconds: UInt32
+  ) throws(CatalogError) {
+    guard case .waiting = placed.outcome else { return }
+    let block = placed.block
+    guard let parent = position(of: block.parent, outcomes) else {
+      placed.outcome = .droppedParent
+      return
+    }
+    let memory = unsafe core.hostMemory(of: block.hostSlot, block.namespace)
+    guard
+      let header = unsafe SlotHeaderView(
+        UnsafeRawBufferPointer(start: memory, count: block.namespace.layout.headerByteCount)
+      )
+    else {
+      placed.outcome = .droppedError
+      return
+    }
+    let inlinePayload: UnsafeRawBufferPointer? =
+      block.namespace.isInline
+      ? unsafe core.packInline(memory, header, block.payloadByteCount, block.namespace) : nil
+    var row = unsafe NewBlock(
+      blockKey: block.blockKey,
+      parent: parent,
+      words: header.words,
+      extra: header.extra,
+      payloadByteCount: UInt32(block.payloadByteCount),
+      createdSeconds: seconds,
+      place: placed.place,
+      inlinePayload: inlinePayload
+    )
+    row.life = block.offered.life
+    row.priority = block.offered.priority
+    defer { unsafe inlinePayload?.deallocate() }
+    var outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
+    switch outcome {
+    case .corruptRow(let position):
+      _ = try transaction.removeSubtree(block.namespace.id, at: position, reason: .corrupt)
+      outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
+    case .expired(let position):
+      // No look-up finds it, so the index has nothing of it either.
+      _ = try transaction.removeSubtree(block.namespace.id, at: position, reason: .expired)
+      outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
+    default: break
+    }
+    switch outcome {
+    case .stored(let position):
+      placed.outcome = .published(position, placed.place)
+      outcomes[block.ticket] = position
+    case .duplicate(let position):
+      // Another process was first: its copy is the one.
+      outcomes[block.ticket] = position
+      let place = try transaction.row(block.namespace.id, position)?.places.first
+      placed.outcome = place.map { .published(position, $0) } ?? .droppedError
+    case .collision:
+      core.state.withLock { $0.statistics.keyCollisions += 1 }
+      placed.outcome = .droppedParent
+    case .parentMissing:
+      placed.outcome = .droppedParent
+    case .corruptRow, .expired, .slotNotReserved:
+      placed.outcome = .droppedError
+    }
+  }
+
+  /// Everything but blocks that are to be published.
+  func applyUse(
+    _ operation: WriterOperation,
+    _ transaction: WriteTransaction,
+    _ outcomes: [UInt64: BlockPosition]
+  ) throws(CatalogError) {
+    switch operation {
+    case .touch(let namespace, let head):
+      guard let position = position(of: head, outcomes) else { return }
+      try transaction.touch(namespace.id, pathEnd: position)
+    case .extend(let namespace, let head, let deadline):
+      guard let position = position(of: head, outcomes) else { return }
+      try transaction.extend(namespace.id, pathEnd: position, until: deadline)
+    case .renew(let namespace, let head, let offered):
+      guard let position = position(of: head, outcomes) else { return }
+      try transaction.renew(
+        namespace.id,
+        position,
+        life: offered.life,
+        priority: offered.hasPriority ? offered.priority : 0
+      )
+    case .publish, .call: break
+    }
+  }
+
+  private func position(
+    of head: LeaseTable.Head,
+    _ outcomes: [UInt64: BlockPosition]
+  ) -> BlockPosition? {
+    switch head {
+    case .published(let position): position
+    case .pending(let ticket): outcomes[ticket] ?? publishedPositions[ticket]
+    }
+  }
+
+  private func remember(_ outcomes: [UInt64: BlockPosition]) {
+    if publishedPositions.count > 1 << 17, let newest = publishedPositions.keys.max() {
+      publishedPositions = publishedPositions.filter { $0.key > newest - 1 << 16 }
+    }
+    publishedPositions.merge(outcomes) { $1 }
+  }
+}
