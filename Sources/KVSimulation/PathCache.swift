@@ -1,4 +1,4 @@
-internal import KVCore
+package import KVCore
 internal import KVIndex
 internal import KVTiers
 
@@ -22,7 +22,11 @@ package final class PathCache: ReplayCache {
   /// The use counter.
   private var nextStamp: UInt64 = 1
   private var now: Int64 = 0
+  /// Of the request, where its admission is to be decided.
+  private var blockIDs: [UInt64] = []
   private var segments: [IndexSegment] = []
+  private var admission: Admission
+  private let blockByteCount: Int
   package private(set) var counts = ReplayCounts()
   /// Blocks that came to stay, if only for a while: without those of a request larger than the tier.
   package private(set) var writtenBlockCount = 0
@@ -32,7 +36,16 @@ package final class PathCache: ReplayCache {
   /// - Parameters:
   ///   - capacity: Blocks at most; nil = no bound.
   ///   - ttlMilliseconds: A block expires this long after its last use; exactly as long is still valid.
-  package init(capacity: Int?, ttlMilliseconds: Int64? = nil) {
+  ///   - admission: Which new blocks come in.
+  ///   - blockByteCount: Of a block, for a bound of what is written.
+  package init(
+    capacity: Int?,
+    ttlMilliseconds: Int64? = nil,
+    admission: Admission = Admission(.always),
+    blockByteCount: Int = 0
+  ) {
+    self.admission = admission
+    self.blockByteCount = blockByteCount
     self.capacity = capacity
     self.ttlMilliseconds = ttlMilliseconds
     index.addNamespace(Self.namespace, wordsPerBlock: Self.wordsPerBlock)
@@ -44,6 +57,7 @@ package final class PathCache: ReplayCache {
     if let ttlMilliseconds { expire(before: now - ttlMilliseconds) }
     let blockCount = request.blockIDs.count
     guard blockCount > 0 else { return 0 }
+    blockIDs = admission.isTrivial ? [] : request.blockIDs
     return unsafe request.blockIDs.span.withUnsafeBytes { bytes in
       unsafe handle(
         words: bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: UInt32.self),
@@ -62,7 +76,8 @@ package final class PathCache: ReplayCache {
     )
     let hitCount = match.matchedBlockCount
     // Of a request larger than the tier only the head would stay: the rest comes and goes at once.
-    let keptCount = min(blockCount, capacity ?? .max)
+    let fittingCount = min(blockCount, capacity ?? .max)
+    let keptCount = min(fittingCount, hitCount + admittedCount(after: hitCount))
     // Before anything leaves, so that the hit blocks stay.
     if !match.location.isRoot { stamp(match.location) }
     if hitCount < keptCount {
@@ -73,12 +88,31 @@ package final class PathCache: ReplayCache {
         after: match.location
       )
     }
-    counts.insertedBlockCount += blockCount - hitCount
+    // What does not fit comes and goes at once, unless it was declined.
+    let comingCount = keptCount < fittingCount ? max(keptCount, hitCount) : blockCount
+    counts.insertedBlockCount += comingCount - hitCount
+    counts.declinedBlockCount += blockCount - comingCount
     writtenBlockCount += max(0, keptCount - hitCount)
-    counts.evictedBlockCount += blockCount - max(keptCount, hitCount)
+    counts.writtenBlockCount = writtenBlockCount
+    counts.evictedBlockCount += comingCount - max(keptCount, hitCount)
     counts.residentBlockCount = index.statistics.blockCount
     counts.peakBlockCount = max(counts.peakBlockCount, counts.residentBlockCount)
     return hitCount
+  }
+
+  private func admittedCount(after hitCount: Int) -> Int {
+    guard !admission.isTrivial, hitCount < blockIDs.count else { return Int.max / 2 }
+    let keys = Array(blockIDs[hitCount...])
+    let isFull = capacity.map { index.statistics.blockCount + keys.count > $0 } ?? false
+    return admission.admit(
+      keys,
+      Admission.Offer(
+        blockByteCount: blockByteCount,
+        continuesStored: hitCount > 0,
+        isFull: isFull
+      ),
+      now: UInt64(clamping: now) &* 1_000_000
+    )
   }
 
   private func stamp(_ location: IndexLocation) {

@@ -4,6 +4,10 @@ package struct ReplayCounts: Equatable, Sendable {
   package var evictedBlockCount = 0
   package var expiredBlockCount = 0
   package var peakBlockCount = 0
+  /// Blocks that came to stay, if only for a while.
+  package var writtenBlockCount = 0
+  /// Blocks that were not admitted.
+  package var declinedBlockCount = 0
   package var residentBlockCount = 0
   /// Blocks that were resident and could not be used, behind a missing one; added up over all requests.
   package var unreachableBlockCount = 0

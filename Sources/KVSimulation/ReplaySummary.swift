@@ -40,6 +40,8 @@ package struct ReplaySummary: Encodable, Equatable, Sendable {
     case secondHalfBlockHitRate = "second_half_block_hit_rate"
     case secondHalfTokenHitRate = "second_half_token_hit_rate"
     case insertedBlocks = "inserted_blocks"
+    case writtenBlocks = "written_blocks"
+    case declinedBlocks = "declined_blocks"
     case evictedBlocks = "evicted_blocks"
     case expiredBlocks = "expired_blocks"
     case finalBlocks = "final_blocks"
@@ -72,6 +74,8 @@ package struct ReplaySummary: Encodable, Equatable, Sendable {
     try container.encode(rounded(secondHalfBlockHitRate), forKey: .secondHalfBlockHitRate)
     try container.encode(rounded(secondHalfTokenHitRate), forKey: .secondHalfTokenHitRate)
     try container.encode(counts.insertedBlockCount, forKey: .insertedBlocks)
+    try container.encode(counts.writtenBlockCount, forKey: .writtenBlocks)
+    try container.encode(counts.declinedBlockCount, forKey: .declinedBlocks)
     try container.encode(counts.evictedBlockCount, forKey: .evictedBlocks)
     try container.encode(counts.expiredBlockCount, forKey: .expiredBlocks)
     try container.encode(counts.residentBlockCount, forKey: .finalBlocks)

@@ -1,3 +1,5 @@
+package import KVCore
+
 /// An engine with a store and without it on the same trace.
 package struct EngineComparison: Sendable {
   package var withStore: EngineResult
@@ -34,6 +36,11 @@ package struct TraceReplay: Sendable {
   package var capacityBlocks: Int?
   /// A block expires this long after its last use; the store's own policies only.
   package var ttlMilliseconds: Int64?
+  /// Which new blocks come in; the store's own policies only.
+  package var admission = AdmissionPolicy.always
+  /// The most that is admitted in a day, and what a block counts for; 0 = no bound.
+  package var writeBytesPerDay = 0
+  package var blockByteCount = 0
   /// Where the trace does not say.
   package var tokensPerBlock = 512
   /// Leaves partial blocks out, as an engine does that never stores them.
@@ -48,7 +55,17 @@ package struct TraceReplay: Sendable {
   package func run(progress: (Int) -> Void = { _ in }) throws(TraceError) -> ReplaySummary {
     let cache: any ReplayCache
     switch policy {
-    case .lru: cache = PathCache(capacity: capacityBlocks, ttlMilliseconds: ttlMilliseconds)
+    case .lru:
+      cache = PathCache(
+        capacity: capacityBlocks,
+        ttlMilliseconds: ttlMilliseconds,
+        admission: Admission(
+          admission,
+          writeBytesPerDay: writeBytesPerDay,
+          keyCountMax: max(1 << 18, 4 * (capacityBlocks ?? 0))
+        ),
+        blockByteCount: blockByteCount
+      )
     case .reference(let policy, let order):
       cache = ReferenceCache(
         policy: policy,

@@ -138,6 +138,22 @@ public final class Namespace: Sendable {
     return try store.core.forget(core, prompt)
   }
 
+  /// Removes the prompt's last full block and all below it, as `purge()` does a namespace.
+  ///
+  /// - Parameters:
+  ///   - prompt: from its first token on.
+  ///   - onlyTail: removes what the prompt's longest stored prefix shares with no other path instead: its blocks below the last one where another
+  ///     branches off. Nothing, when others go on from its end.
+  /// - Returns: how many blocks went.
+  /// - Throws: `StoreError`.
+  public func purge(_ prompt: Prompt, onlyTail: Bool = false) throws(StoreError) -> Int {
+    try store.enter()
+    defer { store.leave() }
+    guard !store.core.configuration.readOnly else { throw .readOnly }
+    try core.check(prompt, wholeBlocks: false)
+    return try store.core.purge(core, prompt, onlyTail: onlyTail)
+  }
+
   private func offloadLimit(_ transfer: Transfer) -> TransferLimit {
     .after(
       transfer.timeoutNanoseconds == 0

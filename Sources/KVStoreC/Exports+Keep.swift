@@ -56,6 +56,20 @@ public func exportForget(
   }
 }
 
+/// See kvstore.h.
+@_cdecl("kvstore_purge")
+public func exportPurge(
+  _ namespace: OpaquePointer?,
+  _ prompt: UnsafePointer<kvstore_prompt_t>?,
+  _ flags: UInt32,
+  _ blocksOut: UnsafeMutablePointer<UInt64>?
+) -> Int32 {
+  guard flags & ~UInt32(KVSTORE_PURGE_TAIL) == 0 else { return fail(.invalidArgument(.flags)) }
+  return unsafe keep(namespace, prompt, blocksOut) { (namespace, prompt) throws(StoreError) in
+    try namespace.purge(prompt, onlyTail: flags & UInt32(KVSTORE_PURGE_TAIL) != 0)
+  }
+}
+
 private func keep(
   _ namespace: OpaquePointer?,
   _ prompt: UnsafePointer<kvstore_prompt_t>?,

@@ -345,6 +345,19 @@ func headerAgreement() {
   do {
     let _:
       @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UnsafeMutablePointer<UInt64>?
+      ) -> Int32 = unsafe kvstore_purge
+    let ours = unsafe Exactly(exportPurge)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UnsafeMutablePointer<UInt64>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
         OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UnsafeMutablePointer<UInt64>?
       ) -> Int32 = unsafe kvstore_forget
     let ours = unsafe Exactly(exportForget)

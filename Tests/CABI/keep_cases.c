@@ -260,6 +260,37 @@ static void forget_a_prefix(void) {
     free(other);
 }
 
+/* What a session has alone goes, what it shares stays. */
+static void purge_a_sessions_tail(void) {
+    shape_t shape = shape_mha();
+    uint32_t *tokens = make_tokens(1, 160), *branch = make_tokens(1, 160);
+    kvstore_prompt_t prompt = prompt_of(tokens, 160), other = prompt_of(branch, 160);
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    uint64_t blocks = 99;
+    vary_tokens(branch, 112, 160, 3);
+    CHECK_STATUS(kvstore_purge(ns, &prompt, 0, &blocks), KVSTORE_MISS);
+    CHECK_STATUS(kvstore_purge(ns, &prompt, 2, &blocks), KVSTORE_E_INVALID_ARGUMENT);
+    offload_prompt(ns, &shape, tokens, 10, 1);
+    CHECK_STATUS(offload_blocks(ns, &shape, branch, 160, 7, 3, 3, NULL), KVSTORE_OK);
+    CHECK_STATUS(kvstore_purge(ns, &prompt, KVSTORE_PURGE_TAIL, &blocks), KVSTORE_OK);
+    CHECK_EQ(blocks, 3);
+    CHECK_EQ(peek_blocks(ns, tokens, 160), 7);
+    CHECK_EQ(peek_blocks(ns, branch, 160), 10);
+    CHECK_STATUS(kvstore_purge(ns, &prompt, KVSTORE_PURGE_TAIL, &blocks), KVSTORE_MISS);
+    other.token_count = 48; /* the first three blocks, and all below them */
+    CHECK_STATUS(kvstore_purge(ns, &other, 0, &blocks), KVSTORE_OK);
+    CHECK_EQ(blocks, 8);
+    CHECK_EQ(peek_blocks(ns, branch, 160), 2);
+    close_store(store);
+    store = open_small(path_in_dir("store"));
+    ns = open_namespace(store, &shape);
+    CHECK_EQ(peek_blocks(ns, branch, 160), 2);
+    close_store(store);
+    free(tokens);
+    free(branch);
+}
+
 static void forget_everything(void) {
     shape_t shape = shape_mha(), neighbour_shape = shape_gqa();
     uint32_t *tokens = make_tokens(1, 160), *other = make_tokens(2, 160);
@@ -498,6 +529,7 @@ const test_case_t keep_cases[] = {
     {"touch_counts", touch_counts},
     {"forget_a_prefix", forget_a_prefix},
     {"forget_everything", forget_everything},
+    {"purge_a_sessions_tail", purge_a_sessions_tail},
     {"purge_a_namespace", purge_a_namespace},
     {"forget_what_is_not_durable_yet", forget_what_is_not_durable_yet},
     {"lives_end", lives_end},

@@ -24,6 +24,57 @@ import Testing
     Array(regionBytes([0] + prompt[..<((block + 1) * 4)], region: 0, count: 40_000).prefix(512))
   }
 
+  /// A prefix with all below it, and what a session has alone.
+  @Test func aPrefixAndASessionsTail() throws {
+    let fixture = try StoreFixture()
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    let shared = tokens(0..<40)
+    let sessions = (1...3).map { shared + tokens($0 * 1000..<$0 * 1000 + 40) }
+    // The second one goes on where a sub-session of it branches off.
+    let deeper = sessions[1] + tokens(9000..<9020)
+    for prompt in sessions + [deeper] { try namespace.offload(prompt) }
+    try fixture.store.flush()
+    #expect(try fixture.store.statistics().blocksStored == 45)
+    let purge: ([UInt32], Bool) throws -> Int = { prompt, onlyTail in
+      try Prompt.with(prompt) { (prompt) throws(StoreError) in
+        try namespace.purge(prompt, onlyTail: onlyTail)
+      }
+    }
+    #expect(try purge(sessions[0], true) == 10)
+    // Its longest stored prefix is what others share by now.
+    #expect(try purge(sessions[0], true) == 0)
+    #expect(try namespace.peek(sessions[0]) == 10)
+    // Others go on from its end.
+    #expect(try purge(sessions[1], true) == 0)
+    // More than what is stored of it is fine.
+    #expect(try purge(deeper + tokens(1..<9), true) == 15)
+    #expect(try namespace.peek(sessions[1]) == 10 && namespace.peek(sessions[2]) == 20)
+    try fixture.reopen()
+    let again = try fixture.store.openNamespace(Self.identity)
+    #expect(try again.peek(sessions[1]) == 10 && again.peek(sessions[2]) == 20)
+    // The only path that is left is its own from the first block on.
+    #expect(
+      try Prompt.with(sessions[2]) { (prompt) throws(StoreError) in
+        try again.purge(prompt, onlyTail: true)
+      } == 20
+    )
+    try again.offload(sessions[0])
+    try again.offload(sessions[1])
+    #expect(
+      try Prompt.with(tokens(0..<20)) { (prompt) throws(StoreError) in try again.purge(prompt) }
+        == 25
+    )
+    #expect(try again.peek(sessions[0]) == 4)
+    try Self.waitUntilErased(fixture.store)
+    #expect(try fixture.store.statistics().slotsErased >= 45)
+    #expect(try fixture.store.verify().findings == [])
+    // What was purged does not come back.
+    try fixture.whileClosed {
+      try FileManager.default.removeItem(atPath: fixture.configuration.path + "/catalog.mdb")
+      #expect(try Store.repair(fixture.configuration).blockCount == 4)
+    }
+  }
+
   @Test func purgedSlotsAreOverwritten() throws {
     let fixture = try StoreFixture()
     let namespace = try fixture.store.openNamespace(Self.identity)

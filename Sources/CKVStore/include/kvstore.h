@@ -706,6 +706,16 @@ kvstore_status_t kvstore_unpin(kvstore_t *store, uint64_t pin);
 kvstore_status_t kvstore_forget(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,
                                 uint64_t *blocks_out);
 
+#define KVSTORE_PURGE_TAIL 1u /* a session's own: of the prompt's longest stored prefix the blocks below the last one where
+                               * another path branches off; nothing when others go on from its end */
+
+/* Removes the prompt's last full block and everything below it as kvstore_namespace_purge removes a namespace: durable when it
+ * returns, and the slots are overwritten with zeros in the background (`slots_erase_pending`). `flags` is 0 or
+ * KVSTORE_PURGE_TAIL. Leased blocks go too. *blocks_out (may be NULL) gets the number removed. Returns OK, MISS (it was not
+ * stored, or nothing of it is the prompt's own), BUSY (as kvstore_forget), E_*. */
+kvstore_status_t kvstore_purge(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint32_t flags,
+                               uint64_t *blocks_out);
+
 /* ---------------------------------------------------------------- events */
 
 #define KVSTORE_EVENT_STORED 1u      /* blocks were published */

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import KVCore
 import KVSimulation
 
 /// `kvstore replay`: what the store would do with a trace of requests.
@@ -36,6 +37,19 @@ struct ReplayCommand: ParsableCommand {
   @Option(help: "Seconds after its last use that a block expires; lru only.")
   var ttl: Double?
 
+  @Option(help: "Which new blocks come in: always, second-touch or adaptive; lru only.")
+  var admission = AdmissionPolicy.always
+
+  @Option(
+    help: "Bytes that are written in a day at most, in the mean; lru only. (default: no bound)"
+  )
+  var writeBudget: ByteSize?
+
+  @Option(
+    help: "Bytes of a block, which --write-budget needs and the bytes written are counted in."
+  )
+  var blockBytes: ByteSize?
+
   @OptionGroup(title: "Trace") var trace: TraceOptions
 
   @OptionGroup(title: "Simulated engine") var engine: EngineOptions
@@ -49,6 +63,14 @@ struct ReplayCommand: ParsableCommand {
       guard policy == .lru, order == .tail else {
         throw ValidationError("--ttl needs --policy lru in tail order.")
       }
+    }
+    if admission != .always || writeBudget != nil {
+      guard policy == .lru, order == .tail, engine.gpu == nil else {
+        throw ValidationError("--admission and --write-budget need --policy lru in tail order.")
+      }
+    }
+    if writeBudget != nil, blockBytes == nil {
+      throw ValidationError("--write-budget needs --block-bytes.")
     }
     if engine.gpu != nil, policy != .lru || order != .tail || capacityBlocks.blockCount != nil {
       throw ValidationError(
@@ -68,6 +90,9 @@ struct ReplayCommand: ParsableCommand {
     var replay = trace.replay(file)
     replay.policy = policy.policy(order)
     replay.capacityBlocks = capacityBlocks.blockCount
+    replay.admission = admission
+    replay.writeBytesPerDay = writeBudget?.byteCount ?? 0
+    replay.blockByteCount = blockBytes?.byteCount ?? 0
     replay.ttlMilliseconds = ttl.map { Int64(($0 * 1000).rounded()) }
     if engine.gpu != nil { return try simulate(replay) }
     let progress = ProgressLine()
@@ -122,6 +147,8 @@ struct ReplayCommand: ParsableCommand {
       ("hit rate", "\(percentText(summary.meanRequestHitRate)) in the mean of requests"),
       ("second half", "\(percentText(summary.secondHalfTokenHitRate)) of its tokens"),
       ("inserted", "\(counts.insertedBlockCount)"),
+      ("written", "\(counts.writtenBlockCount)"),
+      ("declined", "\(counts.declinedBlockCount)"),
       ("evicted", "\(counts.evictedBlockCount)"),
       ("expired", "\(counts.expiredBlockCount)"),
       ("resident", "\(counts.residentBlockCount), at most \(counts.peakBlockCount)"),
@@ -153,3 +180,5 @@ func readingTrace<R>(_ body: () throws -> R) throws -> R {
     }
   }
 }
+
+extension AdmissionPolicy: ExpressibleByArgument {}

@@ -1,0 +1,62 @@
+internal import KVCatalog
+internal import KVCore
+internal import KVIndex
+
+/// Parts of a namespace leave as a whole one does: `purged` when the call returns, `erased` a little later.
+extension StoreCore {
+  /// Removes the prompt's last block and all below it, or the prompt's own tail; durable when it returns.
+  ///
+  /// The slots are overwritten in the background.
+  func purge(
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    onlyTail: Bool
+  ) throws(StoreError) -> Int {
+    guard let writer else { throw .readOnly }
+    if isPoisoned { throw .poisoned }
+    let blockCount = namespace.blockCount(of: prompt)
+    guard blockCount > 0 else { return 0 }
+    // What was offloaded before is published first, so that it is found here.
+    let deadline = writerDeadline
+    _ = try writer.perform(deadline: deadline) { 0 }
+    let end = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: false) {
+      state,
+      prefix -> BlockPosition? in
+      guard prefix.blockCount > 0, onlyTail || prefix.blockCount == blockCount else { return nil }
+      return state.index.position(of: prefix.location)
+    }
+    guard let end else { return 0 }
+    let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
+      try purgeBelow(namespace, end, onlyTail: onlyTail)
+    }
+    if count > 0, !namespace.isInline { writer.enqueueErasing() }
+    return count
+  }
+
+  /// On the writer's thread.
+  private func purgeBelow(
+    _ namespace: NamespaceCore,
+    _ end: BlockPosition,
+    onlyTail: Bool
+  ) throws(StoreError) -> Int {
+    // What is offloaded from now on is not meant by the mark.
+    writer?.batches.dropGenerations()
+    let removed = try commitRemoval(reason: .forgotten) { (transaction) throws(CatalogError) in
+      guard
+        let top = onlyTail ? try transaction.topOfTail(namespace.id, endingAt: end) : end,
+        let row = try transaction.row(namespace.id, top)
+      else { return RemovedSummary() }
+      try note(
+        IdentityFile.Removal(
+          rootKey: namespace.chain.rootKey,
+          top: row.blockKey,
+          generationFloor: transaction.nextGeneration.rawValue
+        )
+      )
+      let removed = try transaction.removeSubtree(namespace.id, at: top, reason: .forgotten)
+      try transaction.holdForErasing(removed.freedSlots)
+      return removed
+    }
+    return removed.blockCount
+  }
+}
