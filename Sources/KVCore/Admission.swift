@@ -72,6 +72,13 @@ package struct Admission: Sendable {
     return count
   }
 
+  /// Spends bytes for what need not be written; false when there are not as many.
+  package mutating func maySpend(_ byteCount: Int, now: UInt64) -> Bool {
+    guard affordableCount(byteCount, now: now) > 0 else { return false }
+    credit -= Double(byteCount)
+    return true
+  }
+
   private mutating func affordableCount(_ byteCount: Int, now: UInt64) -> Int {
     guard writeBytesPerDay > 0, byteCount > 0 else { return .max }
     let perDay = Double(writeBytesPerDay)

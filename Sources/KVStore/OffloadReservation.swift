@@ -149,7 +149,11 @@ extension StoreCore {
     reserved.result.diskBlockCount = storedCount - first
     var parentKey = tailKey
     var end = BlockOutcome.done
-    for block in storedCount..<range.blocks.upperBound where end == .done {
+    let admittedEnd = try max(storedCount, admittedEnd(namespace, prompt, range))
+    for block in admittedEnd..<range.blocks.upperBound {
+      reserved.result.outcomes[block - first] = .declined
+    }
+    for block in storedCount..<admittedEnd where end == .done {
       guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
       let key = unsafe namespace.chain.key(
         after: parentKey,
@@ -170,7 +174,9 @@ extension StoreCore {
       parentKey = key
     }
     for index in reserved.result.outcomes.indices where end != .done {
-      if reserved.result.outcomes[index] != .done { reserved.result.outcomes[index] = end }
+      if ![.done, .declined].contains(reserved.result.outcomes[index]) {
+        reserved.result.outcomes[index] = end
+      }
     }
     reserved.result.hostBlockCount = reserved.incoming.count
     reserved.result.countLeading()

@@ -100,6 +100,8 @@ public enum BlockOutcome: Sendable, Equatable {
   case parentMissing
   /// The deadline passed before its turn.
   case busy
+  /// Offload: not admitted, and so not taken.
+  case declined
 }
 
 /// What a restore or an offload did.
@@ -265,6 +267,8 @@ public struct StoreStatistics: Sendable, Equatable {
   public var blocksPrefetched: UInt64 = 0
   /// Bytes of the arena that views and reservations hold.
   public var hostBytesLent: UInt64 = 0
+  /// Blocks that were not admitted.
+  public var blocksDeclined: UInt64 = 0
   /// The archive's bound; 0 where nothing is moved there.
   public var archiveBytesCapacity: UInt64 = 0
   /// Physical bytes of the archive's slot files.

@@ -83,7 +83,7 @@ final class SlotReserve {
       for (slotByteCount, count) in needed {
         let lacking = count - (stock[slotByteCount]?.count ?? 0)
         guard lacking > 0 else { continue }
-        isFullSize.insert(slotByteCount)
+        noteFull(slotByteCount)
         stock[slotByteCount, default: []] += demote(slotByteCount, lacking, protecting)
       }
       guard lacksSlots() else { return }
@@ -249,8 +249,13 @@ final class SlotReserve {
     return Set(held.map(\.file))
   }
 
+  private func noteFull(_ slotByteCount: Int) {
+    guard isFullSize.insert(slotByteCount).inserted else { return }
+    core.state.withLock { _ = $0.fullSizes.insert(slotByteCount) }
+  }
+
   private func noteSize(_ slotByteCount: Int, isFull: Bool, _ files: [SlotFileRow]) {
-    if isFull { isFullSize.insert(slotByteCount) }
+    if isFull { noteFull(slotByteCount) }
     slotCounts[slotByteCount] = files.reduce(0) {
       $1.tier == .disk && Int($1.slotByteCount) == slotByteCount ? $0 + Int($1.slotCount) : $0
     }

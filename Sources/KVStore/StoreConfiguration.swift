@@ -15,6 +15,12 @@ public struct StoreConfiguration: Sendable {
   public var capacityBytes: Int = 10 << 30
   /// The part of `capacityBytes` that the catalog may use; 0 is a sixteenth, at least 32 MiB.
   public var catalogBytes: Int = 0
+  /// Which new blocks are taken; the others are `declined`.
+  public var admission = AdmissionPolicy.always
+  /// The most that is written to disk in a day, in the mean, and up to a 24th of it at once; 0 = no bound.
+  ///
+  /// New blocks beyond it are declined, and blocks in the archive stay there.
+  public var writeBytesPerDay: Int = 0
   /// Bytes that the archive may take, beyond `capacityBytes`: blocks that leave the disk lie there compressed.
   ///
   /// 0 = nothing is moved there.

@@ -27,8 +27,12 @@ extension StoreCore {
     var result = TransferResult()
     result.outcomes = Array(repeating: .busy, count: range.blocks.count)
     var next = range.blocks.lowerBound
-    while next < range.blocks.upperBound {
-      let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
+    let admittedEnd = try admittedEnd(namespace, prompt, range)
+    for block in admittedEnd..<range.blocks.upperBound {
+      result.outcomes[block - range.blocks.lowerBound] = .declined
+    }
+    while next < admittedEnd {
+      let window = next..<min(next + windowBlockCount(namespace), admittedEnd)
       if limit.isCancelled { break }
       let outcome = try offloadWindow(
         namespace,

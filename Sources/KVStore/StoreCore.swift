@@ -29,6 +29,7 @@ final class StoreCore: Sendable {
   /// Bytes that the archive's slot files may take; 0 = nothing is moved there.
   let archiveBytesCapacity: Int
   let coders = SlotCoders()
+  let admission: Monitor<Admission>
   /// Of the archive's files, as far as they were looked up.
   let archiveSlotSizes = Monitor<[UInt32: Int]>([:])
   let effectiveHostBytes: Int
@@ -130,6 +131,9 @@ final class StoreCore: Sendable {
     )
     slotFileBytes = Int(clamping: meta.slotFileBytes)
     self.configuration = configuration
+    admission = Monitor(
+      Admission(configuration.admission, writeBytesPerDay: configuration.writeBytesPerDay)
+    )
     archiveBytesCapacity =
       try ArchiveFolder.prepare(configuration, storeUUID: meta.storeUUID)
       ? configuration.archiveBytes : 0

@@ -58,6 +58,8 @@ struct StoreState {
   /// Pools in which nothing could be evicted for a block just now, and until when offloads hear so at once.
   var fullUntil: [UInt32: UInt64] = [:]
 
+  /// Slot sizes for which something had to leave.
+  var fullSizes: Set<Int> = []
   /// Blocks that were read from the archive and have not been moved back.
   var archiveUses: Set<ArchiveUse> = []
 

@@ -130,6 +130,7 @@ func status(of outcome: BlockOutcome) -> kvstore_status_t {
   case .full: Status.full
   case .parentMissing: Status.parentMissing
   case .busy: Status.busy
+  case .declined: Status.declined
   }
 }
 
@@ -149,6 +150,7 @@ private func overall(_ moved: TransferResult) -> kvstore_status_t {
   case .full?: fail(.full)
   case .busy?: fail(.busy)
   case .miss?: Status.miss
+  case .declined?: Status.declined
   case .done?: Status.ok
   }
 }

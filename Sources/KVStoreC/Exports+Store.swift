@@ -76,6 +76,11 @@ private func configuration(
   configuration.offloadTimeoutNanoseconds = unsafe config.offload_timeout_nanoseconds
   configuration.commitIntervalNanoseconds = unsafe config.commit_interval_nanoseconds
   configuration.waitTimeoutNanoseconds = unsafe config.wait_timeout_nanoseconds
+  guard unsafe config.reserved == 0, unsafe config.admission < AdmissionPolicy.allCases.count else {
+    throw .invalidArgument(.flags)
+  }
+  configuration.admission = AdmissionPolicy.allCases[unsafe Int(config.admission)]
+  configuration.writeBytesPerDay = unsafe Int(clamping: config.write_bytes_per_day)
   configuration.archiveBytes = unsafe Int(clamping: config.archive_bytes)
   if unsafe config.archive_path != nil {
     configuration.archivePath = try unsafe text(config.archive_path)
@@ -192,6 +197,7 @@ public func exportStats(
     copy.host_bytes_lent = now.hostBytesLent
     copy.slots_erased = now.slotsErased
     copy.slots_erase_pending = now.slotsErasePending
+    copy.blocks_declined = now.blocksDeclined
     copy.archive_bytes_capacity = now.archiveBytesCapacity
     copy.archive_bytes_used = now.archiveBytesUsed
     copy.archive_bytes_written = now.archiveBytesWritten

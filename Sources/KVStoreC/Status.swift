@@ -11,6 +11,7 @@ enum Status {
   static let parentMissing: kvstore_status_t = 4
   static let lapped: kvstore_status_t = 5
   static let running: kvstore_status_t = 6
+  static let declined: kvstore_status_t = 7
   static let invalidArgument: kvstore_status_t = -1
   static let badHandle: kvstore_status_t = -2
   static let bufferTooSmall: kvstore_status_t = -3
@@ -35,6 +36,7 @@ enum Status {
     case parentMissing: "KVSTORE_PARENT_MISSING"
     case lapped: "KVSTORE_LAPPED"
     case running: "KVSTORE_RUNNING"
+    case declined: "KVSTORE_DECLINED"
     case invalidArgument: "KVSTORE_E_INVALID_ARGUMENT"
     case badHandle: "KVSTORE_E_BAD_HANDLE"
     case bufferTooSmall: "KVSTORE_E_BUFFER_TOO_SMALL"

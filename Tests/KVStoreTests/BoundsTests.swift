@@ -9,6 +9,51 @@ import Testing
   private static let seconds =
     ProcessInfo.processInfo.environment["KVSTORE_BOUNDS_SECONDS"].flatMap { Double($0) } ?? 4
 
+  /// Disk and archive full all the time, and what is in either used again.
+  @Test func fullTiersKeepTheirBytes() throws {
+    let archiveBytes = 12 << 20
+    let fixture = try StoreFixture {
+      $0.capacityBytes = 80 << 20
+      $0.catalogBytes = 60 << 20
+      $0.hostBytes = 12 << 20
+      $0.archiveBytesMin = 1
+      $0.archiveBytes = archiveBytes
+    }
+    let namespaces = try [[131_072, 131_072], [500_000]].map {
+      try fixture.store.openNamespace(StoreFixture.identity($0))
+    }
+    let path = fixture.configuration.path
+    var number = 0
+    let end = Date().addingTimeInterval(Self.seconds)
+    while Date() < end || number < 100 {
+      number += 1
+      let namespace = namespaces[number % 2]
+      try namespace.offload(QuotaTests.prompt(number, blocks: 4))
+      if number % 3 == 0 { try fixture.store.flush() }
+      // What left the disk a while ago.
+      let (_, isRight) = try namespace.restore(QuotaTests.prompt(max(0, number - 30), blocks: 4))
+      #expect(isRight)
+      let inArchive = try EvictionTests.diskBytes(path + "/archive")
+      #expect(inArchive <= archiveBytes)
+      #expect(try EvictionTests.diskBytes(path) - inArchive <= 80 << 20)
+      if inArchive > archiveBytes { return }
+    }
+    try fixture.store.flush()
+    let statistics = try fixture.store.statistics()
+    #expect(statistics.blocksEvicted > 0 && statistics.blocksDemoted > 0)
+    #expect(statistics.blocksPromoted > 0)
+    #expect(try fixture.store.verify().findings.isEmpty)
+    // Catalog and files agree; a file system may need a block for a file's extents.
+    let onDisk = try EvictionTests.diskBytes(path + "/archive")
+    #expect(abs(onDisk - Int(statistics.archiveBytesUsed)) <= 64 << 10)
+    // Each tier writes what comes into it once.
+    let intoDisk = statistics.offloadedBytes + statistics.promotedBytes
+    #expect(Double(statistics.diskBytesWritten) <= 1.05 * Double(intoDisk))
+    #expect(
+      Double(statistics.archiveBytesWritten) <= 1.05 * Double(statistics.demotedBytesStored)
+    )
+  }
+
   @Test func aFullStoreKeepsItsBytes() throws {
     let fixture = try StoreFixture {
       $0.capacityBytes = 80 << 20

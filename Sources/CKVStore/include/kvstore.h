@@ -50,6 +50,7 @@ typedef int32_t kvstore_status_t;
 #define KVSTORE_PARENT_MISSING 4 /* the block before the first one offered is not stored */
 #define KVSTORE_LAPPED 5         /* events between the cursor and the oldest kept one are gone: start over */
 #define KVSTORE_RUNNING 6        /* the operation has not ended: its memory stays borrowed */
+#define KVSTORE_DECLINED 7       /* blocks were not admitted (config.admission), and not taken */
 /* Errors. */
 #define KVSTORE_E_INVALID_ARGUMENT (-1)
 #define KVSTORE_E_BAD_HANDLE (-2)       /* NULL, closed, or of another kind */
@@ -88,6 +89,10 @@ typedef struct kvstore_device kvstore_device_t;       /* likewise */
 #define KVSTORE_OPEN_READ_ONLY 1u   /* match and restore only; the directory is not changed */
 #define KVSTORE_OPEN_BUFFERED_IO 2u /* never use O_DIRECT, go through the page cache */
 
+#define KVSTORE_ADMIT_ALWAYS 0u
+#define KVSTORE_ADMIT_SECOND_TOUCH 1u /* what was offered before, not too long ago: most blocks are used once */
+#define KVSTORE_ADMIT_ADAPTIVE 2u     /* all while there is room, and what goes on from a stored block; else as above */
+
 typedef struct {
   uint32_t struct_size;
   uint32_t flags; /* KVSTORE_OPEN_* */
@@ -118,6 +123,12 @@ typedef struct {
   /* A folder for the archive, for example on a larger and slower disk; NULL: in the store's folder. Chosen once: the store's
    * folder keeps a symbolic link to it. When it leads nowhere (its disk is not mounted), the blocks there are misses. */
   const char *archive_path;
+  /* Which new blocks are taken; an offload answers KVSTORE_DECLINED for the others, and keeps nothing of them. */
+  uint32_t admission; /* KVSTORE_ADMIT_*; default all */
+  uint32_t reserved;  /* must be 0 */
+  /* The most that is written to disk in a day, in the mean, and up to a 24th of it at once: new blocks beyond it are declined,
+   * and blocks of the archive stay there. 0 (the default): no bound. */
+  uint64_t write_bytes_per_day;
 } kvstore_config_t;
 
 /* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or
@@ -212,6 +223,7 @@ typedef struct {
   uint64_t device_blocks_shared;   /* blocks that kvstore_sequence_restore found on the device */
   uint64_t device_copies_on_write; /* shared last blocks that were copied before a sequence grew */
   uint64_t device_bytes_in, device_bytes_out; /* copied to and from devices */
+  uint64_t blocks_declined; /* not admitted */
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,

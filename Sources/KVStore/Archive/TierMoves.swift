@@ -59,7 +59,7 @@ final class TierMoves {
     _ count: Int,
     _ protecting: () -> [RunID: UInt32]
   ) throws(StoreError) -> [SlotAddress] {
-    let blocks = try coldest(slotByteCount, count, protecting)
+    let blocks = try coldest(slotByteCount, count)
     let encodings = encode(blocks)
     guard !encodings.isEmpty else { return [] }
     let bound = ArchiveSlotSize.holding(slotByteCount)
@@ -118,26 +118,33 @@ final class TierMoves {
 
   private func coldest(
     _ slotByteCount: Int,
-    _ count: Int,
-    _ protecting: () -> [RunID: UInt32]
+    _ count: Int
   ) throws(StoreError) -> [PlacedBlock] {
-    let leased = protecting()
-    // What is behind the place where the last search ended is looked at again when there is too little before the end.
-    for isAgain in [false, true] {
-      if isAgain, resume[slotByteCount] == nil { break }
-      if isAgain { resume[slotByteCount] = nil }
-      var at = resume[slotByteCount]
-      let found = try core.catalogRead { (transaction) throws(CatalogError) in
-        try transaction.coldest(
-          pool: UInt32(slotByteCount / 4096),
-          in: .disk,
-          blockCount: count,
-          resume: &at,
-          isProtected: { _, run, position in leased[run].map { position <= $0 } ?? false }
-        )
+    // A block that moves stays in the store, so a lease only says that it will soon be used: it moves when nothing else can.
+    let leased = unsafe core.leases.deepestPositions(
+      now: core.configuration.clock.bootTimeNanoseconds(),
+      deadOwners: []
+    )
+    for isProtecting in leased.isEmpty ? [false] : [true, false] {
+      // What is behind the place where the last search ended is looked at again when there is too little before the end.
+      for isAgain in [false, true] {
+        if isAgain, resume[slotByteCount] == nil { break }
+        if isAgain || !isProtecting { resume[slotByteCount] = nil }
+        var at = resume[slotByteCount]
+        let found = try core.catalogRead { (transaction) throws(CatalogError) in
+          try transaction.coldest(
+            pool: UInt32(slotByteCount / 4096),
+            in: .disk,
+            blockCount: count,
+            resume: &at,
+            isProtected: { _, run, position in
+              isProtecting && (leased[run].map { position <= $0 } ?? false)
+            }
+          )
+        }
+        resume[slotByteCount] = at
+        if !found.isEmpty { return found }
       }
-      resume[slotByteCount] = at
-      if !found.isEmpty { return found }
     }
     return []
   }
@@ -199,7 +206,7 @@ final class TierMoves {
       var blocks: [(block: PlacedBlock, payloadByteCount: Int)] = []
       for use in uses {
         guard let row = try transaction.row(use.namespace, use.position),
-          let place = row.places.first, place.tier == .archive
+          let place = row.places.first, place.tier == .archive, core.maySpend(slotByteCount)
         else { continue }
         let block = PlacedBlock(namespace: use.namespace, position: use.position, place: place)
         blocks.append((block, Int(row.payloadByteCount)))

@@ -1,6 +1,5 @@
 import ArgumentParser
 import Foundation
-import KVCore
 import KVSimulation
 
 /// `kvstore replay`: what the store would do with a trace of requests.
@@ -38,7 +37,7 @@ struct ReplayCommand: ParsableCommand {
   var ttl: Double?
 
   @Option(help: "Which new blocks come in: always, second-touch or adaptive; lru only.")
-  var admission = AdmissionPolicy.always
+  var admission = AdmissionArgument.always
 
   @Option(
     help: "Bytes that are written in a day at most, in the mean; lru only. (default: no bound)"
@@ -90,7 +89,7 @@ struct ReplayCommand: ParsableCommand {
     var replay = trace.replay(file)
     replay.policy = policy.policy(order)
     replay.capacityBlocks = capacityBlocks.blockCount
-    replay.admission = admission
+    replay.admission = admission.policy
     replay.writeBytesPerDay = writeBudget?.byteCount ?? 0
     replay.blockByteCount = blockBytes?.byteCount ?? 0
     replay.ttlMilliseconds = ttl.map { Int64(($0 * 1000).rounded()) }
@@ -180,5 +179,3 @@ func readingTrace<R>(_ body: () throws -> R) throws -> R {
     }
   }
 }
-
-extension AdmissionPolicy: ExpressibleByArgument {}

@@ -37,6 +37,9 @@ class Config(Structure):
         ("wait_timeout_nanoseconds", c_uint64),
         ("archive_bytes", c_uint64),
         ("archive_path", c_char_p),
+        ("admission", c_uint32),
+        ("reserved", c_uint32),
+        ("write_bytes_per_day", c_uint64),
     ]
 
 

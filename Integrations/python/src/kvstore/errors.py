@@ -14,6 +14,7 @@ class Status(IntEnum):
     FULL = 3
     PARENT_MISSING = 4
     LAPPED = 5
+    DECLINED = 7
     INVALID_ARGUMENT = -1
     BAD_HANDLE = -2
     BUFFER_TOO_SMALL = -3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import _abi
 from .closing import Closing
@@ -39,6 +39,8 @@ class Store(Closing):
         host: int | str | None = None,
         archive: int | str | None = None,
         archive_path: str | os.PathLike[str] | None = None,
+        admission: Literal["always", "second-touch", "adaptive"] = "always",
+        write_budget: int | str | None = None,
         inline_payload_max: int | str | None = None,
         offload_timeout_seconds: float | None = None,
         commit_interval_seconds: float | None = None,
@@ -51,6 +53,7 @@ class Store(Closing):
         config = _abi.Config()
         check(library().kvstore_config_init(ctypes.byref(config), ctypes.sizeof(config)))
         config.path = os.fsencode(path)
+        config.admission = ("always", "second-touch", "adaptive").index(admission)
         if archive_path is not None:
             config.archive_path = os.fsencode(archive_path)
         config.flags = (_OPEN_READ_ONLY if read_only else 0) | (_OPEN_BUFFERED_IO if buffered_io else 0)
@@ -59,6 +62,7 @@ class Store(Closing):
             ("catalog_bytes", catalog),
             ("host_bytes", host),
             ("archive_bytes", archive),
+            ("write_bytes_per_day", write_budget),
             ("inline_payload_bytes_max", inline_payload_max),
         ):
             if size is not None:

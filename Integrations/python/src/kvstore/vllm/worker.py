@@ -243,7 +243,7 @@ class WorkerSide:
             if status == Status.PARENT_MISSING and first > 0:
                 # The store lost what comes before, which vLLM had all along: store it again.
                 status = self._memory.offload(namespace, prompt, block_ids, 0, ready)
-            if status not in (Status.OK, Status.BUSY, Status.PARENT_MISSING):
+            if status not in (Status.OK, Status.BUSY, Status.PARENT_MISSING, Status.DECLINED):
                 self._warn("save", status.name)
 
         self._attempt("save", tenant, offload)

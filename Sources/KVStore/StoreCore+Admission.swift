@@ -1,0 +1,87 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVIndex
+
+/// What is offloaded and not admitted is not taken at all: no copy, no write.
+extension StoreCore {
+  /// Whether everything is admitted.
+  private var admitsAll: Bool {
+    configuration.admission == .always && configuration.writeBytesPerDay == 0
+  }
+
+  /// Past the last block of the range that may come in; those that are stored may in any case.
+  ///
+  /// Decided for the whole of the range at once. Of a block whose regions come in several calls the one with its first region decides, and
+  /// notes it.
+  func admittedEnd(
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    _ range: NamespaceCore.Range
+  ) throws(StoreError) -> Int {
+    guard !admitsAll else { return range.blocks.upperBound }
+    let (storedCount, tailKey) = try withStoredPrefix(
+      namespace,
+      prompt,
+      blockCount: range.blocks.upperBound,
+      touch: false
+    ) { state, prefix in
+      (prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey)
+    }
+    // Without its parent nothing is taken anyhow.
+    guard storedCount >= range.blocks.lowerBound, storedCount < range.blocks.upperBound else {
+      return range.blocks.upperBound
+    }
+    var keys: [UInt64] = []
+    var parentKey = tailKey
+    for block in storedCount..<range.blocks.upperBound {
+      guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
+      parentKey = unsafe namespace.chain.key(
+        after: parentKey,
+        words: words,
+        extra: prompt.extraBytes(ofBlock: block)
+      )
+      keys.append(parentKey.high)
+    }
+    if !range.coversAllRegions {
+      let begunCount = begunCount(namespace, keys)
+      if begunCount > 0 || range.regions.lowerBound > 0 { return storedCount + begunCount }
+    }
+    let byteCount =
+      namespace.isInline
+      ? namespace.identity.payloadByteCountMax : namespace.layout.slotByteCount
+    let isFull = state.withLock { $0.fullSizes.contains(namespace.layout.slotByteCount) }
+    let admittedCount = admission.withLock { [keys] admission in
+      admission.admit(
+        keys,
+        Admission.Offer(
+          blockByteCount: byteCount,
+          continuesStored: storedCount > 0,
+          isFull: isFull
+        ),
+        now: configuration.clock.bootTimeNanoseconds()
+      )
+    }
+    let declinedCount = keys.count - admittedCount
+    state.withLock { $0.statistics.blocksDeclined += UInt64(declinedCount) }
+    return storedCount + admittedCount
+  }
+
+  /// Leading blocks of which some regions have come.
+  private func begunCount(_ namespace: NamespaceCore, _ keys: [UInt64]) -> Int {
+    state.withLock { state in
+      let begun = Set(
+        state.partials.keys.filter { $0.namespace == namespace.id }.map(\.blockKey.high)
+      )
+      return keys.firstIndex { !begun.contains($0) } ?? keys.count
+    }
+  }
+
+  /// Whether so many bytes may be written to disk that nobody waits for.
+  func maySpend(_ byteCount: Int) -> Bool {
+    guard configuration.writeBytesPerDay > 0 else { return true }
+    return admission.withLock {
+      $0.maySpend(byteCount, now: configuration.clock.bootTimeNanoseconds())
+    }
+  }
+}
