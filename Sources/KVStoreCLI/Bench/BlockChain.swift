@@ -78,6 +78,7 @@ extension Optional where Wrapped == BlockOutcome {
   var text: String {
     switch self {
     case nil, .done: "no reason given"
+    case .declined: "not admitted"
     case .miss: "not stored, or a check failed"
     case .bufferTooSmall: "a buffer is too small"
     case .full: "no room"
