@@ -62,7 +62,7 @@ import Testing
     try again.offload(sessions[1])
     #expect(
       try Prompt.with(tokens(0..<20)) { (prompt) throws(StoreError) in try again.purge(prompt) }
-        == 25
+        == 26
     )
     #expect(try again.peek(sessions[0]) == 4)
     try Self.waitUntilErased(fixture.store)
