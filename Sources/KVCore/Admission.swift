@@ -4,34 +4,51 @@ public enum AdmissionPolicy: String, CaseIterable, Sendable {
   case always
   /// What was offered before, and not too long ago.
   case secondTouch = "second-touch"
-  /// Everything while there is room, and what goes on from a stored block; else as `secondTouch`.
+  /// Everything while there is room or enough of it comes back in time, and what goes on from a prompt known so far; else as `secondTouch`.
   case adaptive
 }
 
 /// Which new blocks are worth writing to disk: most blocks of a trace are used once, and each write wears an SSD.
 ///
 /// Decided for a chain, from its first block that is not stored on: a block is of no use without those before it. Not thread-safe: its owner
-/// holds a lock. See docs/decisions/0006-admission.md for what each policy does on the published traces.
+/// holds a lock. See docs/decisions/0007-admission.md for what each policy does on the published traces.
 package struct Admission: Sendable {
   /// What is known of the blocks that are offered.
   package struct Offer: Sendable {
     /// Bytes that writing one of them takes.
     package var blockByteCount: Int
-    /// The block before the first one is stored.
-    package var continuesStored: Bool
+    /// Blocks before the first one, all of them stored.
+    package var storedBlockCount: Int
+    /// 64 bits of the keys of those that `isSampled` picks.
+    package var storedKeys: [UInt64]
     /// Something would have to leave for them.
     package var isFull: Bool
+    /// Blocks that the tier holds when it is full.
+    package var tierBlockCount: Int
 
-    package init(blockByteCount: Int, continuesStored: Bool, isFull: Bool) {
+    package init(
+      blockByteCount: Int,
+      storedBlockCount: Int,
+      storedKeys: [UInt64] = [],
+      isFull: Bool,
+      tierBlockCount: Int
+    ) {
       self.blockByteCount = blockByteCount
-      self.continuesStored = continuesStored
+      self.storedBlockCount = storedBlockCount
+      self.storedKeys = storedKeys
       self.isFull = isFull
+      self.tierBlockCount = tierBlockCount
     }
   }
+
+  /// Whether a block counts for the share of blocks that come back: one in eight does.
+  package static func isSampled(_ key: UInt64) -> Bool { key % UInt64(sampling) == 0 }
+  static let sampling = 8
 
   private let policy: AdmissionPolicy
   private let writeBytesPerDay: Int
   private var seen: RecentKeys
+  private var returns: ReturnShare
   /// Bytes that may be written now.
   private var credit: Double
   private var creditTime: UInt64?
@@ -45,6 +62,7 @@ package struct Admission: Sendable {
     self.writeBytesPerDay = writeBytesPerDay
     credit = Double(writeBytesPerDay) / 24
     seen = RecentKeys(countMax: keyCountMax)
+    returns = ReturnShare(keyCountMax: keyCountMax / Self.sampling)
   }
 
   /// Whether there is anything to decide.
@@ -59,13 +77,13 @@ package struct Admission: Sendable {
   /// - Returns: from 0 to the number of keys.
   package mutating func admit(_ keys: [UInt64], _ offer: Offer, now: UInt64) -> Int {
     var count = keys.count
-    let mustBeSeen: Bool
-    switch policy {
-    case .always: mustBeSeen = false
-    case .secondTouch: mustBeSeen = true
-    case .adaptive: mustBeSeen = offer.isFull && !offer.continuesStored
+    if policy != .always { count = keys.firstIndex { !seen.contains($0) } ?? keys.count }
+    if policy == .adaptive {
+      returns.note(keys, offer)
+      // A prompt of which two thirds are known is one that goes on: a conversation, not a document that is read once.
+      let isKnown = offer.storedBlockCount + count >= 2 * (keys.count - count)
+      if !offer.isFull || isKnown || returns.isWorthWriting { count = keys.count }
     }
-    if mustBeSeen { count = keys.firstIndex { !seen.contains($0) } ?? keys.count }
     count = min(count, affordableCount(offer.blockByteCount, now: now))
     credit -= Double(count) * Double(offer.blockByteCount)
     if policy != .always { for key in keys[count...] { seen.insert(key) } }

@@ -108,8 +108,10 @@ package final class PathCache: ReplayCache {
       keys,
       Admission.Offer(
         blockByteCount: blockByteCount,
-        continuesStored: hitCount > 0,
-        isFull: isFull
+        storedBlockCount: hitCount,
+        storedKeys: blockIDs[..<hitCount].filter(Admission.isSampled),
+        isFull: isFull,
+        tierBlockCount: capacity ?? .max
       ),
       now: UInt64(clamping: now) &* 1_000_000
     )

@@ -20,13 +20,17 @@ extension StoreCore {
     _ range: NamespaceCore.Range
   ) throws(StoreError) -> Int {
     guard !admitsAll else { return range.blocks.upperBound }
-    let (storedCount, tailKey) = try withStoredPrefix(
+    let samples = configuration.admission == .adaptive
+    let (storedCount, tailKey, storedKeys) = try withStoredPrefix(
       namespace,
       prompt,
       blockCount: range.blocks.upperBound,
       touch: false
     ) { state, prefix in
-      (prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey)
+      (
+        prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey,
+        samples ? state.sampledKeys(of: prefix) : []
+      )
     }
     // Without its parent nothing is taken anyhow.
     guard storedCount >= range.blocks.lowerBound, storedCount < range.blocks.upperBound else {
@@ -56,8 +60,11 @@ extension StoreCore {
         keys,
         Admission.Offer(
           blockByteCount: byteCount,
-          continuesStored: storedCount > 0,
-          isFull: isFull
+          storedBlockCount: storedCount,
+          storedKeys: storedKeys,
+          isFull: isFull,
+          tierBlockCount: (configuration.capacityBytes - configuration.effectiveCatalogBytes
+            + configuration.archiveBytes) / byteCount
         ),
         now: configuration.clock.bootTimeNanoseconds()
       )
@@ -83,5 +90,19 @@ extension StoreCore {
     return admission.withLock {
       $0.maySpend(byteCount, now: configuration.clock.bootTimeNanoseconds())
     }
+  }
+}
+
+extension StoreState {
+  /// 64 bits of the keys of a prefix' blocks, as far as `Admission.isSampled` picks them.
+  fileprivate func sampledKeys(of prefix: StoredPrefix) -> [UInt64] {
+    var keys: [UInt64] = []
+    for segment in prefix.segments {
+      for offset in 0..<Int(segment.blockCount) {
+        guard let entry = index.entry(at: segment.location(at: offset)) else { return keys }
+        if Admission.isSampled(entry.blockKey.high) { keys.append(entry.blockKey.high) }
+      }
+    }
+    return keys
   }
 }

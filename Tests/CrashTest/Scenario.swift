@@ -29,9 +29,9 @@ enum Scenario: String, CaseIterable {
       configuration.catalogBytes = 1 << 20
     case .fullArchive:
       configuration.capacityBytes = 64 << 20
-      configuration.catalogBytes = 55 << 20
+      configuration.catalogBytes = 48 << 20
       configuration.archiveBytesMin = 1 << 20
-      configuration.archiveBytes = 3 << 20
+      configuration.archiveBytes = 6 << 20
       configuration.archiveFileBytes = 1 << 20
     }
     return configuration

@@ -91,7 +91,8 @@ typedef struct kvstore_device kvstore_device_t;       /* likewise */
 
 #define KVSTORE_ADMIT_ALWAYS 0u
 #define KVSTORE_ADMIT_SECOND_TOUCH 1u /* what was offered before, not too long ago: most blocks are used once */
-#define KVSTORE_ADMIT_ADAPTIVE 2u     /* all while there is room, and what goes on from a stored block; else as above */
+#define KVSTORE_ADMIT_ADAPTIVE 2u     /* all while there is room or a sixth of it comes back in time, and all of a prompt of which
+                                       * two thirds are known; else as above */
 
 typedef struct {
   uint32_t struct_size;
