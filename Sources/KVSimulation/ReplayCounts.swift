@@ -4,8 +4,8 @@ package struct ReplayCounts: Equatable, Sendable {
   package var evictedBlockCount = 0
   package var expiredBlockCount = 0
   package var peakBlockCount = 0
-  /// Blocks that came to stay, if only for a while.
-  package var writtenBlockCount = 0
+  /// Blocks that came to stay, if only for a while; nil where a model does not tell.
+  package var writtenBlockCount: Int?
   /// Blocks that were not admitted.
   package var declinedBlockCount = 0
   package var residentBlockCount = 0

@@ -74,7 +74,7 @@ package struct ReplaySummary: Encodable, Equatable, Sendable {
     try container.encode(rounded(secondHalfBlockHitRate), forKey: .secondHalfBlockHitRate)
     try container.encode(rounded(secondHalfTokenHitRate), forKey: .secondHalfTokenHitRate)
     try container.encode(counts.insertedBlockCount, forKey: .insertedBlocks)
-    try container.encode(counts.writtenBlockCount, forKey: .writtenBlocks)
+    try container.encodeIfPresent(counts.writtenBlockCount, forKey: .writtenBlocks)
     try container.encode(counts.declinedBlockCount, forKey: .declinedBlocks)
     try container.encode(counts.evictedBlockCount, forKey: .evictedBlocks)
     try container.encode(counts.expiredBlockCount, forKey: .expiredBlocks)

@@ -146,7 +146,7 @@ struct ReplayCommand: ParsableCommand {
       ("hit rate", "\(percentText(summary.meanRequestHitRate)) in the mean of requests"),
       ("second half", "\(percentText(summary.secondHalfTokenHitRate)) of its tokens"),
       ("inserted", "\(counts.insertedBlockCount)"),
-      ("written", "\(counts.writtenBlockCount)"),
+      ("written", counts.writtenBlockCount.map { "\($0)" } ?? "–"),
       ("declined", "\(counts.declinedBlockCount)"),
       ("evicted", "\(counts.evictedBlockCount)"),
       ("expired", "\(counts.expiredBlockCount)"),
