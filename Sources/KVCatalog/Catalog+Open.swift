@@ -114,8 +114,15 @@ extension Catalog {
       var identifier: MDB_dbi = 0
       let code = unsafe mdb_dbi_open(handle, table.name, flags, &identifier)
       if code == MDB_NOTFOUND {
-        // None is an empty environment or a foreign one, some is damage.
-        guard isFirst else { throw .corrupt(.meta) }
+        // None is an empty environment or a foreign one; some is an older format, or damage.
+        guard isFirst else {
+          if table.rawValue > Table.meta.rawValue {
+            let transaction = unsafe ReadTransaction(handle: handle, tables: tables)
+            defer { _ = unsafe transaction.takeHandle() }
+            _ = try formatFields(transaction)
+          }
+          throw .corrupt(.meta)
+        }
         return nil
       }
       if code == MDB_INCOMPATIBLE { throw .notACatalog }
@@ -124,6 +131,19 @@ extension Catalog {
       isFirst = false
     }
     return tables
+  }
+
+  /// Feature bits of the catalog; throws when its version is another one.
+  private static func formatFields(
+    _ transaction: ReadTransaction
+  ) throws(CatalogError) -> (readOnlyCompatible: UInt32, incompatible: UInt32)? {
+    guard let format = unsafe try transaction.getChecked(.meta, .meta(.format)) else { return nil }
+    var reader = unsafe ByteReader(format)
+    guard let version = reader.read(UInt32.self), reader.read(UInt32.self) != nil,
+      let readOnlyCompatible = reader.read(UInt32.self), let incompatible = reader.read(UInt32.self)
+    else { throw .corrupt(.meta) }
+    guard version == formatVersion else { throw .versionMismatch(found: version) }
+    return (readOnlyCompatible, incompatible)
   }
 
   /// Checks version and feature bits, then reads what was decided when the store was made.
@@ -139,19 +159,15 @@ extension Catalog {
     let transaction = unsafe ReadTransaction(handle: handle, tables: tables)
     defer { _ = unsafe transaction.takeHandle() }
 
-    guard let format = unsafe try transaction.getChecked(.meta, .meta(.format)),
+    guard let format = try formatFields(transaction),
       let store = unsafe try transaction.getChecked(.meta, .meta(.store)),
       let config = unsafe try transaction.getChecked(.meta, .meta(.config))
     else { throw .corrupt(.meta) }
-    var reader = unsafe ByteReader(format)
-    guard let version = reader.read(UInt32.self), reader.read(UInt32.self) != nil,
-      let readOnlyCompatible = reader.read(UInt32.self), let incompatible = reader.read(UInt32.self)
-    else { throw .corrupt(.meta) }
     // This version knows no feature bits. Unknown compatible ones do no harm.
-    guard version <= formatVersion, incompatible == 0, isReadOnly || readOnlyCompatible == 0 else {
-      throw .versionTooNew(found: version)
+    guard format.incompatible == 0, isReadOnly || format.readOnlyCompatible == 0 else {
+      throw .versionMismatch(found: formatVersion)
     }
-    reader = unsafe ByteReader(store)
+    var reader = unsafe ByteReader(store)
     guard let storeUUID = reader.readBytes(16), let created = reader.read(UInt64.self),
       let saltKey = reader.readBytes(32)
     else { throw .corrupt(.meta) }

@@ -10,8 +10,10 @@ internal import Synchronization
 @safe package final class Catalog: @unchecked Sendable {
   // `@unchecked`: the environment is thread-safe by LMDB's contract, everything else is immutable or in a Mutex.
 
-  /// The newest format that this code reads and writes.
-  package static let formatVersion: UInt32 = 1
+  /// The format that this code reads and writes.
+  ///
+  /// Version 1 had no table `sessions`.
+  package static let formatVersion: UInt32 = 2
 
   private let options: CatalogOptions
   package let meta: StoreMeta

@@ -11,8 +11,8 @@ package enum CatalogError: Error, Equatable, Sendable {
   case mapFull
   /// Every slot of LMDB's reader table is taken.
   case readersFull
-  /// Written by a newer version, or with feature bits that this one does not know; 0 = a newer LMDB.
-  case versionTooNew(found: UInt32)
+  /// Written in another version of the format, or with feature bits that this one does not know; 0 = a newer LMDB.
+  case versionMismatch(found: UInt32)
   /// The file is something else.
   case notACatalog
   /// A checksum or a length is wrong.
@@ -34,6 +34,7 @@ package enum CatalogError: Error, Equatable, Sendable {
 /// Which part of the catalog is damaged.
 package enum CatalogPart: Equatable, Sendable {
   case page, file, meta, namespace, blockRow, stamp, slotFile, event, inlinePayload, deadline, pin
+  case session
 }
 
 /// The one place where codes of LMDB become errors.
@@ -43,7 +44,7 @@ func check(_ code: Int32) throws(CatalogError) {
   case MDB_MAP_FULL: throw .mapFull
   case MDB_READERS_FULL: throw .readersFull
   case MDB_INVALID: throw .notACatalog
-  case MDB_VERSION_MISMATCH: throw .versionTooNew(found: 0)
+  case MDB_VERSION_MISMATCH: throw .versionMismatch(found: 0)
   case MDB_CORRUPTED, MDB_PAGE_NOTFOUND: throw .corrupt(.page)
   case 1...: throw .io(errno: code)
   default: throw .lmdb(code: code)

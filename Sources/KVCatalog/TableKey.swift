@@ -2,8 +2,8 @@ internal import KVCore
 
 /// The named databases of the environment; the raw value is the tag in the row checksum (`keys` has none).
 enum Table: UInt8, CaseIterable {
-  case keys = 0, meta, namespaces, runs, children, stamps, ends, slots, events, payloads
-  // 10 and 11 are for sessions and tombstones.
+  case keys = 0, meta, namespaces, runs, children, stamps, ends, slots, events, payloads, sessions
+  // 11 is free.
   case deadlines = 12, expiries, pins
 
   /// One more than the largest raw value.
@@ -21,6 +21,7 @@ enum Table: UInt8, CaseIterable {
     case .slots: "slots"
     case .events: "events"
     case .payloads: "payloads"
+    case .sessions: "sessions"
     case .deadlines: "deadlines"
     case .expiries: "expiries"
     case .pins: "pins"
@@ -37,6 +38,7 @@ enum Table: UInt8, CaseIterable {
     case .slots: .slotFile
     case .events: .event
     case .payloads: .inlinePayload
+    case .sessions: .session
     case .deadlines, .expiries: .deadline
     case .pins: .pin
     }
@@ -148,6 +150,14 @@ struct TableKey {
   static func pin(_ id: UInt64) -> TableKey {
     var key = TableKey()
     key.append(id)
+    return key
+  }
+
+  /// Step 0 is the session itself.
+  static func session(_ id: UInt64, step: UInt32) -> TableKey {
+    var key = TableKey()
+    key.append(id)
+    key.append(step)
     return key
   }
 

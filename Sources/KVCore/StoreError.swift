@@ -14,7 +14,7 @@ public enum StoreError: Error, Equatable, Sendable {
   case noSpace(FileAction)
   /// The store's own files are damaged.
   case corrupt(CorruptionReason)
-  /// The store was written by a newer version.
+  /// The store was written in another version of the format.
   case versionMismatch(found: UInt32)
   /// The catalog cannot be shared with who holds it.
   case locked(LockReason)

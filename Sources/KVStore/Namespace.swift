@@ -91,7 +91,11 @@ public final class Namespace: Sendable {
     try core.check(prompt, wholeBlocks: true)
     let range = try core.range(of: transfer, in: prompt)
     try core.checkOffloadLengths(range)
-    return try store.core.offload(core, prompt, range, limit: offloadLimit(transfer))
+    let start = monotonicNanoseconds()
+    let result = try store.core.offload(core, prompt, range, limit: offloadLimit(transfer))
+    let taken = monotonicNanoseconds() - start
+    store.core.offloadTimes.withLock { $0.add(taken) }
+    return result
   }
 
   /// Records a use of the longest stored prefix; answers its length in blocks.

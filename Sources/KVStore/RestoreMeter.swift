@@ -27,6 +27,10 @@ struct RestoreBandwidth {
   var host = BandwidthAverage()
   var disk = BandwidthAverage()
   var archive = BandwidthAverage()
+  /// How long the parts of restores took that came from each tier.
+  var hostTimes = LatencyHistogram()
+  var diskTimes = LatencyHistogram()
+  var archiveTimes = LatencyHistogram()
 
   /// Nanoseconds to restore so many bytes of each tier; nil as long as a tier that is needed was never measured.
   func estimate(hostByteCount: Int, diskByteCount: Int, archiveByteCount: Int = 0) -> UInt64? {
@@ -97,6 +101,9 @@ struct RestoreMeter {
       statistics.restoreNanosecondsMeasured +=
         hostNanoseconds + diskNanoseconds + archiveNanoseconds
     }
+    if hostByteCount > 0 { bandwidth.hostTimes.add(hostNanoseconds) }
+    if diskByteCount > 0 { bandwidth.diskTimes.add(diskNanoseconds) }
+    if archiveByteCount > 0 { bandwidth.archiveTimes.add(archiveNanoseconds) }
     bandwidth.host.add(byteCount: hostByteCount, nanoseconds: hostNanoseconds)
     bandwidth.disk.add(byteCount: diskByteCount, nanoseconds: diskNanoseconds)
     bandwidth.archive.add(byteCount: archiveByteCount, nanoseconds: archiveNanoseconds)

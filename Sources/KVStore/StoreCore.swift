@@ -43,6 +43,10 @@ final class StoreCore: Sendable {
   /// What `explain` knows of removals; a leaf lock.
   let removalHistory = Monitor(RemovalHistory())
   let deviceMeter = DeviceMeter()
+  /// A leaf lock.
+  let sessionLog = Monitor(SessionLog())
+  /// A leaf lock.
+  let offloadTimes = Monitor(LatencyHistogram())
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)

@@ -23,7 +23,7 @@ extension StoreError {
     case .lmdb: self = .corrupt(.catalogPage)
     case .mapFull: self = .full
     case .readersFull: self = .locked(.readerTableFull)
-    case .versionTooNew(let found): self = .versionMismatch(found: found)
+    case .versionMismatch(let found): self = .versionMismatch(found: found)
     case .notACatalog: self = .notAStore
     case .corrupt(.meta): self = .corrupt(.catalogMeta)
     case .corrupt(.namespace): self = .corrupt(.identityRecord)

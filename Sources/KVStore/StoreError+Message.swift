@@ -1,4 +1,5 @@
 internal import Glibc
+internal import KVCatalog
 public import KVCore
 
 extension StoreError {
@@ -22,6 +23,8 @@ extension StoreError {
       "the folder holds a store's slot files and no catalog: run kvstore repair, or choose an empty folder"
     case .corrupt(.nothingToRepair):
       "neither the catalog nor identities.kvs tells what the slot files are: nothing can be proved; move the folder away and start anew"
+    case .versionMismatch(let found) where found > 0 && found < Catalog.formatVersion:
+      "the store has format version \(found), this library reads version \(Catalog.formatVersion): run kvstore repair, which makes a new catalog"
     case .versionMismatch(let found):
       "the store has format version \(found), newer than this library reads: update the library"
     case .locked(.otherPIDNamespace):

@@ -93,6 +93,10 @@ public struct StoreInspector: Sendable {
     public var stamp: UInt64?
     /// Its leading blocks that a pin keeps.
     public var pinnedBlockCount: Int
+    /// Words of its first block.
+    public var firstWords: [UInt32] = []
+    /// Of its blocks, those whose first place is in the archive tier.
+    public var archivedBlockCount = 0
   }
 
   /// One block.
@@ -300,10 +304,12 @@ public struct StoreInspector: Sendable {
               stamp: nil,
               pinnedBlockCount: 0
             )
+            summary?.firstWords = row?.wordArray ?? []
           }
           summary?.blockCount += 1
           if let row {
             summary?.payloadByteCount += Int(row.payloadByteCount)
+            if row.place.tier == .archive { summary?.archivedBlockCount += 1 }
             summary?.lastBlockKey = row.blockKey
             summary?.createdSeconds = row.createdSeconds
           } else {

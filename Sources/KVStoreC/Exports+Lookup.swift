@@ -150,7 +150,7 @@ public func exportMatchAll(
   }
 }
 
-private func matchOptions(
+func matchOptions(
   _ flags: UInt32,
   _ leaseNanoseconds: UInt64
 ) throws(StoreError) -> MatchOptions {
@@ -165,7 +165,7 @@ private func matchOptions(
   return options
 }
 
-private func answer(
+func answer(
   _ result: MatchResult,
   _ match: UnsafeMutablePointer<kvstore_match_t>?
 ) throws(StoreError) -> Int32 {

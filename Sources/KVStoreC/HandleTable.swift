@@ -14,6 +14,7 @@ enum HandleTable {
     case view = 4
     case reservation = 5
     case device = 6
+    case session = 7
   }
 
   private struct Slot {
@@ -59,6 +60,10 @@ enum HandleTable {
 
   static func view(_ handle: OpaquePointer?) -> View? {
     unsafe find(handle, kind: .view) as? View
+  }
+
+  static func session(_ handle: OpaquePointer?) -> Session? {
+    unsafe find(handle, kind: .session) as? Session
   }
 
   static func reservation(_ handle: OpaquePointer?) -> Reservation? {
@@ -119,3 +124,5 @@ protocol StoreOwned {
 }
 
 extension Namespace: StoreOwned {}
+
+extension Session: StoreOwned {}

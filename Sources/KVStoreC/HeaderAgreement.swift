@@ -419,6 +419,65 @@ func headerAgreement() {
       > = unsafe ours
   }
   do {
+    let _:
+      @convention(c) (OpaquePointer?, UnsafeMutablePointer<CChar>?, Int, UnsafeMutablePointer<Int>?)
+        -> Int32 = unsafe kvstore_metrics_text
+    let ours = unsafe Exactly(exportMetricsText)
+    let _:
+      Exactly<
+        @Sendable (OpaquePointer?, UnsafeMutablePointer<CChar>?, Int, UnsafeMutablePointer<Int>?) ->
+          Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<CChar>?, UnsafeMutablePointer<OpaquePointer?>?,
+        UnsafeMutablePointer<UInt64>?
+      ) -> Int32 = unsafe kvstore_session_begin
+    let ours = unsafe Exactly(exportSessionBegin)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<CChar>?, UnsafeMutablePointer<OpaquePointer?>?,
+          UnsafeMutablePointer<UInt64>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _:
+      @convention(c) (
+        OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64,
+        UnsafeMutablePointer<kvstore_match_t>?
+      ) -> Int32 = unsafe kvstore_session_match
+    let ours = unsafe Exactly(exportSessionMatch)
+    let _:
+      Exactly<
+        @Sendable (
+          OpaquePointer?, UnsafePointer<kvstore_prompt_t>?, UInt32, UInt64,
+          UnsafeMutablePointer<kvstore_match_t>?
+        ) -> Int32
+      > = unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?, UInt64, UnsafeMutablePointer<UInt64>?) -> Int32 =
+      unsafe kvstore_session_step
+    let ours = unsafe Exactly(exportSessionStep)
+    let _: Exactly<@Sendable (OpaquePointer?, UInt64, UnsafeMutablePointer<UInt64>?) -> Int32> =
+      unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?, UnsafeMutablePointer<UInt64>?) -> Int32 =
+      unsafe kvstore_session_touch
+    let ours = unsafe Exactly(exportSessionTouch)
+    let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<UInt64>?) -> Int32> = unsafe ours
+  }
+  do {
+    let _: @convention(c) (OpaquePointer?) -> Int32 = unsafe kvstore_session_end
+    let ours = unsafe Exactly(exportSessionEnd)
+    let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours
+  }
+  do {
     let _: @convention(c) (OpaquePointer?, UnsafeMutablePointer<UInt64>?) -> Int32 =
       unsafe kvstore_namespace_purge
     let ours = unsafe Exactly(exportNamespacePurge)

@@ -23,7 +23,7 @@ struct KVStoreCommand: ParsableCommand {
     subcommands: [
       InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
       GrowCatalogCommand.self,
-      BenchCommand.self, ReplayCommand.self, PlanCommand.self,
+      BenchCommand.self, ReplayCommand.self, PlanCommand.self, ManualCommand.self,
     ]
   )
 }

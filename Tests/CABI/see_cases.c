@@ -1,4 +1,4 @@
-/* Seeing inside through the C interface: why a prompt missed. */
+/* Seeing inside through the C interface: why a prompt missed, sessions, metrics. */
 #include "harness.h"
 
 static kvstore_explanation_t explain(kvstore_namespace_t *ns, const uint32_t *tokens, size_t count) {
@@ -110,7 +110,76 @@ static void explain_refuses_bad_arguments(void) {
     free(tokens);
 }
 
+static void metrics_text(void) {
+    shape_t shape = shape_mha();
+    uint32_t *tokens = make_tokens(1, 160);
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    size_t length = 0, again = 0;
+    char *text;
+    offload_prompt(ns, &shape, tokens, 10, 1);
+    flush_store(store);
+    CHECK_STATUS(kvstore_metrics_text(store, NULL, 0, &length), KVSTORE_E_BUFFER_TOO_SMALL);
+    CHECK(length > 1000);
+    text = (char *)malloc(length + 4096);
+    CHECK(text != NULL);
+    CHECK_STATUS(kvstore_metrics_text(store, text, 10, &again), KVSTORE_E_BUFFER_TOO_SMALL);
+    CHECK_STATUS(kvstore_metrics_text(store, text, length + 4096, &again), KVSTORE_OK);
+    CHECK_EQ(strlen(text), again);
+    CHECK(strstr(text, "\nkvstore_offloaded_blocks_total 10\n") != NULL);
+    CHECK(strstr(text, "\n# TYPE kvstore_restore_seconds histogram\n") != NULL);
+    CHECK(text[again - 1] == '\n');
+    CHECK_STATUS(kvstore_metrics_text(store, text, 4096, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_metrics_text(store, NULL, 4096, &again), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_metrics_text(NULL, text, 4096, &again), KVSTORE_E_BAD_HANDLE);
+    close_store(store);
+    free(text);
+    free(tokens);
+}
+
+static void sessions(void) {
+    shape_t shape = shape_mha();
+    uint32_t *tokens = make_tokens(1, 320);
+    kvstore_prompt_t prompt = prompt_of(tokens, 160);
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    kvstore_session_t *session = NULL, *second = NULL;
+    kvstore_match_t match;
+    uint64_t id = 0, second_id = 0, step = 0, blocks = 0;
+    memset(&match, 0, sizeof match);
+    match.struct_size = (uint32_t)sizeof match;
+    CHECK_STATUS(kvstore_session_begin(ns, "agent 7", &session, &id), KVSTORE_OK);
+    CHECK_STATUS(kvstore_session_begin(ns, NULL, &second, &second_id), KVSTORE_OK);
+    CHECK(id != 0 && second_id > id);
+    CHECK_STATUS(kvstore_session_step(session, UINT64_MAX, &step), KVSTORE_MISS);
+    CHECK_STATUS(kvstore_session_match(session, &prompt, 0, 0, &match), KVSTORE_MISS);
+    CHECK_STATUS(kvstore_session_touch(session, &blocks), KVSTORE_MISS);
+    offload_prompt(ns, &shape, tokens, 10, 1);
+    CHECK_STATUS(kvstore_session_step(session, 160, &step), KVSTORE_OK);
+    CHECK_EQ(step, 1);
+    prompt = prompt_of(tokens, 320);
+    CHECK_STATUS(kvstore_session_match(session, &prompt, 0, 0, &match), KVSTORE_OK);
+    CHECK_EQ(match.tokens_matched, 160);
+    CHECK(match.lease != 0);
+    CHECK_STATUS(kvstore_session_step(session, UINT64_MAX, NULL), KVSTORE_OK);
+    CHECK_STATUS(kvstore_session_touch(session, &blocks), KVSTORE_OK);
+    CHECK_EQ(blocks, 10);
+    CHECK_STATUS(kvstore_session_end(session), KVSTORE_OK);
+    CHECK_STATUS(kvstore_session_end(session), KVSTORE_E_BAD_HANDLE);
+    CHECK_STATUS(kvstore_session_step(session, 0, NULL), KVSTORE_E_BAD_HANDLE);
+    CHECK_STATUS(kvstore_session_end(NULL), KVSTORE_OK);
+    CHECK_STATUS(kvstore_session_begin(ns, "\xff", &session, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_session_begin(ns, "x", NULL, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_session_begin(NULL, "x", &session, NULL), KVSTORE_E_BAD_HANDLE);
+    /* The handle of a session ends with its store. */
+    close_store(store);
+    CHECK_STATUS(kvstore_session_match(second, &prompt, 0, 0, &match), KVSTORE_E_BAD_HANDLE);
+    free(tokens);
+}
+
 const test_case_t see_cases[] = {
+    {"metrics_text", metrics_text},
+    {"sessions", sessions},
     {"explain_a_miss", explain_a_miss},
     {"explain_another_identity", explain_another_identity},
     {"explain_refuses_bad_arguments", explain_refuses_bad_arguments},

@@ -78,7 +78,7 @@ import Testing
     let zero = [UInt8](repeating: 0, count: 4)
     let rootParent = [UInt8](repeating: 0, count: 8) + [255, 255, 255, 255]
     let expected: [(String, [UInt8])] = [
-      ("meta format", row(1, key: Array("format".utf8), [1] + [UInt8](repeating: 0, count: 15))),
+      ("meta format", row(1, key: Array("format".utf8), [2] + [UInt8](repeating: 0, count: 15))),
       (
         "meta store",
         row(
@@ -252,19 +252,20 @@ import Testing
     }
   }
 
-  @Test func aNewerVersionIsRefused() throws {
+  @Test func anotherVersionIsRefused() throws {
     let fixture = try CatalogFixture()
     fixture.catalog.close()
     let file = try fixture.fileBytes()
     let name = Array("format".utf8)
-    let old = row(1, key: name, [1] + [UInt8](repeating: 0, count: 15))
+    let old = row(1, key: name, [2] + [UInt8](repeating: 0, count: 15))
     // Version; compatible, read-only-compatible and incompatible feature bits.
-    let cases: [(byte: Int, isRefused: Bool, isRefusedReadOnly: Bool)] = [
-      (0, true, true), (4, false, false), (8, true, false), (12, true, true),
+    let cases: [(byte: Int, value: UInt8, isRefused: Bool, isRefusedReadOnly: Bool)] = [
+      (0, 1, true, true), (0, 3, true, true), (4, 2, false, false), (8, 2, true, false),
+      (12, 2, true, true),
     ]
-    for (byte, isRefused, isRefusedReadOnly) in cases {
-      var body = [1] + [UInt8](repeating: 0, count: 15)
-      body[byte] = 2
+    for (byte, value, isRefused, isRefusedReadOnly) in cases {
+      var body = [2] + [UInt8](repeating: 0, count: 15)
+      body[byte] = value
       var changed = file
       for range in ranges(of: old, in: file) {
         changed.replaceSubrange(range, with: row(1, key: name, body))
@@ -273,7 +274,7 @@ import Testing
       for isReadOnly in [false, true] {
         var options = fixture.options
         options.isReadOnly = isReadOnly
-        let found = CatalogError.versionTooNew(found: UInt32(body[0]))
+        let found = CatalogError.versionMismatch(found: UInt32(body[0]))
         if isReadOnly ? isRefusedReadOnly : isRefused {
           #expect(throws: found) { try Catalog(options) }
         } else {

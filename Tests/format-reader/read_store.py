@@ -133,7 +133,7 @@ def main(folder):
             return transaction.get(key, db=tables[table])
 
         (version,) = struct.unpack_from("<I", checked(1, b"format", get("meta", b"format"), "meta format"))
-        check(version == 1, f"format version {version}")
+        check(version == 2, f"format version {version}")
         uuid = checked(1, b"store", get("meta", b"store"), "meta store")[:16]
         spaces = {}
         for key, value in transaction.cursor(tables["namespaces"]):

@@ -58,7 +58,7 @@ typedef int32_t kvstore_status_t;
 #define KVSTORE_E_IO (-4)               /* the operating system refused; the message names the file */
 #define KVSTORE_E_NO_SPACE (-5)         /* the file system is full, or a disk quota is used up */
 #define KVSTORE_E_CORRUPT (-6)          /* the store's own files are damaged */
-#define KVSTORE_E_VERSION (-7)          /* the store was written by a newer kvstore */
+#define KVSTORE_E_VERSION (-7)          /* the store has another format version */
 #define KVSTORE_E_LOCKED (-8)           /* the catalog cannot be shared with who holds it */
 #define KVSTORE_E_OUT_OF_MEMORY (-9)
 #define KVSTORE_E_FORKED (-10)          /* the handle was opened before fork(); open it in the child */
@@ -85,6 +85,7 @@ typedef struct kvstore_operation kvstore_operation_t; /* likewise */
 typedef struct kvstore_view kvstore_view_t;           /* likewise */
 typedef struct kvstore_reservation kvstore_reservation_t; /* likewise */
 typedef struct kvstore_device kvstore_device_t;       /* likewise */
+typedef struct kvstore_session kvstore_session_t;         /* likewise */
 
 #define KVSTORE_OPEN_READ_ONLY 1u   /* match and restore only; the directory is not changed */
 #define KVSTORE_OPEN_BUFFERED_IO 2u /* never use O_DIRECT, go through the page cache */
@@ -230,6 +231,13 @@ typedef struct {
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,
  * E_INVALID_ARGUMENT. */
 kvstore_status_t kvstore_stats(kvstore_t *store, kvstore_stats_t *stats);
+
+/* The counters and sizes in Prometheus' text format, version 0.0.4, NUL-terminated, for an engine to serve among its own metrics: histograms
+ * kvstore_restore_seconds (by tier) and kvstore_offload_seconds, kvstore_..._total counters, sizes by tier and namespace (its number and
+ * model name; nothing of a salt). *length_out gets the length without the NUL, also when it does not fit (E_BUFFER_TOO_SMALL); `text` may be
+ * NULL when capacity is 0. 64 KiB are room for some dozens of namespaces. Does not block on disk. Returns OK,
+ * E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_BUFFER_TOO_SMALL, E_IO, E_CORRUPT. */
+kvstore_status_t kvstore_metrics_text(kvstore_t *store, char *text, size_t capacity, size_t *length_out);
 
 /* The host tier's memory: one page-aligned mapping of *byte_count bytes at *base, for the engine to pin or register
  * with its device (cudaHostRegister), so that copies from views go at full speed. Only look at it through views and
@@ -728,6 +736,34 @@ kvstore_status_t kvstore_forget(kvstore_namespace_t *ns, const kvstore_prompt_t 
  * stored, or nothing of it is the prompt's own), BUSY (as kvstore_forget), E_*. */
 kvstore_status_t kvstore_purge(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint32_t flags,
                                uint64_t *blocks_out);
+
+/* ---------------------------------------------------------------- sessions */
+
+/* A session records what each request (step) of one conversation or agent run asked for, found and computed, so that
+ * `kvstore inspect sessions` can show its hit rate step by step and where its prefix broke. Records are durable a second after a step at the latest,
+ * or at kvstore_flush; they say how many tokens, never which. The newest 1,024 sessions and 1,024 steps of each are kept, fewer in a small catalog. `name` (NULL =
+ * none) is the caller's, UTF-8, at most 64 bytes; names need not differ. *id_out (may be NULL) gets the number under which it is recorded.
+ * Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_READ_ONLY. */
+kvstore_status_t kvstore_session_begin(kvstore_namespace_t *ns, const char *name, kvstore_session_t **session_out,
+                                       uint64_t *id_out);
+
+/* kvstore_match as the session's next step; with PEEK it is a match and nothing more. The prompt is kept in RAM to be compared with the next
+ * one. Of two matches before a kvstore_session_step the second one counts. */
+kvstore_status_t kvstore_session_match(kvstore_session_t *session, const kvstore_prompt_t *prompt, uint32_t flags,
+                                       uint64_t lease_nanoseconds, kvstore_match_t *match);
+
+/* Ends the step that kvstore_session_match began. `tokens_computed`: what the engine computed of the prompt; UINT64_MAX = what was not
+ * matched. *step_out (may be NULL) gets its number, from 1 on. Never blocks. Returns OK, MISS (no match came before it), E_BAD_HANDLE, E_FORKED,
+ * E_READ_ONLY. */
+kvstore_status_t kvstore_session_step(kvstore_session_t *session, uint64_t tokens_computed, uint64_t *step_out);
+
+/* Keep-alive: kvstore_touch on what is stored of the session's last prompt. A session that pauses calls it now and then, and resumes
+ * warm. Returns as kvstore_touch does. */
+kvstore_status_t kvstore_session_touch(kvstore_session_t *session, uint64_t *blocks_out);
+
+/* Ends the session and frees the handle; its record stays. A step that was not ended is not recorded. NULL is a no-op. kvstore_close of its store ends the handle too.
+ * Returns OK, E_BAD_HANDLE, E_FORKED. */
+kvstore_status_t kvstore_session_end(kvstore_session_t *session);
 
 /* ---------------------------------------------------------------- events */
 

@@ -52,7 +52,8 @@ extension ReadTransaction {
   func walk(
     _ target: ExplainTarget,
     _ prompt: Prompt,
-    _ time: StoreTime
+    _ time: StoreTime,
+    _ visit: (BlockPosition, RowView) -> Void = { _, _ in }
   ) throws(CatalogError) -> StoredWalk {
     var walk = StoredWalk()
     let now = time.now()
@@ -95,6 +96,7 @@ extension ReadTransaction {
         }
         walk.position = BlockPosition(run: found.run, position: position)
         walk.matchedBlockCount += 1
+        visit(walk.position, row)
         parentKey = row.blockKey
         return true
       }

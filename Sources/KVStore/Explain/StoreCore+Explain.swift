@@ -336,7 +336,7 @@ extension StoreCore {
 
 extension RowView {
   /// The words, copied.
-  fileprivate var wordArray: [UInt32] {
+  var wordArray: [UInt32] {
     let bytes = unsafe words
     return unsafe [UInt32](unsafeUninitializedCapacity: bytes.count / 4) { buffer, count in
       for index in 0..<bytes.count / 4 {

@@ -20,7 +20,9 @@ struct InspectCommand: ParsableCommand {
       """,
     subcommands: [
       InspectSummary.self, InspectNamespaces.self, InspectTree.self, InspectBlock.self,
-      InspectPins.self, InspectWhyMiss.self,
+      InspectPins.self,
+      InspectWhyMiss.self, InspectPrefix.self, InspectSessions.self, InspectEvents.self,
+      InspectMetrics.self, InspectReport.self,
     ],
     defaultSubcommand: InspectSummary.self
   )

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import KVCore
 import KVStore
 
@@ -11,7 +12,21 @@ struct InspectSummary: ParsableCommand {
 
   @OptionGroup var options: InspectOptions
 
+  @Flag(help: "Show it again every second until it is interrupted.")
+  var watch = false
+
   func run() throws {
+    guard watch else { return try show() }
+    while true {
+      // Home and clear, so that the screen does not scroll; with --json a document after the other.
+      if !options.json { print("\u{1B}[H\u{1B}[2J", terminator: "") }
+      try show()
+      fflush(nil)
+      sleep(1)
+    }
+  }
+
+  private func show() throws {
     try options.withStore { store in
       let document = SummaryDocument(
         path: options.store,

@@ -20,16 +20,43 @@ struct InspectTree: ParsableCommand {
   @Option(help: "Show at most this many runs of each namespace.")
   var limit = 200
 
-  @Flag(help: "Show the token ids with which each run begins.")
+  @Flag(help: "Show the token ids with which each run begins; their text, too, with --vocabulary.")
   var tokens = false
+
+  @OptionGroup var vocabulary: VocabularyOption
+
+  @Option(help: "Fold what is deeper than so many runs below the root.")
+  var depth: Int?
+
+  @Option(help: "Only runs that hold at least this much payload, and those above them.")
+  var minBytes: ByteSize?
+
+  @Option(
+    help: ArgumentHelp(
+      "Only runs whose last block was stored within this time, and those above them.",
+      discussion: "A number with its unit: 90s, 15m, 3h, 2d.",
+      valueName: "time"
+    )
+  )
+  var newerThan: TimeSpan?
+
+  @Option(
+    help: ArgumentHelp(
+      "Only runs whose last block was stored longer ago than this, and those above them.",
+      valueName: "time"
+    )
+  )
+  var olderThan: TimeSpan?
 
   func validate() throws {
     guard limit > 0 else { throw ValidationError("--limit must be at least 1.") }
+    if let depth, depth < 1 { throw ValidationError("--depth must be at least 1.") }
   }
 
   func run() throws {
+    let names = try vocabulary.read()
     try options.withStore { store in
-      let documents = try chosen.selected(in: store).map { try document($0, in: store) }
+      let documents = try chosen.selected(in: store).map { try document($0, in: store, names) }
       try options.show(
         documents,
         documents.isEmpty ? ["no namespaces"] : documents.flatMap(\.lines)
@@ -39,22 +66,50 @@ struct InspectTree: ParsableCommand {
 
   private func document(
     _ namespace: StoreInspector.NamespaceSummary,
-    in store: Store
+    in store: Store,
+    _ vocabulary: Vocabulary?
   ) throws -> TreeDocument {
     // One more than is shown, to tell whether that is all.
-    let runs = try store.inspector.tree(of: namespace.id, limit: limit + 1)
+    let all = try store.inspector.tree(of: namespace.id, limit: limit + 1)
     let tokensPerBlock = namespace.identity?.tokensPerBlock ?? 0
-    let rows = try runs.prefix(limit).map { run in
-      let words = tokens ? try store.inspector.block(namespace.id, run.firstBlockKey)?.words : nil
-      return TreeDocument.Run(run, tokensPerBlock: tokensPerBlock, firstWords: words)
+    let rows = filtered(Array(all.prefix(limit))).map { run, foldedBlockCount in
+      let words = tokens || vocabulary != nil ? run.firstWords : nil
+      return TreeDocument.Run(
+        run,
+        tokensPerBlock: tokensPerBlock,
+        firstWords: words,
+        firstText: words.flatMap { vocabulary?.text(of: $0) },
+        foldedBlockCount: foldedBlockCount
+      )
     }
     return TreeDocument(
       namespace: namespace.id.rawValue,
       modelName: namespace.identity?.modelName ?? "",
       blockCount: namespace.blockCount,
-      isWhole: runs.count <= limit,
+      isWhole: all.count <= limit,
       runs: rows
     )
+  }
+
+  /// The runs that the filters leave, with those above them, and how many blocks are folded below each.
+  private func filtered(_ runs: [StoreInspector.Run]) -> [(StoreInspector.Run, Int)] {
+    let now = SystemClock().realTimeNanoseconds() / 1_000_000_000
+    let indices = Dictionary(uniqueKeysWithValues: zip(runs.map(\.run), runs.indices))
+    var isShown = runs.map { run in
+      let age = now - min(now, UInt64(run.createdSeconds))
+      return run.payloadByteCount >= minBytes?.byteCount ?? 0
+        && newerThan.map { age <= $0.seconds } ?? true && olderThan.map { age > $0.seconds } ?? true
+    }
+    var folded = [Int](repeating: 0, count: runs.count)
+    let depthMax = depth ?? .max
+    // Children come after their parents, so each is dealt with before the one above it.
+    for index in runs.indices.reversed() {
+      guard let parent = indices[runs[index].parent.run] else { continue }
+      if isShown[index] { isShown[parent] = true }
+      if runs[index].depth >= depthMax { folded[parent] += runs[index].blockCount + folded[index] }
+    }
+    return runs.indices.filter { isShown[$0] && runs[$0].depth < depthMax }
+      .map { (runs[$0], folded[$0]) }
   }
 }
 
@@ -77,8 +132,18 @@ struct TreeDocument: Encodable {
     var stamp: UInt64?
     var pinnedBlockCount: Int
     var firstWords: [UInt32]?
+    var firstText: String?
+    var archivedBlockCount: Int
+    /// Blocks below it that --depth leaves out.
+    var foldedBlockCount: Int
 
-    init(_ run: StoreInspector.Run, tokensPerBlock: Int, firstWords: [UInt32]?) {
+    init(
+      _ run: StoreInspector.Run,
+      tokensPerBlock: Int,
+      firstWords: [UInt32]?,
+      firstText: String?,
+      foldedBlockCount: Int
+    ) {
       self.run = run.run.rawValue
       parentRun = run.parent.run.rawValue
       parentPosition = run.parent.position
@@ -94,6 +159,9 @@ struct TreeDocument: Encodable {
       stamp = run.stamp
       pinnedBlockCount = run.pinnedBlockCount
       self.firstWords = firstWords
+      self.firstText = firstText
+      self.foldedBlockCount = foldedBlockCount
+      archivedBlockCount = run.archivedBlockCount
     }
   }
 
@@ -115,7 +183,13 @@ struct TreeDocument: Encodable {
       var notes: [String] = []
       if run.corruptRowCount > 0 { notes.append("\(run.corruptRowCount) damaged rows") }
       if run.pinnedBlockCount > 0 { notes.append("\(run.pinnedBlockCount) pinned") }
-      if let words = run.firstWords {
+      if run.archivedBlockCount > 0 { notes.append("\(run.archivedBlockCount) archived") }
+      if run.foldedBlockCount > 0 {
+        notes.append("… \(counted(run.foldedBlockCount, "block")) below")
+      }
+      if let text = run.firstText {
+        notes.append("“\(text.prefix(60))”")
+      } else if let words = run.firstWords {
         let shown = words.prefix(8).map { "\($0)" }.joined(separator: " ")
         notes.append("[\(shown)\(words.count > 8 ? " …" : "")]")
       }

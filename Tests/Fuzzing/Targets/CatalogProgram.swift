@@ -127,7 +127,15 @@ struct CatalogProgram {
       _ = try transaction.setLimits(namespace, limits)
     case 10: _ = try transaction.freeReservations(ofOwner: CatalogSample.owner)
     case 11: _ = try transaction.removeSlotFile(tier: .disk, file: UInt32(next() % 4))
-    case 12: _ = transaction.nextOwner()
+    case 12:
+      _ = transaction.nextOwner()
+      let session = SessionRow(
+        id: 2,
+        namespace: namespace,
+        createdNanoseconds: 2_000,
+        name: []
+      )
+      try transaction.putSession(session, steps: [4, .max].map(CatalogSample.step))
     case 13: _ = transaction.reserveGenerations(Int(next()))
     case 14:
       _ = try transaction.createNamespace(
@@ -175,6 +183,13 @@ struct CatalogProgram {
     for pool in [0, 2, 1 << 31 | 1] as [UInt32] {
       try? transaction.forEachStamp(pool: pool) { row in
         sum ^= Int(row.end.position)
+        return true
+      }
+    }
+    for id in (try? transaction.sessionIDs()) ?? [] {
+      sum ^= (try? transaction.session(id))?.name.count ?? 0
+      try? transaction.forEachSessionStep(id, from: 1) { step in
+        sum ^= Int(step.tokenCount)
         return true
       }
     }

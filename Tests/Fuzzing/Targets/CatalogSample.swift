@@ -1,7 +1,7 @@
 import KVCatalog
 import KVCore
 
-/// The catalog that the fuzzer starts from: two namespaces, runs that fork, slots used and reserved, stamps, events.
+/// The catalog that the fuzzer starts from: two namespaces, runs that fork, slots used and reserved, stamps, events, sessions.
 enum CatalogSample {
   static let meta = StoreMeta(
     storeUUID: Array(0..<16),
@@ -55,8 +55,28 @@ enum CatalogSample {
           if case .stored(let position) = outcome { path.append(position) }
         }
         _ = try transaction.touch(namespace, pathEnd: path[4])
+        let session = SessionRow(
+          id: UInt64(number),
+          namespace: namespace,
+          createdNanoseconds: 1_000,
+          name: Array("agent".utf8)
+        )
+        try transaction.putSession(session, steps: (1...3).map(step))
       }
     }
+  }
+
+  static func step(_ number: UInt32) -> SessionStepRow {
+    SessionStepRow(
+      number: number,
+      timeNanoseconds: 1_000,
+      tokenCount: 40,
+      matchedTokenCount: 30,
+      computedTokenCount: 10,
+      previousTokenCount: 40,
+      commonTokenCount: 35,
+      cause: 2
+    )
   }
 
   static func publish(

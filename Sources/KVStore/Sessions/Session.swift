@@ -1,0 +1,170 @@
+internal import KVCatalog
+public import KVCore
+internal import KVIndex
+
+/// One conversation or agent run: what each of its steps asked for, found and computed, kept in the catalog.
+///
+/// Thread-safe. Steps become durable along with the next commit, a second later at the latest, or at `Store.flush`.
+public final class Session: Sendable {
+  /// Where its prompts are stored.
+  public let namespace: Namespace
+  private let state: Monitor<State>
+  /// Number of the session in its store.
+  public let id: UInt64
+
+  private struct State {
+    var row: SessionRow
+    /// The step before, and the one that a match has begun.
+    var previousWords: [UInt32] = []
+    var matched: Matched?
+    var isEnded = false
+  }
+
+  private struct Matched {
+    var step: SessionStepRow
+    var words: [UInt32]
+  }
+
+  init(_ namespace: Namespace, _ row: SessionRow) {
+    self.namespace = namespace
+    id = row.id
+    state = Monitor(State(row: row))
+  }
+
+  package func belongs(to store: Store) -> Bool { namespace.store === store }
+
+  /// `Namespace.match`, as the next step of the session: notes how much is stored, and where it diverges from the step before.
+  public func match(
+    _ prompt: Prompt,
+    options: MatchOptions = [],
+    leaseNanoseconds: UInt64 = 0
+  ) throws(StoreError) -> MatchResult {
+    guard !state.withLock({ $0.isEnded }) else { throw .closed }
+    let result = try namespace.match(prompt, options: options, leaseNanoseconds: leaseNanoseconds)
+    if options.contains(.peek) { return result }
+    let words = prompt.tokens(from: 0, countMax: Self.wordCountMax)
+    let previous = state.withLock { $0.previousWords }
+    var common = 0
+    let limit = min(words.count, previous.count)
+    while common < limit, words[common] == previous[common] { common += 1 }
+    let step = SessionStepRow(
+      number: 0,
+      timeNanoseconds: namespace.store.core.configuration.clock.realTimeNanoseconds(),
+      tokenCount: namespace.core.tokenCount(ofWords: prompt.wordCount),
+      matchedTokenCount: UInt32(clamping: result.tokenCount),
+      computedTokenCount: 0,
+      previousTokenCount: namespace.core.tokenCount(ofWords: previous.count),
+      commonTokenCount: namespace.core.tokenCount(ofWords: common),
+      cause: cause(words, previous, common, result, prompt)
+    )
+    state.withLock { $0.matched = Matched(step: step, words: words) }
+    return result
+  }
+
+  /// Ends the step that the last match began; nil when there was none.
+  ///
+  /// - Parameter computedTokenCount: what the engine computed of the prompt; nil = what was not matched.
+  /// - Returns: the number of the step, from 1 on.
+  /// - Throws: `StoreError`.
+  public func step(computedTokenCount: Int? = nil) throws(StoreError) -> Int? {
+    try namespace.store.enter()
+    defer { namespace.store.leave() }
+    let core = namespace.store.core
+    guard !core.configuration.readOnly else { throw .readOnly }
+    let noted: (SessionRow, SessionStepRow)? = try state.withLock { (state) throws(StoreError) in
+      guard !state.isEnded else { throw .closed }
+      guard var matched = state.matched else { return nil }
+      state.matched = nil
+      state.row.stepCount += 1
+      matched.step.number = state.row.stepCount
+      let rest =
+        matched.step.tokenCount - min(matched.step.tokenCount, matched.step.matchedTokenCount)
+      matched.step.computedTokenCount = computedTokenCount.map { UInt32(clamping: $0) } ?? rest
+      state.row.lastNanoseconds = matched.step.timeNanoseconds
+      state.row.tokenCount += UInt64(matched.step.tokenCount)
+      state.row.matchedTokenCount += UInt64(matched.step.matchedTokenCount)
+      state.row.computedTokenCount += UInt64(matched.step.computedTokenCount)
+      state.previousWords = matched.words
+      return (state.row, matched.step)
+    }
+    guard let (row, step) = noted else { return nil }
+    core.note(row, [step])
+    return Int(step.number)
+  }
+
+  /// Keeps the session's prefix alive while it pauses: a use of what is stored of its last step; answers its blocks.
+  public func touch() throws(StoreError) -> Int {
+    let words = try state.withLock { (state) throws(StoreError) -> [UInt32] in
+      guard !state.isEnded else { throw .closed }
+      return state.matched?.words ?? state.previousWords
+    }
+    return try Prompt.with(words) { (prompt) throws(StoreError) in try namespace.touch(prompt) }
+  }
+
+  /// Ends the session; its record stays.
+  public func end() throws(StoreError) {
+    try namespace.store.enter()
+    defer { namespace.store.leave() }
+    let row = try state.withLock { (state) throws(StoreError) -> SessionRow in
+      guard !state.isEnded else { throw .closed }
+      state.isEnded = true
+      state.row.isEnded = true
+      state.previousWords = []
+      state.matched = nil
+      return state.row
+    }
+    namespace.store.core.note(row, [])
+  }
+
+  /// Prompts are compared with the step before up to here.
+  private static let wordCountMax = 1 << 21
+
+  /// What ended the stored prefix: the change against the step before, or what became of the block that is missing.
+  private func cause(
+    _ words: [UInt32],
+    _ previous: [UInt32],
+    _ common: Int,
+    _ result: MatchResult,
+    _ prompt: Prompt
+  ) -> UInt32 {
+    let perBlock = namespace.core.wordsPerBlock
+    let matchedWordCount = result.blockCount * perBlock
+    // All that the step before has in common is there: what is new is new.
+    if matchedWordCount >= common / perBlock * perBlock, common == previous.count {
+      return
+        (matchedWordCount / perBlock == words.count / perBlock
+        ? Explanation.Cause.stored : .appended).rawValue
+    }
+    if matchedWordCount >= common / perBlock * perBlock, namespace.identity.identityMode == .tokens
+    {
+      return PromptComparison(words, previous, tokensPerBlock: perBlock).cause.rawValue
+    }
+    let explanation = try? namespace.explain(prompt)
+    return (explanation?.cause ?? .forked).rawValue
+  }
+}
+
+extension Namespace {
+  /// Begins a session under a name of the caller's (at most 64 bytes); several may have one name.
+  public func beginSession(_ name: String = "") throws(StoreError) -> Session {
+    try store.enter()
+    defer { store.leave() }
+    guard !store.core.configuration.readOnly else { throw .readOnly }
+    guard name.utf8.count <= SessionRow.nameByteCountMax else {
+      throw .invalidArgument(.identityFieldTooLong)
+    }
+    let row = store.core.newSession(of: core.id, name: Array(name.utf8))
+    store.core.note(row, [])
+    return Session(self, row)
+  }
+}
+
+extension NamespaceCore {
+  /// Tokens that so many words stand for.
+  fileprivate func tokenCount(ofWords count: Int) -> UInt32 {
+    UInt32(
+      clamping: identity.identityMode == .tokens
+        ? count : count / wordsPerBlock * identity.tokensPerBlock
+    )
+  }
+}

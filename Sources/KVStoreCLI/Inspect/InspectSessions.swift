@@ -1,0 +1,186 @@
+import ArgumentParser
+import KVCore
+import KVStore
+
+/// `kvstore inspect sessions`: what each conversation hit, step by step.
+struct InspectSessions: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "sessions",
+    abstract: "Show the recorded sessions: hit rate of each step, and where the prefix broke.",
+    discussion: """
+      A session is what an engine recorded through kvstore_session_begin. One whose hit rate on \
+      steps 3 to 10 is below 70 % is marked: by then an agent has read nearly all of its prompt \
+      before, so something at its front keeps changing.
+
+      EXAMPLES
+        kvstore inspect sessions STORE
+        kvstore inspect sessions STORE --session 1795428548127981569 --json
+      """
+  )
+
+  @OptionGroup var options: InspectOptions
+
+  @Option(help: "Show the steps of this session.")
+  var session: UInt64?
+
+  @Option(help: "Show at most this many sessions, the newest.")
+  var limit = 50
+
+  func validate() throws {
+    guard limit > 0 else { throw ValidationError("--limit must be at least 1.") }
+  }
+
+  func run() throws {
+    try options.withStore { store in
+      if let session {
+        guard let found = try store.inspector.session(session) else {
+          throw CommandFailure("the store has no session \(session)")
+        }
+        let document = SessionDocument(found)
+        try options.show(document, document.stepLines)
+      } else {
+        let documents = try store.inspector.sessions(limit: limit).map(SessionDocument.init)
+        try options.show(documents, SessionDocument.lines(documents))
+      }
+    }
+  }
+}
+
+/// A session in the JSON of `inspect sessions`.
+struct SessionDocument: Encodable {
+  struct Step: Encodable {
+    var number: Int
+    var timeNanoseconds: UInt64
+    var tokenCount: Int
+    var matchedTokenCount: Int
+    var computedTokenCount: Int
+    var previousTokenCount: Int
+    var commonTokenCount: Int
+    var hitRate: Double
+    var cause: String
+  }
+
+  /// Steps in which an agent's prefix has settled, and the hit rate that is expected of them.
+  static let settledSteps = 3...10
+  static let hitRateMin = 0.7
+
+  /// A number, as text: it is larger than what JavaScript's numbers tell apart.
+  var id: String
+  var namespace: UInt32
+  var name: String
+  var isEnded: Bool
+  var createdNanoseconds: UInt64
+  var lastNanoseconds: UInt64
+  var stepCount: Int
+  var tokenCount: UInt64
+  var matchedTokenCount: UInt64
+  var computedTokenCount: UInt64
+  var hitRate: Double
+  /// Of steps 3 to 10; nil when there are none.
+  var settledHitRate: Double?
+  /// That is below 70 %.
+  var isPoor: Bool
+  /// The first step behind the second whose prefix broke, and at which token.
+  var brokenStep: Int?
+  var brokenToken: Int?
+  var brokenCause: String?
+  var steps: [Step]
+
+  init(_ session: StoreInspector.SessionSummary) {
+    id = "\(session.id)"
+    namespace = session.namespace.rawValue
+    name = session.name
+    isEnded = session.isEnded
+    createdNanoseconds = session.createdNanoseconds
+    lastNanoseconds = session.lastNanoseconds
+    stepCount = session.stepCount
+    tokenCount = session.tokenCount
+    matchedTokenCount = session.matchedTokenCount
+    computedTokenCount = session.computedTokenCount
+    hitRate = Self.rate(session.matchedTokenCount, session.tokenCount)
+    let settled = session.steps.filter { Self.settledSteps.contains($0.number) }
+    settledHitRate =
+      settled.isEmpty
+      ? nil
+      : Self.rate(
+        settled.reduce(0) { $0 + UInt64($1.matchedTokenCount) },
+        settled.reduce(0) { $0 + UInt64($1.tokenCount) }
+      )
+    isPoor = settledHitRate.map { $0 < Self.hitRateMin } ?? false
+    let broken = session.steps.first { step in
+      step.number > 1 && step.matchedTokenCount < step.previousTokenCount
+        && ![.stored, .appended].contains(step.cause)
+    }
+    brokenStep = broken?.number
+    brokenToken = broken.map { min($0.commonTokenCount, $0.previousTokenCount) }
+    if let broken, broken.commonTokenCount == broken.previousTokenCount {
+      // The prompt itself is as before: what was stored of it has left.
+      brokenToken = broken.matchedTokenCount
+    }
+    brokenCause = broken.map { "\($0.cause)" }
+    steps = session.steps.map {
+      Step(
+        number: $0.number,
+        timeNanoseconds: $0.timeNanoseconds,
+        tokenCount: $0.tokenCount,
+        matchedTokenCount: $0.matchedTokenCount,
+        computedTokenCount: $0.computedTokenCount,
+        previousTokenCount: $0.previousTokenCount,
+        commonTokenCount: $0.commonTokenCount,
+        hitRate: $0.hitRate,
+        cause: "\($0.cause)"
+      )
+    }
+  }
+
+  private static func rate(_ part: UInt64, _ whole: UInt64) -> Double {
+    whole == 0 ? 1 : Double(part) / Double(whole)
+  }
+
+  static func lines(_ documents: [SessionDocument]) -> [String] {
+    guard !documents.isEmpty else { return ["no sessions"] }
+    var table = TextTable([
+      ("session", .right), ("name", .left), ("ns", .right), ("steps", .right), ("tokens", .right),
+      ("hit", .right), ("steps 3–10", .right), ("last", .right), ("", .left),
+    ])
+    for document in documents {
+      var notes: [String] = []
+      if document.isPoor { notes.append("LOW") }
+      if let step = document.brokenStep, let token = document.brokenToken,
+        let cause = document.brokenCause
+      {
+        notes.append("broke in step \(step) at token \(token): \(cause)")
+      }
+      if document.isEnded { notes.append("ended") }
+      table.append([
+        document.id, document.name.isEmpty ? "–" : printable(document.name),
+        "\(document.namespace)", "\(document.stepCount)", "\(document.tokenCount)",
+        rateText(document.hitRate), document.settledHitRate.map(rateText) ?? "–",
+        ageText(secondsAgo: secondsSince(nanoseconds: document.lastNanoseconds)),
+        notes.joined(separator: "; "),
+      ])
+    }
+    return table.lines()
+  }
+
+  /// One session, a line for each step.
+  var stepLines: [String] {
+    var table = TextTable([
+      ("step", .right), ("tokens", .right), ("stored", .right), ("computed", .right),
+      ("hit", .right), ("like the step before", .right), ("what ended the prefix", .left),
+    ])
+    for step in steps {
+      table.append([
+        "\(step.number)", "\(step.tokenCount)", "\(step.matchedTokenCount)",
+        "\(step.computedTokenCount)", Self.rateText(step.hitRate),
+        step.number == 1 ? "–" : "\(step.commonTokenCount) of \(step.previousTokenCount)",
+        step.cause,
+      ])
+    }
+    return Self.lines([self]) + [""] + table.lines()
+  }
+
+  private static func rateText(_ rate: Double) -> String {
+    decimalText(rate * 100, digits: 3) + " %"
+  }
+}

@@ -1,0 +1,161 @@
+import KVCore
+import KVStore
+
+/// What the page of `inspect report` shows, as it is embedded in it.
+///
+/// Runs are arrays of numbers, since there may be a hundred thousand of them.
+struct ReportData: Encodable {
+  struct Namespace: Encodable {
+    var id: UInt32
+    var model: String
+    var dtype: String
+    var tokensPerBlock: Int
+    var blockCount: Int
+    var payloadByteCount: Int
+    var storedByteCount: Int
+    var hasSalt: Bool
+    var isWhole: Bool
+    /// Each: run, parent run, parent position, blocks before it, blocks, payload bytes, created (Unix seconds), stamp, archived blocks.
+    var runs: [[UInt64]]
+    /// Of each run: key of its first block, then the first of its token ids.
+    var keys: [String]
+    var firstTokens: [[UInt32]]
+  }
+
+  struct Tier: Encodable {
+    var name: String
+    var usedByteCount: Int
+    var byteCount: Int
+  }
+
+  /// Blocks that were stored and removed in one slice of the time that the events span.
+  struct Activity: Encodable {
+    var fromSeconds: UInt64
+    var storedCount: Int
+    var removedCount: Int
+  }
+
+  var title: String
+  var storeUUID: String
+  var madeSeconds: UInt64
+  var createdSeconds: UInt64
+  var state: String
+  var blockCount: UInt64
+  var payloadByteCount: UInt64
+  var diskByteCount: UInt64
+  var catalogByteCount: UInt64
+  var catalogByteCountMax: UInt64
+  var tiers: [Tier]
+  var namespaces: [Namespace]
+  var sessions: [SessionDocument]
+  var activitySeconds: UInt64
+  var activity: [Activity]
+
+  private static let sessionCountMax = 200
+  private static let firstTokenCount = 8
+  private static let sliceCount = 60
+
+  init(_ store: Store, path: String, runCountMax: Int) throws {
+    let inspector = store.inspector
+    let summary = try inspector.summary()
+    let statistics = try store.statistics()
+    title = path
+    storeUUID = summary.storeUUID
+    madeSeconds = SystemClock().realTimeNanoseconds() / 1_000_000_000
+    createdSeconds = summary.createdNanoseconds / 1_000_000_000
+    state =
+      summary.ownerCount > 0 ? "open in \(counted(summary.ownerCount, "process"))" : "at rest"
+    blockCount = statistics.blocksStored
+    payloadByteCount = statistics.payloadBytesStored
+    diskByteCount = statistics.diskBytesUsed
+    catalogByteCount = statistics.catalogBytesUsed
+    catalogByteCountMax = statistics.catalogBytesCapacity
+    let files = Dictionary(grouping: summary.slotFiles) { "\($0.tier)" }
+    var tiers: [Tier] = files.sorted { $0.key > $1.key }.map(Self.tier)
+    tiers.append(
+      Tier(
+        name: "catalog",
+        usedByteCount: Int(clamping: statistics.catalogBytesUsed),
+        byteCount: Int(clamping: statistics.catalogBytesCapacity)
+      )
+    )
+    self.tiers = tiers
+    namespaces = try inspector.namespaces().map {
+      try Self.namespace($0, inspector, runCountMax: runCountMax)
+    }
+    sessions = try inspector.sessions(limit: Self.sessionCountMax).map(SessionDocument.init)
+    (activitySeconds, activity) = try Self.activity(store)
+  }
+
+  private static func tier(_ name: String, _ files: [StoreInspector.SlotFile]) -> Tier {
+    var tier = Tier(name: "\(name) (slot files)", usedByteCount: 0, byteCount: 0)
+    for file in files {
+      tier.usedByteCount += file.usedSlotCount * file.slotByteCount
+      tier.byteCount += file.slotCount * file.slotByteCount
+    }
+    return tier
+  }
+
+  private static func namespace(
+    _ namespace: StoreInspector.NamespaceSummary,
+    _ inspector: StoreInspector,
+    runCountMax: Int
+  ) throws -> Namespace {
+    let runs = try inspector.tree(of: namespace.id, limit: runCountMax + 1)
+    var result = Namespace(
+      id: namespace.id.rawValue,
+      model: namespace.identity?.modelName ?? "",
+      dtype: namespace.identity?.kvDtype ?? "",
+      tokensPerBlock: namespace.identity?.tokensPerBlock ?? 0,
+      blockCount: namespace.blockCount,
+      payloadByteCount: namespace.payloadByteCount,
+      storedByteCount: namespace.storedByteCount,
+      hasSalt: namespace.hasSalt,
+      isWhole: runs.count <= runCountMax,
+      runs: [],
+      keys: [],
+      firstTokens: []
+    )
+    for run in runs.prefix(runCountMax) {
+      result.runs.append([
+        run.run.rawValue, run.parent.run.rawValue, UInt64(run.parent.position),
+        UInt64(run.firstBlockDepth), UInt64(run.blockCount), UInt64(run.payloadByteCount),
+        UInt64(run.createdSeconds), run.stamp ?? 0, UInt64(run.archivedBlockCount),
+      ])
+      result.keys.append(run.firstBlockKey.hexadecimal)
+      result.firstTokens.append(Array(run.firstWords.prefix(firstTokenCount)))
+    }
+    return result
+  }
+
+  private static func activity(_ store: Store) throws -> (UInt64, [Activity]) {
+    var events: [StoreEvent] = []
+    var cursor: UInt64 = 0
+    while true {
+      let page = try store.events(after: cursor)
+      events += page.events
+      cursor = page.cursor
+      if page.events.isEmpty { break }
+    }
+    guard let first = events.first, let last = events.last else { return (1, []) }
+    let from = first.timeNanoseconds / 1_000_000_000
+    let span = max(
+      1,
+      last.timeNanoseconds / 1_000_000_000 - min(from, last.timeNanoseconds / 1_000_000_000)
+    )
+    let sliceSeconds = span / UInt64(sliceCount) + 1
+    var slices = (0...span / sliceSeconds).map {
+      Activity(fromSeconds: from + $0 * sliceSeconds, storedCount: 0, removedCount: 0)
+    }
+    for event in events {
+      let seconds = max(from, event.timeNanoseconds / 1_000_000_000)
+      let slice = min(slices.count - 1, Int((seconds - from) / sliceSeconds))
+      switch event.kind {
+      case .stored: slices[slice].storedCount += Int(event.blockCount)
+      case .removed, .quarantined: slices[slice].removedCount += Int(event.blockCount)
+      case .moved: break
+      }
+    }
+    return (sliceSeconds, slices)
+  }
+}

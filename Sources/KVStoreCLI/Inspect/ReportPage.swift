@@ -1,0 +1,224 @@
+/// The page of `inspect report`: `/*DATA*/` is replaced by a `ReportData` as JSON.
+///
+/// Everything is in it, and its content security policy lets it load nothing.
+let reportPage = #"""
+  <!doctype html>
+  <html lang="en">
+  <head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+  <title>kvstore report</title>
+  <style>
+  :root { color-scheme: light; --back: #f7f7f5; --card: #ffffff; --text: #1d2023; --dim: #62686e; --line: #dcdfe2; --bar: #2f6f8f; --warn: #b3471d; --good: #2c7a4b; --mark: #d81b60; }
+  @media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { color-scheme: dark; --back: #14171a; --card: #1d2125; --text: #e6e8ea; --dim: #9aa3ab; --line: #343a40; --bar: #5aa9c9; --warn: #f08a5d; --good: #6cc38f; --mark: #ff5c9d; } }
+  :root[data-theme=dark] { color-scheme: dark; --back: #14171a; --card: #1d2125; --text: #e6e8ea; --dim: #9aa3ab; --line: #343a40; --bar: #5aa9c9; --warn: #f08a5d; --good: #6cc38f; --mark: #ff5c9d; }
+  * { box-sizing: border-box; }
+  body { margin: 0; background: var(--back); color: var(--text); font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; }
+  main { max-width: 1280px; margin: 0 auto; padding: 20px; }
+  header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 6px 16px; margin-bottom: 14px; }
+  h1 { font-size: 20px; margin: 0; overflow-wrap: anywhere; }
+  h2 { font-size: 15px; margin: 0 0 10px; }
+  .dim { color: var(--dim); }
+  .grow { flex: 1; }
+  section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; margin-bottom: 14px; }
+  .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 14px; }
+  .row section { margin: 0; min-width: 0; }
+  .row { margin-bottom: 14px; }
+  button, select, input { font: inherit; color: inherit; background: var(--back); border: 1px solid var(--line); border-radius: 6px; padding: 4px 10px; }
+  button { cursor: pointer; }
+  :focus-visible { outline: 2px solid var(--bar); outline-offset: 1px; }
+  .tools { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-bottom: 10px; }
+  #search { flex: 1; min-width: 220px; }
+  #tree { display: block; width: 100%; height: 420px; cursor: pointer; }
+  #where { min-height: 42px; margin: 8px 0 0; overflow-wrap: anywhere; }
+  .legend { display: flex; gap: 14px; flex-wrap: wrap; margin-top: 6px; }
+  .legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 5px; vertical-align: -1px; }
+  .meter { margin-bottom: 8px; }
+  .meter > div { height: 10px; background: var(--line); border-radius: 5px; overflow: hidden; }
+  .meter > div > div { height: 100%; background: var(--bar); }
+  table { border-collapse: collapse; width: 100%; }
+  th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+  td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+  .scroll { overflow-x: auto; }
+  .poor { color: var(--warn); font-weight: 600; }
+  dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 0; }
+  dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
+  svg { display: block; width: 100%; height: 150px; }
+  svg text { fill: var(--dim); font-size: 11px; }
+  </style>
+  </head>
+  <body>
+  <main>
+  <header><h1 id="title"></h1><span class="dim" id="made"></span><span class="grow"></span><button id="theme" type="button">light / dark</button></header>
+  <section>
+  <h2>Prefix tree</h2>
+  <div class="tools">
+  <label>Namespace <select id="namespace"></select></label>
+  <label>Width <select id="width"><option value="bytes">bytes</option><option value="tokens">tokens</option></select></label>
+  <label>Colour <select id="colour"><option value="age">age</option><option value="use">last use</option><option value="tier">tier</option></select></label>
+  <input id="search" type="search" placeholder="find: key, run number, or the token ids a run begins with" aria-label="find a run">
+  <button id="out" type="button">zoom out</button>
+  </div>
+  <canvas id="tree" tabindex="0" role="img" aria-label="prefix tree: each box is a run of blocks, its width the size of all that hangs below it"></canvas>
+  <div class="legend dim" id="legend"></div>
+  <p id="where" class="dim" aria-live="polite"></p>
+  </section>
+  <div class="row">
+  <section><h2>Store</h2><dl id="facts"></dl></section>
+  <section><h2>Tiers</h2><div id="tiers"></div></section>
+  </div>
+  <div class="row">
+  <section><h2>Hit rate over time</h2><div id="hits"></div></section>
+  <section><h2>Blocks stored and removed</h2><div id="activity"></div></section>
+  </div>
+  <section><h2>Sessions</h2><div class="scroll" id="sessions"></div></section>
+  <section><h2>Namespaces</h2><div class="scroll" id="namespaces"></div></section>
+  </main>
+  <script id="data" type="application/json">/*DATA*/</script>
+  <script>
+  "use strict";
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = id => document.getElementById(id);
+  const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const bytes = n => { let u = ["B", "KiB", "MiB", "GiB", "TiB"], i = 0; while (n >= 1024 && i < 4) { n /= 1024; i++; } return (i ? n.toPrecision(3) : n) + " " + u[i]; };
+  const count = n => n.toLocaleString("en");
+  const age = s => { s = Math.max(0, data.madeSeconds - s); return s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days"; };
+  const percent = x => (x * 100).toFixed(1) + " %";
+  function add(parent, name, text, attributes) { const e = document.createElement(name); if (text !== undefined) e.textContent = text; for (const k in attributes || {}) e.setAttribute(k, attributes[k]); parent.appendChild(e); return e; }
+
+  /* ---- the tree: nodes in flat arrays, parents before children */
+  let tree = null, root = 0, hit = [], found = [], foundAt = 0;
+  function build(ns) {
+    const n = ns.runs.length, t = { ns, parent: new Int32Array(n + 1), level: new Int32Array(n + 1), bytes: new Float64Array(n + 1), tokens: new Float64Array(n + 1), children: Array.from({ length: n + 1 }, () => []), newest: 0, oldest: Infinity, lastUse: 0 };
+    const index = new Map([[0, 0]]);
+    ns.runs.forEach((r, i) => index.set(r[0], i + 1));
+    for (let i = 1; i <= n; i++) {
+      const r = ns.runs[i - 1], p = index.get(r[1]) || 0;
+      t.parent[i] = p; t.level[i] = t.level[p] + 1; t.children[p].push(i);
+      t.bytes[i] = r[5]; t.tokens[i] = r[4] * ns.tokensPerBlock;
+      t.newest = Math.max(t.newest, r[6]); if (r[6]) t.oldest = Math.min(t.oldest, r[6]); t.lastUse = Math.max(t.lastUse, r[7]);
+    }
+    for (let i = n; i >= 1; i--) { t.bytes[t.parent[i]] += t.bytes[i]; t.tokens[t.parent[i]] += t.tokens[i]; }
+    return t;
+  }
+  function colour(i) {
+    if (!i) return style("--line");
+    const r = tree.ns.runs[i - 1], dark = getComputedStyle(document.documentElement).colorScheme.includes("dark"), l = dark ? 42 : 66;
+    const mode = $("colour").value;
+    if (mode === "tier") return `hsl(${r[8] === 0 ? 200 : r[8] === r[4] ? 30 : 115} 55% ${l}%)`;
+    let x = mode === "age" ? (tree.newest > tree.oldest ? (r[6] - tree.oldest) / (tree.newest - tree.oldest) : 1) : (tree.lastUse ? r[7] / tree.lastUse : 0);
+    return `hsl(${215 - 175 * x} 55% ${l}%)`;
+  }
+  function legend() {
+    const box = $("legend"); box.textContent = "";
+    const l = getComputedStyle(document.documentElement).colorScheme.includes("dark") ? 42 : 66;
+    const names = $("colour").value === "tier" ? [[200, "disk"], [115, "both"], [30, "archive"]] : $("colour").value === "age" ? [[215, "oldest"], [40, "newest"]] : [[215, "used long ago"], [40, "used last"]];
+    for (const [h, name] of names) { const s = add(box, "span"); add(s, "i", "", { style: `background:hsl(${h} 55% ${l}%)` }); s.append(name); }
+    add(box, "span", "a box is a run of blocks without a fork; click to zoom in, on the top to zoom out");
+  }
+  function draw() {
+    const canvas = $("tree"), ratio = window.devicePixelRatio || 1, w = canvas.clientWidth, h = canvas.clientHeight;
+    canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
+    const c = canvas.getContext("2d"); c.scale(ratio, ratio); c.clearRect(0, 0, w, h);
+    hit = [];
+    if (!tree) return;
+    const size = $("width").value === "bytes" ? tree.bytes : tree.tokens;
+    const marks = new Set(found), text = style("--text"), card = style("--card"), mark = style("--mark");
+    c.font = "12px system-ui, sans-serif"; c.textBaseline = "middle";
+    /* The way up, then what hangs below. */
+    const path = []; for (let i = root; ; i = tree.parent[i]) { path.unshift(i); if (!i) break; }
+    const rowH = 22;
+    const box = (i, x, y, bw) => {
+      c.fillStyle = colour(i); c.fillRect(x, y, Math.max(0.6, bw - (bw > 3 ? 1 : 0)), rowH - 1);
+      if (marks.has(i)) { c.lineWidth = 2; c.strokeStyle = mark; c.strokeRect(x + 1, y + 1, Math.max(2, bw - 3), rowH - 3); }
+      hit.push([x, y, bw, i]);
+      if (bw > 46) {
+        c.save(); c.beginPath(); c.rect(x, y, bw - 4, rowH); c.clip(); c.fillStyle = text;
+        const r = i ? tree.ns.runs[i - 1] : null;
+        c.fillText(r ? `run ${r[0]} · ${count(r[4] * tree.ns.tokensPerBlock)} tokens` : `namespace ${tree.ns.id}: ${bytes(tree.bytes[0])}`, x + 5, y + rowH / 2);
+        c.restore();
+      }
+    };
+    path.forEach((i, row) => box(i, 0, row * rowH, w));
+    const stack = [[root, 0, w, path.length]];
+    while (stack.length) {
+      const [i, x, bw, row] = stack.pop(); let at = x;
+      const y = row * rowH; if (y > h - rowH) continue;
+      /* A run's own part stays empty below it. */
+      const scale = size[i] ? bw / size[i] : 0;
+      let hidden = 0, hiddenX = -1;
+      for (const child of tree.children[i]) {
+        const cw = size[child] * scale;
+        if (cw >= 0.6 || marks.has(child)) { box(child, at, y, cw); if (tree.children[child].length) stack.push([child, at, cw, row + 1]); }
+        else { if (at - hiddenX >= 1) { c.fillStyle = style("--dim"); c.fillRect(at, y, 0.6, rowH - 1); hiddenX = at; } hidden++; }
+        at += cw;
+      }
+    }
+  }
+  function describe(i) {
+    const ns = tree.ns;
+    if (!i) return `namespace ${ns.id} ${ns.model ? "(" + ns.model + ")" : ""}: ${count(ns.blockCount)} blocks in ${count(ns.runs.length)} runs, ${bytes(ns.payloadByteCount)}` + (ns.isWhole ? "" : " (not all runs are shown)");
+    const r = ns.runs[i - 1];
+    return `run ${r[0]}: ${count(r[4])} blocks, ${count(r[4] * ns.tokensPerBlock)} tokens after ${count(r[3] * ns.tokensPerBlock)}; ${bytes(r[5])}, with all below it ${bytes(tree.bytes[i])}; stored ${age(r[6])} ago` + (r[8] ? `; ${count(r[8])} blocks archived` : "") + `; first key ${ns.keys[i - 1]}; begins with ${ns.firstTokens[i - 1].join(" ")}`;
+  }
+  function at(event) { const b = $("tree").getBoundingClientRect(), x = event.clientX - b.left, y = event.clientY - b.top; for (let k = hit.length - 1; k >= 0; k--) { const [hx, hy, hw, i] = hit[k]; if (x >= hx && x < hx + Math.max(hw, 1) && y >= hy && y < hy + 22) return i; } return -1; }
+  function zoom(i) { root = i; $("where").textContent = describe(i); $("tree").dataset.root = i ? tree.ns.runs[i - 1][0] : 0; draw(); }
+  $("tree").addEventListener("mousemove", e => { const i = at(e); $("where").textContent = describe(i < 0 ? root : i); });
+  $("tree").addEventListener("click", e => { const i = at(e); if (i >= 0) zoom(i === root && i ? tree.parent[i] : i); });
+  $("tree").addEventListener("keydown", e => { if (e.key === "Escape" || e.key === "ArrowUp") { zoom(tree.parent[root]); e.preventDefault(); } if (e.key === "ArrowDown" && tree.children[root].length) { zoom(tree.children[root][0]); e.preventDefault(); } if ((e.key === "ArrowLeft" || e.key === "ArrowRight") && root) { const s = tree.children[tree.parent[root]], k = s.indexOf(root) + (e.key === "ArrowLeft" ? -1 : 1); if (s[k]) zoom(s[k]); e.preventDefault(); } });
+  $("out").addEventListener("click", () => zoom(tree ? tree.parent[root] : 0));
+  function search() {
+    const q = $("search").value.trim().toLowerCase(); found = []; foundAt = 0;
+    if (q && tree) {
+      const words = q.split(/[\s,\[\]]+/).filter(Boolean), numbers = words.every(x => /^\d+$/.test(x)) ? words.map(Number) : null;
+      tree.ns.runs.forEach((r, i) => {
+        const first = tree.ns.firstTokens[i];
+        if (tree.ns.keys[i].startsWith(q) || (numbers && numbers.length === 1 && r[0] === numbers[0]) || (numbers && numbers.length > 1 && numbers.slice(0, first.length).every((x, k) => first[k] === x))) found.push(i + 1);
+      });
+    }
+    $("search").dataset.found = found.length;
+    if (q) $("where").textContent = found.length ? `${count(found.length)} found (Enter zooms in): ` + describe(found[0]) : "nothing found";
+    draw();
+  }
+  $("search").addEventListener("input", search);
+  $("search").addEventListener("keydown", e => { if (e.key === "Enter" && found.length) { zoom(found[foundAt++ % found.length]); } });
+  $("width").addEventListener("change", draw);
+  $("colour").addEventListener("change", () => { legend(); draw(); });
+  $("namespace").addEventListener("change", () => { const ns = data.namespaces[$("namespace").value]; tree = ns ? build(ns) : null; found = []; if (tree) zoom(0); else draw(); });
+  $("theme").addEventListener("click", () => { const e = document.documentElement, dark = getComputedStyle(e).colorScheme.includes("dark"); e.dataset.theme = dark ? "light" : "dark"; legend(); draw(); charts(); });
+  window.addEventListener("resize", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { legend(); draw(); charts(); });
+
+  /* ---- everything else */
+  $("title").textContent = data.title; document.title = "kvstore: " + data.title;
+  $("made").textContent = "as of " + new Date(data.madeSeconds * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+  for (const [name, value] of [["state", data.state], ["blocks", count(data.blockCount)], ["payload", bytes(data.payloadByteCount)], ["on disk", bytes(data.diskByteCount)], ["created", age(data.createdSeconds) + " ago"], ["UUID", data.storeUUID]]) { add($("facts"), "dt", name); add($("facts"), "dd", value); }
+  for (const tier of data.tiers) { const m = add($("tiers"), "div", undefined, { class: "meter" }); add(m, "span", `${tier.name}: ${bytes(tier.usedByteCount)} of ${bytes(tier.byteCount)}`); add(add(m, "div"), "div", "", { style: `width:${tier.byteCount ? Math.min(100, 100 * tier.usedByteCount / tier.byteCount) : 0}%` }); }
+  function table(parent, headings, rows) { const t = add(parent, "table"), h = add(add(t, "thead"), "tr"); headings.forEach(x => add(h, "th", x.replace("#", ""), x.startsWith("#") ? { class: "n" } : {})); const b = add(t, "tbody"); for (const row of rows) { const r = add(b, "tr"); row.forEach((x, k) => add(r, "td", Array.isArray(x) ? x[0] : x, { class: (headings[k].startsWith("#") ? "n" : "") + (Array.isArray(x) ? " " + x[1] : "") })); } }
+  if (data.sessions.length) table($("sessions"), ["session", "#steps", "#tokens", "#hit rate", "#steps 3–10", "#last step", "prefix"], data.sessions.slice().reverse().map(s => [(s.name || "–") + " · " + s.id, count(s.stepCount), count(s.tokenCount), percent(s.hitRate), s.settledHitRate == null ? "–" : [percent(s.settledHitRate) + (s.isPoor ? " low" : ""), s.isPoor ? "poor" : ""], age(s.lastNanoseconds / 1e9) + " ago", s.brokenStep == null ? "holds" : `broke in step ${s.brokenStep} at token ${count(s.brokenToken)}: ${s.brokenCause}`]));
+  else add($("sessions"), "p", "No sessions are recorded: an engine records them with kvstore_session_begin.", { class: "dim" });
+  table($("namespaces"), ["#id", "model", "dtype", "#tokens a block", "#blocks", "#payload", "#stored", "salt"], data.namespaces.map(n => [String(n.id), n.model || "–", n.dtype || "–", String(n.tokensPerBlock), count(n.blockCount), bytes(n.payloadByteCount), bytes(n.storedByteCount), n.hasSalt ? "yes" : "no"]));
+  function svg(parent, parts) { parent.textContent = ""; const s = document.createElementNS("http://www.w3.org/2000/svg", "svg"); s.setAttribute("viewBox", "0 0 600 150"); s.setAttribute("preserveAspectRatio", "none"); for (const [name, attributes, text] of parts) { const e = document.createElementNS("http://www.w3.org/2000/svg", name); for (const k in attributes) e.setAttribute(k, attributes[k]); if (text) e.textContent = text; s.appendChild(e); } parent.appendChild(s); }
+  function charts() {
+    const steps = data.sessions.flatMap(s => s.steps).sort((a, b) => a.timeNanoseconds - b.timeNanoseconds);
+    if (steps.length) {
+      const from = steps[0].timeNanoseconds, span = Math.max(1, steps[steps.length - 1].timeNanoseconds - from), n = Math.min(60, steps.length), sum = Array.from({ length: n }, () => [0, 0]);
+      for (const s of steps) { const k = Math.min(n - 1, Math.floor((s.timeNanoseconds - from) / span * n)); sum[k][0] += s.matchedTokenCount; sum[k][1] += s.tokenCount; }
+      const points = sum.map((v, k) => [n === 1 ? 300 : 30 + 560 * k / (n - 1), v[1] ? 120 - 105 * v[0] / v[1] : null]).filter(p => p[1] !== null);
+      svg($("hits"), [["line", { x1: 30, x2: 590, y1: 15, y2: 15, stroke: style("--line") }], ["line", { x1: 30, x2: 590, y1: 120, y2: 120, stroke: style("--line") }], ["text", { x: 0, y: 19 }, "100"], ["text", { x: 8, y: 124 }, "0"], ["polyline", { points: points.map(p => p.join(",")).join(" "), fill: "none", stroke: style("--good"), "stroke-width": 2 }], ...points.map(p => ["circle", { cx: p[0], cy: p[1], r: 2.5, fill: style("--good") }]), ["text", { x: 30, y: 142 }, "per cent of the tokens of all sessions' steps, over " + age(data.madeSeconds - span / 1e9)]]);
+    } else { $("hits").textContent = ""; add($("hits"), "p", "No steps of sessions are recorded.", { class: "dim" }); }
+    const a = data.activity;
+    if (a.length) {
+      const most = Math.max(1, ...a.map(x => Math.max(x.storedCount, x.removedCount))), w = 590 / a.length;
+      svg($("activity"), [...a.flatMap((x, k) => [["rect", { x: 5 + k * w, y: 70 - 60 * x.storedCount / most, width: Math.max(1, w - 1), height: 60 * x.storedCount / most, fill: style("--bar") }], ["rect", { x: 5 + k * w, y: 71, width: Math.max(1, w - 1), height: 50 * x.removedCount / most, fill: style("--warn") }]]), ["line", { x1: 5, x2: 595, y1: 70.5, y2: 70.5, stroke: style("--line") }], ["text", { x: 5, y: 142 }, `up: stored, down: removed; at most ${count(most)} blocks in ${data.activitySeconds} s`]]);
+    } else { $("activity").textContent = ""; add($("activity"), "p", "No events are kept.", { class: "dim" }); }
+  }
+  data.namespaces.forEach((n, i) => add($("namespace"), "option", `${n.id} ${n.model}`, { value: i }));
+  legend(); charts();
+  if (data.namespaces.length) { const biggest = data.namespaces.reduce((b, n, i) => n.payloadByteCount > data.namespaces[b].payloadByteCount ? i : b, 0); $("namespace").value = biggest; $("namespace").dispatchEvent(new Event("change")); }
+  document.documentElement.dataset.ready = "yes";
+  </script>
+  </body>
+  </html>
+  """#

@@ -1,0 +1,51 @@
+/* Runs within the page of `inspect report`, at its end: clicks and types as a reader does, and writes what it finds into the document. */
+addEventListener("load", () => {
+  const wrong = [];
+  const check = (name, good) => { if (!good) wrong.push(name); };
+  const canvas = document.getElementById("tree");
+  const click = (x, y) => { const b = canvas.getBoundingClientRect(); canvas.dispatchEvent(new MouseEvent("click", { clientX: b.left + x, clientY: b.top + y, bubbles: true })); };
+  try {
+    check("ready", document.documentElement.dataset.ready === "yes");
+    const shown = data.namespaces.reduce((sum, n) => sum + n.runs.reduce((s, r) => s + r[4], 0), 0);
+    check("all blocks are in the page", shown === Number(data.blockCount));
+    check("starts at the root", canvas.dataset.root === "0");
+    /* Something was painted. */
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    let painted = 0;
+    for (let i = 3; i < pixels.length; i += 4) if (pixels[i]) painted++;
+    check("painted", painted > 5000);
+    /* A click zooms into the box that lies there, one on the top goes back. */
+    const widest = hit.filter(h => h[3] !== 0).sort((a, b) => b[2] - a[2])[0];
+    click(widest[0] + widest[2] / 2, widest[1] + 5);
+    check("zoomed in", canvas.dataset.root === String(data.namespaces[0].runs[widest[3] - 1][0]));
+    check("described", document.getElementById("where").textContent.includes("tokens after"));
+    click(20, 5);
+    check("zoomed out", canvas.dataset.root === "0");
+    /* Search by key, by token ids, for nothing; Enter zooms in. */
+    const box = document.getElementById("search"), type = text => { box.value = text; box.dispatchEvent(new Event("input")); };
+    const ns = data.namespaces[0], last = ns.runs.length - 1;
+    type(ns.keys[last].slice(0, 12));
+    check("found by key", box.dataset.found === "1");
+    box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+    check("went there", canvas.dataset.root === String(ns.runs[last][0]));
+    type(ns.firstTokens[last].slice(0, 4).join(" "));
+    check("found by tokens", Number(box.dataset.found) >= 1);
+    type("no such key");
+    check("nothing found", box.dataset.found === "0");
+    canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+    for (const [id, value] of [["width", "tokens"], ["colour", "use"], ["colour", "tier"], ["colour", "age"]]) { const s = document.getElementById(id); s.value = value; s.dispatchEvent(new Event("change")); }
+    const before = getComputedStyle(document.body).backgroundColor;
+    document.getElementById("theme").click();
+    check("the theme changes", getComputedStyle(document.body).backgroundColor !== before);
+    document.getElementById("theme").click();
+    check("and back", getComputedStyle(document.body).backgroundColor === before);
+    check("sessions", document.querySelectorAll("#sessions tbody tr").length === 4);
+    check("numbers are whole", ![...document.querySelectorAll("#sessions td, #hits text, #activity text")].some(e => /\d\.\d{3}/.test(e.textContent)));
+    check("the poor ones are marked", document.querySelectorAll("#sessions .poor").length === 2);
+    check("names are text", !document.querySelector("#namespaces b") && document.getElementById("namespaces").textContent.includes("<b>with</b>"));
+    check("charts", document.querySelectorAll("svg").length === 2);
+    zoom(0); type("");
+  } catch (error) { wrong.push("exception: " + error); }
+  document.body.dataset.errors = pageErrors.length ? pageErrors.join("; ") : "none";
+  document.body.dataset.wrong = wrong.length ? wrong.join("; ") : "none";
+});
