@@ -1,14 +1,13 @@
 internal import CLMDB
 internal import Glibc
 package import KVCore
-internal import Synchronization
 
 /// The durable truth: what is stored, where, and since when; one LMDB environment.
 ///
 /// Reads run on any thread beside each other and beside a write. Writes must all come from one thread of the process;
 /// LMDB lets the processes write one after the other. A process may open a file only once.
 @safe package final class Catalog: @unchecked Sendable {
-  // `@unchecked`: the environment is thread-safe by LMDB's contract, everything else is immutable or in a Mutex.
+  // `@unchecked`: the environment is thread-safe by LMDB's contract, everything else is immutable or in a Monitor.
 
   /// The format that this code reads and writes.
   ///
@@ -17,9 +16,9 @@ internal import Synchronization
 
   private let options: CatalogOptions
   package let meta: StoreMeta
-  private let readers: Mutex<Readers>
+  private let readers: Monitor<Readers>
   /// Where the last reservation ended; only a hint.
-  private let slotHints = Mutex<[SlotClass: SlotHint]>([:])
+  private let slotHints = Monitor<[SlotClass: SlotHint]>([:])
 
   /// Read transactions, begun once and renewed: a renewal takes no lock.
   private struct Readers {
@@ -54,7 +53,7 @@ internal import Synchronization
       unsafe mdb_env_close(environment)
       throw error
     }
-    readers = unsafe Mutex(Readers(environment: Environment(handle: environment, tables: tables)))
+    readers = unsafe Monitor(Readers(environment: Environment(handle: environment, tables: tables)))
     self.options = options
   }
 

@@ -4,7 +4,7 @@ internal import Glibc
 ///
 /// Every wait has a deadline or a peer that ends it.
 ///
-/// `Mutex` of the Synchronization module has no condition variable, hence pthreads. Unsafe: the lock object lives at
+/// `Mutex` of the Synchronization module has no condition variable, and the thread sanitizer does not see it; hence pthreads. Unsafe: the lock object lives at
 /// a fixed address that this class owns; the state is touched with the lock held only.
 @safe package final class Monitor<State>: @unchecked Sendable {
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>

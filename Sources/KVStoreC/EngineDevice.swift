@@ -1,6 +1,6 @@
+internal import KVCore
 internal import CKVStore
 internal import KVStore
-internal import Synchronization
 
 /// A device of the engine's own, behind its copy function.
 ///
@@ -39,7 +39,7 @@ enum CompletionTable {
     var next: UInt64 = 1
   }
 
-  private static let state = Mutex(State())
+  private static let state = Monitor(State())
 
   static func insert(_ completion: DeviceCompletion) -> UInt64 {
     state.withLock { state in

@@ -1,6 +1,5 @@
 internal import KVCore
 internal import KVStore
-internal import Synchronization
 
 /// The open handles of this process: numbers in pointer's clothes, never dereferenced.
 ///
@@ -27,7 +26,7 @@ enum HandleTable {
     var free: [Int] = []
   }
 
-  private static let state = Mutex(State())
+  private static let state = Monitor(State())
 
   static func insert(_ object: any Sendable & AnyObject, kind: Kind) -> OpaquePointer? {
     unsafe state.withLock { state in

@@ -14,7 +14,7 @@ package final class DiskTier: Sendable {
   private let directories: [Tier: String]
   private let storage: any Storage
   private let direct: Bool
-  private let files = Mutex<[SlotFileID: OpenedFile]>([:])
+  private let files = Monitor<[SlotFileID: OpenedFile]>([:])
   /// So that the disk works while the caller verifies and copies.
   private let readers: ServicePool
   private let written = TierCounter()

@@ -1,5 +1,4 @@
 import KVCore
-import Synchronization
 
 /// A clock that goes when it is told to.
 package final class ManualClock: StoreClock {
@@ -8,11 +7,11 @@ package final class ManualClock: StoreClock {
     var boot: UInt64
   }
 
-  private let times: Mutex<Times>
+  private let times: Monitor<Times>
 
   /// Real time begins in 2026, so that no time is 0.
   package init() {
-    times = Mutex(Times(real: 1_800_000_000_000_000_000, boot: 1_000_000_000_000))
+    times = Monitor(Times(real: 1_800_000_000_000_000_000, boot: 1_000_000_000_000))
   }
 
   package func realTimeNanoseconds() -> UInt64 { times.withLock { $0.real } }
