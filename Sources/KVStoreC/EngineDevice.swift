@@ -1,5 +1,5 @@
-internal import KVCore
 internal import CKVStore
+internal import KVCore
 internal import KVStore
 
 /// A device of the engine's own, behind its copy function.

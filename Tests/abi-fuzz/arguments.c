@@ -34,6 +34,12 @@ static size_t wild_count(fuzzer_t *fuzzer, size_t right) {
     return one_in(fuzzer, 3) ? (size_t)(UINT64_MAX - below(fuzzer, UINT64_C(1) << 62)) : (size_t)below(fuzzer, right + 1);
 }
 
+static uint32_t word_at(uint64_t number, size_t index, size_t words_per_block) {
+    return (uint32_t)mix((index < words_per_block ? number / 4 : number + 1000) * 4096 + index);
+}
+
+uint32_t token_at(uint64_t number, size_t index) { return word_at(number, index, tokens_per_block); }
+
 const kvstore_prompt_t *pick_prompt(fuzzer_t *fuzzer, unsigned space, uint64_t number, unsigned count, bool whole) {
     /* What is given as digests is as long as digests are, whatever the namespace is. */
     bool digests = shapes[space % shape_count].digests != one_in(fuzzer, 500);
@@ -42,10 +48,7 @@ const kvstore_prompt_t *pick_prompt(fuzzer_t *fuzzer, unsigned space, uint64_t n
     uint32_t *words = (uint32_t *)guarded(fuzzer, 4 * (word_count + rest), 0);
     kvstore_prompt_t prompt;
     memset(&prompt, 0, sizeof prompt);
-    for (i = 0; i < word_count + rest; i++) {
-        size_t block = i / (digests ? 8 : tokens_per_block);
-        words[i] = (uint32_t)mix((block == 0 ? number / 4 : number + 1000) * 4096 + i);
-    }
+    for (i = 0; i < word_count + rest; i++) words[i] = word_at(number, i, digests ? 8 : tokens_per_block);
     if (digests) {
         prompt.digests = words;
         prompt.digest_count = one_in(fuzzer, 100) ? wild_count(fuzzer, count) : count;
@@ -137,7 +140,7 @@ void note(fuzzer_t *fuzzer, const char *call, kvstore_status_t status) {
     const char *message;
     atomic_fetch_add(&call_count, 1);
     atomic_fetch_add(&fuzzer->call_number, 1);
-    if (status < -14 || status > 6) return fail(fuzzer, call, status);
+    if (status < -14 || status > KVSTORE_DECLINED) return fail(fuzzer, call, status);
     atomic_fetch_add(&statuses_seen[status + 16], 1);
     message = kvstore_last_error_message();
     if (message == NULL || (status < 0 && message[0] == '\0')) fail(fuzzer, "an error without a message", status);

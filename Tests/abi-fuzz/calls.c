@@ -169,7 +169,20 @@ static void look(fuzzer_t *fuzzer) {
     uint64_t *blocks = one_in(fuzzer, 4) ? NULL : (uint64_t *)guarded(fuzzer, 8, 0);
     size_t count = 0, capacity = below(fuzzer, blocks_max + 2);
     kvstore_block_key_t *keys = (kvstore_block_key_t *)guarded(fuzzer, capacity * sizeof *keys, 0);
-    switch (below(fuzzer, 5)) {
+    switch (below(fuzzer, 8)) {
+    case 5:
+        if (one_in(fuzzer, 8)) CALL(explain, ns, prompt, one_in(fuzzer, 20) ? (uint32_t)wild_number(fuzzer) : 0,
+                                    (kvstore_explanation_t *)result_struct(fuzzer, sizeof(kvstore_explanation_t)));
+        break;
+    case 6:
+        /* For a moment mostly, and for ever hardly ever: what is pinned is in nobody's way for long. */
+        if (one_in(fuzzer, 8)) CALL(pin, ns, prompt, one_in(fuzzer, 1000) ? wild_number(fuzzer) : 1 + below(fuzzer, 20000000),
+                                    one_in(fuzzer, 50) ? NULL : (uint64_t *)guarded(fuzzer, 8, 0), blocks);
+        break;
+    case 7:
+        if (one_in(fuzzer, 16))
+            CALL(purge, ns, prompt, one_in(fuzzer, 10) ? (uint32_t)wild_number(fuzzer) : (uint32_t)below(fuzzer, 2), blocks);
+        break;
     case 0: CALL(block_keys, ns, prompt, keys, capacity, one_in(fuzzer, 50) ? NULL : &count); break;
     case 1: CALL(prefetch, ns, prompt, blocks); break;
     case 2:
@@ -181,13 +194,52 @@ static void look(fuzzer_t *fuzzer) {
     }
 }
 
+static kvstore_session_t *_Atomic sessions[16];
+
+/* Sessions that all threads step, touch and end under each other. */
+static void use_session(fuzzer_t *fuzzer) {
+    unsigned space, number = (unsigned)below(fuzzer, 16);
+    kvstore_session_t *session = atomic_load(&sessions[number]);
+    kvstore_namespace_t *ns = pick_namespace(fuzzer, &space);
+    const kvstore_prompt_t *prompt = pick_prompt(fuzzer, space, pick_number(fuzzer), (unsigned)below(fuzzer, blocks_max + 1), false);
+    kvstore_match_t *found = (kvstore_match_t *)result_struct(fuzzer, sizeof *found);
+    uint64_t *out = one_in(fuzzer, 4) ? NULL : (uint64_t *)guarded(fuzzer, 8, 0);
+    size_t name_count = below(fuzzer, 80);
+    char *name = (char *)guarded(fuzzer, name_count + 1, 'n');
+    if (one_in(fuzzer, 20)) session = (kvstore_session_t *)pick_any(fuzzer);
+    switch (below(fuzzer, 6)) {
+    case 0:
+        session = NULL;
+        if (one_in(fuzzer, 20)) name[0] = (char)0xC3;
+        name[name_count] = '\0';
+        CALL(session_begin, ns, one_in(fuzzer, 4) ? NULL : name, one_in(fuzzer, 50) ? NULL : &session, out);
+        if (session == NULL) return;
+        session = atomic_exchange(&sessions[number], session);
+        if (session == NULL) return;
+        CALL(session_end, session);
+        return remember(fuzzer, session);
+    case 1: CALL(session_step, session, one_in(fuzzer, 2) ? UINT64_MAX : wild_number(fuzzer), out); return;
+    case 2: CALL(session_touch, session, out); return;
+    default:
+        CALL(session_match, session, prompt, match_flags(fuzzer), lease_time(fuzzer), found);
+        if (found != NULL && fuzzer->status >= 0 && found->lease != 0) atomic_store(&leases[below(fuzzer, 64)], found->lease);
+    }
+}
+
 static void ask_store(fuzzer_t *fuzzer) {
     kvstore_t *store = pick_store(fuzzer);
     size_t count = 0, capacity = below(fuzzer, 40), byte_count = 0;
     uint64_t cursor = one_in(fuzzer, 4) ? wild_number(fuzzer) : below(fuzzer, 1000);
     kvstore_event_t *events = (kvstore_event_t *)guarded(fuzzer, capacity * sizeof *events, 0);
     void *base = NULL;
-    switch (below(fuzzer, 8)) {
+    switch (below(fuzzer, 10)) {
+    case 9:
+        if (!one_in(fuzzer, 8)) break;
+        capacity = one_in(fuzzer, 4) ? 0 : below(fuzzer, 40000);
+        CALL(metrics_text, store, (char *)guarded(fuzzer, capacity, 0), capacity, one_in(fuzzer, 50) ? NULL : &byte_count);
+        if (fuzzer->status == KVSTORE_OK && byte_count >= capacity) fail(fuzzer, "a text longer than its memory", (int64_t)byte_count);
+        break;
+    case 8: CALL(unpin, store, below(fuzzer, 2) ? below(fuzzer, 200) : wild_number(fuzzer)); break;
     case 0: CALL(stats, store, (kvstore_stats_t *)result_struct(fuzzer, sizeof(kvstore_stats_t))); break;
     case 1:
         CALL(events_read, store, one_in(fuzzer, 50) ? NULL : &cursor, one_in(fuzzer, 50) ? NULL : events,
@@ -245,6 +297,8 @@ void call_something(fuzzer_t *fuzzer) {
     if (chance < 10000) return use_any_handle(fuzzer);
     if (chance < 30000) return ask_store(fuzzer);
     if (chance < 45000) return look(fuzzer);
-    if (chance < 65000) return match(fuzzer);
+    if (chance < 62000) return match(fuzzer);
+    if (chance < 72000) return use_device(fuzzer);
+    if (chance < 76000) return use_session(fuzzer);
     move_something(fuzzer);
 }

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { blocks_max = 6, regions_max = 3, tokens_per_block = 4, store_count = 2, namespace_count = 16, operation_count = 6 };
+enum { blocks_max = 6, regions_max = 3, tokens_per_block = 4, store_count = 2, namespace_count = 16, operation_count = 6, sequence_count = 4 };
 enum { region_bytes_max = 9000, shape_count = 5, guarded_bytes = 1 << 20, guarded_count = 16 };
 
 /* What the blocks of a namespace are like. */
@@ -38,6 +38,19 @@ typedef struct {
     uint64_t number;
 } operation_t;
 
+/* A sequence of a device: the first tokens of a prompt. */
+typedef struct {
+    uint64_t id, number;
+    size_t token_count;
+} sequence_t;
+
+/* A thread's own device; one thread at a time changes a sequence. */
+typedef struct {
+    kvstore_device_t *handle;
+    unsigned space;
+    sequence_t sequences[sequence_count];
+} device_t;
+
 typedef struct {
     unsigned number;
     uint64_t random;
@@ -45,6 +58,7 @@ typedef struct {
     unsigned next_guarded;
     unsigned char *payload;
     operation_t operations[operation_count];
+    device_t device;
     /* What the thread is doing, for who looks whether it hangs. */
     kvstore_status_t status;
     const char *_Atomic call;
@@ -91,6 +105,8 @@ void remember(fuzzer_t *fuzzer, void *handle);
 uint64_t pick_number(fuzzer_t *fuzzer);
 /* The prompt of this number, out of the ordinary in one way or another now and then: but its tokens are its own. */
 const kvstore_prompt_t *pick_prompt(fuzzer_t *fuzzer, unsigned space, uint64_t number, unsigned count, bool whole);
+/* Token number `index` of a prompt in tokens mode. */
+uint32_t token_at(uint64_t number, size_t index);
 /* Which blocks and regions a transfer names, and its pieces of memory. */
 typedef struct {
     kvstore_transfer_t transfer;
@@ -114,5 +130,8 @@ void call_something(fuzzer_t *fuzzer);
 /* moves.c */
 void move_something(fuzzer_t *fuzzer);
 void end_operations(fuzzer_t *fuzzer);
+
+/* devices.c */
+void use_device(fuzzer_t *fuzzer);
 
 #endif
