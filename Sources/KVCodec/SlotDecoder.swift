@@ -14,16 +14,17 @@ package struct SlotDecoder: ~Copyable {
   ///
   /// `slot` is header and stored bytes, whose header has been compared with the catalog's; every stored byte that is used is
   /// checked here. The target gets a header that describes it: raw, with the checksums of all regions only when all of them were asked for
-  /// (those of the others are 0). Regions are decoded in groups, so neighbours may come along.
+  /// (those of the others are 0). `wanted` is ascending. Regions are decoded in groups, so neighbours may come along.
   package borrowing func decode(
     _ slot: UnsafeRawBufferPointer,
     headerByteCount: Int,
-    regions wanted: Range<Int>,
+    regions wanted: [Range<Int>],
     into target: UnsafeMutableRawBufferPointer
   ) -> Bool {
     guard headerByteCount <= slot.count, headerByteCount <= target.count,
       let view = unsafe SlotHeaderView(UnsafeRawBufferPointer(rebasing: slot[0..<headerByteCount])),
-      view.codec <= SlotEncoder.framesCodec, wanted.upperBound <= view.regionCount,
+      view.codec <= SlotEncoder.framesCodec,
+      wanted.allSatisfy({ $0.upperBound <= view.regionCount }),
       headerByteCount + view.payloadByteCount <= target.count
     else { return false }
     var header = SlotHeader(view)
@@ -43,7 +44,7 @@ package struct SlotDecoder: ~Copyable {
       guard read + storedCount <= slot.count, written + rawCount <= target.count else {
         return false
       }
-      if wanted.overlaps(region..<past) {
+      if wanted.contains(where: { $0.overlaps(region..<past) }) {
         let stored = unsafe UnsafeRawBufferPointer(rebasing: slot[read..<read + storedCount])
         let raw = unsafe UnsafeMutableRawBufferPointer(
           rebasing: target[written..<written + rawCount]
@@ -63,7 +64,7 @@ package struct SlotDecoder: ~Copyable {
       region = past
     }
     guard written - headerByteCount == view.payloadByteCount else { return false }
-    unsafe describe(&header, isWhole: wanted.count == view.regionCount, target, headerByteCount)
+    unsafe describe(&header, isWhole: wanted == [0..<view.regionCount], target, headerByteCount)
     return unsafe header.encode(
       into: UnsafeMutableRawBufferPointer(rebasing: target[0..<headerByteCount])
     )

@@ -7,6 +7,7 @@ package struct SlotLayout: Sendable, Equatable {
   /// Bytes of a whole slot; a multiple of 4096.
   package let slotByteCount: Int
   private let regionOffsets: [Int]
+  private let payloadEnd: Int
 
   package init(regionByteCounts: [Int], wordsPerBlock: Int, extraByteCountMax: Int) {
     let used =
@@ -21,9 +22,15 @@ package struct SlotLayout: Sendable, Equatable {
       offset += byteCount
     }
     regionOffsets = offsets
+    payloadEnd = offset
     slotByteCount = headerByteCount + roundUp(offset - headerByteCount, to: 4096)
   }
 
   /// Offset in the slot of a region when all before it have their largest size.
   package func regionOffset(_ region: Int) -> Int { regionOffsets[region] }
+
+  /// Offset in the slot behind a region, likewise.
+  package func regionEnd(_ region: Int) -> Int {
+    region + 1 < regionOffsets.count ? regionOffsets[region + 1] : payloadEnd
+  }
 }

@@ -41,7 +41,12 @@ extension NamespaceIdentity {
       ("pipeline-parallel rank", "\(parallelism.pipelineRank) of \(parallelism.pipelineSize)"),
       ("context-parallel rank", "\(parallelism.contextRank) of \(parallelism.contextSize)"),
       ("extra bytes at most", "\(extraByteCountMax)"),
+      ("KV cache groups", groupText),
     ]
+  }
+
+  private var groupText: String {
+    groups.map { "regions \($0.regions) window \($0.windowTokenCount)" }.joined(separator: ", ")
   }
 
   private var regionText: String {

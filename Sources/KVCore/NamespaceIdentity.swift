@@ -13,6 +13,8 @@ public struct NamespaceIdentity: Sendable, Hashable {
   public var regionsAreVariable: Bool = false
   /// Bytes of each region, in payload order.
   public var regionByteCounts: [Int] = []
+  /// Regions of layers that look back a while only; what is in no group belongs to the whole prefix.
+  public var groups: [KVCacheGroup] = []
   /// Name of the model.
   public var modelName: String = ""
   /// Digest of the weights as loaded.
@@ -100,6 +102,7 @@ public struct NamespaceIdentity: Sendable, Hashable {
       sum += byteCount
     }
     guard sum <= 1 << 30 else { return .regionByteCount }
+    guard groups.areValid(regionCount: regionByteCounts.count) else { return .groups }
     let ranks = [
       (parallelism.tensorRank, parallelism.tensorSize),
       (parallelism.pipelineRank, parallelism.pipelineSize),
@@ -168,6 +171,13 @@ public struct NamespaceIdentity: Sendable, Hashable {
     )
     field(19, saltDigest)
     field(20, integers(extraByteCountMax))
+    // Left out where there are none, so that older records and their keys stay what they are.
+    if !groups.isEmpty {
+      field(
+        21,
+        groups.flatMap { integers($0.regions.lowerBound, $0.regions.count, $0.windowTokenCount) }
+      )
+    }
     return record.bytes
   }
 
@@ -221,6 +231,16 @@ public struct NamespaceIdentity: Sendable, Hashable {
     parallelism.contextRank = ranks[4]
     parallelism.contextSize = ranks[5]
     self.extraByteCountMax = extraByteCountMax
+    let groupFields = littleEndianValues(fields[21] ?? [], width: 4)
+    for start in stride(from: 0, to: groupFields.count - groupFields.count % 3, by: 3) {
+      let first = groupFields[start]
+      groups.append(
+        KVCacheGroup(
+          regions: first..<first + groupFields[start + 1],
+          windowTokenCount: groupFields[start + 2]
+        )
+      )
+    }
     // There is one encoding only: whatever does not encode back to itself is damaged.
     guard firstInvalidArgument() == nil, encoded(saltDigest: fields[19] ?? []) == record else {
       return nil

@@ -12,6 +12,8 @@ final class NamespaceCore: Sendable {
   /// Payload lives in the catalog.
   let isInline: Bool
   let lives = NamespaceLives()
+  /// All regions of every block; one for all transfers, so that none allocates it.
+  let wholeBlocks: RegionSelection
 
   init(
     id: NamespaceID,
@@ -27,6 +29,7 @@ final class NamespaceCore: Sendable {
     self.chain = chain
     self.layout = layout
     self.isInline = isInline
+    wholeBlocks = RegionSelection(0..<identity.regionByteCounts.count)
   }
 
   var wordsPerBlock: Int { chain.wordsPerBlock }
@@ -39,6 +42,8 @@ final class NamespaceCore: Sendable {
   @safe struct Range {
     var blocks: Swift.Range<Int>
     var regions: Swift.Range<Int>
+    /// Restore: those of them that are needed.
+    var selection: RegionSelection
     let spans: UnsafeMutableBufferPointer<TransferSpan>
     var coversAllRegions: Bool
     /// Offload: nil = the namespace's default.
@@ -50,6 +55,12 @@ final class NamespaceCore: Sendable {
 
     /// Index in `spans` of a block's first region of the range.
     func spanIndex(ofBlock block: Int) -> Int { (block - blocks.lowerBound) * regions.count }
+
+    /// What is not needed of a block has no bytes.
+    func clearLengths(ofBlock block: Int) {
+      let first = spanIndex(ofBlock: block)
+      for index in first..<first + regions.count { unsafe spans[index].length = 0 }
+    }
   }
 
   func check(_ prompt: Prompt, wholeBlocks: Bool) throws(StoreError) {
@@ -105,9 +116,16 @@ final class NamespaceCore: Sendable {
     else { throw .invalidArgument(.regionRange) }
     let lastRegion =
       transfer.regionCount == 0 ? regionCount : transfer.firstRegion + transfer.regionCount
+    let prefixBlockCount =
+      transfer.prefixBlockCount == 0 ? lastBlock : transfer.prefixBlockCount
+    guard (lastBlock...available).contains(prefixBlockCount) else {
+      throw .invalidArgument(.prefixBlockCount)
+    }
+    let regions = transfer.firstRegion..<lastRegion
     let range = unsafe Range(
       blocks: transfer.firstBlock..<lastBlock,
-      regions: transfer.firstRegion..<lastRegion,
+      regions: regions,
+      selection: selection(regions, prefixBlockCount, transfer.ignoresWindows),
       spans: transfer.spans,
       coversAllRegions: lastRegion - transfer.firstRegion == regionCount,
       timeToLive: transfer.timeToLive,
@@ -126,6 +144,19 @@ final class NamespaceCore: Sendable {
       guard span.capacity >= 0, span.length >= 0 else { throw .invalidArgument(.spanLength) }
     }
     return range
+  }
+
+  private func selection(
+    _ regions: Swift.Range<Int>,
+    _ prefixBlockCount: Int,
+    _ ignoresWindows: Bool
+  ) -> RegionSelection {
+    if regions.count == regionCount, ignoresWindows || identity.groups.isEmpty {
+      return wholeBlocks
+    }
+    return ignoresWindows
+      ? RegionSelection(regions)
+      : RegionSelection(regions, of: identity, prefixBlockCount: prefixBlockCount)
   }
 
   /// Each span's length is its region's byte count, or at most that when regions are variable.

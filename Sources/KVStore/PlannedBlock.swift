@@ -11,6 +11,8 @@ struct PlannedBlock {
     case disk(BlockPlace, promoteTo: HostSlot?)
     /// A row of the catalog's table `payloads`.
     case inline(BlockPlace)
+    /// Stored, and no region of it is needed.
+    case none
   }
 
   let block: Int

@@ -11,9 +11,7 @@ struct PlannedReads {
   /// Where a block's slot, or the part of it that was asked for, comes to lie.
   @safe struct Memory {
     let base: UnsafeMutableRawPointer
-    let byteCount: Int
-    /// From `base` to where the first region lies, or would if what lies before the range had been read as well.
-    let payloadStart: Int
+    let pieces: SlotPieces
     /// Keeps memory of its own; nil for an arena slot.
     let buffer: AlignedBuffer?
     let requests: Range<Int>
@@ -24,9 +22,6 @@ struct PlannedReads {
   private let batch: ReadBatch?
   private var memories: [Int: Memory] = [:]
 
-  /// Bytes between the header and the first region from which on they are read apart.
-  private static let gapByteCountMin = 64 << 10
-
   /// Starts the reads.
   ///
   /// A block that no memory is to be had for has none, and is a miss.
@@ -34,12 +29,13 @@ struct PlannedReads {
     _ core: StoreCore,
     _ plan: [PlannedBlock],
     _ namespace: NamespaceCore,
-    regions: Range<Int>,
+    _ selection: RegionSelection,
     limit: TransferLimit
   ) {
     var requests: [ReadRequest] = []
     for (index, planned) in plan.enumerated() {
       guard case .disk(let place, let promoteTo) = planned.source else { continue }
+      let regions = selection.ranges(ofBlock: planned.block)
       if place.tier == .archive {
         let read = Self.archiveRead(
           core,
@@ -55,37 +51,39 @@ struct PlannedReads {
         }
         continue
       }
-      let pieces = Self.pieces(namespace, regions, isWhole: promoteTo != nil)
-      let byteCount = pieces.reduce(0) { $0 + $1.count }
+      let pieces =
+        promoteTo != nil
+        ? SlotPieces(byteCount: namespace.layout.slotByteCount)
+        : SlotPieces(namespace.layout, regions, isVariable: namespace.identity.regionsAreVariable)
       var buffer: AlignedBuffer?
       let base: UnsafeMutableRawPointer
       if let promoteTo {
         unsafe base = core.hostMemory(of: promoteTo, namespace)
       } else {
-        guard let own = try? AlignedBuffer(byteCount: byteCount),
+        guard let own = try? AlignedBuffer(byteCount: pieces.byteCount),
           let address = unsafe own.bytes.baseAddress
         else { continue }
         buffer = own
         unsafe base = address
       }
       let first = requests.count
-      var offset = 0
-      for piece in pieces {
+      for index in 0..<pieces.count {
+        let piece = pieces[index]
         unsafe requests.append(
           ReadRequest(
             address: SlotAddress(tier: place.tier, file: place.file, slot: place.slot),
             slotByteCount: namespace.layout.slotByteCount,
-            offset: piece.lowerBound,
-            buffer: UnsafeMutableRawBufferPointer(start: base + offset, count: piece.count)
+            offset: piece.slot.lowerBound,
+            buffer: UnsafeMutableRawBufferPointer(
+              start: base + piece.start,
+              count: piece.slot.count
+            )
           )
         )
-        offset += piece.count
       }
-      let skipped = pieces.count > 1 ? pieces[1].lowerBound - pieces[0].upperBound : 0
       unsafe memories[index] = Memory(
         base: base,
-        byteCount: byteCount,
-        payloadStart: namespace.layout.headerByteCount - skipped,
+        pieces: pieces,
         buffer: buffer,
         requests: first..<requests.count
       )
@@ -94,29 +92,6 @@ struct PlannedReads {
       requests.isEmpty
       ? nil : core.diskTier.startReads(requests, mayReadHere: !limit.isBounded)
     limit.cancellation?.watch(batch)
-  }
-
-  /// The parts of a slot that hold the header and the regions: all of it, its beginning, or two pieces.
-  private static func pieces(
-    _ namespace: NamespaceCore,
-    _ regions: Range<Int>,
-    isWhole: Bool
-  ) -> [Range<Int>] {
-    let layout = namespace.layout
-    if isWhole { return [0..<layout.slotByteCount] }
-    let last = regions.upperBound - 1
-    let end = min(
-      roundUp(layout.regionOffset(last) + namespace.identity.regionByteCounts[last], to: 4096),
-      layout.slotByteCount
-    )
-    let start = layout.regionOffset(regions.lowerBound) / 4096 * 4096
-    // Where a variable region lies is known from the header only, so everything before it is read too.
-    if namespace.identity.regionsAreVariable
-      || start - layout.headerByteCount < Self.gapByteCountMin
-    {
-      return [0..<end]
-    }
-    return [0..<layout.headerByteCount, start..<end]
   }
 
   /// Waits for a block's reads: its memory once they went well, nil when one failed or none was possible.

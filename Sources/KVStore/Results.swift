@@ -66,6 +66,10 @@ public struct MatchResult: Sendable, Equatable {
   public var timeToLive: TimeToLive?
   /// Offload: 0 to 100, blocks of lower priority are evicted first; nil = 50, or what a stored block has.
   public var priority: UInt8?
+  /// Restore: blocks of the prefix that the engine goes on from, where the last window of a group ends; 0 = to the transfer's last block.
+  public var prefixBlockCount = 0
+  /// Restore: whatever the namespace's groups say, all regions of all blocks.
+  public var ignoresWindows = false
   package let spans: UnsafeMutableBufferPointer<TransferSpan>
 
   /// All blocks and regions by default; `spans` holds blockCount × regionCount pieces, block by block.

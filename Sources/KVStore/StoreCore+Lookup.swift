@@ -131,7 +131,7 @@ extension StoreCore {
       var result = MatchResult()
       result.blockCount = prefix.blockCount
       result.tokenCount = prefix.blockCount * namespace.identity.tokensPerBlock
-      let tiers = tierCounts(of: prefix, in: state.index)
+      let tiers = tierCounts(of: prefix, namespace, in: state.index)
       result.hostBlockCount = tiers.hostBlockCount
       result.archiveBlockCount = tiers.archiveBlockCount
       result.diskBlockCount = prefix.blockCount - result.hostBlockCount - tiers.archiveBlockCount
@@ -183,13 +183,29 @@ extension StoreCore {
 
   private func tierCounts(
     of prefix: StoredPrefix,
+    _ namespace: NamespaceCore,
     in index: PrefixIndex
   ) -> TierCounts {
     var counts = TierCounts()
+    let identity = namespace.identity
+    let needed =
+      identity.groups.isEmpty
+      ? nil
+      : RegionSelection(
+        0..<namespace.regionCount,
+        of: identity,
+        prefixBlockCount: prefix.blockCount
+      )
+    var block = 0
     for segment in prefix.segments {
+      defer { block += Int(segment.blockCount) }
       index.withEntries(of: segment) { entries in
         for i in 0..<entries.count {
-          let payload = Int(entries[i].payloadByteCount)
+          var payload = Int(entries[i].payloadByteCount)
+          if let needed {
+            let most = needed.byteCount(ofBlock: block + i, identity.regionByteCounts)
+            payload = min(payload, most)
+          }
           if entries[i].hostSlot >= 0 {
             counts.hostBlockCount += 1
             counts.hostByteCount += payload

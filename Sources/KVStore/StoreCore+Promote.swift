@@ -65,7 +65,7 @@ extension StoreCore {
       self,
       plan,
       namespace,
-      regions: 0..<namespace.regionCount,
+      namespace.wholeBlocks,
       limit: limit
     )
     var pinned: [PinnedBlock] = []
@@ -163,7 +163,7 @@ extension StoreCore {
   ) -> BlockOutcome {
     let place: BlockPlace
     switch copy.planned.source {
-    case .host: return .done
+    case .host, .none: return .done
     case .disk(let from, _):
       place = from
       do throws(PlannedReads.GaveUp) {
@@ -271,6 +271,7 @@ extension StoreCore {
     if lends { state.withLock { $0.arena.endLoan(copy.slot) } }
     let slot = copy.slot
     switch copy.planned.source {
+    case .none: break
     case .host: unpinInHost([slot])
     case .inline:
       state.withLock { $0.dropHostSlot(slot) }

@@ -68,7 +68,7 @@ extension StoreCore {
     _ window: Range<Int>,
     _ range: NamespaceCore.Range
   ) throws(StoreError) -> [PlannedBlock] {
-    let promotes = range.coversAllRegions
+    let allRegions = [0..<namespace.regionCount]
     return try withStoredPrefix(
       namespace,
       prompt,
@@ -87,7 +87,10 @@ extension StoreCore {
           let location = segment.location(at: offset)
           guard let entry = state.index.entry(at: location) else { return plan }
           let source: PlannedBlock.Source
-          if entry.hostSlot >= 0 {
+          let regions = range.selection.ranges(ofBlock: block + offset)
+          if regions.isEmpty {
+            source = .none
+          } else if entry.hostSlot >= 0 {
             let slot = HostSlot(rawValue: entry.hostSlot)
             state.arena.pin(slot)
             source = .host(slot)
@@ -97,7 +100,7 @@ extension StoreCore {
               ? .inline(place)
               : .disk(
                 place,
-                promoteTo: promotes
+                promoteTo: regions == allRegions
                   ? state.allocateHostSlot(namespace.layout.slotByteCount) : nil
               )
           } else {
@@ -139,7 +142,7 @@ extension StoreCore {
     _ meter: inout RestoreMeter,
     _ result: inout TransferResult
   ) -> MoveEnd {
-    let reads = PlannedReads(self, plan, namespace, regions: range.regions, limit: limit)
+    let reads = PlannedReads(self, plan, namespace, range.selection, limit: limit)
     var end = MoveEnd.whole
     var hasMoved = false
     for (index, planned) in plan.enumerated() {
@@ -147,11 +150,17 @@ extension StoreCore {
       var outcome = end == .gaveUp ? BlockOutcome.busy : .miss
       let byteCountBefore = result.byteCount
       switch planned.source {
+      case .none:
+        if end == .whole {
+          range.clearLengths(ofBlock: planned.block)
+          outcome = .done
+        }
       case .host(let slot):
         if end == .whole {
           let started = monotonicNanoseconds()
           outcome = unsafe copyOut(
             hostMemory(of: slot, namespace),
+            SlotPieces(byteCount: namespace.layout.slotByteCount),
             planned,
             namespace,
             range,
@@ -241,13 +250,12 @@ extension StoreCore {
     }
     let outcome = unsafe copyOut(
       memory.base,
+      memory.pieces,
       planned,
       namespace,
       range,
       // What was decoded has been checked as it was stored.
       verifies: place.tier != .archive,
-      payloadStart: memory.payloadStart,
-      byteCount: memory.byteCount,
       &result
     )
     if outcome == .miss { hasMoved = failedCheck(namespace, planned.position, place) }
@@ -274,12 +282,15 @@ extension StoreCore {
           else { return }
           unsafe outcome = copyOut(
             UnsafeMutableRawPointer(mutating: base),
+            SlotPieces(
+              packed: payload.count,
+              usedByteCount: SlotHeaderView(payload).map { Int($0.usedByteCount) } ?? 0,
+              namespace.layout
+            ),
             planned,
             namespace,
             range,
             verifies: true,
-            payloadStart: inlinePayloadStart(payload),
-            byteCount: payload.count,
             &copied
           )
         }
@@ -291,11 +302,6 @@ extension StoreCore {
     if outcome == .miss { failedCheck(namespace, position, place) }
     if outcome == .done { result.diskBlockCount += 1 }
     return outcome
-  }
-
-  /// Inline payloads follow their header without padding.
-  private func inlinePayloadStart(_ payload: UnsafeRawBufferPointer) -> Int {
-    unsafe SlotHeaderView(payload).map { Int($0.usedByteCount) } ?? 0
   }
 
   // MARK: Slots back

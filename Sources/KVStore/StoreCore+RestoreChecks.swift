@@ -33,48 +33,55 @@ extension StoreCore {
       && header.extra.elementsEqual(prompt.extraBytes(ofBlock: planned.block))
   }
 
-  /// Copies the range's regions from a slot in memory to the caller, checking each first when it came from disk.
+  /// Copies the regions that are needed from a slot in memory to the caller, checking each first when it came from disk.
+  ///
+  /// The spans of the others get the length 0.
   func copyOut(
     _ slot: UnsafeMutableRawPointer,
+    _ pieces: SlotPieces,
     _ planned: PlannedBlock,
     _ namespace: NamespaceCore,
     _ range: NamespaceCore.Range,
     verifies: Bool,
-    payloadStart: Int? = nil,
-    byteCount: Int? = nil,
     _ result: inout TransferResult
   ) -> BlockOutcome {
-    let end = byteCount ?? namespace.layout.slotByteCount
     guard
       // Checked already if it came from disk; that of a pending block may be being sealed just now.
       let header = unsafe SlotHeaderView(
         trusted: UnsafeRawBufferPointer(
           start: slot,
-          count: min(end, namespace.layout.headerByteCount)
+          count: min(pieces.byteCount, namespace.layout.headerByteCount)
         )
       )
     else { return .miss }
-    var offset = payloadStart ?? namespace.layout.headerByteCount
-    for region in 0..<(range.regions.lowerBound) {
-      offset += Int(header.region(region).storedByteCount)
-    }
-    var spanIndex = range.spanIndex(ofBlock: planned.block)
+    let needed = range.selection.ranges(ofBlock: planned.block)
+    if needed.first != range.regions { range.clearLengths(ofBlock: planned.block) }
+    var offset = namespace.layout.headerByteCount
+    var region = 0
+    let spanBase = range.spanIndex(ofBlock: planned.block) - range.regions.lowerBound
     var outcome = BlockOutcome.done
-    for index in range.regions {
-      let region = header.region(index)
-      let length = Int(region.storedByteCount)
-      guard offset >= 0, offset + length <= end else { return .miss }
-      let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
-      if verifies, xxh3Checksum(bytes) != region.checksum { return .miss }
-      unsafe range.spans[spanIndex].length = length
-      if unsafe range.spans[spanIndex].capacity < length {
-        outcome = .bufferTooSmall
-      } else if let base = bytes.baseAddress, length > 0 {
-        unsafe range.spans[spanIndex].data?.copyMemory(from: base, byteCount: length)
-        result.byteCount += length
+    for regions in needed {
+      while region < regions.lowerBound {
+        offset += Int(header.region(region).storedByteCount)
+        region += 1
       }
-      offset += length
-      spanIndex += 1
+      while region < regions.upperBound {
+        let stored = header.region(region)
+        let length = Int(stored.storedByteCount)
+        guard let start = pieces.start(of: offset, byteCount: length) else { return .miss }
+        let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: start), count: length)
+        if verifies, xxh3Checksum(bytes) != stored.checksum { return .miss }
+        let index = spanBase + region
+        unsafe range.spans[index].length = length
+        if unsafe range.spans[index].capacity < length {
+          outcome = .bufferTooSmall
+        } else if let base = bytes.baseAddress, length > 0 {
+          unsafe range.spans[index].data?.copyMemory(from: base, byteCount: length)
+          result.byteCount += length
+        }
+        offset += length
+        region += 1
+      }
     }
     return outcome
   }

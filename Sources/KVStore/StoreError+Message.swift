@@ -67,6 +67,10 @@ extension Argument {
     case .tokensPerBlock: "tokens_per_block must be 1...65536"
     case .digestByteCount: "digest_bytes must be a multiple of 4 in 32...64 in digest mode, else 0"
     case .regionCount: "region_count must be 1...4096"
+    case .groups:
+      "groups must be in the order of their regions, without overlap, each of at least one of the namespace's regions"
+    case .prefixBlockCount:
+      "prefix_block_count must be 0, or reach from the transfer's last block to the prompt's"
     case .regionByteCount: "each region must have 1 byte to 1 GiB, and all together at most 1 GiB"
     case .extraByteCount: "extra bytes of a block exceed extra_bytes_max (itself at most 16384)"
     case .identityFieldTooLong: "an identity field is longer than 4096 bytes"

@@ -68,11 +68,15 @@ func transferArgument(
   var transfer = unsafe kvstore_transfer_t()
   try unsafe copyStruct(pointer, over: &transfer, minimum: transferSizeMin)
   let flags = unsafe transfer.flags
-  guard flags & ~UInt32(KVSTORE_TRANSFER_PRIORITY) == 0 else { throw .invalidArgument(.flags) }
+  guard flags & ~UInt32(KVSTORE_TRANSFER_PRIORITY | KVSTORE_TRANSFER_WHOLE) == 0 else {
+    throw .invalidArgument(.flags)
+  }
   guard unsafe transfer.spans != nil || transfer.span_count == 0 else {
     throw .invalidArgument(.null)
   }
-  guard unsafe transfer.first_block <= 1 << 31, unsafe transfer.block_count <= 1 << 31 else {
+  guard unsafe transfer.first_block <= 1 << 31, unsafe transfer.block_count <= 1 << 31,
+    unsafe transfer.prefix_block_count <= 1 << 31
+  else {
     throw .invalidArgument(.blockRange)
   }
   guard unsafe (0...1 << 40).contains(transfer.span_count) else {
@@ -90,6 +94,8 @@ func transferArgument(
     timeoutNanoseconds: transfer.timeout_nanoseconds,
     spans: UnsafeMutableBufferPointer(start: spans, count: transfer.span_count)
   )
+  ours.prefixBlockCount = unsafe Int(transfer.prefix_block_count)
+  ours.ignoresWindows = flags & UInt32(KVSTORE_TRANSFER_WHOLE) != 0
   if flags & UInt32(KVSTORE_TRANSFER_PRIORITY) != 0 {
     guard unsafe transfer.priority <= 100 else { throw .invalidArgument(.priority) }
     ours.priority = UInt8(unsafe transfer.priority)

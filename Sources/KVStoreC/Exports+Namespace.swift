@@ -120,6 +120,7 @@ private func identity(
     start: regionBytes,
     count: Int(config.region_count)
   ).map { Int(clamping: $0) }
+  identity.groups = try unsafe groups(config)
   identity.modelName = try unsafe text(config.model_name)
   identity.weightsDigest = try unsafe byteArray(config.weights_digest)
   identity.adapterDigest = try unsafe byteArray(config.adapter_digest)
@@ -142,6 +143,24 @@ private func identity(
   identity.salt = try unsafe byteArray(config.salt)
   identity.extraByteCountMax = unsafe Int(config.extra_bytes_max)
   return identity
+}
+
+private func groups(_ config: kvstore_namespace_config_t) throws(StoreError) -> [KVCacheGroup] {
+  guard unsafe config.group_count != 0 else { return [] }
+  guard let groups = unsafe config.groups else { throw .invalidArgument(.null) }
+  // Each has a region of its own; a size_t beyond Int's range is negative here.
+  guard unsafe (1...Int(config.region_count)).contains(config.group_count) else {
+    throw .invalidArgument(.groups)
+  }
+  return try unsafe UnsafeBufferPointer(start: groups, count: config.group_count).map {
+    (group) throws(StoreError) in
+    guard group.reserved == 0 else { throw .invalidArgument(.flags) }
+    let first = Int(group.first_region)
+    return KVCacheGroup(
+      regions: first..<first + Int(group.region_count),
+      windowTokenCount: Int(group.window_tokens)
+    )
+  }
 }
 
 /// See kvstore.h.

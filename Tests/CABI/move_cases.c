@@ -288,6 +288,104 @@ static void layer_wise_interleaved(void) {
     free(three);
 }
 
+/* Layers that look back two blocks: only those of the last two blocks are brought, from RAM and from disk. */
+static void groups_bring_the_last_window(void) {
+    enum { blocks = 8 };
+    shape_t shape = shape_mla();
+    uint64_t bytes = shape.region_bytes[0];
+    uint32_t *tokens = make_tokens(1, blocks * 16);
+    kvstore_prompt_t prompt = prompt_of(tokens, blocks * 16);
+    kvstore_group_t groups[2] = {{0, 1, 0, 0}, {1, 2, 32, 0}};
+    kvstore_namespace_config_t config;
+    int round;
+    namespace_config(&shape, &config);
+    config.groups = groups;
+    config.group_count = 2;
+    for (round = 0; round < 2; round++) {
+        kvstore_t *store = open_small(path_in_dir("store"));
+        kvstore_namespace_t *ns;
+        pieces_t pieces = pieces_new(&shape, 0, blocks, 0, 0), head = pieces_new(&shape, 0, 3, 0, 0);
+        kvstore_transfer_t transfer = transfer_of(&pieces), part = transfer_of(&head);
+        kvstore_transfer_result_t result = result_zero();
+        kvstore_operation_t *operation;
+        size_t s;
+        CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
+        if (round == 0) offload_prompt(ns, &shape, tokens, blocks, 1);
+        pieces_clear(&pieces);
+        /* What is not brought needs no memory. */
+        for (s = 0; s < pieces.span_count; s++)
+            if (s / 3 < 6 && s % 3 > 0) {
+                transfer.spans[s].data = NULL;
+                transfer.spans[s].capacity = 0;
+            }
+        CHECK_STATUS(kvstore_restore(ns, &prompt, &transfer, &result), KVSTORE_OK);
+        CHECK_EQ(result.blocks_done, blocks);
+        CHECK_EQ(result.bytes, (blocks + 2 * 2) * bytes);
+        for (s = 0; s < pieces.span_count; s++)
+            CHECK_EQ(pieces.spans[s].length, s / 3 < 6 && s % 3 > 0 ? 0 : bytes);
+        pieces_free(&pieces);
+        /* The same prefix in pieces: the first three blocks lie before its window. As an operation, too. */
+        part.prefix_block_count = 5;
+        CHECK_STATUS(kvstore_restore(ns, &prompt, &part, &result), KVSTORE_OK);
+        CHECK_EQ(result.bytes, 3 * bytes);
+        part.prefix_block_count = 4;
+        CHECK_STATUS(kvstore_restore_start(ns, &prompt, &part, &operation), KVSTORE_OK);
+        CHECK_STATUS(kvstore_wait(operation, 0, &result), KVSTORE_OK);
+        CHECK_EQ(result.bytes, (3 + 2) * bytes);
+        part.flags = KVSTORE_TRANSFER_WHOLE;
+        pieces_clear(&head);
+        CHECK_STATUS(kvstore_restore(ns, &prompt, &part, &result), KVSTORE_OK);
+        CHECK_EQ(result.bytes, 9 * bytes);
+        CHECK(pieces_match(&head, 1, 3));
+        /* A windowed layer alone: of blocks before the window nothing is read. */
+        part.flags = 0;
+        part.prefix_block_count = 5;
+        part.first_region = 1;
+        part.region_count = 1;
+        part.span_count = 3;
+        CHECK_STATUS(kvstore_restore(ns, &prompt, &part, &result), KVSTORE_OK);
+        CHECK_EQ(result.blocks_done, 3);
+        CHECK_EQ(result.blocks_host + result.blocks_disk + result.bytes, 0);
+        part.prefix_block_count = 2;
+        CHECK_STATUS(kvstore_restore(ns, &prompt, &part, &result), KVSTORE_E_INVALID_ARGUMENT);
+        part.prefix_block_count = blocks + 1;
+        CHECK_STATUS(kvstore_restore(ns, &prompt, &part, &result), KVSTORE_E_INVALID_ARGUMENT);
+        pieces_free(&head);
+        close_store(store);
+    }
+    free(tokens);
+}
+
+static void groups_are_checked(void) {
+    shape_t shape = shape_mla();
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns;
+    kvstore_group_t groups[2] = {{0, 1, 32, 0}, {1, 2, 0, 0}};
+    kvstore_namespace_config_t config;
+    namespace_config(&shape, &config);
+    config.group_count = 2;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT); /* NULL */
+    config.groups = groups;
+    groups[1].reserved = 1;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    groups[1].reserved = 0;
+    groups[1].region_count = 3;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    groups[1].region_count = UINT32_MAX;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    groups[1].region_count = 0;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    groups[1].region_count = 2;
+    groups[1].first_region = 0;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    config.group_count = SIZE_MAX;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_E_INVALID_ARGUMENT);
+    config.group_count = 2;
+    groups[1].first_region = 1;
+    CHECK_STATUS(kvstore_namespace_open(store, &config, &ns), KVSTORE_OK);
+    close_store(store);
+}
+
 static void blocks_are_stored_once(void) {
     shape_t shape = shape_mha();
     uint32_t *tokens = make_tokens(1, 160), *branch = make_tokens(1, 160);
@@ -694,6 +792,8 @@ const test_case_t move_cases[] = {
     {"layer_wise_fp8", layer_wise_fp8},
     {"region_by_region", region_by_region},
     {"layer_wise_interleaved", layer_wise_interleaved},
+    {"groups_bring_the_last_window", groups_bring_the_last_window},
+    {"groups_are_checked", groups_are_checked},
     {"blocks_are_stored_once", blocks_are_stored_once},
     {"parent_missing", parent_missing},
     {"restore_of_what_is_not_there", restore_of_what_is_not_there},

@@ -82,6 +82,11 @@ CHANGE(context_parallel_size, c->context_parallel_size = 8)
 CHANGE(salt, c->salt = bytes_of("tenant secret 2"))
 CHANGE(salt_empty, c->salt.length = 0)
 CHANGE(extra_bytes_max, c->extra_bytes_max = 129)
+static const kvstore_group_t one_group[] = {{0, 1, 512, 0}}, other_window[] = {{0, 1, 513, 0}};
+static const kvstore_group_t two_groups[] = {{0, 1, 512, 0}, {1, 1, 0, 0}};
+CHANGE(groups, c->groups = one_group; c->group_count = 1)
+CHANGE(groups_window, c->groups = other_window; c->group_count = 1)
+CHANGE(groups_more, c->groups = two_groups; c->group_count = 2)
 CHANGE(digest_mode, c->identity_mode = KVSTORE_IDENTITY_DIGEST; c->digest_bytes = 32)
 CHANGE(digest_mode_longer, c->identity_mode = KVSTORE_IDENTITY_DIGEST; c->digest_bytes = 64)
 /* The same bytes, cut elsewhere: fields must not run into each other. */
@@ -102,6 +107,7 @@ static const struct {
     ROW(tensor_parallel_rank), ROW(tensor_parallel_size), ROW(pipeline_parallel_rank),
     ROW(pipeline_parallel_size), ROW(context_parallel_rank), ROW(context_parallel_size), ROW(salt),
     ROW(salt_empty), ROW(extra_bytes_max), ROW(cut_strings), ROW(cut_digests),
+    ROW(groups), ROW(groups_window), ROW(groups_more),
     {"digest_mode", digest_mode, true},
     {"digest_mode_longer", digest_mode_longer, true},
 #undef ROW

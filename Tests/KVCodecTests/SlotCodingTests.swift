@@ -59,7 +59,7 @@ import Testing
     var target = [UInt8](repeating: 0, count: byteCount)
     let isGood = bytes.withUnsafeBytes { bytes in
       target.withUnsafeMutableBytes {
-        decoder.decode(bytes, headerByteCount: headerByteCount, regions: wanted, into: $0)
+        decoder.decode(bytes, headerByteCount: headerByteCount, regions: [wanted], into: $0)
       }
     }
     return isGood ? target : nil

@@ -36,6 +36,10 @@ enum IdentityChange {
     ("contextSize", { $0.parallelism.contextSize = 2 }),
     ("salt", { $0.salt = [9] }),
     ("extraByteCountMax", { $0.extraByteCountMax = 128 }),
+    ("groups", { $0.groups = [KVCacheGroup(regions: 0..<1, windowTokenCount: 512)] }),
+    ("groups, the window", { $0.groups = [KVCacheGroup(regions: 0..<1, windowTokenCount: 513)] }),
+    ("groups, the regions", { $0.groups = [KVCacheGroup(regions: 0..<2, windowTokenCount: 512)] }),
+    ("groups, without a window", { $0.groups = [KVCacheGroup(regions: 0..<2)] }),
   ]
 }
 

@@ -47,8 +47,12 @@ final class TransferBuffers: @unchecked Sendable {
     spans.deallocate()
   }
 
+  /// What restores ask for besides: see `Transfer`.
+  var prefixBlockCount = 0
+  var ignoresWindows = false
+
   func transfer(timeoutNanoseconds: UInt64 = 0) -> Transfer {
-    Transfer(
+    var transfer = Transfer(
       firstBlock: firstBlock,
       blockCount: blockCount,
       firstRegion: regions.lowerBound,
@@ -56,6 +60,9 @@ final class TransferBuffers: @unchecked Sendable {
       timeoutNanoseconds: timeoutNanoseconds,
       spans: spans
     )
+    transfer.prefixBlockCount = prefixBlockCount
+    transfer.ignoresWindows = ignoresWindows
+    return transfer
   }
 
   func restore(
@@ -114,6 +121,20 @@ final class TransferBuffers: @unchecked Sendable {
     (0..<(blockCount ?? self.blockCount) * regions.count).allSatisfy { index in
       pieces[index].isEqual(to: wanted(tokens, index))
     }
+  }
+
+  /// Whether one region of a block (both counted from the first of these) has the prompt's bytes, and says how many.
+  func isRight(_ tokens: [UInt32], block: Int, region: Int) -> Bool {
+    let index = block * regions.count + region
+    let wanted = wanted(tokens, index)
+    return spans[index].length == wanted.count && pieces[index].isEqual(to: wanted)
+  }
+
+  /// Whether one region of a block was left alone.
+  func isUntouched(block: Int, region: Int, filledWith byte: UInt8) -> Bool {
+    let index = block * regions.count + region
+    return spans[index].length == 0
+      && pieces[index].isEqual(to: Array(repeating: byte, count: pieces[index].count))
   }
 
   private func wanted(_ tokens: [UInt32], _ index: Int) -> [UInt8] {

@@ -122,6 +122,8 @@ move_t pick_move(fuzzer_t *fuzzer, unsigned space, bool is_offload, unsigned cha
     move.transfer.span_count = count;
     move.transfer.block_status = one_in(fuzzer, 4) ? NULL : statuses;
     if (one_in(fuzzer, 4)) move.transfer.timeout_nanoseconds = 1 + wild_number(fuzzer) % 3000000;
+    if (one_in(fuzzer, 30)) move.transfer.prefix_block_count = wild_number(fuzzer) % 20;
+    if (one_in(fuzzer, 100)) move.transfer.prefix_block_count = wild_number(fuzzer);
     if (one_in(fuzzer, 30))
         switch (below(fuzzer, 7)) {
         /* Beyond the prompt, so that no call that is taken moves other bytes than these. */

@@ -67,7 +67,7 @@ static void open_namespace(fuzzer_t *fuzzer, unsigned space, bool is_wild) {
     config.salt.data = &salt;
     config.salt.length = 1;
     if (is_wild) {
-        switch (below(fuzzer, 10)) {
+        switch (below(fuzzer, 11)) {
         case 0: config.flags = (uint32_t)wild_number(fuzzer); break;
         case 1: config.identity_mode = (uint32_t)wild_number(fuzzer); break;
         case 2: config.tokens_per_block = (uint32_t)(1 << below(fuzzer, 32)); break;
@@ -77,6 +77,16 @@ static void open_namespace(fuzzer_t *fuzzer, unsigned space, bool is_wild) {
         case 6: config.salt.length = (size_t)UINT64_MAX >> below(fuzzer, 40); break;
         case 7: config.model_name = "\xC3\x28"; break;
         case 8: config.digest_bytes = (uint32_t)below(fuzzer, 100); break;
+        case 9: {
+            kvstore_group_t group = {(uint32_t)below(fuzzer, 3), (uint32_t)below(fuzzer, 3), (uint32_t)wild_number(fuzzer), 0};
+            kvstore_group_t *groups = (kvstore_group_t *)guarded(fuzzer, sizeof group, 0);
+            if (one_in(fuzzer, 4)) group.first_region = (uint32_t)wild_number(fuzzer);
+            if (one_in(fuzzer, 4)) group.region_count = (uint32_t)wild_number(fuzzer);
+            memcpy(groups, &group, sizeof group);
+            config.groups = one_in(fuzzer, 10) ? NULL : groups;
+            config.group_count = one_in(fuzzer, 4) ? (size_t)UINT64_MAX >> below(fuzzer, 10) : 1;
+            break;
+        }
         default: config.quota_bytes = below(fuzzer, 2) ? 0 : UINT64_C(1) << below(fuzzer, 64);
         }
         CALL(namespace_open, pick_store(fuzzer),

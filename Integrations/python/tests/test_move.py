@@ -91,6 +91,25 @@ def test_an_offload_behind_a_gap_is_refused(namespace: kvstore.Namespace) -> Non
     assert (answer.status, answer.blocks_done) == (kvstore.Status.PARENT_MISSING, 0)
 
 
+def test_a_group_brings_its_last_window(store: kvstore.Store) -> None:
+    groups = (kvstore.Group(1, 1, 2 * TOKENS_PER_BLOCK),)
+    namespace = store.namespace(identity(groups=groups))
+    namespace.offload(FOUR_BLOCKS, payloads(range(4)))
+    memory = empty(4)
+    restored = namespace.restore(FOUR_BLOCKS, memory)
+    assert (restored.blocks_done, restored.byte_count) == (4, 4 * REGION_BYTES[0] + 2 * REGION_BYTES[1])
+    for block in range(4):
+        assert memory[2 * block] == payload(block, 0)
+        assert memory[2 * block + 1] == (payload(block, 1) if block >= 2 else bytes(REGION_BYTES[1]))
+    first = empty(2)
+    assert namespace.restore(FOUR_BLOCKS, first, block_count=2, prefix_block_count=3).byte_count == sum(
+        (2 * REGION_BYTES[0], REGION_BYTES[1])
+    )
+    namespace.restore(FOUR_BLOCKS, memory, whole=True)
+    assert memory == payloads(range(4))
+    assert store.namespace(identity()).id != namespace.id
+
+
 def test_layer_by_layer(namespace: kvstore.Namespace) -> None:
     for region in range(len(REGION_BYTES)):
         assert namespace.match(FOUR_BLOCKS, peek=True).blocks == 0

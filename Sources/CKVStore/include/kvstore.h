@@ -259,6 +259,15 @@ typedef struct {
 #define KVSTORE_NAMESPACE_REGIONS_VARIABLE 1u /* region_bytes are maxima: opaque blobs of variable length */
 #define KVSTORE_NAMESPACE_EXISTING 2u         /* not identity: MISS when it is absent, and nothing is written */
 
+/* A *KV cache group*: neighbouring regions of each block, those of layers that share one kind of attention. Order the
+ * payload so that each kind's layers lie together. Blocks are stored whole, since a later prompt may end at any of
+ * them; a restore brings of a group with a window only what the prefix' end needs (kvstore_restore). */
+typedef struct {
+  uint32_t first_region, region_count; /* groups are in the order of their regions, none of which is in two */
+  uint32_t window_tokens; /* the layers of the next token look at so many tokens before it; 0 = at all of them */
+  uint32_t reserved;      /* must be 0 */
+} kvstore_group_t;
+
 /* Everything that changes the bytes of a block, or who may see it. Two records that differ in any field are two
  * namespaces and never share a block. Strings are UTF-8 and may be NULL (= empty). */
 typedef struct {
@@ -296,6 +305,9 @@ typedef struct {
   uint64_t ttl_nanoseconds; /* how long blocks live that are written without a word about it; 0 = until evicted */
   uint32_t ttl_kind;        /* KVSTORE_TTL_*; only looked at when ttl_nanoseconds is neither 0 nor KVSTORE_KEEP */
   uint32_t reserved2;
+  /* Identity again: the groups, group_count of them; regions in none belong to the whole prefix. NULL and 0: none. */
+  const kvstore_group_t *groups;
+  size_t group_count;
 } kvstore_namespace_config_t;
 
 #define KVSTORE_KEEP UINT64_MAX
@@ -485,9 +497,13 @@ typedef struct {
   uint32_t ttl_kind; /* KVSTORE_TTL_* */
   uint32_t priority; /* offload with KVSTORE_TRANSFER_PRIORITY only: 0 ... 100. Blocks of lower priority are evicted first,
                       * but never before what lies below them; without the flag a block has 50. */
+  /* Restore into a namespace with groups: blocks of the prefix that the engine goes on from, where the groups' last windows
+   * end. 0 = to the last block of the transfer; set it when one prefix is restored in several pieces. */
+  uint64_t prefix_block_count;
 } kvstore_transfer_t;
 
 #define KVSTORE_TRANSFER_PRIORITY 1u /* `priority` is set; a stored block keeps the larger one */
+#define KVSTORE_TRANSFER_WHOLE 2u    /* restore: all regions of all blocks, whatever windows the groups have */
 
 typedef struct {
   uint32_t struct_size;
@@ -501,6 +517,14 @@ typedef struct {
 /* Copies stored blocks into the caller's memory, every byte from disk verified (checksums, key, token ids,
  * namespace) before the call returns OK. With a region range, only those bytes are read: layer-wise loading.
  * A rest of the prompt that fills no block is allowed, so one prompt serves match and restore.
+ *
+ * Where the namespace has groups with windows, the regions of such a group are brought only of the blocks that hold one of
+ * the last window_tokens tokens of the prefix (transfer->prefix_block_count blocks). The others are not read from disk, their
+ * spans get length 0 and their memory is not touched; their data may be NULL. A block of which nothing is needed is
+ * done, and neither in blocks_host nor in blocks_disk. What was restored serves this prefix and longer ones: for a
+ * shorter one, after MISS too, restore its own window. (Of blocks in the archive the whole compressed block is read, and only what is
+ * needed decoded. Views, prefetches and devices take whole blocks.)
+ *
  * After anything but OK the memory of the blocks behind the first `blocks_done` is undefined. Blocks on disk, until
  * transfer->timeout_nanoseconds when that is set. `result` may be NULL.
  * Returns OK, MISS (fewer blocks than asked for; the first blocks_done are good), BUSY (the timeout; likewise),

@@ -11,7 +11,7 @@ extension PlannedReads {
     _ place: BlockPlace,
     promoteTo: HostSlot?,
     _ namespace: NamespaceCore,
-    regions: Range<Int>,
+    regions: [Range<Int>],
     request: Int
   ) -> (ReadRequest, Memory)? {
     let byteCount = namespace.layout.slotByteCount
@@ -30,15 +30,14 @@ extension PlannedReads {
       core,
       place,
       namespace.layout,
-      regions: promoteTo == nil ? regions : 0..<namespace.regionCount,
+      regions: promoteTo == nil ? regions : [0..<namespace.regionCount],
       into: UnsafeMutableRawBufferPointer(start: base, count: byteCount),
       owner: buffer
     )
     guard let read = decoding?.request(core) else { return nil }
     let memory = unsafe Memory(
       base: base,
-      byteCount: byteCount,
-      payloadStart: namespace.layout.headerByteCount,
+      pieces: SlotPieces(byteCount: byteCount),
       buffer: buffer,
       requests: request..<request + 1
     )

@@ -11,7 +11,7 @@ internal import KVTiers
   private let coders: SlotCoders
   private let place: BlockPlace
   private let headerByteCount: Int
-  private let regions: Range<Int>
+  private let regions: [Range<Int>]
   /// The stored bytes.
   private let stored: AlignedBuffer
   private let target: UnsafeMutableRawBufferPointer
@@ -25,7 +25,7 @@ internal import KVTiers
     _ core: StoreCore,
     _ place: BlockPlace,
     _ layout: SlotLayout,
-    regions: Range<Int>,
+    regions: [Range<Int>],
     into target: UnsafeMutableRawBufferPointer,
     owner: AlignedBuffer?
   ) {

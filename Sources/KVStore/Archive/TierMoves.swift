@@ -282,7 +282,7 @@ final class TierMoves {
           core,
           block.place,
           namespace.layout,
-          regions: 0..<namespace.identity.regionByteCounts.count,
+          regions: [0..<namespace.identity.regionByteCounts.count],
           into: buffer.bytes,
           owner: buffer
         ), let request = decoding.request(core)

@@ -50,7 +50,7 @@ struct SlotCheck {
     return unsafe decoder.decode(
       bytes,
       headerByteCount: headerByteCount,
-      regions: 0..<regionCount,
+      regions: [0..<regionCount],
       into: target
     )
   }

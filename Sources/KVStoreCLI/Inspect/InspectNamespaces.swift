@@ -62,11 +62,18 @@ func printable(_ text: String) -> String {
 /// A namespace in the JSON of `inspect namespaces`.
 struct NamespaceDocument: Encodable {
   struct Identity: Encodable {
+    struct Group: Encodable {
+      var firstRegion: Int
+      var regionCount: Int
+      var windowTokenCount: Int
+    }
+
     var mode: String
     var tokensPerBlock: Int
     var digestByteCount: Int
     var regionByteCounts: [Int]
     var regionsAreVariable: Bool
+    var groups: [Group]
     var extraByteCountMax: Int
     var modelName: String
     var kvDtype: String
@@ -120,6 +127,13 @@ extension NamespaceDocument.Identity {
       digestByteCount: identity.digestByteCount,
       regionByteCounts: identity.regionByteCounts,
       regionsAreVariable: identity.regionsAreVariable,
+      groups: identity.groups.map {
+        Group(
+          firstRegion: $0.regions.lowerBound,
+          regionCount: $0.regions.count,
+          windowTokenCount: $0.windowTokenCount
+        )
+      },
       extraByteCountMax: identity.extraByteCountMax,
       modelName: identity.modelName,
       kvDtype: identity.kvDtype,

@@ -39,7 +39,7 @@ from .errors import (
 )
 from .library import LibraryNotFoundError, version
 from .memory import Spans
-from .namespace import Identity, Namespace
+from .namespace import Group, Identity, Namespace
 from .prompt import Prompt
 from .results import Event, Events, Flush, Match, Transfer
 from .store import Store
@@ -52,6 +52,7 @@ __all__ = [
     "Events",
     "Flush",
     "ForkedError",
+    "Group",
     "Identity",
     "IdentityError",
     "InternalError",

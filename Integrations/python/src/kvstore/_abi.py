@@ -117,6 +117,17 @@ class Bytes(Structure):
     _fields_ = [("data", c_char_p), ("length", c_size_t)]
 
 
+class Group(Structure):
+    """kvstore_group_t."""
+
+    _fields_ = [
+        ("first_region", c_uint32),
+        ("region_count", c_uint32),
+        ("window_tokens", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
 class NamespaceConfig(Structure):
     """kvstore_namespace_config_t."""
 
@@ -150,6 +161,12 @@ class NamespaceConfig(Structure):
         ("salt", Bytes),
         ("extra_bytes_max", c_uint32),
         ("reserved", c_uint32),
+        ("quota_bytes", c_uint64),
+        ("ttl_nanoseconds", c_uint64),
+        ("ttl_kind", c_uint32),
+        ("reserved2", c_uint32),
+        ("groups", POINTER(Group)),
+        ("group_count", c_size_t),
     ]
 
 
@@ -210,6 +227,10 @@ class Transfer(Structure):
         ("span_count", c_size_t),
         ("block_status", POINTER(STATUS)),
         ("timeout_nanoseconds", c_uint64),
+        ("ttl_nanoseconds", c_uint64),
+        ("ttl_kind", c_uint32),
+        ("priority", c_uint32),
+        ("prefix_block_count", c_uint64),
     ]
 
 

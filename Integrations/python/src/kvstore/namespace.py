@@ -19,8 +19,19 @@ from .sizes import nanoseconds
 _IDENTITY_DIGEST = 1
 _REGIONS_VARIABLE = 1
 _EXISTING = 2
+_TRANSFER_WHOLE = 2
 _MATCH_PEEK = 1
 _MATCH_LEAVE_ONE_TOKEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A KV cache group: neighbouring regions of each block, those of layers that share one kind of attention."""
+
+    first_region: int
+    region_count: int
+    window_tokens: int = 0
+    """The layers of the next token look at so many tokens before it; 0: at all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +69,8 @@ class Identity:
     """Above 0: blocks are identified by the caller's digests of that many bytes, not by tokens."""
     regions_variable: bool = False
     """`region_bytes` are maxima: opaque pieces of variable length."""
+    groups: tuple[Group, ...] = ()
+    """Regions of layers that look back a while only: a restore brings their last window. Others belong to the whole prefix."""
 
 
 _TEXT = ("model_name", "kv_dtype", "kv_quantization", "layout", "rope", "engine_format")
@@ -98,6 +111,11 @@ class Namespace(Closing):
         regions = (ctypes.c_uint64 * len(identity.region_bytes))(*identity.region_bytes)
         config.region_bytes = ctypes.cast(regions, ctypes.POINTER(ctypes.c_uint64))
         config.region_count = len(identity.region_bytes)
+        groups = (_abi.Group * len(identity.groups))(
+            *(_abi.Group(group.first_region, group.region_count, group.window_tokens) for group in identity.groups)
+        )
+        config.groups = ctypes.cast(groups, ctypes.POINTER(_abi.Group)) if identity.groups else None
+        config.group_count = len(identity.groups)
         config.identity_mode = _IDENTITY_DIGEST if identity.digest_bytes else 0
         config.flags = (_REGIONS_VARIABLE if identity.regions_variable else 0) | (_EXISTING if existing else 0)
         if identity.extra_bytes_max is not None:
@@ -206,11 +224,15 @@ class Namespace(Closing):
         region_count: int = 0,
         timeout_seconds: float = 0,
         block_status: bool = False,
+        prefix_block_count: int = 0,
+        whole: bool = False,
     ) -> Transfer:
         """Copies stored blocks into memory, every byte verified; releases the interpreter lock meanwhile.
 
         The memory of the first `blocks_done` blocks is good, that of the others is undefined.
         block_count and region_count 0: to the last one. timeout_seconds 0: as long as it takes; else it ends with BUSY.
+        Of groups with a window only the last one is brought, of a prefix of prefix_block_count blocks (0: up to the last block
+        of these); whole: all of it.
         """
         if not isinstance(spans, Spans):
             spans = Spans.of(spans, writable=True)
@@ -221,6 +243,8 @@ class Namespace(Closing):
             (first_block, block_count, first_region, region_count),
             timeout_seconds,
             block_status,
+            prefix_block_count,
+            whole,
         )
 
     def offload(
@@ -259,11 +283,15 @@ class Namespace(Closing):
         part: tuple[int, int, int, int],
         timeout_seconds: float,
         statuses: bool,
+        prefix_block_count: int = 0,
+        whole: bool = False,
     ) -> Transfer:
         first_block, block_count, first_region, region_count = part
         regions = region_count or len(self.identity.region_bytes) - first_region
         transfer = _abi.Transfer(
             struct_size=ctypes.sizeof(_abi.Transfer),
+            flags=_TRANSFER_WHOLE if whole else 0,
+            prefix_block_count=prefix_block_count,
             first_block=first_block,
             block_count=block_count,
             first_region=first_region,
