@@ -67,7 +67,13 @@ package final class HostArena {
   /// Maps `byteCount` bytes; they are paid for when they are first used.
   package init(byteCount: Int) throws(FileError) {
     pageCount = max(byteCount / Self.pageByteCount, 1)
-    memory = HostMemory(try MappedMemory.anonymous(byteCount: pageCount * Self.pageByteCount))
+    // Slots are large and read into by the kernel, which otherwise faults them in by 4 KiB (docs/decisions/0006).
+    memory = HostMemory(
+      try MappedMemory.anonymous(
+        byteCount: pageCount * Self.pageByteCount,
+        usesHugePages: true
+      )
+    )
   }
 
   /// Bytes of the slots that are pinned or cached.
