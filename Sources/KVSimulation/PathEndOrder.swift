@@ -108,6 +108,35 @@ struct PathEndOrder {
     return nil
   }
 
+  /// The path end where this stamp was given; nil when it has another one by now, or something below it.
+  func victim(at end: End, in index: PrefixIndex) -> Victim? {
+    let node = Int(end.location.node.rawValue)
+    let next = IndexLocation(node: end.location.node, local: end.location.local + 1)
+    guard let at = existingMark(node, end.location.local), !index.contains(next) else { return nil }
+    let mark = marksOfNode[node][at]
+    guard mark.stamp == end.stamp, mark.childCount == 0 else { return nil }
+    return Victim(
+      leaf: end.location,
+      firstLocal: at > 0 ? marksOfNode[node][at - 1].local + 1 : 0,
+      stamp: mark.stamp,
+      time: mark.time
+    )
+  }
+
+  /// The stamp that a block has.
+  func end(at location: IndexLocation) -> End? {
+    let node = Int(location.node.rawValue)
+    guard let at = existingMark(node, location.local), marksOfNode[node][at].stamp > 0 else {
+      return nil
+    }
+    return End(stamp: marksOfNode[node][at].stamp, location: location)
+  }
+
+  /// All stamps that were given and not replaced, in no order.
+  var stampedEnds: [End] {
+    heap.elements.filter { Self.isCurrent($0, in: marksOfNode) }
+  }
+
   /// Notes that the victim's blocks from `firstLocal` on are gone.
   ///
   /// - Parameters:

@@ -14,12 +14,15 @@ package struct TraceReplay: Sendable {
   package enum Policy: Equatable, Sendable {
     /// The store's own: index, pool and eviction order as in the store.
     case lru
+    /// Least hit density first, learned while running: index and pool as in the store, which does not run it yet.
+    case density
     /// A textbook model beside it.
     case reference(ReferenceCache.Policy, ReferenceCache.TouchOrder)
 
     package var name: String {
       switch self {
       case .lru: "lru"
+      case .density: "density"
       case .reference(let policy, _): policy.rawValue
       }
     }
@@ -66,6 +69,7 @@ package struct TraceReplay: Sendable {
         ),
         blockByteCount: blockByteCount
       )
+    case .density: cache = DensityCache(capacity: capacityBlocks)
     case .reference(let policy, let order):
       cache = ReferenceCache(
         policy: policy,

@@ -23,7 +23,10 @@ struct ReplayCommand: ParsableCommand {
   var file: String
 
   @Option(
-    help: "What leaves first: \(PolicyArgument.names). All but lru are models to compare with."
+    help: """
+      What leaves first: \(PolicyArgument.names). lru is what the store does, density what it may do; the others are \
+      models to compare with.
+      """
   )
   var policy = PolicyArgument.lru
 
@@ -75,6 +78,9 @@ struct ReplayCommand: ParsableCommand {
       throw ValidationError(
         "With --gpu the tiers are sized by --host, --disk, --archive, and run lru."
       )
+    }
+    if policy == .density, order != .tail {
+      throw ValidationError("density runs in tail order only.")
     }
     if engine.gpu == nil, engine.plot != nil { throw ValidationError("--plot needs --gpu.") }
     if engine.gpu != nil, file == "-" {

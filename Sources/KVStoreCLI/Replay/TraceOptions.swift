@@ -29,13 +29,14 @@ struct TraceOptions: ParsableArguments {
 
 /// `--policy`.
 enum PolicyArgument: String, ExpressibleByArgument, CaseIterable {
-  case lru, fifo, lfu, lena, opt
+  case lru, density, fifo, lfu, lena, opt
 
   static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
   func policy(_ order: ReferenceCache.TouchOrder) -> TraceReplay.Policy {
     switch self {
     case .lru: order == .tail ? .lru : .reference(.lru, .head)
+    case .density: .density
     case .fifo: .reference(.fifo, order)
     case .lfu: .reference(.lfu, order)
     case .lena: .reference(.lena, order)

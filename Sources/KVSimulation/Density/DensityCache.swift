@@ -1,0 +1,197 @@
+internal import KVCore
+internal import KVIndex
+internal import KVTiers
+
+// Unsafe: lends the ids of a request to the index by pointer.
+
+/// One tier of the store under a trace, as `PathCache`, with the eviction order by hit density.
+///
+/// New blocks that are worth less than all that would have to leave for them do not come in.
+package final class DensityCache: ReplayCache {
+  private static let namespace = NamespaceID(rawValue: 1)
+  /// A trace's id is two words of the index.
+  private static let wordsPerBlock = 2
+  /// Blocks that are remembered for each that is resident, at most.
+  private static let rememberedPerBlock = 8
+
+  private let index = PrefixIndex(fingerprintSeed: 0x6B76_7374_6F72_65)
+  private var pool = SlotPool()
+  private var order = DensityOrder()
+  private var history: UseHistory
+  /// nil = unlimited.
+  private let capacity: Int?
+  private var now: Int64 = 0
+  private var segments: [IndexSegment] = []
+  package private(set) var counts = ReplayCounts()
+
+  /// An empty cache.
+  ///
+  /// - Parameter capacity: Blocks at most; nil = no bound.
+  package init(capacity: Int?) {
+    self.capacity = capacity
+    history = UseHistory(
+      blockCountMax: max(1 << 18, Self.rememberedPerBlock * (capacity ?? 0))
+    )
+    index.addNamespace(Self.namespace, wordsPerBlock: Self.wordsPerBlock)
+  }
+
+  package func handle(_ request: TraceRequest) -> Int {
+    now = max(now, request.timestampMilliseconds)
+    guard !request.blockIDs.isEmpty else { return 0 }
+    return unsafe request.blockIDs.span.withUnsafeBytes { bytes in
+      unsafe handle(
+        request.blockIDs,
+        words: bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: UInt32.self)
+      )
+    }
+  }
+
+  /// The leading blocks that are resident, without a use of them.
+  package func residentCount(_ blockIDs: [UInt64]) -> Int {
+    guard !blockIDs.isEmpty else { return 0 }
+    return unsafe blockIDs.span.withUnsafeBytes { bytes in
+      unsafe match(
+        bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: UInt32.self),
+        blockIDs.count
+      ).matchedBlockCount
+    }
+  }
+
+  private func match(_ words: UnsafePointer<UInt32>, _ blockCount: Int) -> PrefixMatch {
+    unsafe index.match(
+      Self.namespace,
+      words: words,
+      blockCount: blockCount,
+      touch: false,
+      segments: &segments
+    )
+  }
+
+  private func handle(_ blockIDs: [UInt64], words: UnsafePointer<UInt32>) -> Int {
+    let match = unsafe match(words, blockIDs.count)
+    let hitCount = match.matchedBlockCount
+    let parts = history.observe(blockIDs, residentCount: hitCount, time: now)
+    order.refresh(time: now, &history)
+    if !match.location.isRoot { stamp(match.location, parts.repeatedStamp) }
+
+    // Head first; all that is resident belongs to the first part.
+    var coming: [(blockCount: Int, stamp: UInt64)] = [
+      (parts.repeatedCount - hitCount, parts.repeatedStamp),
+      (parts.newCount, parts.newStamp),
+      (parts.lastCount, parts.lastStamp),
+    ]
+    coming.removeAll { $0.blockCount == 0 }
+    makeRoom(for: &coming, after: match.location)
+    var parent = match.location
+    var end = hitCount
+    for part in coming {
+      unsafe insert(
+        words: words + end * Self.wordsPerBlock,
+        part.blockCount,
+        after: &parent,
+        stamp: part.stamp
+      )
+      end += part.blockCount
+    }
+    counts.insertedBlockCount += blockIDs.count - hitCount
+    counts.evictedBlockCount += blockIDs.count - end
+    counts.writtenBlockCount = (counts.writtenBlockCount ?? 0) + end - hitCount
+    counts.residentBlockCount = index.statistics.blockCount
+    counts.peakBlockCount = max(counts.peakBlockCount, counts.residentBlockCount)
+    return hitCount
+  }
+
+  private func stamp(_ location: IndexLocation, _ stamp: UInt64) {
+    order.stamp(location, stamp, time: now, &history)
+  }
+
+  // MARK: Blocks come
+
+  private func insert(
+    words: UnsafePointer<UInt32>,
+    _ blockCount: Int,
+    after parent: inout IndexLocation,
+    stamp newStamp: UInt64
+  ) {
+    let end = withPool { pool in
+      unsafe index.append(
+        Self.namespace,
+        after: parent,
+        words: words,
+        blockCount: blockCount
+      ) { _ in
+        guard let slot = pool.allocateFree() else {
+          assertionFailure("no room was made")
+          return IndexEntry(blockKey: BlockKey(high: 0, low: 0))
+        }
+        pool.unpin(slot)
+        return IndexEntry(blockKey: BlockKey(high: 0, low: 0), hostSlot: Int32(slot))
+      }
+    }
+    guard let end else { return assertionFailure("the parent is gone") }
+    if !parent.isRoot, end.node != parent.node { order.addChild(after: parent) }
+    stamp(end, newStamp)
+    parent = end
+  }
+
+  /// Lends the pool as a local: a property of a class is checked for exclusive access at each use.
+  private func withPool<R>(_ body: (inout SlotPool) -> R) -> R {
+    var lent = SlotPool()
+    swap(&lent, &pool)
+    defer { swap(&lent, &pool) }
+    return body(&lent)
+  }
+
+  /// Sees to it that slots are free for what comes; what is worth less than what would have to leave is taken off.
+  private func makeRoom(
+    for coming: inout [(blockCount: Int, stamp: UInt64)],
+    after parent: IndexLocation
+  ) {
+    var neededCount = coming.reduce(0) { $0 + $1.blockCount }
+    while pool.freeCount < neededCount, let last = coming.last {
+      let slotCount = pool.slotCount
+      let more = min(max(4096, slotCount / 2, neededCount), (capacity ?? .max) - slotCount)
+      if more > 0 {
+        pool.addSegment(first: slotCount, count: more)
+        continue
+      }
+      let missingCount = neededCount - pool.freeCount
+      let least = order.least(in: index, held: parent, time: now, &history)
+      if let least, least.density < history.density(last.stamp, time: now) {
+        counts.evictedBlockCount += remove(least.victim, missingCount)
+      } else {
+        let count = min(missingCount, last.blockCount)
+        coming[coming.count - 1].blockCount -= count
+        neededCount -= count
+        if count == last.blockCount { coming.removeLast() }
+      }
+    }
+  }
+
+  // MARK: Blocks go
+
+  /// Removes blocks of a path from its end upwards, `blockCount` at most; answers how many.
+  private func remove(_ victim: PathEndOrder.Victim, _ blockCount: Int) -> Int {
+    let count = min(blockCount, Int(victim.leaf.local - victim.firstLocal) + 1)
+    let first = victim.leaf.local + 1 - UInt32(count)
+    let head = IndexLocation(node: victim.leaf.node, local: first)
+    let parent = index.parent(of: head) ?? .root
+    withPool { pool in
+      index.truncate(at: head) { _, entry in pool.discard(Int(entry.hostSlot)) }
+    }
+    order.remove(victim, from: first, parent: parent, time: now, &history)
+    return count
+  }
+
+  // MARK: Invariants
+
+  /// What is wrong with index and pool, one line each.
+  package func checkInvariants() -> [String] {
+    var faults = pool.checkInvariants() + index.checkInvariants()
+    if pool.cachedCount != index.statistics.blockCount {
+      faults.append("\(pool.cachedCount) slots for \(index.statistics.blockCount) blocks")
+    }
+    if let capacity, index.statistics.blockCount > capacity { faults.append("over capacity") }
+    return faults
+  }
+}

@@ -1,0 +1,98 @@
+internal import KVIndex
+
+/// The eviction order by hit density: path ends as in `PathEndOrder`, the least worth first.
+///
+/// Leaves only, so the resident set stays closed under prefix. What a path end is worth changes with its age: all of them
+/// are looked at again from time to time, and the first one always.
+struct DensityOrder {
+  private struct Candidate: Comparable {
+    var density: Double
+    var end: PathEndOrder.End
+    static func < (a: Self, b: Self) -> Bool {
+      if a.density != b.density { return a.density < b.density }
+      return a.end < b.end
+    }
+  }
+
+  private(set) var ends = PathEndOrder()
+  private var heap = MinHeap<Candidate>()
+  /// Path ends that are looked at again for each request, in the mean.
+  private static let refreshedPerRequest = 256
+  private var refreshCredit = 0
+  private var endCount = 0
+
+  mutating func stamp(
+    _ location: IndexLocation,
+    _ stamp: UInt64,
+    time: Int64,
+    _ history: inout UseHistory
+  ) {
+    ends.stamp(location, stamp, time: time)
+    insert(PathEndOrder.End(stamp: stamp, location: location), time, &history)
+  }
+
+  /// A request comes: looks at all path ends again when their turn is there.
+  mutating func refresh(time: Int64, _ history: inout UseHistory) {
+    refreshCredit += Self.refreshedPerRequest
+    guard refreshCredit >= endCount else { return }
+    refreshCredit = 0
+    let current = ends.stampedEnds
+    endCount = current.count
+    heap = MinHeap()
+    for end in current { insert(end, time, &history) }
+  }
+
+  mutating func addChild(after location: IndexLocation) { ends.addChild(after: location) }
+
+  /// The path end that is worth least, and what it is worth; the leaf `held` stays.
+  mutating func least(
+    in index: PrefixIndex,
+    held: IndexLocation,
+    time: Int64,
+    _ history: inout UseHistory
+  ) -> (victim: PathEndOrder.Victim, density: Double)? {
+    var passed: Candidate?
+    defer { if let passed { heap.insert(passed) } }
+    while let candidate = heap.first {
+      guard let victim = ends.victim(at: candidate.end, in: index) else {
+        // It comes back once what is below it has gone.
+        _ = heap.removeFirst()
+        continue
+      }
+      let density = history.density(candidate.end.stamp, time: time)
+      if candidate.end.location == held {
+        _ = heap.removeFirst()
+        passed = candidate
+      } else if density > candidate.density {
+        _ = heap.removeFirst()
+        heap.insert(Candidate(density: density, end: candidate.end))
+      } else {
+        return (victim, density)
+      }
+    }
+    return nil
+  }
+
+  /// As `PathEndOrder.remove`.
+  mutating func remove(
+    _ victim: PathEndOrder.Victim,
+    from firstLocal: UInt32,
+    parent: IndexLocation,
+    time: Int64,
+    _ history: inout UseHistory
+  ) {
+    ends.remove(victim, from: firstLocal, parent: parent)
+    let above =
+      firstLocal > 0
+      ? IndexLocation(node: victim.leaf.node, local: firstLocal - 1) : parent
+    if !above.isRoot, let end = ends.end(at: above) { insert(end, time, &history) }
+  }
+
+  private mutating func insert(
+    _ end: PathEndOrder.End,
+    _ time: Int64,
+    _ history: inout UseHistory
+  ) {
+    heap.insert(Candidate(density: history.density(end.stamp, time: time), end: end))
+  }
+}

@@ -1,0 +1,147 @@
+import KVTestSupport
+import Testing
+
+@testable import KVSimulation
+
+/// Eviction by hit density, in the store's index and pool.
+@Suite struct DensityTests {
+  /// Whatever leaves, no block stays behind without those before it, and none is found that left.
+  @Test(arguments: 0..<20)
+  func staysClosedUnderPrefix(seed: Int) {
+    var generator = SeededGenerator(seed: UInt64(seed))
+    let capacity = Int.random(in: 1...60, using: &generator)
+    let cache = DensityCache(capacity: capacity)
+    var prompts = PromptGenerator(seed: UInt64(seed))
+    var paths: [[UInt64]] = []
+    for step in 0..<300 {
+      let request = prompts.next()
+      let before = cache.residentCount(request.blockIDs)
+      #expect(cache.handle(request) == before, "seed \(seed), step \(step)")
+      paths.append(request.blockIDs)
+      #expect(cache.checkInvariants() == [], "seed \(seed), step \(step)")
+      // Every resident block is reached from its head.
+      let reached = Set(paths.flatMap { $0.prefix(cache.residentCount($0)) })
+      #expect(reached.count == cache.counts.residentBlockCount, "seed \(seed), step \(step)")
+    }
+    let counts = cache.counts
+    #expect(counts.insertedBlockCount == counts.evictedBlockCount + counts.residentBlockCount)
+    #expect(counts.evictedBlockCount > 0)
+  }
+
+  @Test func isDeterministic() {
+    var results: [[Int]] = []
+    for _ in 0..<2 {
+      let cache = DensityCache(capacity: 50)
+      var prompts = PromptGenerator(seed: 7)
+      results.append((0..<2000).map { _ in cache.handle(prompts.next()) })
+    }
+    #expect(results[0] == results[1])
+  }
+
+  /// Where nothing has to leave there is no choice.
+  @Test(arguments: [nil, 100_000])
+  func withRoomForAllEqualsLRU(capacity: Int?) {
+    let cache = DensityCache(capacity: capacity)
+    let lru = PathCache(capacity: capacity)
+    var prompts = PromptGenerator(seed: 3)
+    for step in 0..<2000 {
+      let request = prompts.next()
+      #expect(cache.handle(request) == lru.handle(request), "step \(step)")
+    }
+    #expect(cache.counts == lru.counts)
+  }
+
+  /// Prompts that come round and round, more than fit: what is old is worth more than what is new.
+  @Test func keepsAPartOfACycle() {
+    let cache = DensityCache(capacity: 500)
+    let lru = PathCache(capacity: 500)
+    var hits = (density: 0, lru: 0)
+    for step in 0..<2000 {
+      let request = prompt(step % 100, time: Int64(step) * 1000)
+      hits.density += cache.handle(request)
+      hits.lru += lru.handle(request)
+    }
+    #expect(hits.lru == 0)
+    // Half of the blocks fit; the first rounds are for learning.
+    #expect(hits.density > 2000 * 10 / 3)
+  }
+
+  /// One-shot prompts do not drive out those that come back.
+  @Test func oneShotPromptsGiveWay() {
+    let cache = DensityCache(capacity: 200)
+    let lru = PathCache(capacity: 200)
+    var hits = (density: 0, lru: 0)
+    for step in 0..<3000 {
+      let number = step % 5 == 0 ? (step / 5) % 12 : 1000 + step
+      let request = prompt(number, time: Int64(step) * 1000)
+      hits.density += cache.handle(request)
+      hits.lru += lru.handle(request)
+    }
+    #expect(hits.density > 2 * hits.lru)
+  }
+
+  /// Ten blocks of its own.
+  private func prompt(_ number: Int, time: Int64) -> TraceRequest {
+    var request = TraceRequest()
+    request.timestampMilliseconds = time
+    request.tokensPerBlock = 16
+    request.inputTokenCount = 160
+    request.blockIDs = (0..<10).map { UInt64(number * 10 + $0) }
+    return request
+  }
+
+  // MARK: Learning
+
+  @Test func bucketsMeet() {
+    for bucket in 0..<ReuseTimes.bucketCount {
+      let edge = ReuseTimes.lowerEdge(bucket)
+      #expect(ReuseTimes.bucket(edge) == bucket)
+      if bucket > 0 { #expect(ReuseTimes.bucket(edge - 1) == bucket - 1) }
+    }
+    #expect(ReuseTimes.bucket(-5) == 0)
+    #expect(ReuseTimes.bucket(.max) == ReuseTimes.bucketCount - 1)
+  }
+
+  /// Nothing seen yet: the newer the better, as least recently used.
+  @Test func beginsAsLRU() {
+    var times = ReuseTimes()
+    let ages: [Int64] = [0, 1000, 20_000, 300_000, 5_000_000, 80_000_000]
+    let densities = ages.map { times.density(0, ageMilliseconds: $0) }
+    #expect(densities == densities.sorted(by: >))
+  }
+
+  /// Blocks that come back after 100 s are worth most just before.
+  @Test func densityFollowsTheAge() {
+    var times = ReuseTimes()
+    let chat = ReuseClass(.new, turn: 2, gapMilliseconds: 100_000).index
+    let oneShot = ReuseClass(.new, turn: 1, gapMilliseconds: nil).index
+    for _ in 0..<200 {
+      times.add(chat, ageMilliseconds: 100_000, coveredPart: 1)
+      times.add(oneShot, ageMilliseconds: 10_000_000, coveredPart: nil)
+    }
+    times.update(waiting: [])
+    #expect(
+      times.density(chat, ageMilliseconds: 80_000) > times.density(chat, ageMilliseconds: 5000)
+    )
+    #expect(
+      times.density(chat, ageMilliseconds: 80_000) > times.density(chat, ageMilliseconds: 400_000)
+    )
+    #expect(
+      times.density(chat, ageMilliseconds: 0) > 3 * times.density(oneShot, ageMilliseconds: 0)
+    )
+  }
+
+  /// What is remembered has a bound, and what is forgotten is a block like a new one.
+  @Test func forgets() {
+    var history = UseHistory(blockCountMax: 100)
+    for step in 0..<1000 {
+      let ids = (0..<10).map { UInt64(step * 10 + $0) }
+      _ = history.observe(ids, residentCount: 0, time: Int64(step) * 1000)
+      #expect(history.rememberedBlockCount <= 110)
+    }
+    let parts = history.observe([1, 2, 3], residentCount: 0, time: 1_000_000)
+    #expect(parts.repeatedCount == 0)
+    let again = history.observe([1, 2, 3, 4, 5], residentCount: 0, time: 1_001_000)
+    #expect((again.repeatedCount, again.newCount, again.lastCount) == (3, 1, 1))
+  }
+}
