@@ -381,7 +381,10 @@ static void transfer_arguments_of(bool restore) {
     for (i = 0; i < BAD_SIZE_COUNT; i++) REFUSED(result.struct_size = sizes[i]);
     result = result_zero();
     for (i = 0; i < 32; i++)
-        if (UINT32_C(1) << i != KVSTORE_TRANSFER_PRIORITY) REFUSED(transfer.flags = UINT32_C(1) << i);
+        if ((UINT32_C(1) << i & (KVSTORE_TRANSFER_PRIORITY | KVSTORE_TRANSFER_WHOLE)) == 0)
+            REFUSED(transfer.flags = UINT32_C(1) << i);
+    REFUSED(transfer.prefix_block_count = 1000);
+    REFUSED(transfer.prefix_block_count = UINT64_MAX);
     /* Scatter lists that do not fit. */
     REFUSED(transfer.spans = NULL);
     REFUSED(transfer.spans = NULL; transfer.span_count = 0);
