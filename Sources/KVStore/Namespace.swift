@@ -99,12 +99,14 @@ public final class Namespace: Sendable {
   }
 
   /// Records a use of the longest stored prefix; answers its length in blocks.
-  public func touch(_ prompt: Prompt) throws(StoreError) -> Int {
+  ///
+  /// Its idle lives go on for `keepNanoseconds` at least.
+  public func touch(_ prompt: Prompt, keepNanoseconds: UInt64 = 0) throws(StoreError) -> Int {
     try store.enter()
     defer { store.leave() }
     guard !store.core.configuration.readOnly else { throw .readOnly }
     try core.check(prompt, wholeBlocks: false)
-    return try store.core.touch(core, prompt)
+    return try store.core.touch(core, prompt, keepNanoseconds: keepNanoseconds)
   }
 
   /// Pins the longest stored prefix: nothing evicts it and no idle life of it ends before the pin does.

@@ -48,10 +48,13 @@ extension StoreCore {
   }
 
   /// A path was used: its idle lives begin anew, here at once and in the catalog with the next commit.
+  ///
+  /// They last `keepNanoseconds` at least.
   func extendLives(
     _ namespace: NamespaceCore,
     _ segments: [IndexSegment],
-    _ state: inout StoreState
+    _ state: inout StoreState,
+    keepNanoseconds: UInt64 = 0
   ) {
     guard namespace.lives.mayExpire.value, !configuration.readOnly else { return }
     let now = time.now()
@@ -62,7 +65,7 @@ extension StoreCore {
       state.index.withEntries(of: segment) { entries in
         for index in (0..<entries.count).reversed()
         where entries[index].flags.contains(.idleExpiry) {
-          let deadline = now.advanced(by: entries[index].idleNanoseconds)
+          let deadline = now.advanced(by: max(entries[index].idleNanoseconds, keepNanoseconds))
           if deadline > latest {
             latest = deadline
             places.append((segment.location(at: index), deadline))

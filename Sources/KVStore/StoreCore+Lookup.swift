@@ -166,7 +166,11 @@ extension StoreCore {
     }
   }
 
-  func touch(_ namespace: NamespaceCore, _ prompt: Prompt) throws(StoreError) -> Int {
+  func touch(
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    keepNanoseconds: UInt64 = 0
+  ) throws(StoreError) -> Int {
     if isPoisoned { throw .poisoned }
     let (count, head) = try withStoredPrefix(
       namespace,
@@ -174,7 +178,7 @@ extension StoreCore {
       blockCount: namespace.blockCount(of: prompt),
       touch: true
     ) { (state, prefix) in
-      extendLives(namespace, prefix.segments, &state)
+      extendLives(namespace, prefix.segments, &state, keepNanoseconds: keepNanoseconds)
       return (prefix.blockCount, state.head(at: prefix.location))
     }
     if count > 0, let head { writer?.enqueueTouch(namespace, head) }

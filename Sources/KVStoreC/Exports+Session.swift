@@ -92,6 +92,23 @@ public func exportSessionTouch(
 }
 
 /// See kvstore.h.
+@_cdecl("kvstore_session_set_ttl")
+public func exportSessionSetTTL(
+  _ session: OpaquePointer?,
+  _ ttlNanoseconds: UInt64,
+  _ blocksOut: UnsafeMutablePointer<UInt64>?
+) -> Int32 {
+  guard let session = unsafe HandleTable.session(session) else { return failBadHandle("session") }
+  do throws(StoreError) {
+    let count = try session.keep(nanoseconds: ttlNanoseconds)
+    if let blocksOut = unsafe blocksOut { unsafe blocksOut.pointee = UInt64(count) }
+    return Status.ok
+  } catch {
+    return fail(error)
+  }
+}
+
+/// See kvstore.h.
 @_cdecl("kvstore_session_end")
 public func exportSessionEnd(_ session: OpaquePointer?) -> Int32 {
   guard unsafe session != nil else { return Status.ok }

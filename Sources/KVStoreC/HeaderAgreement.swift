@@ -473,6 +473,13 @@ func headerAgreement() {
     let _: Exactly<@Sendable (OpaquePointer?, UnsafeMutablePointer<UInt64>?) -> Int32> = unsafe ours
   }
   do {
+    let _: @convention(c) (OpaquePointer?, UInt64, UnsafeMutablePointer<UInt64>?) -> Int32 =
+      unsafe kvstore_session_set_ttl
+    let ours = unsafe Exactly(exportSessionSetTTL)
+    let _: Exactly<@Sendable (OpaquePointer?, UInt64, UnsafeMutablePointer<UInt64>?) -> Int32> =
+      unsafe ours
+  }
+  do {
     let _: @convention(c) (OpaquePointer?) -> Int32 = unsafe kvstore_session_end
     let ours = unsafe Exactly(exportSessionEnd)
     let _: Exactly<@Sendable (OpaquePointer?) -> Int32> = unsafe ours

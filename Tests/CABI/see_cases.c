@@ -164,7 +164,10 @@ static void sessions(void) {
     CHECK_STATUS(kvstore_session_step(session, UINT64_MAX, NULL), KVSTORE_OK);
     CHECK_STATUS(kvstore_session_touch(session, &blocks), KVSTORE_OK);
     CHECK_EQ(blocks, 10);
+    CHECK_STATUS(kvstore_session_set_ttl(session, UINT64_C(3600000000000), &blocks), KVSTORE_OK);
+    CHECK_STATUS(kvstore_session_set_ttl(session, 0, NULL), KVSTORE_OK);
     CHECK_STATUS(kvstore_session_end(session), KVSTORE_OK);
+    CHECK_STATUS(kvstore_session_set_ttl(session, 1, NULL), KVSTORE_E_BAD_HANDLE);
     CHECK_STATUS(kvstore_session_end(session), KVSTORE_E_BAD_HANDLE);
     CHECK_STATUS(kvstore_session_step(session, 0, NULL), KVSTORE_E_BAD_HANDLE);
     CHECK_STATUS(kvstore_session_end(NULL), KVSTORE_OK);

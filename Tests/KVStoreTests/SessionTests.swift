@@ -1,4 +1,5 @@
 import KVCore
+import KVReplaySupport
 import KVStore
 import Testing
 
@@ -79,6 +80,70 @@ import Testing
     }
     #expect(try namespace.peek(kept) == 4)
     #expect(try namespace.peek(Self.tokens(1000..<1016)) == 0)
+  }
+
+  /// Blocks live for a minute after a use, the session's for an hour after its last step.
+  @Test func aSessionsTimeToLiveOutlastsItsBlocks() throws {
+    let clock = ManualClock()
+    let fixture = try StoreFixture { $0.clock = clock }
+    let limits = NamespaceLimits(timeToLive: .idle(nanoseconds: 60_000_000_000))
+    let identity = StoreFixture.identity([4096])
+    let namespace = try fixture.store.openNamespace(identity, limits: limits)
+    let session = try namespace.beginSession()
+    #expect(try session.keep(nanoseconds: 3600_000_000_000) == 0)
+    let kept = Self.tokens(0..<40)
+    try step(session, namespace, kept)
+    let other = kept.prefix(20) + Self.tokens(100..<120)
+    try namespace.offload(Array(other))
+    try fixture.store.flush()
+    clock.advance(seconds: 3600)
+    try fixture.store.reclaimExpired()
+    #expect(try namespace.peek(kept) == 10)
+    // What the other branch has alone was nobody's.
+    #expect(try namespace.peek(Array(other)) == 5)
+    // Another process reads the same from the catalog.
+    try fixture.reopen()
+    let reopened = try fixture.store.openNamespace(identity)
+    #expect(try reopened.peek(kept) == 10)
+    clock.advance(seconds: 1)
+    #expect(try reopened.peek(kept) == 0)
+  }
+
+  @Test func aKeepAliveCountsFromItsOwnTime() throws {
+    let clock = ManualClock()
+    let fixture = try StoreFixture { $0.clock = clock }
+    let limits = NamespaceLimits(timeToLive: .idle(nanoseconds: 60_000_000_000))
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([4096]), limits: limits)
+    let session = try namespace.beginSession()
+    let kept = Self.tokens(0..<40)
+    try step(session, namespace, kept)
+    clock.advance(seconds: 50)
+    #expect(try session.keep(nanoseconds: 600_000_000_000) == 10)
+    clock.advance(seconds: 500)
+    #expect(try session.touch() == 10)
+    clock.advance(seconds: 600)
+    #expect(try namespace.peek(kept) == 10)
+    // From now on a use is worth a minute again, and takes nothing away.
+    #expect(try session.keep(nanoseconds: 0) == 0)
+    #expect(try session.touch() == 10)
+    clock.advance(seconds: 61)
+    #expect(try namespace.peek(kept) == 0)
+    #expect(throws: StoreError.closed) {
+      try session.end()
+      try session.keep(nanoseconds: 1)
+    }
+  }
+
+  @Test func anAbsoluteEndIsKept() throws {
+    let clock = ManualClock()
+    let fixture = try StoreFixture { $0.clock = clock }
+    let limits = NamespaceLimits(timeToLive: .absolute(nanoseconds: 60_000_000_000))
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([4096]), limits: limits)
+    let session = try namespace.beginSession()
+    try session.keep(nanoseconds: 3600_000_000_000)
+    try step(session, namespace, Self.tokens(0..<40))
+    clock.advance(seconds: 61)
+    #expect(try namespace.peek(Self.tokens(0..<40)) == 0)
   }
 
   @Test func onlySoManyAreKept() throws {

@@ -785,6 +785,13 @@ kvstore_status_t kvstore_session_step(kvstore_session_t *session, uint64_t token
  * warm. Returns as kvstore_touch does. */
 kvstore_status_t kvstore_session_touch(kvstore_session_t *session, uint64_t *blocks_out);
 
+/* The session's time to live: from now on each step and touch lets what is stored of the session's prompt live for
+ * `ttl_nanoseconds` at least, so that it resumes warm after a pause that is longer than its blocks' own time to live; 0 = no longer
+ * than that. Only lives that are counted from the last use are prolonged; an absolute end is kept, and room that is needed for other blocks
+ * is still taken (kvstore_pin forbids that). *blocks_out (may be NULL) gets the number of blocks that are kept from this moment
+ * on. Returns OK, E_BAD_HANDLE, E_FORKED, E_READ_ONLY. */
+kvstore_status_t kvstore_session_set_ttl(kvstore_session_t *session, uint64_t ttl_nanoseconds, uint64_t *blocks_out);
+
 /* Ends the session and frees the handle; its record stays. A step that was not ended is not recorded. NULL is a no-op. kvstore_close of its store ends the handle too.
  * Returns OK, E_BAD_HANDLE, E_FORKED. */
 kvstore_status_t kvstore_session_end(kvstore_session_t *session);

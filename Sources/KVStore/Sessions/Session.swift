@@ -15,14 +15,16 @@ public final class Session: Sendable {
   private struct State {
     var row: SessionRow
     /// The step before, and the one that a match has begun.
-    var previousWords: [UInt32] = []
+    var previous: PromptCopy?
     var matched: Matched?
     var isEnded = false
+    /// Idle lives go on for so long at least after a step.
+    var keepNanoseconds: UInt64 = 0
   }
 
   private struct Matched {
     var step: SessionStepRow
-    var words: [UInt32]
+    var prompt: PromptCopy
   }
 
   init(_ namespace: Namespace, _ row: SessionRow) {
@@ -43,7 +45,7 @@ public final class Session: Sendable {
     let result = try namespace.match(prompt, options: options, leaseNanoseconds: leaseNanoseconds)
     if options.contains(.peek) { return result }
     let words = prompt.tokens(from: 0, countMax: Self.wordCountMax)
-    let previous = state.withLock { $0.previousWords }
+    let previous = try previousWords()
     var common = 0
     let limit = min(words.count, previous.count)
     while common < limit, words[common] == previous[common] { common += 1 }
@@ -57,7 +59,13 @@ public final class Session: Sendable {
       commonTokenCount: namespace.core.tokenCount(ofWords: common),
       cause: cause(words, previous, common, result, prompt)
     )
-    state.withLock { $0.matched = Matched(step: step, words: words) }
+    let copy = PromptCopy(prompt)
+    let keepNanoseconds = state.withLock { state in
+      state.matched = Matched(step: step, prompt: copy)
+      return state.keepNanoseconds
+    }
+    // What is stored already; a step that is never ended keeps it, too.
+    if keepNanoseconds > 0 { _ = try namespace.touch(prompt, keepNanoseconds: keepNanoseconds) }
     return result
   }
 
@@ -71,7 +79,7 @@ public final class Session: Sendable {
     defer { namespace.store.leave() }
     let core = namespace.store.core
     guard !core.configuration.readOnly else { throw .readOnly }
-    let noted: (SessionRow, SessionStepRow)? = try state.withLock { (state) throws(StoreError) in
+    let noted: (SessionRow, Matched, UInt64)? = try state.withLock { (state) throws(StoreError) in
       guard !state.isEnded else { throw .closed }
       guard var matched = state.matched else { return nil }
       state.matched = nil
@@ -84,21 +92,52 @@ public final class Session: Sendable {
       state.row.tokenCount += UInt64(matched.step.tokenCount)
       state.row.matchedTokenCount += UInt64(matched.step.matchedTokenCount)
       state.row.computedTokenCount += UInt64(matched.step.computedTokenCount)
-      state.previousWords = matched.words
-      return (state.row, matched.step)
+      state.previous = matched.prompt
+      return (state.row, matched, state.keepNanoseconds)
     }
-    guard let (row, step) = noted else { return nil }
-    core.note(row, [step])
-    return Int(step.number)
+    guard let (row, matched, keepNanoseconds) = noted else { return nil }
+    core.note(row, [matched.step])
+    if keepNanoseconds > 0 { _ = try touch(matched.prompt, keepNanoseconds) }
+    return Int(matched.step.number)
+  }
+
+  /// From now on each step and touch lets what is stored of the session's prompt live for so long at least; 0 = as its blocks do
+  /// by themselves.
+  ///
+  /// Only idle lives are prolonged: an absolute end is kept, and what has no end needs none.
+  /// - Returns: blocks that are kept so from this moment on.
+  /// - Throws: `StoreError`.
+  @discardableResult
+  public func keep(nanoseconds: UInt64) throws(StoreError) -> Int {
+    try state.withLock { (state) throws(StoreError) in
+      guard !state.isEnded else { throw .closed }
+      state.keepNanoseconds = nanoseconds
+    }
+    return nanoseconds == 0 ? 0 : try touch()
   }
 
   /// Keeps the session's prefix alive while it pauses: a use of what is stored of its last step; answers its blocks.
   public func touch() throws(StoreError) -> Int {
-    let words = try state.withLock { (state) throws(StoreError) -> [UInt32] in
+    let (prompt, keepNanoseconds) = try state.withLock {
+      (state) throws(StoreError) -> (PromptCopy?, UInt64) in
       guard !state.isEnded else { throw .closed }
-      return state.matched?.words ?? state.previousWords
+      return (state.matched?.prompt ?? state.previous, state.keepNanoseconds)
     }
-    return try Prompt.with(words) { (prompt) throws(StoreError) in try namespace.touch(prompt) }
+    guard let prompt else { return 0 }
+    return try touch(prompt, keepNanoseconds)
+  }
+
+  private func touch(_ prompt: PromptCopy, _ keepNanoseconds: UInt64) throws(StoreError) -> Int {
+    try prompt.withPrompt { (prompt) throws(StoreError) in
+      try namespace.touch(prompt, keepNanoseconds: keepNanoseconds)
+    }
+  }
+
+  private func previousWords() throws(StoreError) -> [UInt32] {
+    guard let previous = state.withLock({ $0.previous }) else { return [] }
+    return try previous.withPrompt { (prompt) throws(StoreError) in
+      prompt.tokens(from: 0, countMax: Self.wordCountMax)
+    }
   }
 
   /// Ends the session; its record stays.
@@ -109,7 +148,7 @@ public final class Session: Sendable {
       guard !state.isEnded else { throw .closed }
       state.isEnded = true
       state.row.isEnded = true
-      state.previousWords = []
+      state.previous = nil
       state.matched = nil
       return state.row
     }
