@@ -41,7 +41,8 @@ from .library import LibraryNotFoundError, version
 from .memory import Spans
 from .namespace import Group, Identity, Namespace
 from .prompt import Prompt
-from .results import Event, Events, Flush, Match, Transfer
+from .results import Event, Events, Flush, Match, Pin, Transfer
+from .session import Session
 from .store import Store
 
 __all__ = [
@@ -65,8 +66,10 @@ __all__ = [
     "NoSpaceError",
     "NotAStoreError",
     "OutOfMemoryError",
+    "Pin",
     "Prompt",
     "ReadOnlyError",
+    "Session",
     "Spans",
     "Status",
     "StorageError",

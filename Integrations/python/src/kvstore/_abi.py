@@ -108,6 +108,34 @@ class Stats(Structure):
         ("bytes_per_second_disk", c_uint64),
         ("restore_nanoseconds_estimated", c_uint64),
         ("restore_nanoseconds_measured", c_uint64),
+        ("blocks_prefetched", c_uint64),
+        ("host_bytes_lent", c_uint64),
+        ("slots_erased", c_uint64),
+        ("slots_erase_pending", c_uint64),
+        ("blocks_expired", c_uint64),
+        ("blocks_refused_full", c_uint64),
+        ("pins_active", c_uint64),
+        ("archive_bytes_capacity", c_uint64),
+        ("archive_bytes_used", c_uint64),
+        ("archive_bytes_written", c_uint64),
+        ("archive_bytes_read", c_uint64),
+        ("blocks_demoted", c_uint64),
+        ("demoted_bytes", c_uint64),
+        ("demoted_bytes_stored", c_uint64),
+        ("blocks_promoted", c_uint64),
+        ("promoted_bytes", c_uint64),
+        ("match_blocks_archive", c_uint64),
+        ("blocks_restored_archive", c_uint64),
+        ("restored_bytes_archive", c_uint64),
+        ("bytes_per_second_archive", c_uint64),
+        ("device_slots_capacity", c_uint64),
+        ("device_slots_used", c_uint64),
+        ("device_slots_cached", c_uint64),
+        ("device_blocks_shared", c_uint64),
+        ("device_copies_on_write", c_uint64),
+        ("device_bytes_in", c_uint64),
+        ("device_bytes_out", c_uint64),
+        ("blocks_declined", c_uint64),
     ]
 
 
@@ -267,6 +295,7 @@ class Event(Structure):
 
 STORE = c_void_p
 NAMESPACE = c_void_p
+SESSION = c_void_p
 
 # name: (result, arguments). ctypes.CDLL releases the interpreter lock for the length of every call.
 FUNCTIONS: dict[str, tuple[object, list[object]]] = {
@@ -278,6 +307,7 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "kvstore_close": (STATUS, [STORE]),
     "kvstore_flush": (STATUS, [STORE, c_uint64, POINTER(FlushResult)]),
     "kvstore_stats": (STATUS, [STORE, POINTER(Stats)]),
+    "kvstore_metrics_text": (STATUS, [STORE, c_char_p, c_size_t, POINTER(c_size_t)]),
     "kvstore_host_memory": (STATUS, [STORE, POINTER(c_void_p), POINTER(c_size_t)]),
     "kvstore_namespace_config_init": (STATUS, [POINTER(NamespaceConfig), c_size_t]),
     "kvstore_namespace_open": (STATUS, [STORE, POINTER(NamespaceConfig), POINTER(NAMESPACE)]),
@@ -304,6 +334,14 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "kvstore_lease_extend": (STATUS, [STORE, c_uint64, c_uint64]),
     "kvstore_touch": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
     "kvstore_forget": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
+    "kvstore_pin": (STATUS, [NAMESPACE, POINTER(Prompt), c_uint64, POINTER(c_uint64), POINTER(c_uint64)]),
+    "kvstore_unpin": (STATUS, [STORE, c_uint64]),
+    "kvstore_session_begin": (STATUS, [NAMESPACE, c_char_p, POINTER(SESSION), POINTER(c_uint64)]),
+    "kvstore_session_match": (STATUS, [SESSION, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)]),
+    "kvstore_session_step": (STATUS, [SESSION, c_uint64, POINTER(c_uint64)]),
+    "kvstore_session_touch": (STATUS, [SESSION, POINTER(c_uint64)]),
+    "kvstore_session_set_ttl": (STATUS, [SESSION, c_uint64, POINTER(c_uint64)]),
+    "kvstore_session_end": (STATUS, [SESSION]),
     "kvstore_events_read": (
         STATUS,
         [STORE, POINTER(c_uint64), POINTER(Event), c_size_t, c_size_t, POINTER(c_size_t)],

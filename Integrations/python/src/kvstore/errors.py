@@ -64,7 +64,7 @@ class CorruptError(KVStoreError):
 
 
 class VersionError(KVStoreError):
-    """The store was written by a newer version."""
+    """The store has another format version."""
 
 
 class LockedError(KVStoreError):
@@ -96,7 +96,7 @@ class NotAStoreError(KVStoreError):
 
 
 class UnavailableError(KVStoreError):
-    """A namespace could not be opened, or blocks not be forgotten, now: another process keeps the writer waiting, or
+    """A namespace could not be opened, or blocks not be forgotten or pinned, now: another process keeps the writer waiting, or
     the catalog has no room."""
 
 

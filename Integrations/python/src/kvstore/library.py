@@ -82,7 +82,8 @@ def check(status: int) -> int:
     return status
 
 
-def check_done(status: int) -> None:
+def check_done(status: int) -> int:
     """For calls that have no answer unless they succeed: raises what is neither success nor a miss."""
     if status not in (Status.OK, Status.MISS):
         raise error(status, last_error_message() if status < 0 else Status(status).name)
+    return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +12,20 @@ from . import _abi
 from .closing import Closing
 from .errors import BadHandleError, Status
 from .library import check, check_done, library
+from .matching import match_flags, match_of
 from .memory import Spans
 from .prompt import Prompt
-from .results import Match, Transfer
-from .sizes import nanoseconds
+from .results import Match, Pin, Transfer
+from .session import Session
+from .sizes import byte_count, nanoseconds
 
 _IDENTITY_DIGEST = 1
 _REGIONS_VARIABLE = 1
 _EXISTING = 2
 _TRANSFER_WHOLE = 2
-_MATCH_PEEK = 1
-_MATCH_LEAVE_ONE_TOKEN = 2
+_TTL_ABSOLUTE = 1
+_TTL_UNLIMITED = 2**64 - 1
+_TRANSFER_PRIORITY = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,16 @@ _NUMBERS = (
 class Namespace(Closing):
     """A namespace that is open; made by `Store.namespace`. Threads may share it."""
 
-    def __init__(self, store: int, identity: Identity, *, existing: bool = False) -> None:
+    def __init__(
+        self,
+        store: int,
+        identity: Identity,
+        *,
+        existing: bool = False,
+        quota: int | str | None = None,
+        ttl_seconds: float | None = None,
+        ttl_absolute: bool = False,
+    ) -> None:
         self.identity = identity
         self._handle: int | None = None
         config = _abi.NamespaceConfig()
@@ -120,6 +133,11 @@ class Namespace(Closing):
         config.flags = (_REGIONS_VARIABLE if identity.regions_variable else 0) | (_EXISTING if existing else 0)
         if identity.extra_bytes_max is not None:
             config.extra_bytes_max = identity.extra_bytes_max
+        if quota is not None:
+            config.quota_bytes = byte_count(quota)
+        if ttl_seconds is not None:
+            config.ttl_nanoseconds = nanoseconds(ttl_seconds)
+            config.ttl_kind = _TTL_ABSOLUTE if ttl_absolute else 0
         handle = _abi.NAMESPACE()
         check_done(library().kvstore_namespace_open(store, ctypes.byref(config), ctypes.byref(handle)))
         # None: it was to exist already, and does not.
@@ -174,14 +192,14 @@ class Namespace(Closing):
         peek: no lease, and no trace in recency or counters. leave_one_token: leave one to compute, as an engine
         needs its logits. lease_seconds: 0 is the library's default of 60, the most is 600.
         """
-        flags = _match_flags(peek, leave_one_token)
+        flags = match_flags(peek, leave_one_token)
         found = _abi.Match(struct_size=ctypes.sizeof(_abi.Match))
         status = check(
             library().kvstore_match(
                 self.handle, ctypes.byref(prompt.struct), flags, nanoseconds(lease_seconds), ctypes.byref(found)
             )
         )
-        return _match(status, found)
+        return match_of(status, found)
 
     @staticmethod
     def match_all(
@@ -204,12 +222,12 @@ class Namespace(Closing):
                 handles,
                 len(namespaces),
                 ctypes.byref(prompt.struct),
-                _match_flags(peek, leave_one_token),
+                match_flags(peek, leave_one_token),
                 nanoseconds(lease_seconds),
                 found,
             )
         )
-        return [_match(status, match) for match in found]
+        return [match_of(status, match) for match in found]
 
     # ------------------------------------------------------------ move
 
@@ -258,14 +276,24 @@ class Namespace(Closing):
         region_count: int = 0,
         timeout_seconds: float = 0,
         block_status: bool = False,
+        ttl_seconds: float | None = None,
+        ttl_absolute: bool = False,
+        priority: int | None = None,
     ) -> Transfer:
         """Takes blocks into the store; they are copied when it returns, and durable after `Store.flush`.
 
         The prompt must be whole blocks, and the block before first_block must be stored. timeout_seconds 0: that of
         the store. Releases the interpreter lock meanwhile.
+        ttl_seconds: how long the blocks live, after their last use or, if ttl_absolute, from now; None is the default of
+        the namespace, math.inf until they are evicted. priority: 0 to 100, lower ones are evicted first; None is 50.
         """
         if not isinstance(spans, Spans):
             spans = Spans.of(spans)
+        hints = _abi.Transfer(ttl_kind=_TTL_ABSOLUTE if ttl_absolute else 0)
+        if ttl_seconds is not None:
+            hints.ttl_nanoseconds = _TTL_UNLIMITED if ttl_seconds == math.inf else nanoseconds(ttl_seconds)
+        if priority is not None:
+            hints.flags, hints.priority = _TRANSFER_PRIORITY, priority
         return self._move(
             library().kvstore_offload,
             prompt,
@@ -273,6 +301,7 @@ class Namespace(Closing):
             (first_block, block_count, first_region, region_count),
             timeout_seconds,
             block_status,
+            hints=hints,
         )
 
     def _move(
@@ -285,6 +314,7 @@ class Namespace(Closing):
         statuses: bool,
         prefix_block_count: int = 0,
         whole: bool = False,
+        hints: _abi.Transfer | None = None,
     ) -> Transfer:
         first_block, block_count, first_region, region_count = part
         regions = region_count or len(self.identity.region_bytes) - first_region
@@ -300,6 +330,9 @@ class Namespace(Closing):
             span_count=spans.count,
             timeout_nanoseconds=nanoseconds(timeout_seconds),
         )
+        if hints is not None:
+            transfer.flags, transfer.priority = hints.flags, hints.priority
+            transfer.ttl_nanoseconds, transfer.ttl_kind = hints.ttl_nanoseconds, hints.ttl_kind
         per_block = (_abi.STATUS * (spans.count // regions if statuses and regions > 0 else 0))()
         if statuses:
             transfer.block_status = ctypes.cast(per_block, ctypes.POINTER(_abi.STATUS))
@@ -326,6 +359,27 @@ class Namespace(Closing):
         check(library().kvstore_touch(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
         return count.value
 
+    def pin(self, prompt: Prompt, seconds: float) -> Pin | None:
+        """Keeps the prompt's longest stored prefix for that long, 90 days at most; None: nothing of it is stored.
+
+        A pin is durable and belongs to no process: it ends by time or by `Store.unpin`.
+        """
+        pin, count = ctypes.c_uint64(), ctypes.c_uint64()
+        status = check_done(
+            library().kvstore_pin(
+                self.handle,
+                ctypes.byref(prompt.struct),
+                nanoseconds(seconds),
+                ctypes.byref(pin),
+                ctypes.byref(count),
+            )
+        )
+        return Pin(pin.value, count.value) if status == Status.OK else None
+
+    def session(self, name: str = "") -> Session:
+        """Begins a session: the record of one conversation, step by step, as `kvstore inspect sessions` shows it."""
+        return Session(self.handle, name)
+
     def forget(self, prompt: Prompt) -> int:
         """Removes the prompt's last full block and all below it, durably; returns how many blocks went.
 
@@ -340,19 +394,3 @@ class Namespace(Closing):
         handle, self._handle = self._handle, None
         if handle is not None:
             check(library().kvstore_namespace_close(handle))
-
-
-def _match_flags(peek: bool, leave_one_token: bool) -> int:
-    return (_MATCH_PEEK if peek else 0) | (_MATCH_LEAVE_ONE_TOKEN if leave_one_token else 0)
-
-
-def _match(status: int, found: _abi.Match) -> Match:
-    return Match(
-        status=Status(status),
-        tokens=found.tokens_matched,
-        blocks=found.blocks_matched,
-        blocks_host=found.blocks_host,
-        blocks_disk=found.blocks_disk,
-        lease=found.lease,
-        estimated_restore_seconds=found.estimated_restore_nanoseconds / 1e9,
-    )

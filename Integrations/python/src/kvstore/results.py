@@ -23,6 +23,17 @@ class Match:
     """Id of the lease on the prefix, 0 if none was taken."""
     estimated_restore_seconds: float
     """How long restoring it is expected to take; 0 before this process has measured it."""
+    blocks_archive: int = 0
+    """Of `blocks`: those in the archive only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A prefix that nothing evicts."""
+
+    id: int
+    """What `Store.unpin` takes."""
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from . import _abi
 from .closing import Closing
 from .errors import BadHandleError, Status
-from .library import check, library
+from .library import check, check_done, library
 from .namespace import Identity, Namespace
 from .results import Event, Events, Flush
 from .sizes import byte_count, nanoseconds
@@ -85,9 +85,22 @@ class Store(Closing):
             raise BadHandleError(Status.BAD_HANDLE, "the store is closed")
         return self._handle
 
-    def namespace(self, identity: Identity) -> Namespace:
-        """Opens the namespace of an identity record, creating it when absent. Keep it: opening costs a look-up."""
-        return Namespace(self.handle, identity)
+    def namespace(
+        self,
+        identity: Identity,
+        *,
+        quota: int | str | None = None,
+        ttl_seconds: float | None = None,
+        ttl_absolute: bool = False,
+    ) -> Namespace:
+        """Opens the namespace of an identity record, creating it when absent. Keep it: opening costs a look-up.
+
+        quota, and ttl_seconds of blocks that are written without a word about it, change the namespace durably, for all
+        who have it open; None leaves them, 0 is no limit. A life counts from the last use, or from the write if ttl_absolute.
+        """
+        return Namespace(
+            self.handle, identity, quota=quota, ttl_seconds=ttl_seconds, ttl_absolute=ttl_absolute
+        )
 
     def existing_namespace(self, identity: Identity) -> Namespace | None:
         """Opens the namespace of an identity record if there is one; nothing is written."""
@@ -143,6 +156,23 @@ class Store(Closing):
                 for event in found[: count.value]
             ),
         )
+
+    def metrics_text(self) -> str:
+        """Counters and sizes in Prometheus' text format, version 0.0.4, to serve among the engine's own metrics."""
+        capacity = 1 << 16
+        while True:
+            text, length = ctypes.create_string_buffer(capacity), ctypes.c_size_t()
+            status = library().kvstore_metrics_text(self.handle, text, capacity, ctypes.byref(length))
+            if status == Status.BUFFER_TOO_SMALL:
+                # It may have grown once more by the next call.
+                capacity = length.value * 2
+                continue
+            check(status)
+            return text.raw[: length.value].decode()
+
+    def unpin(self, pin: int) -> bool:
+        """Ends a pin, whichever process made it; False if there is none of that number."""
+        return check_done(library().kvstore_unpin(self.handle, pin)) == Status.OK
 
     def host_memory(self) -> tuple[int, int]:
         """Address and byte count of the host tier's memory, for an engine to pin or register with its device."""
