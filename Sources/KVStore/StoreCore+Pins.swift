@@ -29,12 +29,7 @@ extension StoreCore {
     let id = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
       do throws(CatalogError) {
         let id = try catalogWrite { (transaction) throws(CatalogError) in
-          guard try transaction.pins().count < Self.pinCountMax else { throw .mapFull }
-          return try transaction.pin(
-            namespace.id,
-            pathEnd: position,
-            until: time.now().advanced(by: nanoseconds)
-          )
+          try addPin(transaction, namespace.id, position, nanoseconds)
         }
         countCommit()
         return Int(clamping: id ?? 0)
@@ -43,6 +38,17 @@ extension StoreCore {
       }
     }
     return id == 0 ? nil : (UInt64(id), blockCount)
+  }
+
+  func addPin(
+    _ transaction: WriteTransaction,
+    _ namespace: NamespaceID,
+    _ pathEnd: BlockPosition,
+    _ nanoseconds: UInt64
+  ) throws(CatalogError) -> UInt64? {
+    guard try transaction.pins().count < Self.pinCountMax else { throw .mapFull }
+    let end = time.now().advanced(by: nanoseconds)
+    return try transaction.pin(namespace, pathEnd: pathEnd, until: end)
   }
 
   /// Ends a pin of any process; false when there is none of that number.

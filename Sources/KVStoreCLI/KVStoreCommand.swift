@@ -22,7 +22,7 @@ struct KVStoreCommand: ParsableCommand {
     version: versionText,
     subcommands: [
       InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
-      GrowCatalogCommand.self,
+      GCCommand.self, PinCommand.self, UnpinCommand.self, GrowCatalogCommand.self,
       BenchCommand.self, ReplayCommand.self, PlanCommand.self, ManualCommand.self,
     ]
   )

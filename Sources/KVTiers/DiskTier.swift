@@ -99,6 +99,12 @@ package final class DiskTier: Sendable {
     }
   }
 
+  /// The length of a file; 0 when it cannot be opened.
+  package func byteCount(of file: SlotFileID) -> Int {
+    let count = try? open(file, toWrite: false).byteCount()
+    return Int(clamping: count ?? 0)
+  }
+
   /// Removes stray files, inside a write transaction: nobody else makes or removes files meanwhile.
   ///
   /// What cannot be removed stays, and is tried again the next time.

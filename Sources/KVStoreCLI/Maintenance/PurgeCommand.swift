@@ -98,6 +98,11 @@ func withStore(at path: String, readOnly: Bool, _ body: (Store) throws -> Void) 
     guard unsafe access(path + "/catalog.mdb", F_OK) == 0 else {
       throw CommandFailure("\(path): there is no store in this folder")
     }
+    // Not less than what is there: opening is no reason to evict.
+    configuration.capacityBytes = max(
+      configuration.capacityBytes,
+      try Store.recordedCapacity(configuration)
+    )
     let store = try Store.open(configuration)
     do { try body(store) } catch {
       do throws(StoreError) { try store.close() } catch { /* the first error is the one to tell */
