@@ -100,6 +100,8 @@ extension Argument {
       "the namespaces must be of one store, with the same identity_mode and tokens_per_block"
     case .textNotUTF8: "a text field is not UTF-8"
     case .namespace: "the store has no such namespace"
+    case .salt:
+      "the namespace has a salt, of which only a keyed digest is stored: no other store could take its blocks"
     }
   }
 }

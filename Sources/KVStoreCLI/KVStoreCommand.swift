@@ -22,7 +22,8 @@ struct KVStoreCommand: ParsableCommand {
     version: versionText,
     subcommands: [
       InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
-      GCCommand.self, PinCommand.self, UnpinCommand.self, GrowCatalogCommand.self,
+      GCCommand.self, PinCommand.self, UnpinCommand.self, ExportCommand.self,
+      ImportCommand.self, GrowCatalogCommand.self,
       BenchCommand.self, ReplayCommand.self, PlanCommand.self, ManualCommand.self,
     ]
   )

@@ -157,6 +157,7 @@ import Testing
     #expect(answer.promptTokenCount == 0)
     #expect(answer.lostTokenCount == 80)
     #expect(answer.message.contains("left out"))
+    #expect(answer.message.contains("Leave old messages where they are"))
   }
 
   @Test func aToolResultReplacedByATagIsAnEdit() throws {
@@ -169,6 +170,8 @@ import Testing
     #expect(answer.storedTokenCount == 40)
     #expect(answer.promptTokenCount == 3)
     #expect(answer.lostTokenCount == 80)
+    #expect(answer.message.contains("40 tokens of the stored prompt are 3 tokens now"))
+    #expect(answer.message.contains("Append a correction"))
   }
 
   @Test func oneWordInTheRulesCostsEverything() throws {

@@ -88,21 +88,36 @@ struct PurgeDocument: Encodable {
   }
 }
 
+/// What a command may let a store take on disk.
+enum CommandCapacity {
+  /// The default, or more where the store was made with more: opening is no reason to evict.
+  case noReasonToEvict
+  /// This; nil = what the store was made with, or grown for.
+  case exactly(Int?)
+}
+
 /// Opens a store, lends it, and closes it.
-func withStore(at path: String, readOnly: Bool, _ body: (Store) throws -> Void) throws {
+func withStore(
+  at path: String,
+  readOnly: Bool,
+  hostBytes: Int = 0,
+  capacity: CommandCapacity = .noReasonToEvict,
+  _ body: (Store) throws -> Void
+) throws {
   try reportingErrors(at: path) {
     var configuration = StoreConfiguration(path: path)
     configuration.readOnly = readOnly
-    // Nothing is restored here.
-    configuration.hostBytes = 0
+    // Mostly nothing is restored.
+    configuration.hostBytes = hostBytes
     guard unsafe access(path + "/catalog.mdb", F_OK) == 0 else {
       throw CommandFailure("\(path): there is no store in this folder")
     }
-    // Not less than what is there: opening is no reason to evict.
-    configuration.capacityBytes = max(
-      configuration.capacityBytes,
-      try Store.recordedCapacity(configuration)
-    )
+    let recorded = try Store.recordedCapacity(configuration)
+    configuration.capacityBytes =
+      switch capacity {
+      case .noReasonToEvict: max(configuration.capacityBytes, recorded)
+      case .exactly(let byteCount): byteCount ?? recorded
+      }
     let store = try Store.open(configuration)
     do { try body(store) } catch {
       do throws(StoreError) { try store.close() } catch { /* the first error is the one to tell */

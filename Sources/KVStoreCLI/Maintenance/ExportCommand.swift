@@ -1,0 +1,162 @@
+import ArgumentParser
+import Foundation
+import KVCore
+import KVStore
+
+/// `kvstore export`: a namespace, or a prefix, as one portable file.
+struct ExportCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "export",
+    abstract: "Write a namespace, or the stored front of a prompt, into one portable file.",
+    discussion: """
+      Every byte is verified as it is read, and the file has checksums of its own. Works at rest and beside a live server, which may \
+      remove blocks meanwhile. A namespace with a salt is refused: of a salt only a keyed digest is stored, which no other store could \
+      compare. The file is readable for its owner only: who has it has the prompts' token ids.
+
+      EXAMPLES
+        kvstore export STORE warm.kvblocks
+        kvstore export STORE warm.kvblocks --prompt system-prompt.json
+        kvstore export STORE - | ssh HOST kvstore import STORE -
+      """
+  )
+
+  @ArgumentParser.Argument(help: "The store's folder.", completion: .directory)
+  var store: String
+
+  @ArgumentParser.Argument(
+    help: "The file to write, which must not be there; - is the standard output.",
+    completion: .file()
+  )
+  var file: String
+
+  @Option(
+    help: ArgumentHelp(
+      "Only the stored front of this prompt: a file with token ids (1 2 3 or [1, 2, 3]); - is the standard input.",
+      valueName: "file"
+    ),
+    completion: .file()
+  )
+  var prompt: String?
+
+  @OptionGroup var chosen: OneNamespaceOption
+
+  @Flag(help: "Print one JSON document.")
+  var json = false
+
+  func run() throws {
+    try withStore(at: store, readOnly: true, hostBytes: portableHostBytes) { opened in
+      let (namespace, identity) = try chosen.selected(in: opened)
+      guard !namespace.hasSalt else {
+        throw CommandFailure(
+          "namespace \(namespace.id.rawValue) has a salt, of which only a keyed digest is stored: no other store could take its blocks"
+        )
+      }
+      let words = try prompt.map { try PromptInput(path: $0, identity: identity).words }
+      let output = try OutputFile.make(file)
+      let line = ProgressLine()
+      let total = words.map { $0.count / identity.wordsPerBlock } ?? namespace.blockCount
+      let result = try opened.exportBlocks(
+        of: namespace.id,
+        prompt: words,
+        progress: {
+          line.show("\($0.blockCount) of \(total) blocks, \(byteText($0.payloadByteCount))")
+        },
+        write: output.write
+      )
+      line.clear()
+      try output.finish(isWhole: result.isComplete)
+      let document = ExportDocument(
+        file: file,
+        namespace: namespace.id.rawValue,
+        blockCount: result.blockCount,
+        payloadByteCount: result.payloadByteCount,
+        missedBlockCount: result.missedBlockCount
+      )
+      let text = json ? try jsonText(document) : document.text
+      if output.isStandardOutput { writeError(text + "\n") } else { print(text) }
+    }
+  }
+}
+
+/// Room in RAM for what is on its way; at least four blocks must fit.
+let portableHostBytes = 256 << 20
+
+/// The JSON of `export`.
+struct ExportDocument: Encodable {
+  var file: String
+  var namespace: UInt32
+  var blockCount: Int
+  var payloadByteCount: Int
+  /// Left the store meanwhile, or failed a check, or lay below one that did.
+  var missedBlockCount: Int
+
+  /// The document for people.
+  var text: String {
+    let missed =
+      missedBlockCount > 0
+      ? "; \(counted(missedBlockCount, "block")) left the store meanwhile, or failed a check" : ""
+    return
+      "\(printable(file)): \(counted(blockCount, "block")), \(byteText(payloadByteCount)) of payload\(missed)"
+  }
+}
+
+/// A file that is written from its beginning to its end, or removed.
+private final class OutputFile {
+  let isStandardOutput: Bool
+  private let path: String
+  private let descriptor: Int32
+  private var error: Int32 = 0
+  private var isWhole = false
+
+  private init(path: String, descriptor: Int32) {
+    self.path = path
+    self.descriptor = descriptor
+    isStandardOutput = descriptor == 1
+  }
+
+  /// Throws where there is a file of this name: nothing is written over, or removed.
+  static func make(_ path: String) throws -> OutputFile {
+    guard path != "-" else {
+      guard isatty(1) == 0 else {
+        throw CommandFailure("the standard output is a terminal: name a file")
+      }
+      return OutputFile(path: path, descriptor: 1)
+    }
+    let descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else {
+      throw CommandFailure("cannot create \(path): \(errorText(errno))")
+    }
+    return OutputFile(path: path, descriptor: descriptor)
+  }
+
+  deinit {
+    guard !isStandardOutput else { return }
+    close(descriptor)
+    if !isWhole { unsafe unlink(path) }
+  }
+
+  func write(_ bytes: [UInt8]) -> Bool {
+    var rest = bytes[...]
+    while !rest.isEmpty {
+      let count = unsafe rest.withUnsafeBytes {
+        unsafe Glibc.write(descriptor, $0.baseAddress, $0.count)
+      }
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else {
+        error = errno
+        return false
+      }
+      rest = rest.dropFirst(count)
+    }
+    return true
+  }
+
+  /// Syncs it.
+  func finish(isWhole: Bool) throws {
+    if isWhole, !isStandardOutput, fsync(descriptor) != 0 { error = errno }
+    guard isWhole, error == 0 else {
+      throw CommandFailure("cannot write \(path): \(errorText(error)); it is not whole")
+    }
+    self.isWhole = true
+  }
+}
