@@ -68,6 +68,7 @@ let package = Package(
       dependencies: ["KVCore", "KVCodec", "KVIndex", "KVTiers"],
       swiftSettings: swiftSettings
     ),
+    .target(name: "KVVocabulary", swiftSettings: swiftSettings),
     .target(
       name: "KVStoreC",
       dependencies: ["KVStore", "CKVStore"],
@@ -78,7 +79,8 @@ let package = Package(
     .executableTarget(
       name: "KVStoreCLI",
       dependencies: [
-        "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "CCallBench",
+        "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "KVVocabulary",
+        "CCallBench",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swiftSettings
@@ -169,6 +171,11 @@ let package = Package(
     .testTarget(
       name: "KVSimulationTests",
       dependencies: ["KVCore", "KVSimulation", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
+    .testTarget(
+      name: "KVVocabularyTests",
+      dependencies: ["KVVocabulary", "KVTestSupport"],
       swiftSettings: testSettings
     ),
   ],

@@ -1,16 +1,18 @@
 import ArgumentParser
 import Foundation
+import KVVocabulary
 
 /// Where the texts of token ids come from.
 struct VocabularyOption: ParsableArguments {
   @Option(
     name: .customLong("vocabulary"),
     help: ArgumentHelp(
-      "A JSON file with the tokens' texts, to show text beside ids.",
-      discussion: "A list in the order of the ids, an object of texts to ids, or a tokenizer.json.",
+      "A model file (GGUF) or a JSON file with the tokens' texts, to show text beside ids.",
+      discussion:
+        "JSON: a list in the order of the ids, an object of texts to ids, or a tokenizer.json.",
       valueName: "file"
     ),
-    completion: .file(extensions: ["json"])
+    completion: .file(extensions: ["gguf", "json"])
   )
   var path: String?
 
@@ -19,9 +21,15 @@ struct VocabularyOption: ParsableArguments {
 
 /// The texts of token ids.
 struct Vocabulary {
-  private let texts: [UInt32: String]
+  private let texts: TokenTexts
 
   init(path: String) throws {
+    guard !GGUFVocabulary.isGGUF(path: path) else {
+      do throws(GGUFError) { texts = TokenTexts(try GGUFVocabulary(path: path)) } catch {
+        throw CommandFailure("\(path): \(error.text)")
+      }
+      return
+    }
     guard let data = FileManager.default.contents(atPath: path) else {
       throw CommandFailure("cannot read \(path)")
     }
@@ -32,7 +40,7 @@ struct Vocabulary {
     guard let texts = Self.texts(value) else {
       throw CommandFailure("\(path): neither a list of texts nor an object of texts to ids")
     }
-    self.texts = texts
+    self.texts = TokenTexts(map: texts.mapValues { Array($0.utf8) })
   }
 
   private static func texts(_ value: Any) -> [UInt32: String]? {
@@ -60,21 +68,18 @@ struct Vocabulary {
   }
 
   /// The tokens' texts one after the other; an unknown one as its number.
-  func text(of tokens: [UInt32]) -> String {
-    printable(tokens.map { texts[$0].map(Self.readable) ?? "⟨\($0)⟩" }.joined())
-  }
+  func text(of tokens: [UInt32]) -> String { printable(texts.text(of: tokens)) }
+}
 
-  /// Byte-pair vocabularies write a blank as Ġ and a line break as Ċ, sentencepiece ones a blank as ▁.
-  private static func readable(_ text: String) -> String {
-    var readable = ""
-    for character in text {
-      switch character {
-      case "Ġ", "▁": readable += " "
-      case "Ċ", "\n": readable += "⏎"
-      case "\t", "ĉ": readable += "⇥"
-      default: readable.append(character)
-      }
+extension GGUFError {
+  /// In words.
+  fileprivate var text: String {
+    switch self {
+    case .io(let code): "cannot be read: \(errorText(code))"
+    case .notGGUF: "not a GGUF file"
+    case .version(let version): "GGUF of version \(version), of which the metadata are not read"
+    case .malformed(let offset): "the metadata are damaged, at byte \(offset)"
+    case .noTokens: "the model file has no tokenizer.ggml.tokens"
     }
-    return readable
   }
 }
