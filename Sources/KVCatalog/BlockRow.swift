@@ -42,7 +42,7 @@ package import KVCore
     expiry = load(32, UInt64.self)
     createdSeconds = load(40, UInt32.self)
     priority = load(44, UInt8.self)
-    // Side sections are not written by this version; without knowing them the words cannot be found.
+    // With other flags more would follow, and the words could not be found.
     guard placeCount >= 1, flags.isSubset(of: [.firstOfRun, .idleExpiry]),
       value.count >= Self.fixedByteCount + placeCount * BlockPlace.byteCount,
       let place = unsafe BlockPlace(value, at: Self.fixedByteCount)

@@ -42,6 +42,7 @@ extension NamespaceIdentity {
       ("context-parallel rank", "\(parallelism.contextRank) of \(parallelism.contextSize)"),
       ("extra bytes at most", "\(extraByteCountMax)"),
       ("KV cache groups", groupText),
+      ("side section", sideSection?.name ?? ""),
     ]
   }
 

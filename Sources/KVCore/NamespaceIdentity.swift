@@ -43,6 +43,8 @@ public struct NamespaceIdentity: Sendable, Hashable {
   public var salt: [UInt8] = []
   /// The most extra bytes that one block may carry.
   public var extraByteCountMax: Int = 256
+  /// Set when the blocks are side sections of another namespace's.
+  public var sideSection: SideSection?
 
   /// Layers, KV heads and head size of a model.
   public struct Shape: Sendable, Hashable {
@@ -103,6 +105,7 @@ public struct NamespaceIdentity: Sendable, Hashable {
     }
     guard sum <= 1 << 30 else { return .regionByteCount }
     guard groups.areValid(regionCount: regionByteCounts.count) else { return .groups }
+    guard sideSection?.isValid ?? true else { return .sectionName }
     let ranks = [
       (parallelism.tensorRank, parallelism.tensorSize),
       (parallelism.pipelineRank, parallelism.pipelineSize),
@@ -178,6 +181,7 @@ public struct NamespaceIdentity: Sendable, Hashable {
         groups.flatMap { integers($0.regions.lowerBound, $0.regions.count, $0.windowTokenCount) }
       )
     }
+    if let sideSection { field(22, sideSection.encoded) }
     return record.bytes
   }
 
@@ -241,6 +245,7 @@ public struct NamespaceIdentity: Sendable, Hashable {
         )
       )
     }
+    sideSection = fields[22].flatMap { SideSection($0) }
     // There is one encoding only: whatever does not encode back to itself is damaged.
     guard firstInvalidArgument() == nil, encoded(saltDigest: fields[19] ?? []) == record else {
       return nil

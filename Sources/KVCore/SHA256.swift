@@ -1,27 +1,25 @@
-/// SHA-256 (FIPS 180-4) and HMAC (RFC 2104), for the digest of a tenant's salt.
+/// SHA-256 (FIPS 180-4) and HMAC (RFC 2104): digests of tenants' salts and of the prefixes that side sections stand at.
 ///
 /// XXH3 will not do there: its input can be computed back from its output. A cryptography package would bring Foundation
-/// into the C library for these lines.
-package enum SHA256 {
+/// into the C library for these lines. A value: a copy goes on from where the original was.
+package struct SHA256: Sendable {
+  private var state: State = [
+    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab,
+    0x5be0_cd19,
+  ]
+  /// The first `byteCount % 64` bytes wait to be compressed.
+  private var pending = InlineArray<64, UInt8>(repeating: 0)
+  private var byteCount: UInt64 = 0
+
+  private typealias State = InlineArray<8, UInt32>
+
+  /// Of no bytes yet.
+  package init() {}
+
   package static func hash(_ message: [UInt8]) -> [UInt8] {
-    var state: [UInt32] = [
-      0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab,
-      0x5be0_cd19,
-    ]
-    var padded = message
-    padded.append(0x80)
-    while padded.count % 64 != 56 { padded.append(0) }
-    let bitCount = UInt64(message.count) * 8
-    for shift in stride(from: 56, through: 0, by: -8) {
-      padded.append(UInt8(truncatingIfNeeded: bitCount >> UInt64(shift)))
-    }
-    var schedule = [UInt32](repeating: 0, count: 64)
-    for start in stride(from: 0, to: padded.count, by: 64) {
-      compress(padded[start..<start + 64], into: &state, schedule: &schedule)
-    }
-    return state.flatMap { word in
-      [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: word >> UInt32($0)) }
-    }
+    var hasher = SHA256()
+    unsafe message.withUnsafeBytes { unsafe hasher.update($0) }
+    return hasher.finished()
   }
 
   /// HMAC-SHA256, 32 bytes.
@@ -32,16 +30,59 @@ package enum SHA256 {
     return hash(blockKey.map { $0 ^ 0x5c } + inner)
   }
 
-  private static func compress(
-    _ block: ArraySlice<UInt8>,
-    into state: inout [UInt32],
-    schedule w: inout [UInt32]
-  ) {
+  /// Goes on with these bytes.
+  package mutating func update(_ bytes: UnsafeRawBufferPointer) {
+    var index = Int(byteCount % 64)
+    byteCount += UInt64(bytes.count)
+    for offset in bytes.indices {
+      pending[index] = unsafe bytes[offset]
+      index += 1
+      if index == 64 {
+        compress()
+        index = 0
+      }
+    }
+  }
+
+  /// The digest of all bytes so far, 32 bytes.
+  package func finished() -> [UInt8] {
+    var copy = self
+    var index = Int(byteCount % 64)
+    copy.pending[index] = 0x80
+    index += 1
+    if index > 56 {
+      while index < 64 {
+        copy.pending[index] = 0
+        index += 1
+      }
+      copy.compress()
+      index = 0
+    }
+    while index < 56 {
+      copy.pending[index] = 0
+      index += 1
+    }
+    let bitCount = byteCount &* 8
+    for place in 0..<8 {
+      copy.pending[56 + place] = UInt8(truncatingIfNeeded: bitCount >> UInt64(56 - place * 8))
+    }
+    copy.compress()
+    var digest: [UInt8] = []
+    digest.reserveCapacity(32)
+    for index in 0..<8 {
+      for shift: UInt32 in [24, 16, 8, 0] {
+        digest.append(UInt8(truncatingIfNeeded: copy.state[index] >> shift))
+      }
+    }
+    return digest
+  }
+
+  private mutating func compress() {
+    var w = InlineArray<64, UInt32>(repeating: 0)
     for i in 0..<16 {
-      let at = block.startIndex + i * 4
       w[i] =
-        UInt32(block[at]) << 24 | UInt32(block[at + 1]) << 16 | UInt32(block[at + 2]) << 8
-        | UInt32(block[at + 3])
+        UInt32(pending[i * 4]) << 24 | UInt32(pending[i * 4 + 1]) << 16
+        | UInt32(pending[i * 4 + 2]) << 8 | UInt32(pending[i * 4 + 3])
     }
     for i in 16..<64 {
       let s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ (w[i - 15] >> 3)
@@ -55,22 +96,21 @@ package enum SHA256 {
       let t1 = v[7] &+ s1 &+ choice &+ roundConstants[i] &+ w[i]
       let s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22)
       let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2])
-      let t2 = s0 &+ majority
-      v = [t1 &+ t2, v[0], v[1], v[2], v[3] &+ t1, v[4], v[5], v[6]]
+      v = [t1 &+ s0 &+ majority, v[0], v[1], v[2], v[3] &+ t1, v[4], v[5], v[6]]
     }
     for i in 0..<8 { state[i] = state[i] &+ v[i] }
   }
-
-  private static func rotate(_ x: UInt32, _ n: UInt32) -> UInt32 { x >> n | x << (32 - n) }
-
-  private static let roundConstants: [UInt32] = [
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
-  ]
 }
+
+private func rotate(_ x: UInt32, _ n: UInt32) -> UInt32 { x >> n | x << (32 - n) }
+
+private let roundConstants: InlineArray<64, UInt32> = [
+  0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+  0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+  0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+  0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+  0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+  0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+  0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+  0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+]

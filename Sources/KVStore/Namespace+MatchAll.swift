@@ -68,12 +68,12 @@ extension Namespace {
     }
   }
 
-  private func release(_ result: MatchResult) {
+  func release(_ result: MatchResult) {
     // A lease that was taken just now can be released; the store is open, or the match had failed.
     if result.lease != 0 { _ = try? store.releaseLease(result.lease) }
   }
 
-  private func match(
+  func match(
     _ prompt: Prompt,
     options: MatchOptions,
     leaseNanoseconds: UInt64 = 0,

@@ -18,13 +18,16 @@ public struct MatchOptions: OptionSet, Sendable {
 public final class Namespace: Sendable {
   let store: Store
   let core: NamespaceCore
+  /// Of a namespace of side sections: the one that they stand beside.
+  let owner: NamespaceCore?
 
   /// The longest that a lease may last.
   public static let leaseNanosecondsMax = LeaseTable.durationMax
 
-  init(store: Store, core: NamespaceCore) {
+  init(store: Store, core: NamespaceCore, owner: NamespaceCore? = nil) {
     self.store = store
     self.core = core
+    self.owner = owner
   }
 
   /// Whether it was opened through this handle.
@@ -35,6 +38,9 @@ public final class Namespace: Sendable {
 
   /// What its blocks have in common.
   public var identity: NamespaceIdentity { core.identity }
+
+  /// Of side sections: what the blocks have in common that they stand beside.
+  public var ownerIdentity: NamespaceIdentity? { owner?.identity }
 
   /// The chained keys of the prompt's full blocks.
   ///

@@ -43,8 +43,13 @@ extension StoreCore {
       )
     )
     guard row.identityRecord == record else { throw .identityCollision }
+    return adopt(row, identity)
+  }
+
+  /// What calls need of a namespace that is in the catalog; one for all of them.
+  func adopt(_ row: NamespaceRow, _ identity: NamespaceIdentity) -> NamespaceCore {
     let chain = KeyChain(
-      rootKey: rootKey,
+      rootKey: row.rootKey,
       identityMode: identity.identityMode,
       wordsPerBlock: identity.wordsPerBlock,
       keyBitCount: configuration.keyBitCount
@@ -52,16 +57,20 @@ extension StoreCore {
     let core = NamespaceCore(
       id: row.id,
       identity: identity,
-      record: record,
+      record: row.identityRecord,
       chain: chain,
-      layout: layout,
+      layout: SlotLayout(
+        regionByteCounts: identity.regionByteCounts,
+        wordsPerBlock: identity.wordsPerBlock,
+        extraByteCountMax: identity.extraByteCountMax
+      ),
       isInline: row.slotByteCount == 0
     )
     core.lives.update(row)
     return state.withLock { state in
-      if let other = state.namespaces[rootKey] { return other }
+      if let other = state.namespaces[row.rootKey] { return other }
       state.index.addNamespace(core.id, wordsPerBlock: core.wordsPerBlock)
-      state.namespaces[rootKey] = core
+      state.namespaces[row.rootKey] = core
       return core
     }
   }

@@ -22,6 +22,18 @@ extension StoreCore {
       try transaction.namespace(namespace)
     }
     guard let row else { throw .invalidArgument(.namespace) }
+    var removedCount = try purge(row, writer, erases: erases)
+    for section in try sectionNamespaces(ofRecord: row.identityRecord) {
+      removedCount += try purge(section, writer, erases: erases)
+    }
+    return removedCount
+  }
+
+  private func purge(
+    _ row: NamespaceRow,
+    _ writer: Writer,
+    erases: Bool
+  ) throws(StoreError) -> Int {
     var removedCount = 0
     var isFirst = true
     while true {

@@ -21,15 +21,26 @@ extension StoreCore {
     _ = try writer.perform(deadline: deadline) { 0 }
     let end = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: false) {
       state,
-      prefix -> BlockPosition? in
+      prefix -> (BlockPosition, Int)? in
       guard prefix.blockCount > 0, onlyTail || prefix.blockCount == blockCount else { return nil }
-      return state.index.position(of: prefix.location)
+      return state.index.position(of: prefix.location).map { ($0, prefix.blockCount) }
     }
-    guard let end else { return 0 }
+    guard let (end, storedCount) = end else { return 0 }
+    let sections = try sectionNamespaces(ofRecord: namespace.record)
+    // Of a tail, what its removal tells; of all that goes on from here, before it is gone.
+    var digests =
+      try sections.isEmpty || onlyTail
+      ? [] : sectionDigests(namespace, prompt, blockCount: blockCount, below: end)
     let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
       try purgeBelow(namespace, end, onlyTail: onlyTail)
     }
     if count > 0, !namespace.isInline { writer.enqueueErasing() }
+    guard !sections.isEmpty, count > 0 else { return count }
+    if onlyTail {
+      let all = namespace.sectionDigests(of: prompt, upTo: storedCount)
+      digests = (max(storedCount - count, 0)..<storedCount).map { all.digest(ofBlocks: $0 + 1) }
+    }
+    try removeSections(sections, digests, erases: true)
     return count
   }
 

@@ -22,9 +22,15 @@ extension StoreCore {
       prefix.blockCount == blockCount ? state.index.position(of: prefix.location) : nil
     }
     guard let position, let blockKey = namespace.keys(of: prompt).last else { return 0 }
-    return try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
+    let sections = try sectionNamespaces(ofRecord: namespace.record)
+    let digests =
+      try sections.isEmpty
+      ? [] : sectionDigests(namespace, prompt, blockCount: blockCount, below: position)
+    let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
       try removeDurably(namespace, at: position, forgotten: blockKey)
     }
+    try removeSections(sections, digests, erases: false)
+    return count
   }
 
   /// The writer's part of a quarantine: the block is hidden already.

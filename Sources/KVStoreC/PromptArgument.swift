@@ -10,11 +10,29 @@ func withPrompt<Result>(
   in namespace: Namespace,
   _ body: (Prompt) throws(StoreError) -> Result
 ) throws(StoreError) -> Result {
+  try unsafe withPrompt(pointer, namespace.identity, body)
+}
+
+/// `withPrompt` for a section, whose prompts are those of the namespace that it belongs to.
+func withPrompt<Result>(
+  _ pointer: UnsafePointer<kvstore_prompt_t>?,
+  of section: Namespace,
+  _ body: (Prompt) throws(StoreError) -> Result
+) throws(StoreError) -> Result {
+  guard let identity = section.ownerIdentity else { throw .invalidArgument(.namespace) }
+  return try unsafe withPrompt(pointer, identity, body)
+}
+
+private func withPrompt<Result>(
+  _ pointer: UnsafePointer<kvstore_prompt_t>?,
+  _ identity: NamespaceIdentity,
+  _ body: (Prompt) throws(StoreError) -> Result
+) throws(StoreError) -> Result {
   var prompt = unsafe kvstore_prompt_t()
   try unsafe copyStruct(pointer, over: &prompt, minimum: promptSizeMin)
   guard unsafe prompt.flags == 0 else { throw .invalidArgument(.flags) }
   let extra = try unsafe extraBytes(prompt)
-  switch namespace.identity.identityMode {
+  switch identity.identityMode {
   case .tokens:
     guard unsafe prompt.digests == nil, unsafe prompt.digest_count == 0 else {
       throw .invalidArgument(.wrongIdentityMode)
@@ -35,8 +53,8 @@ func withPrompt<Result>(
     return try unsafe withDigests(
       prompt.digests,
       prompt.digest_count,
-      in: namespace,
-      extra: extra,
+      identity,
+      extra,
       body
     )
   }
@@ -47,15 +65,24 @@ func withDigests<Result>(
   _ digests: UnsafeRawPointer?,
   _ count: Int,
   in namespace: Namespace,
-  extra: [UnsafeRawBufferPointer] = unsafe [],
   _ body: (Prompt) throws(StoreError) -> Result
 ) throws(StoreError) -> Result {
-  guard namespace.identity.identityMode == .digest else {
+  try unsafe withDigests(digests, count, namespace.identity, [], body)
+}
+
+private func withDigests<Result>(
+  _ digests: UnsafeRawPointer?,
+  _ count: Int,
+  _ identity: NamespaceIdentity,
+  _ extra: [UnsafeRawBufferPointer],
+  _ body: (Prompt) throws(StoreError) -> Result
+) throws(StoreError) -> Result {
+  guard identity.identityMode == .digest else {
     throw .invalidArgument(.wrongIdentityMode)
   }
   guard unsafe digests != nil || count == 0 else { throw .invalidArgument(.null) }
   guard (0...1 << 31).contains(count) else { throw .invalidArgument(.blockRange) }
-  let byteCount = count * namespace.identity.digestByteCount
+  let byteCount = count * identity.digestByteCount
   guard let digests = unsafe digests else {
     return try body(unsafe Prompt(words: nil, wordCount: 0, extra: extra))
   }

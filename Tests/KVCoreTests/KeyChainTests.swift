@@ -89,5 +89,34 @@ import Testing
       two.map { String(format: "%02x", $0) }.joined()
         == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
     )
+    // In any pieces the same, around each boundary of a block.
+    for count in 0...200 {
+      let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 * 7) }
+      for cut in stride(from: 0, through: count, by: 9) {
+        var hasher = SHA256()
+        bytes[..<cut].withUnsafeBytes { hasher.update($0) }
+        bytes[cut...].withUnsafeBytes { hasher.update($0) }
+        #expect(hasher.finished() == SHA256.hash(bytes))
+      }
+    }
+  }
+
+  /// The vectors of docs/file-format.md, "Side sections".
+  @Test func prefixDigests() {
+    var digest = PrefixDigest()
+    func append(_ words: [UInt32], _ extra: [UInt8]) -> String {
+      words.withUnsafeBytes { words in
+        extra.withUnsafeBytes { digest.append(words: words, extra: $0) }
+      }
+      return digest.bytes.map { String(format: "%02x", $0) }.joined()
+    }
+    #expect(
+      append([1, 2, 3, 4], [])
+        == "2c749102af8952fbbed5fe95192883a4153e80448eb125c01a8b2961c0b266e9"
+    )
+    #expect(
+      append([5, 6, 7, 8], Array("ab".utf8))
+        == "79d2ca5cffe16a4aa59e46383785d0764ebed0c0cfa784b7b6ebbe6ab9a602b3"
+    )
   }
 }

@@ -40,6 +40,9 @@ enum IdentityChange {
     ("groups, the window", { $0.groups = [KVCacheGroup(regions: 0..<1, windowTokenCount: 513)] }),
     ("groups, the regions", { $0.groups = [KVCacheGroup(regions: 0..<2, windowTokenCount: 512)] }),
     ("groups, without a window", { $0.groups = [KVCacheGroup(regions: 0..<2)] }),
+    ("side section", { $0.sideSection = section("a", 1) }),
+    ("side section, the name", { $0.sideSection = section("b", 1) }),
+    ("side section, the owner", { $0.sideSection = section("a", 2) }),
   ]
 }
 
@@ -104,4 +107,8 @@ enum IdentityChange {
       #expect(NamespaceIdentity(record: damaged) != Self.base() || damaged == record)
     }
   }
+}
+
+private func section(_ name: String, _ byte: UInt8) -> SideSection {
+  SideSection(name: name, ownerDigest: [UInt8](repeating: byte, count: 32))
 }

@@ -146,7 +146,7 @@ static void match(fuzzer_t *fuzzer) {
     kvstore_namespace_t *ns = pick_namespace(fuzzer, &space), *several[4];
     const kvstore_prompt_t *prompt = pick_prompt(fuzzer, space, number, 1 + (unsigned)below(fuzzer, blocks_max), false);
     kvstore_match_t *found = (kvstore_match_t *)result_struct(fuzzer, sizeof *found), *all;
-    switch (below(fuzzer, 4)) {
+    switch (below(fuzzer, 5)) {
     case 0: {
         size_t digest_count = below(fuzzer, blocks_max + 1);
         void *digests = guarded(fuzzer, 32 * digest_count, (int)below(fuzzer, 256));
@@ -165,6 +165,7 @@ static void match(fuzzer_t *fuzzer) {
         CALL(match_all, several, one_in(fuzzer, 50) ? SIZE_MAX : count, prompt, match_flags(fuzzer), lease_time(fuzzer), all);
         found = NULL;
         break;
+    case 3: use_sections(fuzzer, ns, prompt); return;
     default: CALL(match, ns, prompt, match_flags(fuzzer), lease_time(fuzzer), found);
     }
     if (found == NULL || fuzzer->status < 0) return;

@@ -131,6 +131,9 @@ void call_something(fuzzer_t *fuzzer);
 void move_something(fuzzer_t *fuzzer);
 void end_operations(fuzzer_t *fuzzer);
 
+/* sections.c */
+void use_sections(fuzzer_t *fuzzer, kvstore_namespace_t *ns, const kvstore_prompt_t *prompt);
+
 /* devices.c */
 void use_device(fuzzer_t *fuzzer);
 

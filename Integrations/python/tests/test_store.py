@@ -162,6 +162,26 @@ def test_the_ranks_of_a_model_match_together(store: kvstore.Store) -> None:
     assert store.stats()["leases_active"] == 0
 
 
+def test_side_sections_bound_what_is_usable(store: kvstore.Store, namespace: kvstore.Namespace) -> None:
+    prompt = kvstore.Prompt(range(5 * TOKENS_PER_BLOCK))
+    namespace.offload(prompt, payloads(range(5)))
+    states = namespace.section("recurrent", 1000)
+    assert [match.blocks for match in namespace.match_sections([states], prompt, peek=True)] == [0, 0]
+    state = bytearray(range(200)) * 2
+    place = kvstore.Prompt(digests=[states.section_digest(prompt, 3)])
+    states.offload(place, [state])
+    leased = namespace.match_sections([states], prompt)
+    assert [match.blocks for match in leased] == [3, 1]
+    for match in leased:
+        store.release(match.lease)
+    back = bytearray(1000)
+    assert states.restore(place, [back]).blocks_done == 1
+    assert back[:400] == state
+    assert namespace.purge() == 6
+    with pytest.raises(kvstore.KVStoreError):
+        namespace.section_digest(prompt)
+
+
 def test_events_tell_what_became_of_blocks(store: kvstore.Store, namespace: kvstore.Namespace) -> None:
     cursor = store.events().cursor
     namespace.offload(kvstore.Prompt(range(48)), payloads(range(3)))

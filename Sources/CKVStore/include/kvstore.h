@@ -417,6 +417,41 @@ kvstore_status_t kvstore_match_all(kvstore_namespace_t *const *namespaces, size_
                                    const kvstore_prompt_t *prompt, uint32_t flags,
                                    uint64_t lease_nanoseconds, kvstore_match_t *matches);
 
+/* ---------------------------------------------------------------- side sections */
+
+/* A *side section* is state that a model has at a block boundary besides the KV of its tokens: that of recurrent layers, a window that
+ * is kept apart. An engine stores it at some boundaries, not at all, and can go on from a prefix only where it is there.
+ *
+ * The sections of one name are blocks of a namespace of their own, in digest mode, which kvstore_section_open opens; offload, restore,
+ * views, prefetch, pins and lives work on it as on any. One section is one block: a prompt of the one digest that
+ * kvstore_section_digest gives, with one region of variable length. Purging or forgetting blocks of the namespace, or all of it, takes
+ * their sections along. A section is evicted by itself; a section whose block was evicted is not found by kvstore_match_sections. */
+
+/* Opens the sections called `name` (1 ... 64 bytes of UTF-8) beside the blocks of `ns`, creating their namespace when absent; bytes_max is
+ * the most bytes of one of them (1 byte ... 1 GiB; slots have that size). quota_bytes as in kvstore_namespace_config_t,
+ * KVSTORE_KEEP leaves it. Their default life is the one that `ns` has now. Close the handle with kvstore_namespace_close.
+ * Returns as kvstore_namespace_open; E_INVALID_ARGUMENT also when `ns` holds sections itself. */
+kvstore_status_t kvstore_section_open(kvstore_namespace_t *ns, const char *name, uint64_t bytes_max,
+                                      uint64_t quota_bytes, kvstore_namespace_t **section_out);
+
+/* The digest of the section behind the first `block_count` blocks of the prompt (0 = all its full blocks): 32 bytes in tokens mode,
+ * else digest_bytes of the namespace that the section belongs to, whose prompts these are. docs/file-format.md defines it. *byte_count_out
+ * (may be NULL) gets its length, also when `capacity` is too small for it. Does not look at the store. Returns OK, E_INVALID_ARGUMENT,
+ * E_BAD_HANDLE, E_FORKED, E_BUFFER_TOO_SMALL. */
+kvstore_status_t kvstore_section_digest(kvstore_namespace_t *section, const kvstore_prompt_t *prompt,
+                                        uint64_t block_count, void *digest, size_t capacity,
+                                        size_t *byte_count_out);
+
+/* The longest *usable* prefix: the longest stored one at whose end all of the `section_count` sections are stored as well; their
+ * bytes are those of the section behind matches[0].blocks_matched blocks. A lease on the prefix and one on each
+ * section. `matches` has 1 + section_count entries, each with its struct_size set: of ns, then of each section (blocks_matched 1). Looks
+ * from the end of the stored prefix backwards, and in tokens mode computes a SHA-256 of the prefix, some milliseconds for 100,000 tokens.
+ * Returns as kvstore_match does; FULL when a lease was refused, and then none was taken. */
+kvstore_status_t kvstore_match_sections(kvstore_namespace_t *ns, kvstore_namespace_t *const *sections,
+                                        size_t section_count, const kvstore_prompt_t *prompt,
+                                        uint32_t flags, uint64_t lease_nanoseconds,
+                                        kvstore_match_t *matches);
+
 /* ---------------------------------------------------------------- explain */
 
 /* What ended the stored prefix of a prompt. */

@@ -171,6 +171,7 @@ extension StoreCore {
         guard let row = try transaction.namespace(id),
           let other = ExplainTarget(row, keyBitCount: keyBitCount),
           other.identity.identityMode == target.identity.identityMode,
+          other.identity.sideSection == nil,
           other.identity.digestByteCount == target.identity.digestByteCount,
           !options.sameSaltOnly
             || NamespaceIdentity.saltDigest(ofRecord: row.identityRecord) == saltDigest

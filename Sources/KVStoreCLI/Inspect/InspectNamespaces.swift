@@ -30,7 +30,7 @@ struct InspectNamespaces: ParsableCommand {
       let identity = document.identity
       table.append([
         "\(document.id)", named(identity?.modelName), named(identity?.kvDtype),
-        identity?.mode ?? "damaged", identity.map { "\($0.tokensPerBlock)" } ?? "–",
+        mode(identity), identity.map { "\($0.tokensPerBlock)" } ?? "–",
         identity.map { "\($0.regionByteCounts.count)" } ?? "–",
         identity.map { byteText($0.regionByteCounts.reduce(0, +)) } ?? "–",
         document.slotByteCount == 0 ? "catalog" : byteText(document.slotByteCount),
@@ -39,6 +39,11 @@ struct InspectNamespaces: ParsableCommand {
       ])
     }
     return table.lines()
+  }
+
+  private static func mode(_ identity: NamespaceDocument.Identity?) -> String {
+    guard let identity else { return "damaged" }
+    return identity.sideSection.map { "section \(printable($0))" } ?? identity.mode
   }
 
   private static func named(_ text: String?) -> String {
@@ -75,6 +80,8 @@ struct NamespaceDocument: Encodable {
     var regionsAreVariable: Bool
     var groups: [Group]
     var extraByteCountMax: Int
+    /// The name of what it holds beside another namespace's blocks.
+    var sideSection: String?
     var modelName: String
     var kvDtype: String
     var kvQuantization: String
@@ -135,6 +142,7 @@ extension NamespaceDocument.Identity {
         )
       },
       extraByteCountMax: identity.extraByteCountMax,
+      sideSection: identity.sideSection?.name,
       modelName: identity.modelName,
       kvDtype: identity.kvDtype,
       kvQuantization: identity.kvQuantization,

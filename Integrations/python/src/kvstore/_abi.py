@@ -322,6 +322,15 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
         STATUS,
         [POINTER(NAMESPACE), c_size_t, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)],
     ),
+    "kvstore_section_open": (STATUS, [NAMESPACE, c_char_p, c_uint64, c_uint64, POINTER(NAMESPACE)]),
+    "kvstore_section_digest": (
+        STATUS,
+        [NAMESPACE, POINTER(Prompt), c_uint64, c_void_p, c_size_t, POINTER(c_size_t)],
+    ),
+    "kvstore_match_sections": (
+        STATUS,
+        [NAMESPACE, POINTER(NAMESPACE), c_size_t, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)],
+    ),
     "kvstore_restore": (
         STATUS,
         [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(TransferResult)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -221,6 +222,75 @@ class Namespace(Closing):
             library().kvstore_match_all(
                 handles,
                 len(namespaces),
+                ctypes.byref(prompt.struct),
+                match_flags(peek, leave_one_token),
+                nanoseconds(lease_seconds),
+                found,
+            )
+        )
+        return [match_of(status, match) for match in found]
+
+    # ------------------------------------------------------------ side sections
+
+    def section(self, name: str, bytes_max: int, *, quota: int | str | None = None) -> Namespace:
+        """Opens the side sections of this name: state at block boundaries that is no KV of tokens.
+
+        Each is a block of a namespace in digest mode with one region; `section_digest` of the result gives the digest to
+        offload and restore it by.
+        """
+        section = Namespace.__new__(Namespace)
+        section.identity = dataclasses.replace(
+            self.identity,
+            digest_bytes=self.identity.digest_bytes or 32,
+            region_bytes=(bytes_max,),
+            regions_variable=True,
+            groups=(),
+        )
+        section._handle = None
+        handle = _abi.NAMESPACE()
+        keep = 2**64 - 1
+        check_done(
+            library().kvstore_section_open(
+                self.handle,
+                name.encode(),
+                bytes_max,
+                keep if quota is None else byte_count(quota),
+                ctypes.byref(handle),
+            )
+        )
+        section._handle = handle.value
+        return section
+
+    def section_digest(self, prompt: Prompt, block_count: int = 0) -> bytes:
+        """What the section behind the first `block_count` blocks of the owner's prompt (0: all) is found by."""
+        digest = ctypes.create_string_buffer(64)
+        length = ctypes.c_size_t()
+        check_done(
+            library().kvstore_section_digest(
+                self.handle, ctypes.byref(prompt.struct), block_count, digest, 64, ctypes.byref(length)
+            )
+        )
+        return digest.raw[: length.value]
+
+    def match_sections(
+        self,
+        sections: Sequence[Namespace],
+        prompt: Prompt,
+        *,
+        peek: bool = False,
+        leave_one_token: bool = False,
+        lease_seconds: float = 0,
+    ) -> list[Match]:
+        """The longest stored prefix at whose end all of these sections are stored; then one match of each section."""
+        handles = (_abi.NAMESPACE * len(sections))(*(section.handle for section in sections))
+        count = 1 + len(sections)
+        size = ctypes.sizeof(_abi.Match)
+        found = (_abi.Match * count)(*(_abi.Match(struct_size=size) for _ in range(count)))
+        status = check(
+            library().kvstore_match_sections(
+                self.handle,
+                handles,
+                len(sections),
                 ctypes.byref(prompt.struct),
                 match_flags(peek, leave_one_token),
                 nanoseconds(lease_seconds),

@@ -1,0 +1,162 @@
+public import KVCore
+
+/// Side sections: state at block boundaries that is no KV of tokens, as recurrent layers have it.
+///
+/// A section is a block of a namespace of its own, which its owner's identity and a name make up. It is found by the digest of the
+/// whole prefix that it stands behind, so tiers, eviction, lives, checks and repair are those of every block.
+extension Namespace {
+  /// Opens the namespace of one kind of sections beside this one's blocks, creating it when absent.
+  ///
+  /// New ones live as long as this namespace's blocks do by default.
+  ///
+  /// - Parameters:
+  ///   - name: what the engine calls the state.
+  ///   - byteCountMax: the most bytes of one section; another bound is another namespace.
+  ///   - quotaBytes: as a namespace's; nil leaves it.
+  /// - Returns: a namespace in digest mode, with one region of variable length.
+  /// - Throws: `StoreError`.
+  public func openSection(
+    _ name: String,
+    byteCountMax: Int,
+    quotaBytes: UInt64? = nil
+  ) throws(StoreError) -> Namespace {
+    try store.enter()
+    defer { store.leave() }
+    guard owner == nil else { throw .invalidArgument(.sectionName) }
+    guard (1...1 << 30).contains(byteCountMax) else { throw .invalidArgument(.regionByteCount) }
+    var limits = NamespaceLimits()
+    limits.quotaBytes = quotaBytes
+    if core.lives.timeToLive != .unlimited { limits.timeToLive = core.lives.timeToLive }
+    let identity = core.identity.ofSections(
+      named: name,
+      byteCountMax: byteCountMax,
+      record: core.record
+    )
+    let section = try store.core.openNamespace(identity, limits)
+    return Namespace(store: store, core: section, owner: core)
+  }
+
+  /// What this section's block behind a prefix is found by: a whole digest, for a prompt of one block.
+  ///
+  /// - Parameters:
+  ///   - prompt: of the owner.
+  ///   - blockCount: leading blocks of it; nil = all full ones.
+  /// - Returns: as many bytes as a digest of this namespace has.
+  /// - Throws: `StoreError`; this must be a section, and the prefix not empty.
+  public func sectionDigest(
+    _ prompt: Prompt,
+    blockCount: Int? = nil
+  ) throws(StoreError) -> [UInt8] {
+    try store.enter()
+    defer { store.leave() }
+    guard let owner else { throw .invalidArgument(.namespace) }
+    try owner.check(prompt, wholeBlocks: false)
+    let available = owner.blockCount(of: prompt)
+    let count = blockCount ?? available
+    guard count >= 1, count <= available else { throw .invalidArgument(.blockRange) }
+    return owner.sectionDigests(of: prompt, upTo: count).digest(ofBlocks: count)
+  }
+
+  /// The longest stored prefix at whose end all of these sections are stored too, with a lease on each of them.
+  ///
+  /// - Parameters:
+  ///   - prompt: from its first token on; a rest that fills no block is allowed.
+  ///   - sections: opened from this namespace; none: a plain match.
+  ///   - options: as for `match`.
+  ///   - leaseNanoseconds: as for `match`.
+  /// - Returns: of this namespace, then of each section (one block, or none). When one lacks a lease, none has one.
+  /// - Throws: `StoreError`.
+  public func match(
+    _ prompt: Prompt,
+    with sections: [Namespace],
+    options: MatchOptions = [],
+    leaseNanoseconds: UInt64 = 0
+  ) throws(StoreError) -> [MatchResult] {
+    guard sections.allSatisfy({ $0.owner === core && $0.store === store }) else {
+      throw .invalidArgument(.namespace)
+    }
+    let peek = try match(prompt, options: options.union(.peek), blockCountMax: .max)
+    let digests = core.sectionDigests(of: prompt, upTo: peek.blockCount)
+    var blockCount = peek.blockCount
+    while blockCount > 0 {
+      let words = wordsOfDigest(digests.digest(ofBlocks: blockCount))
+      // Looks first: a lease is taken, and a use recorded, only where everything is there.
+      var isStored = true
+      for section in sections where isStored {
+        isStored = try section.matchSection(words, options: .peek).blockCount == 1
+      }
+      if isStored {
+        let results = try leased(prompt, blockCount, sections, words, options, leaseNanoseconds)
+        if let results { return results }
+      }
+      blockCount -= 1
+    }
+    return [MatchResult](repeating: MatchResult(), count: sections.count + 1)
+  }
+
+  /// Nil when something left since it was looked at.
+  private func leased(
+    _ prompt: Prompt,
+    _ blockCount: Int,
+    _ sections: [Namespace],
+    _ words: [UInt32],
+    _ options: MatchOptions,
+    _ leaseNanoseconds: UInt64
+  ) throws(StoreError) -> [MatchResult]? {
+    var results: [MatchResult] = []
+    do throws(StoreError) {
+      results.append(
+        try match(
+          prompt,
+          options: options,
+          leaseNanoseconds: leaseNanoseconds,
+          blockCountMax: blockCount
+        )
+      )
+      for section in sections {
+        let options = options.intersection(.peek)
+        results.append(try section.matchSection(words, options: options, leaseNanoseconds))
+      }
+    } catch {
+      for result in results { release(result) }
+      throw error
+    }
+    let isWhole =
+      results[0].blockCount == blockCount && results.dropFirst().allSatisfy { $0.blockCount == 1 }
+    let isRefused = results.contains { $0.leaseRefused }
+    if isWhole, !isRefused { return results }
+    for result in results { release(result) }
+    guard isWhole else { return nil }
+    return results.map { result in
+      var result = result
+      result.lease = 0
+      result.leaseRefused = true
+      return result
+    }
+  }
+
+  /// Whether the block of this digest is there.
+  private func matchSection(
+    _ words: [UInt32],
+    options: MatchOptions,
+    _ leaseNanoseconds: UInt64 = 0
+  ) throws(StoreError) -> MatchResult {
+    try Prompt.with(words) { (prompt) throws(StoreError) in
+      try match(
+        prompt,
+        options: options,
+        leaseNanoseconds: leaseNanoseconds,
+        blockCountMax: 1
+      )
+    }
+  }
+}
+
+/// A digest's bytes as the words of a prompt in digest mode.
+func wordsOfDigest(_ digest: [UInt8]) -> [UInt32] {
+  unsafe digest.withUnsafeBytes { bytes in
+    (0..<bytes.count / 4).map { index in
+      unsafe bytes.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self)
+    }
+  }
+}
