@@ -52,6 +52,7 @@ let package = Package(
       swiftSettings: swiftSettings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
     ),
     .target(name: "KVIndex", dependencies: ["KVCore"], swiftSettings: swiftSettings),
+    .target(name: "KVPolicy", dependencies: ["KVCore"], swiftSettings: swiftSettings),
     .target(name: "KVCatalog", dependencies: ["KVCore", "CLMDB"], swiftSettings: swiftSettings),
     .target(
       name: "KVTiers",
@@ -60,12 +61,12 @@ let package = Package(
     ),
     .target(
       name: "KVStore",
-      dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVCatalog", "KVTiers"],
+      dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVPolicy", "KVCatalog", "KVTiers"],
       swiftSettings: swiftSettings
     ),
     .target(
       name: "KVSimulation",
-      dependencies: ["KVCore", "KVCodec", "KVIndex", "KVTiers"],
+      dependencies: ["KVCore", "KVCodec", "KVIndex", "KVPolicy", "KVTiers"],
       swiftSettings: swiftSettings
     ),
     .target(name: "KVVocabulary", swiftSettings: swiftSettings),
@@ -164,13 +165,14 @@ let package = Package(
     .testTarget(
       name: "KVStoreTests",
       dependencies: [
-        "KVCore", "KVFile", "KVCodec", "KVCatalog", "KVStore", "KVTestSupport", "KVReplaySupport",
+        "KVCore", "KVFile", "KVCodec", "KVCatalog", "KVSimulation", "KVStore", "KVTestSupport",
+        "KVReplaySupport",
       ],
       swiftSettings: testSettings
     ),
     .testTarget(
       name: "KVSimulationTests",
-      dependencies: ["KVCore", "KVSimulation", "KVTestSupport"],
+      dependencies: ["KVCore", "KVPolicy", "KVSimulation", "KVTestSupport"],
       swiftSettings: testSettings
     ),
     .testTarget(

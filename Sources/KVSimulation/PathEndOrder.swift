@@ -1,4 +1,5 @@
 internal import KVIndex
+internal import KVPolicy
 
 /// The eviction order of the store, in RAM: one stamp for each path end.
 ///

@@ -1,6 +1,7 @@
 import KVTestSupport
 import Testing
 
+@testable import KVPolicy
 @testable import KVSimulation
 
 /// Eviction by hit density, in the store's index and pool.

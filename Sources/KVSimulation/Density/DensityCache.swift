@@ -1,5 +1,6 @@
 internal import KVCore
 internal import KVIndex
+internal import KVPolicy
 internal import KVTiers
 
 // Unsafe: lends the ids of a request to the index by pointer.
@@ -18,6 +19,7 @@ package final class DensityCache: ReplayCache {
   private var pool = SlotPool()
   private var order = DensityOrder()
   private var history: UseHistory
+  private var choice = EvictionChoice()
   /// nil = unlimited.
   private let capacity: Int?
   private var now: Int64 = 0
@@ -71,7 +73,8 @@ package final class DensityCache: ReplayCache {
     let match = unsafe match(words, blockIDs.count)
     let hitCount = match.matchedBlockCount
     let parts = history.observe(blockIDs, residentCount: hitCount, time: now)
-    order.refresh(time: now, &history)
+    choice.note(blockIDs, residentCount: hitCount, capacity: capacity)
+    order.refresh(byDensity: choice.usesDensity, time: now, &history)
     if !match.location.isRoot { stamp(match.location, parts.repeatedStamp) }
 
     // Head first; all that is resident belongs to the first part.
@@ -157,7 +160,7 @@ package final class DensityCache: ReplayCache {
       }
       let missingCount = neededCount - pool.freeCount
       let least = order.least(in: index, held: parent, time: now, &history)
-      if let least, least.density < history.density(last.stamp, time: now) {
+      if let least, least.density < order.worth(last.stamp, now, &history) {
         counts.evictedBlockCount += remove(least.victim, missingCount)
       } else {
         let count = min(missingCount, last.blockCount)

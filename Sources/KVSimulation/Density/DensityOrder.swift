@@ -1,4 +1,5 @@
 internal import KVIndex
+internal import KVPolicy
 
 /// The eviction order by hit density: path ends as in `PathEndOrder`, the least worth first.
 ///
@@ -20,6 +21,8 @@ struct DensityOrder {
   private static let refreshedPerRequest = 256
   private var refreshCredit = 0
   private var endCount = 0
+  /// What is not by density is by recency: the oldest stamp first.
+  private var isByDensity = true
 
   mutating func stamp(
     _ location: IndexLocation,
@@ -31,10 +34,11 @@ struct DensityOrder {
     insert(PathEndOrder.End(stamp: stamp, location: location), time, &history)
   }
 
-  /// A request comes: looks at all path ends again when their turn is there.
-  mutating func refresh(time: Int64, _ history: inout UseHistory) {
+  /// A request comes: looks at all path ends again when their turn is there, or when the order is another one now.
+  mutating func refresh(byDensity: Bool, time: Int64, _ history: inout UseHistory) {
     refreshCredit += Self.refreshedPerRequest
-    guard refreshCredit >= endCount else { return }
+    guard byDensity != isByDensity || (byDensity && refreshCredit >= endCount) else { return }
+    isByDensity = byDensity
     refreshCredit = 0
     let current = ends.stampedEnds
     endCount = current.count
@@ -59,7 +63,7 @@ struct DensityOrder {
         _ = heap.removeFirst()
         continue
       }
-      let density = history.density(candidate.end.stamp, time: time)
+      let density = worth(candidate.end.stamp, time, &history)
       if candidate.end.location == held {
         _ = heap.removeFirst()
         passed = candidate
@@ -93,6 +97,11 @@ struct DensityOrder {
     _ time: Int64,
     _ history: inout UseHistory
   ) {
-    heap.insert(Candidate(density: history.density(end.stamp, time: time), end: end))
+    heap.insert(Candidate(density: worth(end.stamp, time, &history), end: end))
+  }
+
+  /// In the order's own measure.
+  func worth(_ stamp: UInt64, _ time: Int64, _ history: inout UseHistory) -> Double {
+    isByDensity ? history.density(stamp, time: time) : Double(stamp)
   }
 }

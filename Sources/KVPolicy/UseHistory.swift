@@ -3,17 +3,17 @@
 /// A request's path has up to three parts (`ReuseClass.Part`), each with a stamp; a block belongs to the newest part that
 /// it was in. A part counts as used again when one request covers most of what still belongs to it: the few
 /// common blocks at its head say nothing about the rest. Blocks that left are remembered, up to a bound.
-struct UseHistory {
+package struct UseHistory {
   /// The parts of one request's path, head first.
-  struct Parts {
-    var repeatedCount = 0
-    var newCount = 0
-    var lastCount = 0
+  package struct Parts {
+    package var repeatedCount = 0
+    package var newCount = 0
+    package var lastCount = 0
     /// Of the last, the new and the repeated part: `stamp`, + 1, + 2, so that tails are older than heads.
-    var stamp: UInt64 = 0
-    var lastStamp: UInt64 { stamp }
-    var newStamp: UInt64 { stamp + 1 }
-    var repeatedStamp: UInt64 { stamp + 2 }
+    package var stamp: UInt64 = 0
+    package var lastStamp: UInt64 { stamp }
+    package var newStamp: UInt64 { stamp + 1 }
+    package var repeatedStamp: UInt64 { stamp + 2 }
   }
 
   private struct Use {
@@ -30,25 +30,28 @@ struct UseHistory {
 
   /// The part of what belongs to it that the next use must cover, in tenths.
   private static let coveredTenths = 8
-  private static let stampsPerRequest = 3
+  static let stampsPerRequest: UInt64 = 3
   private static let updateInterval = 16
+  /// Of more the oldest are forgotten, however few blocks there are.
+  private static let useCountMax = Int(stampsPerRequest) << 16
 
   private var owners: [UInt64: UInt64] = [:]
   private var uses: [Use] = []
   /// Stamp of `uses[0]`; older ones are forgotten.
-  private var firstStamp: UInt64 = 1
+  package private(set) var firstStamp: UInt64 = 1
   private var times = ReuseTimes()
-  private let blockCountMax: Int
+  /// Remembers this many blocks at most, resident or not.
+  package var blockCountMax: Int
   private var requestCount = 0
 
-  var rememberedBlockCount: Int { owners.count }
+  package var rememberedBlockCount: Int { owners.count }
 
   /// Remembers this many blocks at most, resident or not.
-  init(blockCountMax: Int) { self.blockCountMax = blockCountMax }
+  package init(blockCountMax: Int) { self.blockCountMax = blockCountMax }
 
   /// Notes a request; `residentCount` of its blocks were found.
-  mutating func observe(_ blockIDs: [UInt64], residentCount: Int, time: Int64) -> Parts {
-    if owners.count > blockCountMax { forget(time: time) }
+  package mutating func observe(_ blockIDs: [UInt64], residentCount: Int, time: Int64) -> Parts {
+    if owners.count > blockCountMax || uses.count > Self.useCountMax { forget(time: time) }
     requestCount += 1
     if requestCount % Self.updateInterval == 0 { update(time: time) }
 
@@ -84,7 +87,7 @@ struct UseHistory {
   }
 
   /// Hits a second that are expected of keeping blocks with this stamp.
-  mutating func density(_ stamp: UInt64, time: Int64) -> Double {
+  package mutating func density(_ stamp: UInt64, time: Int64) -> Double {
     guard stamp >= firstStamp, stamp - firstStamp < UInt64(uses.count) else { return 0 }
     let use = uses[Int(stamp - firstStamp)]
     return times.density(use.reuseClass, ageMilliseconds: time - use.time)
@@ -153,9 +156,26 @@ struct UseHistory {
     return path
   }
 
-  private func owner(_ id: UInt64) -> UInt64? {
+  /// The stamp of the part that a block belongs to.
+  func owner(_ id: UInt64) -> UInt64? {
     guard let stamp = owners[id], stamp >= firstStamp else { return nil }
     return stamp
+  }
+
+  mutating func give(_ id: UInt64, to stamp: UInt64, from former: UInt64? = nil) {
+    owners[id] = stamp
+    uses[Int(stamp - firstStamp)].blockCount += 1
+    if let former { uses[Int(former - firstStamp)].blockCount -= 1 }
+  }
+
+  mutating func noteEnd(_ stamp: UInt64, isEnd: Bool) {
+    uses[Int(stamp - firstStamp)].isEnd = isEnd
+  }
+
+  /// As `density`, of blocks about whose use nothing is known but its age.
+  package mutating func densityOfUnknown(ageMilliseconds: Int64) -> Double {
+    let reuseClass = ReuseClass(.new, turn: 1, gapMilliseconds: nil)
+    return times.density(reuseClass.index, ageMilliseconds: ageMilliseconds)
   }
 
   // MARK: Upkeep
@@ -168,8 +188,8 @@ struct UseHistory {
 
   /// Forgets the oldest quarter of all uses.
   private mutating func forget(time: Int64) {
-    let requests = uses.count / Self.stampsPerRequest
-    let count = max(1, requests / 4) * Self.stampsPerRequest
+    let perRequest = Int(Self.stampsPerRequest)
+    let count = max(1, uses.count / perRequest / 4) * perRequest
     for use in uses[..<count] where use.blockCount > 0 {
       times.add(use.reuseClass, ageMilliseconds: time - use.time, coveredPart: nil)
     }

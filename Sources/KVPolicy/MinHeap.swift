@@ -1,11 +1,13 @@
 /// A binary heap; the smallest element comes first.
-struct MinHeap<Element: Comparable> {
-  private(set) var elements: [Element] = []
+package struct MinHeap<Element: Comparable> {
+  package private(set) var elements: [Element] = []
 
-  var first: Element? { elements.first }
-  var count: Int { elements.count }
+  package init() {}
 
-  mutating func insert(_ element: Element) {
+  package var first: Element? { elements.first }
+  package var count: Int { elements.count }
+
+  package mutating func insert(_ element: Element) {
     elements.append(element)
     var index = elements.count - 1
     while index > 0 {
@@ -17,14 +19,14 @@ struct MinHeap<Element: Comparable> {
     elements[index] = element
   }
 
-  mutating func removeFirst() -> Element? {
+  package mutating func removeFirst() -> Element? {
     guard let first = elements.first, let last = elements.popLast() else { return nil }
     if !elements.isEmpty { sink(last) }
     return first
   }
 
   /// Drops the elements that `isStale`.
-  mutating func compact(_ isStale: (Element) -> Bool) {
+  package mutating func compact(_ isStale: (Element) -> Bool) {
     elements.removeAll(where: isStale)
     // A sorted array is a heap.
     elements.sort()
