@@ -4,19 +4,24 @@ package struct ByteWriter {
 
   package init(capacity: Int = 0) { bytes.reserveCapacity(capacity) }
 
+  // Overloads instead of a generic function: one is not specialised for callers in other modules, and a slot's header has hundreds of
+  // integers.
   package mutating func append(_ value: UInt8) { bytes.append(value) }
-  package mutating func append<T: FixedWidthInteger>(_ value: T) {
-    let littleEndian = value.littleEndian
-    for shift in stride(from: 0, to: T.bitWidth, by: 8) {
-      bytes.append(UInt8(truncatingIfNeeded: littleEndian >> T(shift)))
-    }
-  }
+  package mutating func append(_ value: UInt16) { appendInteger(value) }
+  package mutating func append(_ value: UInt32) { appendInteger(value) }
+  package mutating func append(_ value: UInt64) { appendInteger(value) }
   package mutating func append(_ key: BlockKey) {
     append(key.high.byteSwapped)
     append(key.low.byteSwapped)
   }
-  package mutating func append(contentsOf more: some Sequence<UInt8>) {
-    bytes.append(contentsOf: more)
+  package mutating func append(contentsOf more: [UInt8]) { bytes.append(contentsOf: more) }
+  package mutating func append(contentsOf more: UnsafeRawBufferPointer) {
+    unsafe bytes.append(contentsOf: more)
+  }
+
+  private mutating func appendInteger<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
+    var littleEndian = value.littleEndian
+    unsafe withUnsafeBytes(of: &littleEndian) { unsafe bytes.append(contentsOf: $0) }
   }
 }
 
@@ -33,9 +38,12 @@ package struct ByteWriter {
 
   package var remainingByteCount: Int { unsafe bytes.count - offset }
 
-  package mutating func read<T: FixedWidthInteger & BitwiseCopyable>(
-    _ type: T.Type = T.self
-  ) -> T? {
+  package mutating func read(_ type: UInt8.Type) -> UInt8? { readInteger() }
+  package mutating func read(_ type: UInt16.Type) -> UInt16? { readInteger() }
+  package mutating func read(_ type: UInt32.Type) -> UInt32? { readInteger() }
+  package mutating func read(_ type: UInt64.Type) -> UInt64? { readInteger() }
+
+  private mutating func readInteger<T: FixedWidthInteger & BitwiseCopyable>() -> T? {
     let size = MemoryLayout<T>.size
     guard offset >= 0, remainingByteCount >= size else { return nil }
     defer { offset += size }
