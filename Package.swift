@@ -52,7 +52,12 @@ let package = Package(
       swiftSettings: swiftSettings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
     ),
     .target(name: "KVIndex", dependencies: ["KVCore"], swiftSettings: swiftSettings),
-    .target(name: "KVPolicy", dependencies: ["KVCore"], swiftSettings: swiftSettings),
+    // As well: 4,000 chances are computed every few requests.
+    .target(
+      name: "KVPolicy",
+      dependencies: ["KVCore"],
+      swiftSettings: swiftSettings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+    ),
     .target(name: "KVCatalog", dependencies: ["KVCore", "CLMDB"], swiftSettings: swiftSettings),
     .target(
       name: "KVTiers",
@@ -113,7 +118,7 @@ let package = Package(
     ),
     .executableTarget(
       name: "lru-replay",
-      dependencies: ["KVReplaySupport"],
+      dependencies: ["KVReplaySupport", "KVSimulation", "KVStore"],
       path: "Tests/lru-replay/Sources",
       swiftSettings: testSettings
     ),

@@ -40,6 +40,9 @@ extension WriteTransaction {
     _ isProtected: (NamespaceID, RunID, UInt32) -> Bool
   ) throws(CatalogError) -> RemovedSummary {
     var walk = EvictionWalk(neededCount: blockCount)
+    if let victimOrder {
+      try evictLeast(by: victimOrder, pools: pools, reason: reason, isProtected, &walk)
+    }
     while walk.neededCount > 0, let row = try firstVictim(pools, after: walk.done) {
       let end = PathEnd(namespace: row.namespace, at: row.end)
       guard try containsRow(end.namespace, end.at) else {
@@ -90,13 +93,16 @@ extension WriteTransaction {
   }
 
   /// Removes blocks from an unprotected leaf upwards, as long as none of them comes after `order`, the first of all.
-  private func removePath(
+  ///
+  /// Answers the block that is left above.
+  @discardableResult
+  func removePath(
     _ leaf: PathEnd,
     _ order: StampOrder,
     reason: RemovalReason,
     _ isProtected: (NamespaceID, RunID, UInt32) -> Bool,
     _ walk: inout EvictionWalk
-  ) throws(CatalogError) {
+  ) throws(CatalogError) -> PathEnd? {
     let namespace = leaf.namespace
     guard let row = try cachedNamespace(namespace) else { throw .namespaceMissing }
     var end = leaf.at
@@ -126,30 +132,35 @@ extension WriteTransaction {
       )
       walk.neededCount -= Int(end.position - first) + 1
       if first == 0, let parent { try delete(.children, .child(namespace, parent, end.run)) }
-      guard let parent, parent != .root else { return }
+      guard let parent, parent != .root else { return nil }
 
       let next = PathEnd(namespace: namespace, at: parent)
       switch stop {
       case .children:
         if try mayBeOlderBelow(namespace, walk) { try handOver(stamp, to: next) }
-        return
+        return next
       case .protected:
         try handOver(stamp, to: next)
-        return walk.skip(order)
-      case .enough, .comesLater: return try handOver(stamp, to: next)
+        walk.skip(order)
+        return next
+      case .enough, .comesLater:
+        try handOver(stamp, to: next)
+        return next
       case .firstOfRun: break
       }
       // The run is gone; go on in the parent's if that block is a leaf now and its turn is not later.
       guard try isLeaf(namespace, parent) else {
         if try mayBeOlderBelow(namespace, walk) { try handOver(stamp, to: next) }
-        return
+        return next
       }
       if try comesLater(next, row, order, &stamp) || walk.neededCount <= 0 {
-        return try handOver(stamp, to: next)
+        try handOver(stamp, to: next)
+        return next
       }
       if isProtected(namespace, parent.run, parent.position) {
         try handOver(stamp, to: next)
-        return walk.skip(order)
+        walk.skip(order)
+        return next
       }
       if let own = try storedStamp(namespace, parent) { try deleteStamp(next, own) }
       end = parent
@@ -224,7 +235,7 @@ extension WriteTransaction {
 }
 
 /// Where an eviction stands.
-private struct EvictionWalk {
+struct EvictionWalk {
   var neededCount: Int
   var summary = RemovedSummary()
   /// Stamps up to here were dealt with.

@@ -115,12 +115,16 @@ extension WriteTransaction {
   }
 
   /// Notes that a request used the path down to this block; false when the block is not there.
+  ///
+  /// `use` tells the order of victims which use it was.
   @discardableResult
   package func touch(
     _ namespace: NamespaceID,
-    pathEnd: BlockPosition
+    pathEnd: BlockPosition,
+    use: UInt64? = nil
   ) throws(CatalogError) -> Bool {
     guard try containsRow(namespace, pathEnd) else { return false }
+    if let use { victimOrder?.noteUse(use, stamp: counters.stamp) }
     stampNext(PathEnd(namespace: namespace, at: pathEnd))
     return true
   }
@@ -159,12 +163,14 @@ extension WriteTransaction {
       writer.write(stamp)
       writer.write(order.priority)
     }
+    victimOrder?.stamped(end.namespace, end.at, stamp: stamp)
   }
 
   func deleteStamp(_ end: PathEnd, _ order: StampOrder) throws(CatalogError) {
     guard let row = try cachedNamespace(end.namespace) else { throw .namespaceMissing }
     for pool in row.pools { try delete(.stamps, .stamp(pool, order)) }
     try delete(.ends, .block(end.namespace, end.at))
+    victimOrder?.unstamped(end.namespace, end.at)
   }
 
   /// The stamp of a block that lost what was below it: the larger of its own and `stamp`.

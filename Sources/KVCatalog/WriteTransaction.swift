@@ -27,6 +27,8 @@ package import KVCore
   /// `ReadTransaction.idleSuspendedBefore`.
   var idleSuspension: UInt64 = 0
   var pendingEvents: [CatalogEvent] = []
+  /// nil = victims are chosen by recency.
+  package var victimOrder: (any VictimOrder)?
   /// Whether the events of removals carry the key of their top block.
   var namesRemovedBlocks = true
   /// Last positions of runs; emptied by removals.

@@ -251,6 +251,7 @@ extension StoreCore {
       result.byteCount += block.payloadByteCount
     }
     result.countLeading()
+    noteStored(namespace, prompt, firstBlock: first, result.outcomes)
     return result
   }
 

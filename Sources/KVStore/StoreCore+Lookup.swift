@@ -65,7 +65,9 @@ extension StoreCore {
         giveUpLease(result.lease, namespace, end)
         continue
       }
-      if let end, !configuration.readOnly { writer?.enqueueTouch(namespace, end.head) }
+      if !options.contains(.peek) {
+        noteRequest(namespace, prompt, foundCount: result.blockCount, end?.head)
+      }
       return result
     }
   }
@@ -181,7 +183,7 @@ extension StoreCore {
       extendLives(namespace, prefix.segments, &state, keepNanoseconds: keepNanoseconds)
       return (prefix.blockCount, state.head(at: prefix.location))
     }
-    if count > 0, let head { writer?.enqueueTouch(namespace, head) }
+    noteRequest(namespace, prompt, foundCount: count, count > 0 ? head : nil)
     return count
   }
 

@@ -52,6 +52,7 @@ extension StoreCore {
       next = window.upperBound
     }
     result.countLeading()
+    noteStored(namespace, prompt, firstBlock: range.blocks.lowerBound, result.outcomes)
     return result
   }
 

@@ -30,6 +30,8 @@ final class StoreCore: Sendable {
   let archiveBytesCapacity: Int
   let coders = SlotCoders()
   let admission: Monitor<Admission>
+  /// nil = the least recently used leave first.
+  let density: DensityEviction?
   /// Of the archive's files, as far as they were looked up.
   let archiveSlotSizes = Monitor<[UInt32: Int]>([:])
   let effectiveHostBytes: Int
@@ -138,6 +140,9 @@ final class StoreCore: Sendable {
     admission = Monitor(
       Admission(configuration.admission, writeBytesPerDay: configuration.writeBytesPerDay)
     )
+    density =
+      configuration.evictionPolicy == .density && !configuration.readOnly
+      ? DensityEviction(time: time) : nil
     archiveBytesCapacity =
       try ArchiveFolder.prepare(configuration, storeUUID: meta.storeUUID)
       ? configuration.archiveBytes : 0
@@ -355,10 +360,17 @@ final class StoreCore: Sendable {
   func catalogWrite<Result>(
     _ body: (WriteTransaction) throws(CatalogError) -> Result
   ) throws(CatalogError) -> Result {
-    try catalog.write(timeNanoseconds: time.now(), owner: owner) {
-      (transaction) throws(CatalogError) in
-      time.advance(to: try transaction.lastCommittedNanoseconds())
-      return try body(transaction)
+    density?.victims.begin()
+    do throws(CatalogError) {
+      return try catalog.write(timeNanoseconds: time.now(), owner: owner) {
+        (transaction) throws(CatalogError) in
+        time.advance(to: try transaction.lastCommittedNanoseconds())
+        transaction.victimOrder = density?.victims
+        return try body(transaction)
+      }
+    } catch {
+      density?.victims.takeBack()
+      throw error
     }
   }
 

@@ -30,15 +30,15 @@ final class Writer: Sendable {
     queue.notifyAll()
   }
 
-  func enqueueTouch(_ namespace: NamespaceCore, _ head: LeaseTable.Head) {
+  func enqueueTouch(_ namespace: NamespaceCore, _ head: LeaseTable.Head, use: UInt64? = nil) {
     let wasIdle = queue.withLock { queue in
-      if case .touch(let last, let lastHead)? = queue.operations.last, last === namespace,
-        lastHead == head
+      if case .touch(let last, let lastHead, let lastUse)? = queue.operations.last,
+        last === namespace, lastHead == head, lastUse == use
       {
         return false
       }
       guard queue.operations.count < WriterQueue.touchCountMax else { return false }
-      queue.append(.touch(namespace, head))
+      queue.append(.touch(namespace, head, use: use))
       return queue.operations.count == 1
     }
     // An idle writer sleeps without an end: its second begins with the first touch.

@@ -215,9 +215,9 @@ extension WriterBatches {
     _ outcomes: [UInt64: BlockPosition]
   ) throws(CatalogError) {
     switch operation {
-    case .touch(let namespace, let head):
+    case .touch(let namespace, let head, let use):
       guard let position = position(of: head, outcomes) else { return }
-      try transaction.touch(namespace.id, pathEnd: position)
+      try transaction.touch(namespace.id, pathEnd: position, use: use)
     case .extend(let namespace, let head, let deadline):
       guard let position = position(of: head, outcomes) else { return }
       try transaction.extend(namespace.id, pathEnd: position, until: deadline)

@@ -6,7 +6,9 @@ typealias RemovedRange = RemovedSummary.Range
 /// What the writer has to do, in order.
 enum WriterOperation {
   /// A path end was used.
-  case touch(NamespaceCore, LeaseTable.Head)
+  ///
+  /// `use` names the use where eviction learns from it.
+  case touch(NamespaceCore, LeaseTable.Head, use: UInt64? = nil)
   /// A use has prolonged the lives down to a block.
   case extend(NamespaceCore, LeaseTable.Head, until: UInt64)
   /// A stored block was offered again.

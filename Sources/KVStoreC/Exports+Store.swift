@@ -80,6 +80,10 @@ private func configuration(
     throw .invalidArgument(.flags)
   }
   configuration.admission = AdmissionPolicy.allCases[unsafe Int(config.admission)]
+  guard unsafe config.reserved2 == 0,
+    let policy = unsafe EvictionPolicy(rawValue: Int(config.eviction_policy))
+  else { throw .invalidArgument(.flags) }
+  configuration.evictionPolicy = policy
   configuration.writeBytesPerDay = unsafe Int(clamping: config.write_bytes_per_day)
   configuration.archiveBytes = unsafe Int(clamping: config.archive_bytes)
   if unsafe config.archive_path != nil {

@@ -89,6 +89,12 @@ static void open_arguments(void) {
     CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_E_INVALID_ARGUMENT);
     config.catalog_bytes = UINT64_MAX;
     CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_E_INVALID_ARGUMENT);
+    small_config(&config, path);
+    config.eviction_policy = KVSTORE_EVICTION_DENSITY + 1;
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_E_INVALID_ARGUMENT);
+    small_config(&config, path);
+    config.reserved2 = 1;
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_E_INVALID_ARGUMENT);
     CHECK(store == NULL);
     CHECK(access(path, F_OK) != 0); /* nothing was created on the way */
 

@@ -27,6 +27,7 @@ package struct StoreReplay {
   package var ttlSeconds: Double?
   /// Close and open the store again after so many requests.
   package var reopensEvery: Int?
+  package var evictionPolicy = EvictionPolicy.lru
   package var folder: String
 
   private static let payloadByteCount = 8
@@ -44,6 +45,7 @@ package struct StoreReplay {
     configuration.commitIntervalNanoseconds = 60_000_000_000
     configuration.catalogIsSynced = false
     configuration.clock = clock
+    configuration.evictionPolicy = evictionPolicy
     var identity = NamespaceIdentity()
     identity.identityMode = .digest
     identity.digestByteCount = Self.digestByteCount

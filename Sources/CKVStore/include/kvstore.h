@@ -95,6 +95,10 @@ typedef struct kvstore_session kvstore_session_t;         /* likewise */
 #define KVSTORE_ADMIT_ADAPTIVE 2u     /* all while there is room or a sixth of it comes back in time, and all of a prompt of which
                                        * two thirds are known; else as above */
 
+#define KVSTORE_EVICTION_LRU 0u
+#define KVSTORE_EVICTION_DENSITY 1u /* what the fewest hits are expected of for the time that it would be kept, as learned while
+                                     * running; least recently used again for a while where that finds more */
+
 typedef struct {
   uint32_t struct_size;
   uint32_t flags; /* KVSTORE_OPEN_* */
@@ -131,6 +135,10 @@ typedef struct {
   /* The most that is written to disk in a day, in the mean, and up to a 24th of it at once: new blocks beyond it are declined,
    * and blocks of the archive stay there. 0 (the default): no bound. */
   uint64_t write_bytes_per_day;
+  /* Which blocks leave when there is no room, of those that may and of the lowest priority. What is learned lives in RAM (about
+   * 40 bytes a block, of at most 2,097,152 blocks) and begins anew with each process. */
+  uint32_t eviction_policy; /* KVSTORE_EVICTION_*; default least recently used */
+  uint32_t reserved2;       /* must be 0 */
 } kvstore_config_t;
 
 /* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or

@@ -40,6 +40,8 @@ class Config(Structure):
         ("admission", c_uint32),
         ("reserved", c_uint32),
         ("write_bytes_per_day", c_uint64),
+        ("eviction_policy", c_uint32),
+        ("reserved2", c_uint32),
     ]
 
 

@@ -41,6 +41,7 @@ class Store(Closing):
         archive_path: str | os.PathLike[str] | None = None,
         admission: Literal["always", "second-touch", "adaptive"] = "always",
         write_budget: int | str | None = None,
+        eviction: Literal["lru", "density"] = "lru",
         inline_payload_max: int | str | None = None,
         offload_timeout_seconds: float | None = None,
         commit_interval_seconds: float | None = None,
@@ -54,6 +55,7 @@ class Store(Closing):
         check(library().kvstore_config_init(ctypes.byref(config), ctypes.sizeof(config)))
         config.path = os.fsencode(path)
         config.admission = ("always", "second-touch", "adaptive").index(admission)
+        config.eviction_policy = ("lru", "density").index(eviction)
         if archive_path is not None:
             config.archive_path = os.fsencode(archive_path)
         config.flags = (_OPEN_READ_ONLY if read_only else 0) | (_OPEN_BUFFERED_IO if buffered_io else 0)
