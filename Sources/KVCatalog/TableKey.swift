@@ -170,7 +170,7 @@ struct TableKey {
 
 /// The rows of `meta`.
 enum MetaName: String {
-  case format, store, counters, clock, config, clean, erase
+  case format, store, counters, clock, config, clean, erase, totals, hits
 }
 
 /// The two rows of a namespace.

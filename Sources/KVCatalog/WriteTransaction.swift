@@ -14,7 +14,7 @@ package import KVCore
 
   private var storedCounters = Counters()
   private var storedTime: UInt64 = 0
-  private var isChanged = false
+  private(set) var isChanged = false
   private var namespaceRows: [NamespaceID: NamespaceRow] = [:]
   private var accountings: [NamespaceID: Accounting] = [:]
   var slotFileStates: [SlotFileKey: SlotFileState] = [:]

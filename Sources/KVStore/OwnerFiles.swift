@@ -122,6 +122,18 @@ final class OwnerFiles: Sendable {
     }
   }
 
+  /// Whether it is this process.
+  func isOwn(_ owner: OwnerID) -> Bool { own.withLock { $0?.path } == path(of: owner) }
+
+  /// The process that holds another owner's lock; nil when it has ended.
+  func holder(of owner: OwnerID) -> Int32? {
+    do throws(FileError) {
+      return try FileDescriptor.open(path(of: owner), mode: .existing).recordLockHolder()
+    } catch {
+      return nil
+    }
+  }
+
   private func path(of owner: OwnerID) -> String {
     directory + "/" + hexadecimalText(UInt64(owner.rawValue), digitCount: 8) + ".lock"
   }

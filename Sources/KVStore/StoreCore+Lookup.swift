@@ -158,6 +158,7 @@ extension StoreCore {
         return (result, nil)
       }
       if !configuration.readOnly {
+        state.hits.note(namespace.id, head, tokenCount: result.tokenCount)
         let duration = leaseNanoseconds == 0 ? LeaseTable.durationDefault : leaseNanoseconds
         let lease = state.leases.take(namespace.id, head, now: now, duration: duration)
         result.lease = lease ?? 0

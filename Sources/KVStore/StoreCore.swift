@@ -54,6 +54,8 @@ final class StoreCore: Sendable {
   private let poisoned = AtomicFlag(false)
   private let forkGeneration = ForkGeneration.current
   private let commitCount = Monitor<UInt64>(0)
+  /// What of the counters is in the catalog; see `catalogWrite`.
+  let recorded = Monitor(RecordedTotals())
   /// Slot files whose rows a transaction under way has removed.
   private let filesToRemove = Monitor<[SlotFileID]>([])
 
@@ -361,13 +363,18 @@ final class StoreCore: Sendable {
     _ body: (WriteTransaction) throws(CatalogError) -> Result
   ) throws(CatalogError) -> Result {
     density?.victims.begin()
+    let record = totalsRecord()
     do throws(CatalogError) {
-      return try catalog.write(timeNanoseconds: time.now(), owner: owner) {
+      let result = try catalog.write(timeNanoseconds: time.now(), owner: owner) {
         (transaction) throws(CatalogError) in
         time.advance(to: try transaction.lastCommittedNanoseconds())
         transaction.victimOrder = density?.victims
-        return try body(transaction)
+        let result = try body(transaction)
+        try record.put(in: transaction)
+        return result
       }
+      committed(record)
+      return result
     } catch {
       density?.victims.takeBack()
       throw error

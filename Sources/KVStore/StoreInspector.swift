@@ -65,6 +65,12 @@ public struct StoreInspector: Sendable {
     public var payloadByteCount: Int
     /// What that takes as stored.
     public var storedByteCount: Int
+    /// What it may hold; 0 = no bound of its own.
+    public var quotaBytes: UInt64 = 0
+    /// What of the quota is used up.
+    public var quotaBytesUsed: UInt64 = 0
+    /// How long blocks live that are written without a word about it.
+    public var timeToLive = TimeToLive.unlimited
   }
 
   /// Blocks of one chain without a fork.
@@ -185,7 +191,10 @@ public struct StoreInspector: Sendable {
             slotByteCount: Int(row.slotByteCount),
             blockCount: Int(accounting.blockCount),
             payloadByteCount: Int(accounting.payloadByteCount),
-            storedByteCount: Int(accounting.storedByteCount)
+            storedByteCount: Int(accounting.storedByteCount),
+            quotaBytes: row.quotaBytes,
+            quotaBytesUsed: row.quotaUsage(accounting),
+            timeToLive: row.timeToLive
           )
         )
       }
@@ -259,7 +268,7 @@ public struct StoreInspector: Sendable {
     }
   }
 
-  private func childRuns(
+  func childRuns(
     of namespace: NamespaceID,
     after: BlockPosition,
     limit: Int

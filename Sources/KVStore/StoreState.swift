@@ -64,6 +64,7 @@ struct StoreState {
   var archiveUses: Set<ArchiveUse> = []
 
   var statistics = StoreStatistics()
+  var hits = HitLog()
   var restoreBandwidth = RestoreBandwidth()
 
   init(index: PrefixIndex, arena: HostArena, leases: LeaseTable, intents: EvictionIntents) {

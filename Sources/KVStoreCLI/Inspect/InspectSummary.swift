@@ -26,13 +26,23 @@ struct InspectSummary: ParsableCommand {
     }
   }
 
+  @Flag(
+    help: "Look at every block for the histograms, not at the first 100,000 (1,000 with --watch)."
+  )
+  var all = false
+
   private func show() throws {
     try options.withStore { store in
+      let inspector = store.inspector
       let document = SummaryDocument(
         path: options.store,
-        summary: try store.inspector.summary(),
+        summary: try inspector.summary(),
         statistics: try store.statistics(),
-        namespaceCount: try store.inspector.namespaces().count
+        namespaces: try inspector.namespaces(),
+        lifetime: try inspector.lifetime(),
+        topPrefixes: try inspector.topPrefixes(limit: 5),
+        owners: inspector.owners(),
+        survey: try inspector.survey(limit: all ? .max : watch ? 1_000 : 100_000)
       )
       try options.show(document, document.lines)
     }
@@ -69,12 +79,21 @@ struct SummaryDocument: Encodable {
   var pinCount: Int
   var ioPath: String
   var slotFiles: [SlotFile]
+  var owners: [Owner]
+  var namespaces: [Namespace]
+  var lifetime: Lifetime
+  var topPrefixes: [Prefix]
+  var survey: Survey
 
   init(
     path: String,
     summary: StoreInspector.Summary,
     statistics: StoreStatistics,
-    namespaceCount: Int
+    namespaces: [StoreInspector.NamespaceSummary],
+    lifetime: StoreInspector.Lifetime,
+    topPrefixes: [StoreInspector.UsedPrefix],
+    owners: [StoreInspector.Owner],
+    survey: StoreInspector.Survey
   ) {
     self.path = path
     storeUUID = summary.storeUUID
@@ -85,7 +104,15 @@ struct SummaryDocument: Encodable {
     transactionID = summary.transactionID
     firstEvent = summary.events?.lowerBound
     lastEvent = summary.events?.upperBound
-    self.namespaceCount = namespaceCount
+    namespaceCount = namespaces.count
+    self.owners = owners.map(Owner.init)
+    self.namespaces = namespaces.map(Namespace.init)
+    self.lifetime = Lifetime(lifetime)
+    self.topPrefixes = topPrefixes.map { prefix in
+      let identity = namespaces.first { $0.id == prefix.namespace }?.identity
+      return Prefix(prefix, tokensPerBlock: identity?.tokensPerBlock ?? 0)
+    }
+    self.survey = Survey(survey)
     blockCount = statistics.blocksStored
     payloadByteCount = statistics.payloadBytesStored
     diskByteCount = statistics.diskBytesUsed
@@ -94,7 +121,7 @@ struct SummaryDocument: Encodable {
     catalogByteCountMax = statistics.catalogBytesCapacity
     reservedSlotCount = summary.reservedSlotCount
     pinCount = summary.pinCount
-    ioPath = statistics.ioPath.text
+    ioPath = lifetime.ioPath.text
     slotFiles = summary.slotFiles.map {
       SlotFile(
         tier: "\($0.tier)",
@@ -110,48 +137,72 @@ struct SummaryDocument: Encodable {
   var lines: [String] {
     let state =
       ownerCount > 0
-      ? "open in \(ownerCount) process\(ownerCount == 1 ? "" : "es")"
+      ? "open in \(owners.map(\.text).joined(separator: ", "))"
       : isClean ? "closed cleanly" : "at rest, not closed cleanly (nothing to repair)"
-    let slotBytes = slotFiles.reduce(0) {
-      $0 + ($1.tier == "disk" ? $1.slotCount * $1.slotByteCount : 0)
-    }
     let events = if let firstEvent, let lastEvent { "\(firstEvent)–\(lastEvent)" } else { "none" }
+    let created = ageText(secondsAgo: secondsSince(nanoseconds: createdNanoseconds))
+    let archive =
+      archiveByteCount > 0 ? ", and \(byteText(archiveByteCount)) in the archive" : ""
     var lines = fieldLines([
       ("store", path),
-      ("UUID", storeUUID),
-      ("format", "version \(formatVersion)"),
-      ("created", ageText(secondsAgo: secondsSince(nanoseconds: createdNanoseconds))),
-      ("state", state),
-      ("last commit", "\(transactionID)"),
-      ("events kept", events),
+      ("made", "\(created), format version \(formatVersion), UUID \(storeUUID)"),
+      ("state", "\(state); commit \(transactionID), events \(events)"),
       ("I/O path", ioPath),
-      ("namespaces", "\(namespaceCount)"),
-      ("blocks", "\(blockCount)"),
-      ("payload", byteText(payloadByteCount)),
-      ("on disk", "\(byteText(diskByteCount)), of that \(byteText(slotBytes)) slot files"),
-      ("in the archive", byteText(archiveByteCount)),
+      ("blocks", "\(blockCount), \(byteText(payloadByteCount)) of payload; \(pinCount) pins"),
+      ("on disk", "\(byteText(diskByteCount))\(archive); \(reservedSlotCount) slots reserved"),
       ("catalog", catalogText),
-      ("slots reserved", "\(reservedSlotCount)"),
-      ("pins", "\(pinCount)"),
+      ("looked up", lifetime.lookUpText),
+      ("found", lifetime.tierText),
+      ("written", lifetime.writtenText),
+      ("left", lifetime.leftText),
+      ("age", survey.ageText),
+      ("prefix tokens", survey.depthText),
     ])
-    guard !slotFiles.isEmpty else { return lines }
-    var table = TextTable([
-      ("slot size", .right), ("tier", .left), ("files", .right), ("slots", .right),
-      ("used", .right), ("filled", .right),
-    ])
+    lines += table(of: namespaces.prefix(Self.namespaceCountMax).map(\.row), Namespace.columns)
+    if namespaces.count > Self.namespaceCountMax {
+      lines.append(
+        "… and \(namespaces.count - Self.namespaceCountMax) more: kvstore inspect namespaces"
+      )
+    }
+    lines += table(of: slotRows, Self.slotColumns)
+    lines += table(of: topPrefixes.map(\.row), Prefix.columns)
+    return lines
+  }
+
+  /// What fits on a screen.
+  private static let namespaceCountMax = 6
+
+  private func table(
+    of rows: [[String]],
+    _ columns: [(heading: String, alignment: TextTable.Alignment)]
+  ) -> [String] {
+    guard !rows.isEmpty else { return [] }
+    var table = TextTable(columns)
+    for row in rows { table.append(row) }
+    return [""] + table.lines()
+  }
+
+  private static let slotColumns: [(heading: String, alignment: TextTable.Alignment)] = [
+    ("tier", .left), ("slot size", .right), ("files", .right), ("slots", .right),
+    ("used", .right), ("filled", .right), ("payload ÷ stored", .right),
+  ]
+
+  /// A line for each tier and slot size; where a tier has several, what it compresses to stands in its first.
+  private var slotRows: [[String]] {
     let alike = Dictionary(grouping: slotFiles) {
       SlotKind(tier: $0.tier, byteCount: $0.slotByteCount)
     }
-    for (kind, files) in alike.sorted(by: { $0.key < $1.key }) {
+    var seen: Set<String> = []
+    return alike.sorted { $0.key < $1.key }.map { kind, files in
       let slots = files.reduce(0) { $0 + $1.slotCount }
       let used = files.reduce(0) { $0 + $1.usedSlotCount }
-      table.append([
-        byteText(kind.byteCount), kind.tier, "\(files.count)", "\(slots)", "\(used)",
+      let isFirst = seen.insert(kind.tier).inserted
+      return [
+        kind.tier, byteText(kind.byteCount), "\(files.count)", "\(slots)", "\(used)",
         percentText(UInt64(clamping: used), UInt64(clamping: slots)),
-      ])
+        isFirst ? survey.ratioText(kind.tier) : "",
+      ]
     }
-    lines.append("")
-    return lines + table.lines()
   }
 
   /// What a line of the table is about.
