@@ -68,7 +68,7 @@ for (trace, capacity) in isWhole ? sampledSizes + allSizes : sampledSizes {
   replay.evictionPolicy = .density
   let hits = try replay.run(requests).hitBlocks
   let lru = reference?.hitBlocks ?? .max
-  let isRight = hits > lru && abs(hits - simulated) * 50 <= simulated
+  let isRight = hits > lru && abs(hits - simulated) * 20 <= simulated
   runCount += 1
   if !isRight { failureCount += 1 }
   let seconds = String(format: "%.1f", Date().timeIntervalSince(start))
