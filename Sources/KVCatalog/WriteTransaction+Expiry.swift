@@ -165,14 +165,13 @@ extension WriteTransaction {
   func removeDeadlines(
     _ namespace: NamespaceID,
     _ run: RunID,
-    _ positions: ClosedRange<UInt32>,
-    reason: RemovalReason
+    _ positions: ClosedRange<UInt32>
   ) throws(CatalogError) {
     let records = try deadlines(namespace, run, from: positions.lowerBound)
       .filter { positions.contains($0.position) }
     for record in records { try deleteDeadline(namespace, run, record) }
-    // What expired with the block is no life to hand over.
-    guard let latest = records.first, positions.lowerBound > 0, reason != .expired else { return }
+    // Also what is over by now: a pinned block that stays would else have no deadline, and no end.
+    guard let latest = records.first, positions.lowerBound > 0 else { return }
     let above = BlockPosition(run: run, position: positions.lowerBound - 1)
     try raise(PathEnd(namespace: namespace, at: above), to: latest.deadline)
   }
@@ -304,6 +303,25 @@ extension WriteTransaction {
     let pin = unsafe PinRow(id: id, value)
     try delete(.pins, .pin(id))
     return pin
+  }
+
+  /// Pins hold what is left of their paths; blocks that come to the same positions later are not theirs.
+  func shortenPins(
+    _ namespace: NamespaceID,
+    _ run: RunID,
+    before position: UInt32
+  ) throws(CatalogError) {
+    for var pin in try pins() where pin.namespace == namespace {
+      guard let index = pin.path.firstIndex(where: { $0.run == run && $0.position >= position })
+      else { continue }
+      if position > 0 {
+        pin.path[index].position = position - 1
+      } else {
+        pin.path.remove(at: index)
+      }
+      // One that holds nothing any more ends when it would have, or by its number.
+      try put(.pins, .pin(pin.id), pin.encoded)
+    }
   }
 
   /// Removes pins that have come to their end.

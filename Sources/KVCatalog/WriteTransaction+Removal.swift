@@ -182,7 +182,11 @@ extension WriteTransaction {
     for blockKey in blockKeys { try delete(.keys, .blockKey(namespace, blockKey)) }
     for end in absoluteEnds { try delete(.expiries, .expiry(end)) }
     if try cachedNamespace(namespace)?.facts.contains(.hasIdleLives) ?? false {
-      try removeDeadlines(namespace, run, positions, reason: reason)
+      try removeDeadlines(namespace, run, positions)
+    }
+    // Evictions leave what is pinned.
+    if reason != .evicted, reason != .quota {
+      try shortenPins(namespace, run, before: positions.lowerBound)
     }
     for case let slot? in places.map(\.slotAddress) {
       try freeSlot(slot)

@@ -116,8 +116,10 @@ extension StoreCore {
           let old = entries[index].life
           let life = old.joined(offered.life)
           entries[index].life = life
-          // What only moves a deadline is a use, and has been noted as one.
-          if !life.hasSameRow(as: old) || offered.hasPriority {
+          // What only moves a deadline is a use, and has been noted as one; but for an end that was offered to an idle life.
+          if !life.hasSameRow(as: old) || life.isMoved(from: old, by: offered.life)
+            || offered.hasPriority
+          {
             renewed.append(segment.location(at: index))
           }
         }
@@ -187,5 +189,13 @@ extension BlockLife {
   fileprivate func hasSameRow(as other: BlockLife) -> Bool {
     if case .idle(let a, _) = self, case .idle(let b, _) = other { return a == b }
     return self == other
+  }
+
+  /// Whether an offered end is later than all that the uses of an idle life come to.
+  fileprivate func isMoved(from old: BlockLife, by offered: BlockLife) -> Bool {
+    guard case .idle(_, let deadline) = self, case .idle(_, let before) = old,
+      case .absolute = offered
+    else { return false }
+    return deadline > before
   }
 }
