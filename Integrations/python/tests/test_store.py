@@ -177,8 +177,14 @@ def test_side_sections_bound_what_is_usable(store: kvstore.Store, namespace: kvs
     back = bytearray(1000)
     assert states.restore(place, [back]).blocks_done == 1
     assert back[:400] == state
-    assert namespace.purge() == 6
-    with pytest.raises(kvstore.KVStoreError):
+    fork = kvstore.Prompt([*range(4 * TOKENS_PER_BLOCK), *range(500, 500 + TOKENS_PER_BLOCK)])
+    namespace.offload(fork, payloads(range(5)))
+    assert namespace.purge(fork, only_tail=True) == 1
+    assert namespace.purge(prompt.prefix(tokens=5 * TOKENS_PER_BLOCK)) == 1
+    # Four blocks and the section.
+    assert namespace.purge() == 5
+    assert namespace.purge() == 0
+    with pytest.raises(kvstore.InvalidArgumentError):
         namespace.section_digest(prompt)
 
 

@@ -345,6 +345,8 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "kvstore_lease_extend": (STATUS, [STORE, c_uint64, c_uint64]),
     "kvstore_touch": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
     "kvstore_forget": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
+    "kvstore_purge": (STATUS, [NAMESPACE, POINTER(Prompt), c_uint32, POINTER(c_uint64)]),
+    "kvstore_namespace_purge": (STATUS, [NAMESPACE, POINTER(c_uint64)]),
     "kvstore_pin": (STATUS, [NAMESPACE, POINTER(Prompt), c_uint64, POINTER(c_uint64), POINTER(c_uint64)]),
     "kvstore_unpin": (STATUS, [STORE, c_uint64]),
     "kvstore_session_begin": (STATUS, [NAMESPACE, c_char_p, POINTER(SESSION), POINTER(c_uint64)]),

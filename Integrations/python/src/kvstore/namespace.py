@@ -27,6 +27,7 @@ _TRANSFER_WHOLE = 2
 _TTL_ABSOLUTE = 1
 _TTL_UNLIMITED = 2**64 - 1
 _TRANSFER_PRIORITY = 1
+_PURGE_TAIL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +458,23 @@ class Namespace(Closing):
         """
         count = ctypes.c_uint64()
         check_done(library().kvstore_forget(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
+        return count.value
+
+    def purge(self, prompt: Prompt | None = None, *, only_tail: bool = False) -> int:
+        """Removes as `forget` does, and overwrites the slots with zeros in the background; returns how many blocks went.
+
+        Without a prompt: the whole namespace. only_tail: of the prompt's longest stored prefix what it shares with no other.
+        """
+        count = ctypes.c_uint64()
+        if prompt is None:
+            if only_tail:
+                raise ValueError("only_tail needs a prompt")
+            check_done(library().kvstore_namespace_purge(self.handle, ctypes.byref(count)))
+        else:
+            flags = _PURGE_TAIL if only_tail else 0
+            check_done(
+                library().kvstore_purge(self.handle, ctypes.byref(prompt.struct), flags, ctypes.byref(count))
+            )
         return count.value
 
     def close(self) -> None:
