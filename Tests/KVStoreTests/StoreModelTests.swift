@@ -313,13 +313,15 @@ private final class StoreModelRun {
   }
 
   private func limit() throws {
+    let before = model.capacity
     model.capacity = Int.random(in: 2...20, using: &random)
     log.append("capacity \(model.capacity)")
     namespace = try fixture.store.openNamespace(
       identity,
       limits: NamespaceLimits(quotaBytes: UInt64(model.capacity * bytesPerBlock))
     )
-    model.evict()
+    // The same limit again is no change; what a pin held over it leaves at the next offload.
+    if model.capacity != before { model.evict() }
   }
 
   /// Every block of the model is found, with its bytes now and then; what the model does not have is not found.
@@ -350,7 +352,7 @@ private final class StoreModelRun {
 
   /// Found by longer runs: pins that held what came after blocks that were forgotten; an end offered to an idle life that was
   /// not kept; a pinned block without an end once what lay below it had expired.
-  @Test(arguments: [5000, 8002, 14_000, 5009] as [UInt64])
+  @Test(arguments: [5000, 8002, 14_000, 5009, 73_004] as [UInt64])
   func agreesWhereItDidNotOnce(seed: UInt64) throws {
     let run = try StoreModelRun(seed: seed)
     for number in 0..<75 { try run.step(number) }
