@@ -75,6 +75,9 @@ extension Namespace {
     guard sections.allSatisfy({ $0.owner === core && $0.store === store }) else {
       throw .invalidArgument(.namespace)
     }
+    guard !sections.isEmpty else {
+      return [try match(prompt, options: options, leaseNanoseconds: leaseNanoseconds)]
+    }
     let peek = try match(prompt, options: options.union(.peek), blockCountMax: .max)
     let digests = core.sectionDigests(of: prompt, upTo: peek.blockCount)
     var blockCount = peek.blockCount

@@ -25,21 +25,11 @@ extension StoreCore {
     blockCount: Int,
     below end: BlockPosition
   ) throws(StoreError) -> [[UInt8]] {
-    var digest = PrefixDigest()
-    for block in 0..<blockCount {
-      guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
-      unsafe digest.append(
-        words: UnsafeRawBufferPointer(start: words, count: namespace.wordsPerBlock * 4),
-        extra: prompt.extraBytes(ofBlock: block)
-      )
-    }
     let isDigestMode = namespace.identity.identityMode == .digest
-    let first = namespace.sectionDigests(of: prompt, upTo: blockCount)
-      .digest(ofBlocks: blockCount)
-    let start = digest
+    let prefixes = namespace.sectionDigests(of: prompt, upTo: blockCount)
     return try catalogRead { (transaction) throws(CatalogError) in
-      var digests = [first]
-      var ends = [(at: end, digest: start)]
+      var digests = [prefixes.digest(ofBlocks: blockCount)]
+      var ends = [(at: end, digest: prefixes.last)]
       // A list instead of recursion: runs can hang below one another as deep as a chain is long.
       while let (at, before) = ends.popLast() {
         var nexts = try transaction.children(namespace.id, at).map {
@@ -49,10 +39,14 @@ extension StoreCore {
         for next in nexts {
           guard let row = try transaction.row(namespace.id, next) else { continue }
           var digest = before
-          unsafe row.words.withUnsafeBytes { words in
-            unsafe row.extra.withUnsafeBytes { unsafe digest.append(words: words, extra: $0) }
+          if isDigestMode {
+            digests.append(row.words)
+          } else {
+            unsafe row.words.withUnsafeBytes { words in
+              unsafe row.extra.withUnsafeBytes { unsafe digest.append(words: words, extra: $0) }
+            }
+            digests.append(digest.bytes)
           }
-          digests.append(isDigestMode ? row.words : digest.bytes)
           ends.append((next, digest))
         }
       }
