@@ -126,35 +126,19 @@ package final class PathCache: ReplayCache {
 
   private func insert(words: UnsafePointer<UInt32>, _ blockCount: Int, after parent: IndexLocation)
   {
-    let end = withPool { pool in
-      unsafe index.append(
-        Self.namespace,
-        after: parent,
-        words: words,
-        blockCount: blockCount
-      ) { _ in
-        guard let slot = pool.allocateFree() else {
-          assertionFailure("no room was made")
-          return IndexEntry(blockKey: BlockKey(high: 0, low: 0))
-        }
-        pool.unpin(slot)
-        return IndexEntry(blockKey: BlockKey(high: 0, low: 0), hostSlot: Int32(slot))
-      }
-    }
+    let end = unsafe index.append(
+      Self.namespace,
+      after: parent,
+      words: words,
+      blockCount: blockCount,
+      slotsOf: &pool
+    )
     guard let end else { return assertionFailure("the parent is gone") }
     if !parent.isRoot {
       if end.node != parent.node { order.addChild(after: parent) }
       order.dropStamp(at: parent)
     }
     stamp(end)
-  }
-
-  /// Lends the pool as a local: a property of a class is checked for exclusive access at each use.
-  private func withPool<R>(_ body: (inout SlotPool) -> R) -> R {
-    var lent = SlotPool()
-    swap(&lent, &pool)
-    defer { swap(&lent, &pool) }
-    return body(&lent)
   }
 
   /// Sees to it that `blockCount` slots are free.
@@ -185,9 +169,7 @@ package final class PathCache: ReplayCache {
     let first = victim.leaf.local + 1 - UInt32(count)
     let head = IndexLocation(node: victim.leaf.node, local: first)
     let parent = index.parent(of: head) ?? .root
-    withPool { pool in
-      index.truncate(at: head) { _, entry in pool.discard(Int(entry.hostSlot)) }
-    }
+    index.truncate(at: head, slotsOf: &pool)
     order.remove(victim, from: first, parent: parent)
     return count
   }

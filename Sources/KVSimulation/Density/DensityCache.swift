@@ -116,33 +116,17 @@ package final class DensityCache: ReplayCache {
     after parent: inout IndexLocation,
     stamp newStamp: UInt64
   ) {
-    let end = withPool { pool in
-      unsafe index.append(
-        Self.namespace,
-        after: parent,
-        words: words,
-        blockCount: blockCount
-      ) { _ in
-        guard let slot = pool.allocateFree() else {
-          assertionFailure("no room was made")
-          return IndexEntry(blockKey: BlockKey(high: 0, low: 0))
-        }
-        pool.unpin(slot)
-        return IndexEntry(blockKey: BlockKey(high: 0, low: 0), hostSlot: Int32(slot))
-      }
-    }
+    let end = unsafe index.append(
+      Self.namespace,
+      after: parent,
+      words: words,
+      blockCount: blockCount,
+      slotsOf: &pool
+    )
     guard let end else { return assertionFailure("the parent is gone") }
     if !parent.isRoot, end.node != parent.node { order.addChild(after: parent) }
     stamp(end, newStamp)
     parent = end
-  }
-
-  /// Lends the pool as a local: a property of a class is checked for exclusive access at each use.
-  private func withPool<R>(_ body: (inout SlotPool) -> R) -> R {
-    var lent = SlotPool()
-    swap(&lent, &pool)
-    defer { swap(&lent, &pool) }
-    return body(&lent)
   }
 
   /// Sees to it that slots are free for what comes; what is worth less than what would have to leave is taken off.
@@ -179,9 +163,7 @@ package final class DensityCache: ReplayCache {
     let first = victim.leaf.local + 1 - UInt32(count)
     let head = IndexLocation(node: victim.leaf.node, local: first)
     let parent = index.parent(of: head) ?? .root
-    withPool { pool in
-      index.truncate(at: head) { _, entry in pool.discard(Int(entry.hostSlot)) }
-    }
+    index.truncate(at: head, slotsOf: &pool)
     order.remove(victim, from: first, parent: parent, time: now, &history)
     return count
   }
