@@ -125,7 +125,9 @@ let package = Package(
     // The parsers of stored bytes, for a fuzzer (Scripts/fuzz) and for a test that replays its corpus.
     .target(
       name: "KVFuzzTargets",
-      dependencies: ["KVCore", "KVCodec", "KVCatalog", "KVStore", "KVSimulation"],
+      dependencies: [
+        "KVCore", "KVCodec", "KVCatalog", "KVStore", "KVSimulation", "KVVocabulary",
+      ],
       path: "Tests/Fuzzing/Targets",
       swiftSettings: testSettings
     ),

@@ -145,6 +145,63 @@ import Testing
     #expect(try fixture.store.verify().findings == [])
   }
 
+  /// An export carries one namespace: the blocks without their sections, and each kind of sections as a file of its own.
+  @Test(arguments: [true, false]) func sectionsAreExportedByThemselves(_ blocksFirst: Bool) throws {
+    let source = try StoreFixture()
+    let identity = StoreFixture.identity([40_000])
+    let prompt = tokens(0..<48)
+    let namespace = try source.store.openNamespace(identity)
+    let recurrent = try namespace.openSection("recurrent", byteCountMax: Self.byteCountMax)
+    try namespace.offload(prompt)
+    try Self.offload(recurrent, prompt, blockCount: 4, byteCount: 123)
+    try Self.offload(recurrent, prompt, blockCount: 9)
+    try source.store.flush()
+    func export(_ id: NamespaceID) throws -> [UInt8] {
+      var file: [UInt8] = []
+      let result = try source.store.exportBlocks(of: id) { bytes in
+        file += bytes
+        return true
+      }
+      #expect(result.isComplete)
+      #expect(result.missedBlockCount == 0)
+      return file
+    }
+    let files = [try export(namespace.id), try export(recurrent.id)]
+    let target = try StoreFixture()
+    func load(_ file: [UInt8]) throws -> ImportResult {
+      var offset = 0
+      return try target.store.importBlocks { count in
+        let piece = Array(file[offset..<min(file.count, offset + count)])
+        offset += piece.count
+        return piece
+      }
+    }
+    func open() throws -> (Namespace, Namespace) {
+      let namespace = try target.store.openNamespace(identity)
+      return (namespace, try namespace.openSection("recurrent", byteCountMax: Self.byteCountMax))
+    }
+    for (index, file) in (blocksFirst ? files : files.reversed()).enumerated() {
+      let result = try load(file)
+      #expect(result.problem == nil)
+      #expect(result.storedBlockCount == (blocksFirst == (index == 0) ? 12 : 2))
+      // One without the other is found, and of no use to who asks for both.
+      let (namespace, section) = try open()
+      #expect(try Self.usable(namespace, prompt, [section]) == (index == 0 ? 0 : 9))
+    }
+    let (imported, section) = try open()
+    #expect(try Self.usable(imported, prompt, []) == 12)
+    #expect(try imported.restore(prompt).isRight)
+    #expect(
+      try Self.restore(section, prompt, blockCount: 4)
+        == regionBytes([0, 4], region: 0, count: 123)
+    )
+    #expect(
+      try Self.restore(section, prompt, blockCount: 9)
+        == regionBytes([0, 9], region: 0, count: Self.byteCountMax)
+    )
+    #expect(try target.store.verify().findings == [])
+  }
+
   @Test func aMatchLeasesThePrefixAndItsSections() throws {
     let fixture = try StoreFixture()
     let namespace = try fixture.store.openNamespace(StoreFixture.identity([40_000]))

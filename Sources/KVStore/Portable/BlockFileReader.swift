@@ -56,10 +56,14 @@ struct BlockFileReader {
   }
 
   /// Whether the end record says what was read, and is the end.
-  mutating func checkTotals(_ result: ImportResult, _ read: (Int) -> [UInt8]) {
+  mutating func checkTotals(
+    blockCount: Int,
+    payloadByteCount: Int,
+    _ read: (Int) -> [UInt8]
+  ) {
     let isRight =
-      totals?.blockCount == UInt64(result.blockCount)
-      && totals?.payloadByteCount == UInt64(result.payloadByteCount)
+      totals?.blockCount == UInt64(blockCount)
+      && totals?.payloadByteCount == UInt64(payloadByteCount)
     if !isRight || !take(1, read).isEmpty { problem = .damaged }
   }
 

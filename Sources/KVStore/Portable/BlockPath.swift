@@ -34,6 +34,27 @@ struct BlockPath {
     keys.removeLast(keys.count - blockCount)
   }
 
+  /// Whether the block of a file has its parent here.
+  func canTake(_ entry: BlockFileEntry) -> Bool { entry.depth <= blockCount }
+
+  /// Takes the next block of a file behind its parent; false when that is not here, or its key is not that of its tokens.
+  mutating func add(_ entry: BlockFileEntry, _ chain: KeyChain) -> Bool {
+    guard canTake(entry) else { return false }
+    truncate(to: entry.depth)
+    let parentKey = lastKey ?? chain.rootKey
+    let words = entry.words.span
+    let extra = entry.extra.span
+    let key = unsafe words.withUnsafeBufferPointer { words -> BlockKey? in
+      guard let base = words.baseAddress else { return nil }
+      return unsafe extra.withUnsafeBytes { extra in
+        unsafe chain.key(after: parentKey, words: base, extra: extra)
+      }
+    }
+    guard key == entry.blockKey else { return false }
+    append(entry.words, entry.extra, entry.blockKey)
+    return true
+  }
+
   /// Lends it as a prompt.
   func withPrompt<Result>(
     _ body: (Prompt) throws(StoreError) -> Result

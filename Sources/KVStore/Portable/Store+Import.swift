@@ -73,7 +73,13 @@ extension Store {
       progress(result)
     }
     try blocks.offload(&result)
-    if file.problem == nil { file.checkTotals(result, read) }
+    if file.problem == nil {
+      file.checkTotals(
+        blockCount: result.blockCount,
+        payloadByteCount: result.payloadByteCount,
+        read
+      )
+    }
     result.problem = file.problem
     result.problemOffset = file.problem == nil ? 0 : file.recordOffset
     let flushed = try flush()
@@ -107,13 +113,11 @@ private struct BlockImport {
     _ payloadOffset: Int,
     _ result: inout ImportResult
   ) throws(StoreError) -> Bool {
-    guard entry.depth <= path.blockCount else { return false }
+    guard path.canTake(entry) else { return false }
     if entry.depth < path.blockCount || waitingCount == batch.capacity {
       try offload(&result)
-      path.truncate(to: entry.depth)
     }
-    guard key(of: entry) == entry.blockKey else { return false }
-    path.append(entry.words, entry.extra, entry.blockKey)
+    guard path.add(entry, namespace.core.chain) else { return false }
     batch.setPayload(
       ofBlock: waitingCount,
       bytes,
@@ -124,19 +128,6 @@ private struct BlockImport {
     result.blockCount += 1
     result.payloadByteCount += entry.payloadByteCount
     return true
-  }
-
-  private func key(of entry: BlockFileEntry) -> BlockKey? {
-    let chain = namespace.core.chain
-    let parentKey = path.lastKey ?? chain.rootKey
-    let words = entry.words.span
-    let extra = entry.extra.span
-    return unsafe words.withUnsafeBufferPointer { words -> BlockKey? in
-      guard let base = words.baseAddress else { return nil }
-      return unsafe extra.withUnsafeBytes { extra in
-        unsafe chain.key(after: parentKey, words: base, extra: extra)
-      }
-    }
   }
 
   /// Offloads what is in the batch.

@@ -14,6 +14,8 @@ extension FuzzTarget {
     case .catalogRows: Self.noise(count: 60, byteCount: 160)
     case .catalogPages: Self.pages
     case .traceLines: Self.traces.map { Array($0.utf8) }
+    case .blockFile: BlockFileFuzzer.seeds(Self.identities)
+    case .modelFile: ModelFileFuzzer.seeds
     }
   }
 
@@ -44,7 +46,7 @@ extension FuzzTarget {
     }
   }
 
-  private static var identities: [NamespaceIdentity] {
+  static var identities: [NamespaceIdentity] {
     var plain = NamespaceIdentity()
     plain.regionByteCounts = [4096, 4096, 12, 1]
     var full = plain

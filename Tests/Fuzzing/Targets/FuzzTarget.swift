@@ -13,6 +13,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case catalogRows = "catalog-rows"
   case catalogPages = "catalog-pages"
   case traceLines = "trace-lines"
+  case blockFile = "block-file"
+  case modelFile = "model-file"
 
   /// Parses the bytes.
   public func run(_ bytes: UnsafeRawBufferPointer) {
@@ -24,6 +26,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case .catalogRows: CatalogFuzzer.shared.run(unsafe Array(bytes))
     case .catalogPages: unsafe Self.parsePages(bytes)
     case .traceLines: TraceFuzzer.run(unsafe Array(bytes))
+    case .blockFile: BlockFileFuzzer.run(unsafe Array(bytes))
+    case .modelFile: ModelFileFuzzer.run(unsafe Array(bytes))
     }
   }
 
