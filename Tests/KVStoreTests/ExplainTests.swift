@@ -241,15 +241,90 @@ import Testing
 
   // MARK: What left
 
-  @Test func aThreadReopenedAfterDaysComesFromDisk() throws {
-    let (fixture, namespace) = try store()
+  private static let day: UInt64 = 86_400_000_000_000
+
+  /// A thread that was left for three days, the store closed meanwhile.
+  ///
+  /// Whether an idle life ended then cannot be told from a clock that somebody set: it goes on until the next use.
+  @Test(arguments: [
+    TimeToLive.unlimited, .absolute(nanoseconds: 4 * day), .idle(nanoseconds: day),
+  ])
+  func aThreadReopenedAfterDaysComesFromDisk(life: TimeToLive) throws {
+    let clock = ManualClock()
+    let fixture = try StoreFixture { $0.clock = clock }
+    let limits = NamespaceLimits(timeToLive: life)
+    let identity = StoreFixture.identity([4096])
+    let namespace = try fixture.store.openNamespace(identity, limits: limits)
     let stored = Self.thread(Self.messages)
     try keep(namespace, fixture, [stored])
-    try fixture.reopen()
-    let reopened = try fixture.store.openNamespace(StoreFixture.identity([4096]))
+    try fixture.whileClosed { clock.advance(nanoseconds: 3 * Self.day) }
+    let reopened = try fixture.store.openNamespace(identity, limits: limits)
     let answer = try reopened.explain(stored)
     #expect(answer.cause == .stored)
+    #expect(answer.matchedTokenCount == stored.count / 4 * 4)
+    // Nothing of it is in RAM yet.
+    let match = try reopened.match(stored)
+    #expect(match.diskBlockCount == stored.count / 4)
+    #expect(match.hostBlockCount == 0)
     #expect(try reopened.restore(stored).isRight)
+    let turn = try reopened.explain(stored + Self.tokens(Self.text("turn", 24)))
+    #expect(turn.cause == .appended)
+    #expect(turn.lostTokenCount == 0)
+  }
+
+  /// The same thread, whose time to live was a day: gone, with the date, while its rows are there and when they have been removed.
+  @Test func aThreadReopenedAfterDaysIsGoneByItsTimeToLive() throws {
+    let clock = ManualClock()
+    let fixture = try StoreFixture { $0.clock = clock }
+    let limits = NamespaceLimits(timeToLive: .absolute(nanoseconds: Self.day))
+    let identity = StoreFixture.identity([4096])
+    let namespace = try fixture.store.openNamespace(identity, limits: limits)
+    let stored = Self.thread(Self.messages)
+    // The clock begins on 2027-01-15 at 08:00 UTC.
+    let end = clock.realTimeNanoseconds() + Self.day
+    try keep(namespace, fixture, [stored])
+    try fixture.whileClosed { clock.advance(nanoseconds: 3 * Self.day) }
+    // A reader removes nothing.
+    try fixture.reopen { $0.readOnly = true }
+    let reader = try fixture.store.openNamespace(identity)
+    let gone = try reader.explain(stored)
+    #expect(gone.cause == .expired)
+    #expect(gone.leftNanoseconds == end)
+    #expect(gone.matchedTokenCount == 0)
+    #expect(gone.message.contains("time to live ended on 2027-01-16 08:00:00 UTC"))
+    #expect(gone.message.contains("give it a longer time to live"))
+    try fixture.reopen { $0.readOnly = false }
+    _ = try fixture.store.collectGarbage()
+    let reopened = try fixture.store.openNamespace(identity)
+    let removed = try reopened.explain(stored)
+    #expect(removed.cause == .expired)
+    #expect(removed.message.contains("time to live ended, and it was removed on 2027-01-18 08:00"))
+    // It is computed once more, and stays for its day.
+    try keep(reopened, fixture, [stored])
+    #expect(try reopened.explain(stored).cause == .stored)
+  }
+
+  /// A server that runs on for three days: an idle life ends a day after the last use.
+  @Test func aThreadThatPausedForDaysIsGoneByItsIdleLife() throws {
+    let clock = ManualClock()
+    let fixture = try StoreFixture { $0.clock = clock }
+    let namespace = try fixture.store.openNamespace(
+      StoreFixture.identity([4096]),
+      limits: NamespaceLimits(timeToLive: .idle(nanoseconds: Self.day))
+    )
+    let stored = Self.thread(Self.messages)
+    try keep(namespace, fixture, [stored])
+    // Used once more an hour later; kept alive it would be there still.
+    clock.advance(seconds: 3600)
+    #expect(try namespace.match(stored).tokenCount == stored.count)
+    let reader = try namespace.explain(stored)
+    #expect(reader.cause == .stored)
+    clock.advance(nanoseconds: 3 * Self.day)
+    _ = try fixture.store.collectGarbage()
+    let gone = try namespace.explain(stored)
+    #expect(gone.cause == .expired)
+    #expect(gone.message.contains("removed on 2027-01-18 09:00"))
+    #expect(gone.message.contains("Touch the prefix while the session pauses (keep-alive)"))
   }
 
   @Test(arguments: [

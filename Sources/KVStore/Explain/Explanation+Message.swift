@@ -57,7 +57,7 @@ extension Explanation {
       "The next block was removed\(dateText) because its namespace was over its quota. Raise the quota, or store less "
         + "under this namespace."
     case .expired:
-      "The next block's time to live ended\(dateText). Touch the prefix while the session pauses (keep-alive), or give it "
+      "The next block's time to live ended\(leftAfterItsEnd ? ", and it was removed" : "")\(dateText). Touch the prefix while the session pauses (keep-alive), or give it "
         + "a longer time to live."
     case .forgotten:
       "The next block was removed on request (forget or purge)\(dateText). It is computed and stored again."

@@ -88,6 +88,8 @@ public struct Explanation: Sendable, Equatable {
   public var elsewhereDepth: Int?
   /// When the missing block left or expired: Unix nanoseconds, 0 when it did not.
   public var leftNanoseconds: UInt64 = 0
+  /// That is when its room was taken back, some time after its life was over (`expired`).
+  public var leftAfterItsEnd = false
   /// The namespace that has the prompt (`otherNamespace`).
   public var otherNamespace: NamespaceID?
   /// Leading tokens that it has.

@@ -73,7 +73,9 @@ extension StoreCore {
     case .evicted, .none: return .evicted
     case .forgotten: return .forgotten
     case .corrupt: return .damaged
-    case .expired: return .expired
+    case .expired:
+      answer.leftAfterItsEnd = true
+      return .expired
     case .quota: return .overQuota
     }
   }
