@@ -14,7 +14,7 @@ extension Catalog {
         unsafe try check(mdb_env_set_mapsize(environment, mapByteCount))
       }
       unsafe try check(mdb_env_set_maxreaders(environment, options.readerCountMax))
-      unsafe try check(mdb_env_set_maxdbs(environment, 16))
+      unsafe try check(mdb_env_set_maxdbs(environment, 32))
       var flags = UInt32(MDB_NOSUBDIR | MDB_NOTLS)
       // A device's read-ahead may be megabytes, and a look-up touches a dozen pages all over the file:
       // with it, the first hit after opening read 75 MB of a catalog of 10^6 blocks. Walks ask for their own
@@ -86,6 +86,31 @@ extension Catalog {
     return tables
   }
 
+  /// Makes the tables that a store from before them does not have.
+  static func addTables(
+    _ environment: OpaquePointer,
+    _ tables: [MDB_dbi]
+  ) throws(CatalogError) -> [MDB_dbi] {
+    guard tables.contains(ReadTransaction.noTable) else { return tables }
+    var begun: OpaquePointer?
+    unsafe try check(mdb_txn_begin(environment, nil, 0, &begun))
+    guard let handle = unsafe begun else { throw .lmdb(code: MDB_PANIC) }
+    var tables = tables
+    do throws(CatalogError) {
+      for table in Table.allCases
+      where table.isAddedLater && tables[Int(table.rawValue)] == ReadTransaction.noTable {
+        var identifier: MDB_dbi = 0
+        unsafe try check(mdb_dbi_open(handle, table.name, UInt32(MDB_CREATE), &identifier))
+        tables[Int(table.rawValue)] = identifier
+      }
+    } catch {
+      unsafe mdb_txn_abort(handle)
+      throw error
+    }
+    unsafe try check(mdb_txn_commit(handle))
+    return tables
+  }
+
   private static func createTables(
     _ handle: OpaquePointer,
     _ meta: StoreMeta
@@ -113,6 +138,10 @@ extension Catalog {
     for table in Table.allCases {
       var identifier: MDB_dbi = 0
       let code = unsafe mdb_dbi_open(handle, table.name, flags, &identifier)
+      if code == MDB_NOTFOUND, table.isAddedLater {
+        tables[Int(table.rawValue)] = ReadTransaction.noTable
+        continue
+      }
       if code == MDB_NOTFOUND {
         // None is an empty environment or a foreign one; some is an older format, or damage.
         guard isFirst else {

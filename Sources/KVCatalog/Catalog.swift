@@ -19,6 +19,13 @@ package import KVCore
   private let readers: Monitor<Readers>
   /// Where the last reservation ended; only a hint.
   private let slotHints = Monitor<[SlotClass: SlotHint]>([:])
+  private let written = Monitor(Written())
+
+  private struct Written {
+    var byteCount: UInt64 = 0
+    /// After this process's last commit.
+    var pages: CatalogPages?
+  }
 
   /// Read transactions, begun once and renewed: a renewal takes no lock.
   private struct Readers {
@@ -45,10 +52,11 @@ package import KVCore
   /// Opens a catalog, and makes it first when there is none and `create` is given.
   package init(_ options: CatalogOptions, create: StoreMeta? = nil) throws(CatalogError) {
     let environment = unsafe try Self.openEnvironment(options)
-    let tables: [MDB_dbi]
+    var tables: [MDB_dbi]
     do throws(CatalogError) {
       unsafe tables = try Self.openTables(environment, create: options.isReadOnly ? nil : create)
       unsafe meta = try Self.readMeta(environment, tables, isReadOnly: options.isReadOnly)
+      if !options.isReadOnly { unsafe tables = try Self.addTables(environment, tables) }
     } catch {
       unsafe mdb_env_close(environment)
       throw error
@@ -111,6 +119,7 @@ package import KVCore
   ) throws(CatalogError) -> R {
     guard !options.isReadOnly else { throw .readOnly }
     let mapByteCount = try self.mapByteCount()
+    let pagesBefore = pagesBeforeWrite()
     let environment = try enter()
     defer { leave() }
     var handle: OpaquePointer?
@@ -121,6 +130,7 @@ package import KVCore
       tables: environment.tables,
       timeNanoseconds: timeNanoseconds,
       owner: owner,
+      mapByteCount: mapByteCount,
       eventCountMax: min(options.eventCountMax, CatalogOptions.eventCountMax(forMap: mapByteCount)),
       slotHints: slotHints.withLock { $0 }
     )
@@ -129,6 +139,7 @@ package import KVCore
       let result = try body(transaction)
       try transaction.settle()
       if let handle = unsafe transaction.takeHandle() { unsafe try check(mdb_txn_commit(handle)) }
+      noteWritten(since: pagesBefore)
       slotHints.withLock { $0 = transaction.slotHints }
       return result
     } catch {
@@ -219,6 +230,26 @@ package import KVCore
   package func transactionID() throws(CatalogError) -> UInt64 {
     unsafe UInt64(try information().me_last_txnid)
   }
+
+  /// Bytes that commits of this process wrote to the file; one beside which another process committed may be missing.
+  package var bytesWritten: UInt64 { written.withLock { $0.byteCount } }
+
+  private func pagesBeforeWrite() -> CatalogPages? {
+    let known = written.withLock { $0.pages }
+    if let known, known.transactionID == (try? transactionID()) { return known }
+    return try? pages()
+  }
+
+  private func noteWritten(since before: CatalogPages?) {
+    guard let before, let now = try? pages() else { return }
+    written.withLock { written in
+      written.pages = now
+      guard now.transactionID == before.transactionID + 1 else { return }
+      written.byteCount &+= now.bytesWritten(since: before)
+    }
+  }
+
+  func pageCount() throws(CatalogError) -> Int { unsafe Int(try information().me_last_pgno) + 1 }
 
   /// Bytes that the catalog may grow to.
   package func mapByteCount() throws(CatalogError) -> Int { unsafe try information().me_mapsize }

@@ -31,9 +31,15 @@ internal import KVCore
 
   func identifier(of table: Table) -> MDB_dbi { tables[Int(table.rawValue)] }
 
+  /// Stands for a table that an older store does not have yet.
+  static let noTable = MDB_dbi.max
+
+  func has(_ table: Table) -> Bool { identifier(of: table) != Self.noTable }
+
   /// The whole value, its checksum not checked; nil when there is none.
   func get(_ table: Table, _ key: TableKey) throws(CatalogError) -> UnsafeRawBufferPointer? {
     let handle = unsafe try liveHandle()
+    guard has(table) else { return nil }
     var value = unsafe MDB_val()
     let code = unsafe key.withBytes { bytes in
       var keyValue = unsafe MDB_val(bytes)

@@ -40,6 +40,7 @@ extension ReadTransaction {
     _ audit: inout CatalogAudit,
     rowCountMax: Int
   ) throws(CatalogError) -> Bool {
+    guard has(table) else { return false }
     var cursor = try cursor(table)
     var isThere: Bool
     if let last = audit.lastKey {

@@ -14,6 +14,8 @@ package struct SessionRow: Sendable, Equatable {
   package var computedTokenCount: UInt64 = 0
   /// The caller's, at most 64 bytes of UTF-8.
   package var name: [UInt8]
+  /// The last stored block of its last step's prompt, as far as that is known.
+  package var head: BlockPosition?
 
   package static let nameByteCountMax = 64
 
@@ -172,10 +174,14 @@ extension SessionRow {
     matchedTokenCount = matched
     computedTokenCount = computed
     stepCount = steps
+    // Rows from before this was noted end here.
+    if let run = reader.read(UInt64.self), let position = reader.read(UInt32.self) {
+      head = BlockPosition(run: RunID(rawValue: run), position: position)
+    }
   }
 
   fileprivate var encoded: [UInt8] {
-    var writer = ByteWriter(capacity: 64 + name.count)
+    var writer = ByteWriter(capacity: 80 + name.count)
     writer.append(namespace.rawValue)
     writer.append(UInt32(isEnded ? 1 : 0))
     writer.append(createdNanoseconds)
@@ -186,6 +192,10 @@ extension SessionRow {
     writer.append(stepCount)
     writer.append(UInt32(name.count))
     writer.append(contentsOf: name)
+    if let head {
+      writer.append(head.run.rawValue)
+      writer.append(head.position)
+    }
     return writer.bytes
   }
 }

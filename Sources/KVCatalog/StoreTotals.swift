@@ -24,10 +24,12 @@ package struct StoreTotals: Sendable, Equatable {
   package var blocksExpired: UInt64 = 0
   /// How the process that committed last moves the bytes of slot files: 0 = it has opened none, 1 O_DIRECT, 2 through the page cache.
   package var ioPath: UInt64 = 0
+  /// Bytes that commits wrote to the catalog's file.
+  package var catalogBytesWritten: UInt64 = 0
 
   package init() {}
 
-  /// In the order of the format; behind them the I/O path, then what is to come.
+  /// In the order of the format; behind them the I/O path, then those that came later.
   private static let fields: [any WritableKeyPath<StoreTotals, UInt64> & Sendable] = [
     \.blocksOffloaded, \.payloadBytesOffloaded, \.diskBytesWritten, \.archiveBytesWritten,
     \.payloadBytesDemoted, \.commits, \.matchCalls, \.tokensAsked, \.tokensFound,
@@ -35,10 +37,17 @@ package struct StoreTotals: Sendable, Equatable {
     \.blocksEvicted, \.blocksExpired,
   ]
 
+  private static let laterFields: [any WritableKeyPath<StoreTotals, UInt64> & Sendable] = [
+    \.catalogBytesWritten
+  ]
+
+  static var encodedByteCount: Int { 8 * (fields.count + 1 + laterFields.count) }
+
   var encoded: [UInt8] {
-    var writer = ByteWriter(capacity: 8 * Self.fields.count + 8)
+    var writer = ByteWriter(capacity: Self.encodedByteCount)
     for field in Self.fields { writer.append(self[keyPath: field]) }
     writer.append(ioPath)
+    for field in Self.laterFields { writer.append(self[keyPath: field]) }
     return writer.bytes
   }
 
@@ -46,11 +55,12 @@ package struct StoreTotals: Sendable, Equatable {
     var reader = unsafe ByteReader(bytes)
     for field in Self.fields { self[keyPath: field] = reader.read(UInt64.self) ?? 0 }
     ioPath = reader.read(UInt64.self) ?? 0
+    for field in Self.laterFields { self[keyPath: field] = reader.read(UInt64.self) ?? 0 }
   }
 
   /// `now` − `before`, added; of the I/O path the later.
   package mutating func add(_ now: StoreTotals, since before: StoreTotals) {
-    for field in Self.fields {
+    for field in Self.fields + Self.laterFields {
       self[keyPath: field] &+= now[keyPath: field] &- before[keyPath: field]
     }
     if now.ioPath != 0 { ioPath = now.ioPath }
@@ -190,6 +200,7 @@ extension WriteTransaction {
     var totals = (try? self.totals()) ?? StoreTotals()
     totals.add(now, since: before)
     try put(.meta, .meta(.totals), totals.encoded)
+    try recordHistory(now, since: before)
     guard !hits.isEmpty else { return true }
     var list = (try? prefixHits()) ?? PrefixHitList()
     for hit in hits {
@@ -198,6 +209,13 @@ extension WriteTransaction {
       }
     }
     try put(.meta, .meta(.hits), list.encoded)
+    for hit in hits {
+      try addRunHits(
+        hit.namespace,
+        hit.run,
+        RunHits(hitCount: hit.hitCount, tokenCount: hit.tokenCount)
+      )
+    }
     return true
   }
 }

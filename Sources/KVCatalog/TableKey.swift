@@ -3,11 +3,14 @@ internal import KVCore
 /// The named databases of the environment; the raw value is the tag in the row checksum (`keys` has none).
 enum Table: UInt8, CaseIterable {
   case keys = 0, meta, namespaces, runs, children, stamps, ends, slots, events, payloads, sessions
-  // 11 is free.
   case deadlines = 12, expiries, pins
+  case runHits = 11, history = 15
 
   /// One more than the largest raw value.
-  static let count = 15
+  static let count = 16
+
+  /// Stores that were made before there was such a table get it when they are opened for writing; until then it is empty.
+  var isAddedLater: Bool { self == .runHits || self == .history }
 
   var name: String {
     switch self {
@@ -25,6 +28,8 @@ enum Table: UInt8, CaseIterable {
     case .deadlines: "deadlines"
     case .expiries: "expiries"
     case .pins: "pins"
+    case .runHits: "runhits"
+    case .history: "history"
     }
   }
 
@@ -41,6 +46,7 @@ enum Table: UInt8, CaseIterable {
     case .sessions: .session
     case .deadlines, .expiries: .deadline
     case .pins: .pin
+    case .runHits, .history: .meta
     }
   }
 }
@@ -161,6 +167,20 @@ struct TableKey {
     return key
   }
 
+  static func runHits(_ namespace: NamespaceID, _ run: RunID) -> TableKey {
+    var key = TableKey()
+    key.append(namespace.rawValue)
+    key.append(run.rawValue)
+    return key
+  }
+
+  static func history(spanSeconds: UInt32, startSeconds: UInt64) -> TableKey {
+    var key = TableKey()
+    key.append(spanSeconds)
+    key.append(startSeconds)
+    return key
+  }
+
   static func event(_ sequence: UInt64) -> TableKey {
     var key = TableKey()
     key.append(sequence)
@@ -170,7 +190,7 @@ struct TableKey {
 
 /// The rows of `meta`.
 enum MetaName: String {
-  case format, store, counters, clock, config, clean, erase, totals, hits
+  case format, store, counters, clock, config, clean, erase, totals, hits, recent
 }
 
 /// The two rows of a namespace.

@@ -131,7 +131,10 @@ extension WriteTransaction {
         &walk.summary
       )
       walk.neededCount -= Int(end.position - first) + 1
-      if first == 0, let parent { try delete(.children, .child(namespace, parent, end.run)) }
+      if first == 0, let parent {
+        try delete(.children, .child(namespace, parent, end.run))
+        try handUpRunHits(namespace, end.run, to: parent)
+      }
       guard let parent, parent != .root else { return nil }
 
       let next = PathEnd(namespace: namespace, at: parent)

@@ -16,12 +16,14 @@ extension WriteTransaction {
     // A list instead of recursion: runs can hang below one another as deep as a chain is long.
     var tops = [top]
     var newestStamp: UInt64 = 0
+    var hits = RunHits()
     while let next = tops.popLast() {
       guard let last = try lastPosition(namespace, next.run), last >= next.position else {
         continue
       }
       newestStamp = max(newestStamp, try removeStamps(namespace, from: next))
       tops += try removeChildEntries(namespace, from: next)
+      if next.position == 0 { hits.add(try takeRunHits(namespace, next.run)) }
       try removeRows(
         namespace,
         next.run,
@@ -32,6 +34,7 @@ extension WriteTransaction {
       )
     }
     if parent != .root, try containsRow(namespace, parent) {
+      try addRunHits(namespace, parent.run, hits)
       let end = PathEnd(namespace: namespace, at: parent)
       if newestStamp > 0 {
         // Also to a block that has other children: the removed one may have been used last.

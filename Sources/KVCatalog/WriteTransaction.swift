@@ -8,6 +8,8 @@ package import KVCore
 @safe package final class WriteTransaction: ReadTransaction {
   let timeNanoseconds: UInt64
   let owner: OwnerID
+  /// Bytes that the catalog may grow to.
+  let mapByteCount: Int
   let eventCountMax: UInt64
   var counters = Counters()
   var slotHints: [SlotClass: SlotHint]
@@ -39,11 +41,13 @@ package import KVCore
     tables: [MDB_dbi],
     timeNanoseconds: UInt64 = 0,
     owner: OwnerID = OwnerID(rawValue: 0),
+    mapByteCount: Int = 0,
     eventCountMax: UInt64 = 65_536,
     slotHints: [SlotClass: SlotHint] = [:]
   ) {
     self.timeNanoseconds = timeNanoseconds
     self.owner = owner
+    self.mapByteCount = mapByteCount
     self.eventCountMax = eventCountMax
     self.slotHints = slotHints
     unsafe super.init(handle: handle, tables: tables)

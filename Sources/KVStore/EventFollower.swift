@@ -21,6 +21,8 @@ final class EventFollower: Sendable {
 
   /// Others' removals are seen this much later at most, plus the time to read them (docs: 50 ms).
   static let intervalNanoseconds: UInt64 = 20_000_000
+  /// What this process holds in memory is told to others so often.
+  private static let publishNanoseconds: UInt64 = 1_000_000_000
   /// Events in one read transaction, and removals under one pass of the state lock.
   private static let eventCountMax = 1000
   private static let removalCountMax = 64
@@ -53,12 +55,18 @@ final class EventFollower: Sendable {
   var snapshotID: UInt64 { progress.withLock { $0.snapshotID } }
 
   private func run() {
+    var published = monotonicNanoseconds()
     while true {
       let isStopping = progress.wait(until: deadline(after: Self.intervalNanoseconds)) { progress in
         progress.isStopping ? true : nil
       }
       if isStopping == true { return }
       catchUp()
+      let now = monotonicNanoseconds()
+      if now &- published >= Self.publishNanoseconds {
+        published = now
+        core.publishMemory()
+      }
     }
   }
 

@@ -191,6 +191,18 @@ final class LeaseTable {
     return owners
   }
 
+  /// The leases in the words of the file, those that have ended by time included.
+  static func entries(_ words: [UInt64]) -> [(owner: OwnerID, end: UInt64)] {
+    (0..<entryCount).compactMap { entry in
+      let first = entry * entryByteCount / 8
+      guard words.indices.contains(first + 5), words[first] != 0, words[first] & busyBit == 0 else {
+        return nil
+      }
+      let owner = OwnerID(rawValue: UInt32(truncatingIfNeeded: words[first + Word.owner.rawValue]))
+      return (owner, words[first + Word.end.rawValue])
+    }
+  }
+
   /// Leases that hold.
   func activeCount(now: UInt64, deadOwners: Set<OwnerID>) -> Int {
     guard memory != nil else { return 0 }

@@ -19,6 +19,8 @@ final class StoreCore: Sendable {
   nonisolated(unsafe) let leases: LeaseTable
   /// Shared memory, behind the leases.
   let intents: EvictionIntents
+  /// Shared memory, behind that.
+  let processMemory: ProcessMemoryTable
   let time: StoreTime
   let owner: OwnerID
   let ownerFiles: OwnerFiles
@@ -178,17 +180,20 @@ final class StoreCore: Sendable {
         ? nil
         : try MappedMemory.sharedFile(
           folder + "/leases",
-          byteCount: LeaseTable.byteCount + EvictionIntents.byteCount
+          byteCount: LeaseTable.byteCount + EvictionIntents.byteCount + ProcessMemoryTable.byteCount
         )
       let leases = LeaseTable(memory: leaseMemory, owner: owner)
       unsafe self.leases = leases
       intents = EvictionIntents(memory: leaseMemory, start: LeaseTable.byteCount, owner: owner)
+      processMemory = ProcessMemoryTable(memory: leaseMemory, owner: owner)
       state = Monitor(
         StoreState(index: PrefixIndex(), arena: arena, leases: leases, intents: intents)
       )
     } catch {
       throw StoreError(error, .openSlotFile)
     }
+    processMemory.claim { [ownerFiles] in ownerFiles.isDead($0) }
+    publishMemory()
     let follower = try EventFollower(core: self)
     if !configuration.readOnly {
       let writer = Writer(core: self)
@@ -321,6 +326,7 @@ final class StoreCore: Sendable {
       writerBox.withLock { $0 = nil }
     }
     state.withLock { $0.leases.releaseOwn() }
+    processMemory.release()
     diskTier.close()
     catalog.close()
     ownerFiles.release()

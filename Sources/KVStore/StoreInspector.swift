@@ -31,6 +31,8 @@ public struct StoreInspector: Sendable {
     public var ownerCount: Int
     /// Pins that hold.
     public var pinCount: Int
+    /// Bytes that the store was allowed to take when it was made or grown; who opens it may say otherwise.
+    public var capacityBytes: UInt64
   }
 
   /// A preallocated file of equal slots.
@@ -103,6 +105,16 @@ public struct StoreInspector: Sendable {
     public var firstWords: [UInt32] = []
     /// Of its blocks, those whose first place is in the archive tier.
     public var archivedBlockCount = 0
+    /// Look-ups that ended in it, or in a run that hung below it and has left; peeks are none.
+    public var hitCount: UInt64 = 0
+    /// Tokens that these found, from the root on.
+    public var hitTokenCount: UInt64 = 0
+    /// When the first of its blocks whose life ends comes to its end, pins and ancestors included; nil = none does.
+    public var firstEndNanoseconds: UInt64?
+    /// When the last of them does.
+    public var lastEndNanoseconds: UInt64?
+    /// Its blocks whose life does not end.
+    public var endlessBlockCount = 0
   }
 
   /// One block.
@@ -168,7 +180,8 @@ public struct StoreInspector: Sendable {
         events: try transaction.eventSequences(),
         transactionID: 0,
         ownerCount: 0,
-        pinCount: try transaction.pins(now: core.time.now()).count
+        pinCount: try transaction.pins(now: core.time.now()).count,
+        capacityBytes: meta.capacityBytes
       )
     }
     summary.transactionID = core.transactionID
@@ -200,40 +213,6 @@ public struct StoreInspector: Sendable {
       }
       return summaries
     }
-  }
-
-  /// The runs of a namespace's tree, parents before children, at most `limit` of them.
-  ///
-  /// The tree may change between two of its runs: each is read in a transaction of its own.
-  public func tree(of namespace: NamespaceID, limit: Int) throws(StoreError) -> [Run] {
-    var runs: [Run] = []
-    var waiting = try childRuns(of: namespace, after: .root, limit: limit).reversed().map {
-      (run: $0, parent: BlockPosition.root, depth: 0, blockDepth: 0)
-    }
-    while let next = waiting.popLast(), runs.count < limit {
-      guard
-        let (run, forks) = try readRun(
-          namespace,
-          next.run,
-          next.parent,
-          next.depth,
-          next.blockDepth
-        )
-      else { continue }
-      runs.append(run)
-      for fork in forks.reversed() {
-        let after = BlockPosition(run: next.run, position: fork)
-        for child in try childRuns(of: namespace, after: after, limit: limit).reversed() {
-          waiting.append(
-            (
-              run: child, parent: after, depth: next.depth + 1,
-              blockDepth: next.blockDepth + Int(fork) + 1
-            )
-          )
-        }
-      }
-    }
-    return runs
   }
 
   /// The block of this key, or nil.
@@ -276,72 +255,5 @@ public struct StoreInspector: Sendable {
     try core.catalogRead { (transaction) throws(CatalogError) in
       try transaction.children(namespace, after, limit: limit)
     }
-  }
-
-  /// A run in pieces of 1,000 rows, and the positions in it where others begin.
-  private func readRun(
-    _ namespace: NamespaceID,
-    _ run: RunID,
-    _ parent: BlockPosition,
-    _ depth: Int,
-    _ blockDepth: Int
-  ) throws(StoreError) -> (Run, forks: [UInt32])? {
-    var summary: Run?
-    var forks: [UInt32] = []
-    var newestStamp: UInt64?
-    var next: UInt32 = 0
-    var isMore = true
-    while isMore {
-      isMore = try core.catalogRead { (transaction) throws(CatalogError) in
-        var count = 0
-        var end: UInt32?
-        try transaction.forEachRow(namespace, run, from: next) { position, row in
-          count += 1
-          end = position
-          if summary == nil {
-            summary = Run(
-              run: run,
-              parent: parent,
-              depth: depth,
-              firstBlockDepth: blockDepth,
-              blockCount: 0,
-              payloadByteCount: 0,
-              firstBlockKey: row?.blockKey ?? BlockKey(high: 0, low: 0),
-              lastBlockKey: BlockKey(high: 0, low: 0),
-              createdSeconds: 0,
-              corruptRowCount: 0,
-              stamp: nil,
-              pinnedBlockCount: 0
-            )
-            summary?.firstWords = row?.wordArray ?? []
-          }
-          summary?.blockCount += 1
-          if let row {
-            summary?.payloadByteCount += Int(row.payloadByteCount)
-            if row.place.tier == .archive { summary?.archivedBlockCount += 1 }
-            summary?.lastBlockKey = row.blockKey
-            summary?.createdSeconds = row.createdSeconds
-          } else {
-            summary?.corruptRowCount += 1
-          }
-          return count < 1000
-        }
-        guard let end else { return false }
-        for position in next...end {
-          let at = BlockPosition(run: run, position: position)
-          if !(try transaction.children(namespace, at, limit: 1)).isEmpty {
-            forks.append(position)
-          }
-          if let stamp = try transaction.stamp(namespace, at) {
-            newestStamp = max(newestStamp ?? 0, stamp)
-          }
-        }
-        next = end &+ 1
-        return count == 1000
-      }
-    }
-    summary?.stamp = newestStamp
-    summary?.pinnedBlockCount = try pinnedBlockCount(namespace, run)
-    return summary.map { ($0, forks) }
   }
 }

@@ -168,6 +168,9 @@ final class HostBlockTable {
     tickets[slot] = nil
   }
 
+  /// Slots that hold blocks.
+  var count: Int { locations.count }
+
   func location(of slot: Int32) -> IndexLocation? { locations[slot] }
   func ticket(of slot: Int32) -> UInt64? { tickets[slot] }
 }

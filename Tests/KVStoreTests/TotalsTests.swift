@@ -34,6 +34,8 @@ import Testing
       #expect(lifetime.payloadBytesOffloaded == blockCount * 64_000)
       #expect(lifetime.diskBytesWritten >= blockCount * 64_000)
       #expect(lifetime.commits > 0)
+      // At least a page of a table, the main one's and the meta page each.
+      #expect(lifetime.catalogBytesWritten >= 3 * 4096 * (lifetime.commits - 1))
       #expect(lifetime.ioPath != .none)
     }
     #expect(try fixture.store.verify().findings.isEmpty)
@@ -146,6 +148,41 @@ import Testing
     let owners = fixture.store.inspector.owners()
     #expect(owners.map(\.processID) == [getpid()])
     #expect(owners.first?.name.isEmpty == false)
+  }
+
+  /// A live process's memory, as another process reads it: from the shared file, without asking.
+  @Test func whatItHoldsInMemory() throws {
+    let fixture = try StoreFixture()
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    try namespace.offload(prompt(1))
+    try fixture.store.flush()
+    _ = try namespace.match(prompt(1))
+    var device: Device? = try namespace.attachDevice(slotCount: 9)
+    // A second later at most.
+    var memory = try #require(fixture.store.inspector.owners().first?.memory)
+    for _ in 0..<600 where memory.hostBlockCount != 12 || memory.deviceSlotsCapacity != 9 {
+      usleep(50_000)
+      memory = try #require(fixture.store.inspector.owners().first?.memory)
+    }
+    #expect(memory.hostBlockCount == 12)
+    #expect(memory.hostBytesUsed == (try fixture.store.statistics()).hostBytesUsed)
+    #expect(memory.hostBytesUsed >= 12 * 64_000)
+    #expect(memory.hostBytesCapacity == UInt64(fixture.configuration.hostBytes))
+    #expect(memory.diskBytesCapacity == UInt64(fixture.configuration.capacityBytes))
+    #expect(memory.deviceSlotsCapacity == 9)
+    #expect(memory.leaseCount == 1)
+    withExtendedLifetime(device) {}
+    device = nil
+    // A process that has ended publishes nothing.
+    let path = fixture.configuration.path
+    try fixture.store.close()
+    var configuration = StoreConfiguration(path: path)
+    configuration.readOnly = true
+    let reader = try Store.open(configuration)
+    #expect(reader.inspector.owners().isEmpty)
+    try reader.close()
+    try fixture.reopenClosed()
+    #expect(fixture.store.inspector.owners().first?.memory?.leaseCount == 0)
   }
 
   @Test func namespacesWithTheirLimits() throws {

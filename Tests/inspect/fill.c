@@ -1,9 +1,10 @@
-/* Makes a store to look at: fill STORE BLOCKS [SEED]. Conversations that share a front and fork, and two sessions, of which one breaks its
+/* Makes a store to look at: fill STORE BLOCKS [SEED [SECONDS]], and keeps it open for some seconds then. Conversations that share a front and fork, and two sessions, of which one breaks its
  * prefix with every step. */
 #include <kvstore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TOKENS_PER_BLOCK 16
 #define REGION_BYTES 64
@@ -112,6 +113,7 @@ int main(int argc, char **argv) {
         stored += (long)blocks;
     }
     check("kvstore_flush", kvstore_flush(store, 0, NULL));
+    if (argc > 4) sleep((unsigned)atol(argv[4]));
     check("kvstore_close", kvstore_close(store));
     return 0;
 }

@@ -33,7 +33,7 @@ addEventListener("load", () => {
     type("no such key");
     check("nothing found", box.dataset.found === "0");
     canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
-    for (const [id, value] of [["width", "tokens"], ["colour", "use"], ["colour", "tier"], ["colour", "age"]]) { const s = document.getElementById(id); s.value = value; s.dispatchEvent(new Event("change")); }
+    for (const [id, value] of [["width", "saved"], ["width", "tokens"], ["colour", "use"], ["colour", "tier"], ["colour", "age"]]) { const s = document.getElementById(id); s.value = value; s.dispatchEvent(new Event("change")); }
     const before = getComputedStyle(document.body).backgroundColor;
     document.getElementById("theme").click();
     check("the theme changes", getComputedStyle(document.body).backgroundColor !== before);
@@ -44,6 +44,10 @@ addEventListener("load", () => {
     check("the poor ones are marked", document.querySelectorAll("#sessions .poor").length === 2);
     check("names are text", !document.querySelector("#namespaces b") && document.getElementById("namespaces").textContent.includes("<b>with</b>"));
     check("charts", document.querySelectorAll("svg").length === 2);
+    check("all spans count the same look-ups", data.history.length === 3 && data.history.every(h => h.intervals.reduce((sum, i) => sum + i[1], 0) === 32));
+    check("the hit rate is what the store counted", /\d+ look-ups, \d+\.\d % of/.test(document.querySelector("#hits title").textContent));
+    check("and as a table", document.querySelectorAll("#hitTable tbody tr").length === data.history[document.getElementById("span").value].intervals.length && / %/.test(document.getElementById("hitTable").textContent));
+    for (const option of document.getElementById("span").options) { const s = document.getElementById("span"); s.value = option.value; s.dispatchEvent(new Event("change")); check("spans", document.querySelector("#hits path")); }
     zoom(0); type("");
   } catch (error) { wrong.push("exception: " + error); }
   document.body.dataset.errors = pageErrors.length ? pageErrors.join("; ") : "none";

@@ -115,6 +115,7 @@ extension StoreCore {
     totals.archiveBytesWritten = diskTier.bytesWritten(.archive)
     totals.payloadBytesDemoted = now.demotedBytes
     totals.commits = commits
+    totals.catalogBytesWritten = catalog.bytesWritten
     totals.matchCalls = now.matchCalls
     totals.tokensAsked = now.matchTokensAsked
     totals.tokensFound = now.matchTokensFound

@@ -16,6 +16,8 @@ extension StoreInspector {
     public var payloadBytesDemoted: UInt64
     /// Synced commits of the catalog.
     public var commits: UInt64
+    /// Bytes that these wrote.
+    public var catalogBytesWritten: UInt64
     /// Look-ups that were no peeks.
     public var matchCalls: UInt64
     /// Tokens of the prompts that were looked up.
@@ -66,6 +68,8 @@ extension StoreInspector {
     public var processID: Int32
     /// What the operating system calls it; empty when it does not say.
     public var name: String
+    /// What it holds in memory, a second ago at most; nil when it does not say.
+    public var memory: ProcessMemory?
   }
 
   /// What was done with the store since it was made.
@@ -73,24 +77,7 @@ extension StoreInspector {
     let totals = try core.catalogRead { (transaction) throws(CatalogError) in
       try transaction.totals()
     }
-    return Lifetime(
-      blocksOffloaded: totals.blocksOffloaded,
-      payloadBytesOffloaded: totals.payloadBytesOffloaded,
-      diskBytesWritten: totals.diskBytesWritten,
-      archiveBytesWritten: totals.archiveBytesWritten,
-      payloadBytesDemoted: totals.payloadBytesDemoted,
-      commits: totals.commits,
-      matchCalls: totals.matchCalls,
-      tokensAsked: totals.tokensAsked,
-      tokensFound: totals.tokensFound,
-      blocksFoundHost: totals.blocksFoundHost,
-      blocksFoundDisk: totals.blocksFoundDisk,
-      blocksFoundArchive: totals.blocksFoundArchive,
-      blocksQuarantined: totals.blocksQuarantined,
-      blocksEvicted: totals.blocksEvicted,
-      blocksExpired: totals.blocksExpired,
-      ioPath: totals.ioPath == 1 ? .direct : totals.ioPath == 2 ? .buffered : .none
-    )
+    return Lifetime(totals)
   }
 
   /// The stored prefixes that saved most tokens, first the one that saved most.
@@ -146,13 +133,42 @@ extension StoreInspector {
   }
 
   /// The processes that have the store open for writing now, this one included.
+  ///
+  /// Reads what they publish; none of them is asked or kept waiting.
   public func owners() -> [Owner] {
-    core.ownerFiles.processes().map { owner, processID in
+    let published = ProcessMemoryTable.read(
+      core.configuration.path,
+      now: core.configuration.clock.bootTimeNanoseconds()
+    )
+    return core.ownerFiles.processes().map { owner, processID in
       Owner(
         number: owner.rawValue,
         processID: processID,
-        name: OwnerFiles.processName(processID)
+        name: OwnerFiles.processName(processID),
+        memory: published[owner]
       )
     }
+  }
+}
+
+extension StoreInspector.Lifetime {
+  init(_ totals: StoreTotals) {
+    blocksOffloaded = totals.blocksOffloaded
+    payloadBytesOffloaded = totals.payloadBytesOffloaded
+    diskBytesWritten = totals.diskBytesWritten
+    archiveBytesWritten = totals.archiveBytesWritten
+    payloadBytesDemoted = totals.payloadBytesDemoted
+    commits = totals.commits
+    catalogBytesWritten = totals.catalogBytesWritten
+    matchCalls = totals.matchCalls
+    tokensAsked = totals.tokensAsked
+    tokensFound = totals.tokensFound
+    blocksFoundHost = totals.blocksFoundHost
+    blocksFoundDisk = totals.blocksFoundDisk
+    blocksFoundArchive = totals.blocksFoundArchive
+    blocksQuarantined = totals.blocksQuarantined
+    blocksEvicted = totals.blocksEvicted
+    blocksExpired = totals.blocksExpired
+    ioPath = totals.ioPath == 1 ? .direct : totals.ioPath == 2 ? .buffered : .none
   }
 }

@@ -18,6 +18,8 @@ public final class Session: Sendable {
     var previous: PromptCopy?
     var matched: Matched?
     var isEnded = false
+    /// The last stored block of the last step's prompt.
+    var head: LeaseTable.Head?
     /// Idle lives go on for so long at least after a step.
     var keepNanoseconds: UInt64 = 0
   }
@@ -96,7 +98,12 @@ public final class Session: Sendable {
       return (state.row, matched, state.keepNanoseconds)
     }
     guard let (row, matched, keepNanoseconds) = noted else { return nil }
-    core.note(row, [matched.step])
+    // What the engine has offloaded since the match is found as well.
+    let head = try matched.prompt.withPrompt { (prompt) throws(StoreError) in
+      try core.storedEnd(namespace.core, prompt)
+    }
+    state.withLock { $0.head = head }
+    core.note(row, [matched.step], head: head)
     if keepNanoseconds > 0 { _ = try touch(matched.prompt, keepNanoseconds) }
     return Int(matched.step.number)
   }
@@ -144,15 +151,16 @@ public final class Session: Sendable {
   public func end() throws(StoreError) {
     try namespace.store.enter()
     defer { namespace.store.leave() }
-    let row = try state.withLock { (state) throws(StoreError) -> SessionRow in
+    let (row, head) = try state.withLock {
+      (state) throws(StoreError) -> (SessionRow, LeaseTable.Head?) in
       guard !state.isEnded else { throw .closed }
       state.isEnded = true
       state.row.isEnded = true
       state.previous = nil
       state.matched = nil
-      return state.row
+      return (state.row, state.head)
     }
-    namespace.store.core.note(row, [])
+    namespace.store.core.note(row, [], head: head)
   }
 
   /// Prompts are compared with the step before up to here.

@@ -3,7 +3,16 @@ internal import KVCore
 
 /// What sessions have noted and the writer has not written yet.
 struct SessionLog {
-  var pending: [UInt64: (row: SessionRow, steps: [SessionStepRow])] = [:]
+  struct Noted {
+    var row: SessionRow
+    var steps: [SessionStepRow] = []
+    /// Where the session stands; a block on its way gets its position when it is published.
+    var head: LeaseTable.Head?
+    /// It was written, and is kept for a head that had no position then.
+    var isForHead = false
+  }
+
+  var pending: [UInt64: Noted] = [:]
   var lastID: UInt64 = 0
   var isWriting = false
 
@@ -24,15 +33,18 @@ extension StoreCore {
   }
 
   /// Hands a session's state and steps to the writer, which writes all that has gathered in one commit.
-  func note(_ row: SessionRow, _ steps: [SessionStepRow]) {
+  func note(_ row: SessionRow, _ steps: [SessionStepRow], head: LeaseTable.Head? = nil) {
     let mustQueue = sessionLog.withLock { log in
       let known = log.pending[row.id]?.steps ?? []
       guard known.count + steps.count <= SessionLog.pendingCountMax else { return false }
-      log.pending[row.id] = (row, known + steps)
+      log.pending[row.id] = SessionLog.Noted(row: row, steps: known + steps, head: head)
       defer { log.isWriting = true }
       return !log.isWriting
     }
-    guard mustQueue else { return }
+    if mustQueue { queueSessions() }
+  }
+
+  private func queueSessions() {
     writer?.enqueueUnhurried(
       WriterCall { [self] () throws(StoreError) in
         try writeSessions()
@@ -41,11 +53,25 @@ extension StoreCore {
     )
   }
 
+  /// The last stored block of a prompt; no use, and no trace of it.
+  func storedEnd(_ namespace: NamespaceCore, _ prompt: Prompt) throws(StoreError) -> LeaseTable
+    .Head?
+  {
+    try withStoredPrefix(
+      namespace,
+      prompt,
+      blockCount: namespace.blockCount(of: prompt),
+      touch: false
+    ) { state, prefix in
+      prefix.blockCount > 0 ? state.head(at: prefix.location) : nil
+    }
+  }
+
   /// On the writer's thread.
   ///
   /// A record that cannot be written is lost: it is for people to look at, and never in the way of blocks.
   private func writeSessions() throws(StoreError) {
-    let pending = sessionLog.withLock { log in
+    var pending = sessionLog.withLock { log in
       defer {
         log.pending = [:]
         log.isWriting = false
@@ -58,15 +84,44 @@ extension StoreCore {
       return
     }
     let rowCountMax = WriteTransaction.sessionRowCountMax(forMap: usage.mapByteCount)
+    let published = writer?.batches.publishedPositions ?? [:]
+    var waiting: [SessionLog.Noted] = []
+    for (id, noted) in pending {
+      switch noted.head {
+      case .published(let position): pending[id]?.row.head = position
+      case .pending(let ticket):
+        pending[id]?.row.head = published[ticket]
+        // The call was queued before the block was; it is published by the next one, or was dropped.
+        if published[ticket] == nil, !noted.isForHead { waiting.append(noted) }
+      case nil: break
+      }
+    }
     do throws(CatalogError) {
-      try catalogWrite { (transaction) throws(CatalogError) in
+      try catalogWrite { [pending] (transaction) throws(CatalogError) in
         for (_, noted) in pending.sorted(by: { $0.key < $1.key }) {
-          try transaction.putSession(noted.row, steps: noted.steps, rowCountMax: rowCountMax)
+          var row = noted.row
+          if row.head == nil { row.head = try transaction.session(row.id)?.head }
+          try transaction.putSession(row, steps: noted.steps, rowCountMax: rowCountMax)
         }
       }
     } catch {
       throw StoreError(error)
     }
     countCommit()
+    noteAgain(waiting)
+  }
+
+  private func noteAgain(_ waiting: [SessionLog.Noted]) {
+    guard !waiting.isEmpty else { return }
+    let mustQueue = sessionLog.withLock { log in
+      for var noted in waiting where log.pending[noted.row.id] == nil {
+        noted.steps = []
+        noted.isForHead = true
+        log.pending[noted.row.id] = noted
+      }
+      defer { log.isWriting = true }
+      return !log.isWriting
+    }
+    if mustQueue { queueSessions() }
   }
 }

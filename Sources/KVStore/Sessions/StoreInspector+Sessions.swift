@@ -26,6 +26,8 @@ extension StoreInspector {
     public var computedTokenCount: UInt64
     /// The steps that are kept, oldest first.
     public var steps: [SessionStep]
+    /// The last block that was stored of its last step's prompt; it may have left since.
+    public var head: BlockPosition?
   }
 
   /// One step of a session.
@@ -96,7 +98,8 @@ extension StoreInspector {
         tokenCount: row.tokenCount,
         matchedTokenCount: row.matchedTokenCount,
         computedTokenCount: row.computedTokenCount,
-        steps: steps
+        steps: steps,
+        head: row.head
       )
     }
   }

@@ -73,6 +73,11 @@ struct SummaryDocument: Encodable {
   var payloadByteCount: UInt64
   var diskByteCount: UInt64
   var archiveByteCount: UInt64
+  /// What each tier may still take: free slots, and room for more slot files as the processes that have the store open allow it; at rest
+  /// as it was made.
+  var diskByteCountFree: UInt64
+  /// Free slots; with a process that says how large the archive may be, room for more as well.
+  var archiveByteCountFree: UInt64
   var catalogByteCount: UInt64
   var catalogByteCountMax: UInt64
   var reservedSlotCount: Int
@@ -117,6 +122,29 @@ struct SummaryDocument: Encodable {
     payloadByteCount = statistics.payloadBytesStored
     diskByteCount = statistics.diskBytesUsed
     archiveByteCount = statistics.archiveBytesUsed
+    let live = owners.compactMap(\.memory)
+    func free(_ tier: Tier, capacity: UInt64, used: UInt64) -> UInt64 {
+      let slots = summary.slotFiles.reduce(UInt64(0)) { sum, file in
+        guard file.tier == tier else { return sum }
+        let freeCount = file.slotCount - min(file.slotCount, file.usedSlotCount)
+        return sum + UInt64(freeCount) * UInt64(file.slotByteCount)
+      }
+      return slots + (capacity - min(capacity, used))
+    }
+    // The catalog's whole map is set aside, however much of it is in use.
+    let catalogRest =
+      statistics.catalogBytesCapacity
+      - min(statistics.catalogBytesCapacity, statistics.catalogBytesUsed)
+    diskByteCountFree = free(
+      .disk,
+      capacity: live.map(\.diskBytesCapacity).max() ?? summary.capacityBytes,
+      used: statistics.diskBytesUsed + catalogRest
+    )
+    archiveByteCountFree = free(
+      .archive,
+      capacity: live.map(\.archiveBytesCapacity).max() ?? 0,
+      used: statistics.archiveBytesUsed
+    )
     catalogByteCount = statistics.catalogBytesUsed
     catalogByteCountMax = statistics.catalogBytesCapacity
     reservedSlotCount = summary.reservedSlotCount
@@ -142,14 +170,19 @@ struct SummaryDocument: Encodable {
     let events = if let firstEvent, let lastEvent { "\(firstEvent)–\(lastEvent)" } else { "none" }
     let created = ageText(secondsAgo: secondsSince(nanoseconds: createdNanoseconds))
     let archive =
-      archiveByteCount > 0 ? ", and \(byteText(archiveByteCount)) in the archive" : ""
+      archiveByteCount > 0
+      ? ", and \(byteText(archiveByteCount)) in the archive (\(byteText(archiveByteCountFree)) free)"
+      : ""
     var lines = fieldLines([
       ("store", path),
       ("made", "\(created), format version \(formatVersion), UUID \(storeUUID)"),
       ("state", "\(state); commit \(transactionID), events \(events)"),
       ("I/O path", ioPath),
       ("blocks", "\(blockCount), \(byteText(payloadByteCount)) of payload; \(pinCount) pins"),
-      ("on disk", "\(byteText(diskByteCount))\(archive); \(reservedSlotCount) slots reserved"),
+      (
+        "on disk",
+        "\(byteText(diskByteCount)) (\(byteText(diskByteCountFree)) free)\(archive); \(reservedSlotCount) slots reserved"
+      ),
       ("catalog", catalogText),
       ("looked up", lifetime.lookUpText),
       ("found", lifetime.tierText),
@@ -165,12 +198,22 @@ struct SummaryDocument: Encodable {
       )
     }
     lines += table(of: slotRows, Self.slotColumns)
+    lines += table(
+      of: owners.prefix(Self.ownerCountMax).compactMap { owner in
+        owner.memory.map { $0.row(owner.text) }
+      },
+      Memory.columns
+    )
+    if owners.count > Self.ownerCountMax {
+      lines.append("… and \(owners.count - Self.ownerCountMax) processes more: --json")
+    }
     lines += table(of: topPrefixes.map(\.row), Prefix.columns)
     return lines
   }
 
   /// What fits on a screen.
   private static let namespaceCountMax = 6
+  private static let ownerCountMax = 4
 
   private func table(
     of rows: [[String]],

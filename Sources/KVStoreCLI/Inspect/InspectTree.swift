@@ -10,7 +10,8 @@ struct InspectTree: ParsableCommand {
     discussion: """
       A run that begins after a block of another one is drawn below it; "after" is the number of \
       blocks in the chain before its first one. The tree of a live store may change between two \
-      lines.
+      lines. "hits" are look-ups that found the run, also those that went on below it; "ends" is when \
+      its blocks come to the end of their life, the first and the last of them.
       """
   )
 
@@ -48,6 +49,15 @@ struct InspectTree: ParsableCommand {
   )
   var olderThan: TimeSpan?
 
+  @Option(
+    help: ArgumentHelp(
+      "Only the path that a session stands on, and what hangs below its last block.",
+      discussion: "Its number, as `inspect sessions` shows it.",
+      valueName: "id"
+    )
+  )
+  var session: UInt64?
+
   func validate() throws {
     guard limit > 0 else { throw ValidationError("--limit must be at least 1.") }
     if let depth, depth < 1 { throw ValidationError("--depth must be at least 1.") }
@@ -56,7 +66,10 @@ struct InspectTree: ParsableCommand {
   func run() throws {
     let names = try vocabulary.read()
     try options.withStore { store in
-      let documents = try chosen.selected(in: store).map { try document($0, in: store, names) }
+      let place = try session.map { try self.place(ofSession: $0, in: store) }
+      let documents = try chosen.selected(in: store)
+        .filter { place == nil || $0.id == place?.namespace }
+        .map { try document($0, in: store, names, place?.head) }
       try options.show(
         documents,
         documents.isEmpty ? ["no namespaces"] : documents.flatMap(\.lines)
@@ -64,14 +77,33 @@ struct InspectTree: ParsableCommand {
     }
   }
 
+  /// Where a session stands.
+  private func place(
+    ofSession id: UInt64,
+    in store: Store
+  ) throws -> (namespace: NamespaceID, head: BlockPosition) {
+    guard let session = try store.inspector.session(id) else {
+      throw CommandFailure("the store has no session \(id): kvstore inspect sessions")
+    }
+    guard let head = session.head else {
+      throw CommandFailure("nothing is known to be stored of session \(id)")
+    }
+    return (session.namespace, head)
+  }
+
   private func document(
     _ namespace: StoreInspector.NamespaceSummary,
     in store: Store,
-    _ vocabulary: Vocabulary?
+    _ vocabulary: Vocabulary?,
+    _ head: BlockPosition?
   ) throws -> TreeDocument {
     // One more than is shown, to tell whether that is all.
-    let all = try store.inspector.tree(of: namespace.id, limit: limit + 1)
+    let all =
+      try head.map { try store.inspector.tree(of: namespace.id, around: $0, limit: limit + 1) }
+      ?? store.inspector.tree(of: namespace.id, limit: limit + 1)
+    if head != nil, all.isEmpty { throw CommandFailure("what the session stood on has left") }
     let tokensPerBlock = namespace.identity?.tokensPerBlock ?? 0
+    let hits = hitsWithThoseBelow(all)
     let rows = filtered(Array(all.prefix(limit))).map { run, foldedBlockCount in
       let words = tokens || vocabulary != nil ? run.firstWords : nil
       return TreeDocument.Run(
@@ -79,7 +111,9 @@ struct InspectTree: ParsableCommand {
         tokensPerBlock: tokensPerBlock,
         firstWords: words,
         firstText: words.flatMap { vocabulary?.text(of: $0) },
-        foldedBlockCount: foldedBlockCount
+        foldedBlockCount: foldedBlockCount,
+        hits: hits[run.run] ?? 0,
+        sessionPosition: head?.run == run.run ? head?.position : nil
       )
     }
     return TreeDocument(
@@ -89,6 +123,17 @@ struct InspectTree: ParsableCommand {
       isWhole: all.count <= limit,
       runs: rows
     )
+  }
+
+  /// A look-up that ended below a run has found the run as well.
+  private func hitsWithThoseBelow(_ runs: [StoreInspector.Run]) -> [RunID: UInt64] {
+    var hits: [RunID: UInt64] = [:]
+    // Children come after their parents.
+    for run in runs.reversed() {
+      hits[run.run, default: 0] += run.hitCount
+      if run.parent != .root { hits[run.parent.run, default: 0] += hits[run.run] ?? 0 }
+    }
+    return hits
   }
 
   /// The runs that the filters leave, with those above them, and how many blocks are folded below each.
@@ -136,13 +181,28 @@ struct TreeDocument: Encodable {
     var archivedBlockCount: Int
     /// Blocks below it that --depth leaves out.
     var foldedBlockCount: Int
+    /// Look-ups that found the run, those that went on below it included.
+    var hitCount: UInt64
+    /// Of these, those that ended in it; or below it, in a run that has left.
+    var ownHitCount: UInt64
+    /// Tokens that the latter found, from the root on.
+    var ownHitTokenCount: UInt64
+    /// When the first and the last of its blocks whose life ends come to its end; absent = none does.
+    var firstEndNanoseconds: UInt64?
+    var lastEndNanoseconds: UInt64?
+    /// Blocks without an end.
+    var endlessBlockCount: Int
+    /// With --session: the block of this run that the session stands on.
+    var sessionPosition: UInt32?
 
     init(
       _ run: StoreInspector.Run,
       tokensPerBlock: Int,
       firstWords: [UInt32]?,
       firstText: String?,
-      foldedBlockCount: Int
+      foldedBlockCount: Int,
+      hits: UInt64,
+      sessionPosition: UInt32?
     ) {
       self.run = run.run.rawValue
       parentRun = run.parent.run.rawValue
@@ -162,6 +222,21 @@ struct TreeDocument: Encodable {
       self.firstText = firstText
       self.foldedBlockCount = foldedBlockCount
       archivedBlockCount = run.archivedBlockCount
+      hitCount = hits
+      ownHitCount = run.hitCount
+      ownHitTokenCount = run.hitTokenCount
+      firstEndNanoseconds = run.firstEndNanoseconds
+      lastEndNanoseconds = run.lastEndNanoseconds
+      endlessBlockCount = run.endlessBlockCount
+      self.sessionPosition = sessionPosition
+    }
+
+    /// "in 5 min", "in 5 min – 2 h", "in 5 min – never", "–".
+    var endText: String {
+      guard let first = firstEndNanoseconds, let last = lastEndNanoseconds else { return "–" }
+      let begin = momentText(nanoseconds: first)
+      let end = endlessBlockCount > 0 ? "never" : momentText(nanoseconds: last)
+      return begin == end ? begin : "\(begin) – \(end)"
     }
   }
 
@@ -177,13 +252,17 @@ struct TreeDocument: Encodable {
     let name = modelName.isEmpty ? "" : " (\(printable(modelName)))"
     var table = TextTable([
       ("namespace \(namespace)\(name)", .left), ("blocks", .right), ("tokens", .right),
-      ("after", .right), ("payload", .right), ("age", .right), ("first key", .left), ("", .left),
+      ("after", .right), ("payload", .right), ("age", .right), ("hits", .right), ("ends", .left),
+      ("first key", .left), ("", .left),
     ])
     for (branch, run) in zip(branches(), runs) {
       var notes: [String] = []
       if run.corruptRowCount > 0 { notes.append("\(run.corruptRowCount) damaged rows") }
       if run.pinnedBlockCount > 0 { notes.append("\(run.pinnedBlockCount) pinned") }
       if run.archivedBlockCount > 0 { notes.append("\(run.archivedBlockCount) archived") }
+      if let position = run.sessionPosition {
+        notes.append("the session stands on block \(position + 1) of \(run.blockCount)")
+      }
       if run.foldedBlockCount > 0 {
         notes.append("… \(counted(run.foldedBlockCount, "block")) below")
       }
@@ -197,6 +276,7 @@ struct TreeDocument: Encodable {
         "\(branch)run \(run.run)", "\(run.blockCount)", "\(run.tokenCount)",
         "\(run.firstBlockDepth)", byteText(run.payloadByteCount),
         ageText(secondsAgo: secondsSince(nanoseconds: UInt64(run.createdSeconds) * 1_000_000_000)),
+        "\(isWhole || run.hitCount == run.ownHitCount ? "" : "≥ ")\(run.hitCount)", run.endText,
         "\(run.firstBlockKey.prefix(12))…", notes.joined(separator: " "),
       ])
     }

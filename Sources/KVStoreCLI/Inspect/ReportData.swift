@@ -15,7 +15,8 @@ struct ReportData: Encodable {
     var storedByteCount: Int
     var hasSalt: Bool
     var isWhole: Bool
-    /// Each: run, parent run, parent position, blocks before it, blocks, payload bytes, created (Unix seconds), stamp, archived blocks.
+    /// Each: run, parent run, parent position, blocks before it, blocks, payload bytes, created (Unix seconds), stamp, archived blocks,
+    /// look-ups that ended in it.
     var runs: [[UInt64]]
     /// Of each run: key of its first block, then the first of its token ids.
     var keys: [String]
@@ -35,6 +36,14 @@ struct ReportData: Encodable {
     var removedCount: Int
   }
 
+  /// What the store counted in stretches of one length.
+  struct History: Encodable {
+    var spanSeconds: UInt32
+    /// Each: Unix seconds of its begin, look-ups, tokens asked, tokens found, blocks found in RAM, on disk, in the archive, blocks
+    /// offloaded, evicted, expired.
+    var intervals: [[UInt64]]
+  }
+
   var title: String
   var storeUUID: String
   var madeSeconds: UInt64
@@ -48,6 +57,7 @@ struct ReportData: Encodable {
   var tiers: [Tier]
   var namespaces: [Namespace]
   var sessions: [SessionDocument]
+  var history: [History]
   var activitySeconds: UInt64
   var activity: [Activity]
 
@@ -84,6 +94,7 @@ struct ReportData: Encodable {
       try Self.namespace($0, inspector, runCountMax: runCountMax)
     }
     sessions = try inspector.sessions(limit: Self.sessionCountMax).map(SessionDocument.init)
+    history = try StoreInspector.historySpans.map { try Self.history($0, inspector) }
     (activitySeconds, activity) = try Self.activity(store)
   }
 
@@ -121,11 +132,26 @@ struct ReportData: Encodable {
         run.run.rawValue, run.parent.run.rawValue, UInt64(run.parent.position),
         UInt64(run.firstBlockDepth), UInt64(run.blockCount), UInt64(run.payloadByteCount),
         UInt64(run.createdSeconds), run.stamp ?? 0, UInt64(run.archivedBlockCount),
+        run.hitCount,
       ])
       result.keys.append(run.firstBlockKey.hexadecimal)
       result.firstTokens.append(Array(run.firstWords.prefix(firstTokenCount)))
     }
     return result
+  }
+
+  private static func history(_ span: UInt32, _ inspector: StoreInspector) throws -> History {
+    History(
+      spanSeconds: span,
+      intervals: try inspector.history(spanSeconds: span).map { interval in
+        let counts = interval.counts
+        return [
+          interval.startSeconds, counts.matchCalls, counts.tokensAsked, counts.tokensFound,
+          counts.blocksFoundHost, counts.blocksFoundDisk, counts.blocksFoundArchive,
+          counts.blocksOffloaded, counts.blocksEvicted, counts.blocksExpired,
+        ]
+      }
+    )
   }
 
   private static func activity(_ store: Store) throws -> (UInt64, [Activity]) {

@@ -44,8 +44,11 @@ let reportPage = #"""
   .poor { color: var(--warn); font-weight: 600; }
   dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 0; }
   dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
-  svg { display: block; width: 100%; height: 150px; }
-  svg text { fill: var(--dim); font-size: 11px; }
+  svg { display: block; width: 100%; height: 204px; }
+  svg text { fill: var(--dim); font-size: 12px; }
+  .head { display: flex; gap: 10px; align-items: baseline; justify-content: space-between; }
+  details { margin-top: 6px; } summary { cursor: pointer; color: var(--dim); }
+  #hitTable { max-height: 260px; overflow: auto; }
   </style>
   </head>
   <body>
@@ -55,7 +58,7 @@ let reportPage = #"""
   <h2>Prefix tree</h2>
   <div class="tools">
   <label>Namespace <select id="namespace"></select></label>
-  <label>Width <select id="width"><option value="bytes">bytes</option><option value="tokens">tokens</option></select></label>
+  <label>Width <select id="width"><option value="bytes">bytes</option><option value="tokens">tokens</option><option value="saved">tokens saved</option></select></label>
   <label>Colour <select id="colour"><option value="age">age</option><option value="use">last use</option><option value="tier">tier</option></select></label>
   <input id="search" type="search" placeholder="find: key, run number, or the token ids a run begins with" aria-label="find a run">
   <button id="out" type="button">zoom out</button>
@@ -69,7 +72,7 @@ let reportPage = #"""
   <section><h2>Tiers</h2><div id="tiers"></div></section>
   </div>
   <div class="row">
-  <section><h2>Hit rate over time</h2><div id="hits"></div></section>
+  <section><div class="head"><h2>Hit rate over time</h2><label>each <select id="span"></select></label></div><div id="hits"></div><details><summary>as a table</summary><div class="scroll" id="hitTable"></div></details></section>
   <section><h2>Blocks stored and removed</h2><div id="activity"></div></section>
   </div>
   <section><h2>Sessions</h2><div class="scroll" id="sessions"></div></section>
@@ -90,16 +93,18 @@ let reportPage = #"""
   /* ---- the tree: nodes in flat arrays, parents before children */
   let tree = null, root = 0, hit = [], found = [], foundAt = 0;
   function build(ns) {
-    const n = ns.runs.length, t = { ns, parent: new Int32Array(n + 1), level: new Int32Array(n + 1), bytes: new Float64Array(n + 1), tokens: new Float64Array(n + 1), children: Array.from({ length: n + 1 }, () => []), newest: 0, oldest: Infinity, lastUse: 0 };
+    const n = ns.runs.length, t = { ns, parent: new Int32Array(n + 1), level: new Int32Array(n + 1), bytes: new Float64Array(n + 1), hits: new Float64Array(n + 1), saved: new Float64Array(n + 1), tokens: new Float64Array(n + 1), children: Array.from({ length: n + 1 }, () => []), newest: 0, oldest: Infinity, lastUse: 0 };
     const index = new Map([[0, 0]]);
     ns.runs.forEach((r, i) => index.set(r[0], i + 1));
     for (let i = 1; i <= n; i++) {
       const r = ns.runs[i - 1], p = index.get(r[1]) || 0;
       t.parent[i] = p; t.level[i] = t.level[p] + 1; t.children[p].push(i);
-      t.bytes[i] = r[5]; t.tokens[i] = r[4] * ns.tokensPerBlock;
+      t.bytes[i] = r[5]; t.hits[i] = r[9]; t.tokens[i] = r[4] * ns.tokensPerBlock;
       t.newest = Math.max(t.newest, r[6]); if (r[6]) t.oldest = Math.min(t.oldest, r[6]); t.lastUse = Math.max(t.lastUse, r[7]);
     }
-    for (let i = n; i >= 1; i--) { t.bytes[t.parent[i]] += t.bytes[i]; t.tokens[t.parent[i]] += t.tokens[i]; }
+    for (let i = n; i >= 1; i--) { t.hits[t.parent[i]] += t.hits[i]; t.bytes[t.parent[i]] += t.bytes[i]; t.tokens[t.parent[i]] += t.tokens[i]; }
+    /* A look-up that ended below a run has saved the run's tokens too. */
+    for (let i = n; i >= 1; i--) { t.saved[i] += t.hits[i] * ns.runs[i - 1][4] * ns.tokensPerBlock; t.saved[t.parent[i]] += t.saved[i]; }
     return t;
   }
   function colour(i) {
@@ -114,21 +119,25 @@ let reportPage = #"""
     const box = $("legend"); box.textContent = "";
     const l = getComputedStyle(document.documentElement).colorScheme.includes("dark") ? 42 : 66;
     const names = $("colour").value === "tier" ? [[200, "disk"], [115, "both"], [30, "archive"]] : $("colour").value === "age" ? [[215, "oldest"], [40, "newest"]] : [[215, "used long ago"], [40, "used last"]];
-    for (const [h, name] of names) { const s = add(box, "span"); add(s, "i", "", { style: `background:hsl(${h} 55% ${l}%)` }); s.append(name); }
+    if ($("colour").value !== "tier") { const s = add(box, "span"), stops = [0, 0.2, 0.4, 0.6, 0.8, 1].map(x => `hsl(${215 - 175 * x} 55% ${l}%)`); s.append(names[0][1] + " "); add(s, "i", "", { style: `width:90px;margin:0 5px;background:linear-gradient(90deg,${stops.join(",")})` }); s.append(names[1][1]); }
+    else for (const [h, name] of names) { const s = add(box, "span"); add(s, "i", "", { style: `background:hsl(${h} 55% ${l}%)` }); s.append(name); }
     add(box, "span", "a box is a run of blocks without a fork; click to zoom in, on the top to zoom out");
   }
+  let rowH = 22;
+  /* Rows that hang below a box. */
+  function depthBelow(i) { let most = 0; const stack = [[i, 0]]; while (stack.length) { const [at, d] = stack.pop(); if (d > most) most = d; for (const child of tree.children[at]) stack.push([child, d + 1]); } return most; }
   function draw() {
     const canvas = $("tree"), ratio = window.devicePixelRatio || 1, w = canvas.clientWidth, h = canvas.clientHeight;
     canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
     const c = canvas.getContext("2d"); c.scale(ratio, ratio); c.clearRect(0, 0, w, h);
     hit = [];
     if (!tree) return;
-    const size = $("width").value === "bytes" ? tree.bytes : tree.tokens;
+    const size = tree[$("width").value];
     const marks = new Set(found), text = style("--text"), card = style("--card"), mark = style("--mark");
     c.font = "12px system-ui, sans-serif"; c.textBaseline = "middle";
     /* The way up, then what hangs below. */
     const path = []; for (let i = root; ; i = tree.parent[i]) { path.unshift(i); if (!i) break; }
-    const rowH = 22;
+    rowH = Math.min(36, Math.max(22, Math.floor(h / (path.length + depthBelow(root)))));
     const box = (i, x, y, bw) => {
       c.fillStyle = colour(i); c.fillRect(x, y, Math.max(0.6, bw - (bw > 3 ? 1 : 0)), rowH - 1);
       if (marks.has(i)) { c.lineWidth = 2; c.strokeStyle = mark; c.strokeRect(x + 1, y + 1, Math.max(2, bw - 3), rowH - 3); }
@@ -160,9 +169,9 @@ let reportPage = #"""
     const ns = tree.ns;
     if (!i) return `namespace ${ns.id} ${ns.model ? "(" + ns.model + ")" : ""}: ${count(ns.blockCount)} blocks in ${count(ns.runs.length)} runs, ${bytes(ns.payloadByteCount)}` + (ns.isWhole ? "" : " (not all runs are shown)");
     const r = ns.runs[i - 1];
-    return `run ${r[0]}: ${count(r[4])} blocks, ${count(r[4] * ns.tokensPerBlock)} tokens after ${count(r[3] * ns.tokensPerBlock)}; ${bytes(r[5])}, with all below it ${bytes(tree.bytes[i])}; stored ${age(r[6])} ago` + (r[8] ? `; ${count(r[8])} blocks archived` : "") + `; first key ${ns.keys[i - 1]}; begins with ${ns.firstTokens[i - 1].join(" ")}`;
+    return `run ${r[0]}: ${count(r[4])} blocks, ${count(r[4] * ns.tokensPerBlock)} tokens after ${count(r[3] * ns.tokensPerBlock)}; ${bytes(r[5])}, with all below it ${bytes(tree.bytes[i])}; stored ${age(r[6])} ago; ${count(tree.hits[i])} hits` + (r[8] ? `; ${count(r[8])} blocks archived` : "") + `; first key ${ns.keys[i - 1]}; begins with ${ns.firstTokens[i - 1].join(" ")}`;
   }
-  function at(event) { const b = $("tree").getBoundingClientRect(), x = event.clientX - b.left, y = event.clientY - b.top; for (let k = hit.length - 1; k >= 0; k--) { const [hx, hy, hw, i] = hit[k]; if (x >= hx && x < hx + Math.max(hw, 1) && y >= hy && y < hy + 22) return i; } return -1; }
+  function at(event) { const b = $("tree").getBoundingClientRect(), x = event.clientX - b.left, y = event.clientY - b.top; for (let k = hit.length - 1; k >= 0; k--) { const [hx, hy, hw, i] = hit[k]; if (x >= hx && x < hx + Math.max(hw, 1) && y >= hy && y < hy + rowH) return i; } return -1; }
   function zoom(i) { root = i; $("where").textContent = describe(i); $("tree").dataset.root = i ? tree.ns.runs[i - 1][0] : 0; draw(); }
   $("tree").addEventListener("mousemove", e => { const i = at(e); $("where").textContent = describe(i < 0 ? root : i); });
   $("tree").addEventListener("click", e => { const i = at(e); if (i >= 0) zoom(i === root && i ? tree.parent[i] : i); });
@@ -199,21 +208,68 @@ let reportPage = #"""
   if (data.sessions.length) table($("sessions"), ["session", "#steps", "#tokens", "#hit rate", "#steps 3–10", "#last step", "prefix"], data.sessions.slice().reverse().map(s => [(s.name || "–") + " · " + s.id, count(s.stepCount), count(s.tokenCount), percent(s.hitRate), s.settledHitRate == null ? "–" : [percent(s.settledHitRate) + (s.isPoor ? " low" : ""), s.isPoor ? "poor" : ""], age(s.lastNanoseconds / 1e9) + " ago", s.brokenStep == null ? "holds" : `broke in step ${s.brokenStep} at token ${count(s.brokenToken)}: ${s.brokenCause}`]));
   else add($("sessions"), "p", "No sessions are recorded: an engine records them with kvstore_session_begin.", { class: "dim" });
   table($("namespaces"), ["#id", "model", "dtype", "#tokens a block", "#blocks", "#payload", "#stored", "salt"], data.namespaces.map(n => [String(n.id), n.model || "–", n.dtype || "–", String(n.tokensPerBlock), count(n.blockCount), bytes(n.payloadByteCount), bytes(n.storedByteCount), n.hasSalt ? "yes" : "no"]));
-  function svg(parent, parts) { parent.textContent = ""; const s = document.createElementNS("http://www.w3.org/2000/svg", "svg"); s.setAttribute("viewBox", "0 0 600 150"); s.setAttribute("preserveAspectRatio", "none"); for (const [name, attributes, text] of parts) { const e = document.createElementNS("http://www.w3.org/2000/svg", name); for (const k in attributes) e.setAttribute(k, attributes[k]); if (text) e.textContent = text; s.appendChild(e); } parent.appendChild(s); }
-  function charts() {
-    const steps = data.sessions.flatMap(s => s.steps).sort((a, b) => a.timeNanoseconds - b.timeNanoseconds);
-    if (steps.length) {
-      const from = steps[0].timeNanoseconds, span = Math.max(1, steps[steps.length - 1].timeNanoseconds - from), n = Math.min(60, steps.length), sum = Array.from({ length: n }, () => [0, 0]);
-      for (const s of steps) { const k = Math.min(n - 1, Math.floor((s.timeNanoseconds - from) / span * n)); sum[k][0] += s.matchedTokenCount; sum[k][1] += s.tokenCount; }
-      const points = sum.map((v, k) => [n === 1 ? 300 : 30 + 560 * k / (n - 1), v[1] ? 120 - 105 * v[0] / v[1] : null]).filter(p => p[1] !== null);
-      svg($("hits"), [["line", { x1: 30, x2: 590, y1: 15, y2: 15, stroke: style("--line") }], ["line", { x1: 30, x2: 590, y1: 120, y2: 120, stroke: style("--line") }], ["text", { x: 0, y: 19 }, "100"], ["text", { x: 8, y: 124 }, "0"], ["polyline", { points: points.map(p => p.join(",")).join(" "), fill: "none", stroke: style("--good"), "stroke-width": 2 }], ...points.map(p => ["circle", { cx: p[0], cy: p[1], r: 2.5, fill: style("--good") }]), ["text", { x: 30, y: 142 }, "per cent of the tokens of all sessions' steps, over " + age(data.madeSeconds - span / 1e9)]]);
-    } else { $("hits").textContent = ""; add($("hits"), "p", "No steps of sessions are recorded.", { class: "dim" }); }
-    const a = data.activity;
-    if (a.length) {
-      const most = Math.max(1, ...a.map(x => Math.max(x.storedCount, x.removedCount))), w = 590 / a.length;
-      svg($("activity"), [...a.flatMap((x, k) => [["rect", { x: 5 + k * w, y: 70 - 60 * x.storedCount / most, width: Math.max(1, w - 1), height: 60 * x.storedCount / most, fill: style("--bar") }], ["rect", { x: 5 + k * w, y: 71, width: Math.max(1, w - 1), height: 50 * x.removedCount / most, fill: style("--warn") }]]), ["line", { x1: 5, x2: 595, y1: 70.5, y2: 70.5, stroke: style("--line") }], ["text", { x: 5, y: 142 }, `up: stored, down: removed; at most ${count(most)} blocks in ${data.activitySeconds} s`]]);
-    } else { $("activity").textContent = ""; add($("activity"), "p", "No events are kept.", { class: "dim" }); }
+  /* Charts are drawn in pixels, so that text keeps its shape; again when the width changes. */
+  const chartHeight = 204, chartLeft = 44, chartBottom = 158, chartTop = 12;
+  function svg(parent, width, parts) { parent.textContent = ""; const s = document.createElementNS("http://www.w3.org/2000/svg", "svg"); s.setAttribute("viewBox", `0 0 ${width} ${chartHeight}`); for (const [name, attributes, text] of parts) { const e = document.createElementNS("http://www.w3.org/2000/svg", name); for (const k in attributes) e.setAttribute(k, attributes[k]); if (text) { if (name === "text") e.textContent = text; else { const t = document.createElementNS("http://www.w3.org/2000/svg", "title"); t.textContent = text; e.appendChild(t); } } s.appendChild(e); } parent.appendChild(s); }
+  const short = n => n < 1e4 ? count(Math.round(n)) : n < 1e6 ? (n / 1e3).toPrecision(3) + " k" : n < 1e9 ? (n / 1e6).toPrecision(3) + " M" : (n / 1e9).toPrecision(3) + " G";
+  const moment = s => new Date(s * 1000).toISOString().replace("T", " ");
+  const timeText = (s, span) => span > 2 * 86400 ? moment(s).slice(0, 10) : span > 600 ? moment(s).slice(5, 16) : moment(s).slice(11, 19);
+  const spanText = s => s % 86400 === 0 ? s / 86400 + " d" : s % 3600 === 0 ? s / 3600 + " h" : s % 60 === 0 ? s / 60 + " min" : s + " s";
+  function axes(width, from, to, labels) {
+    const right = width - 8, parts = [];
+    for (const [share, text] of labels) { const y = chartBottom - (chartBottom - chartTop) * share; parts.push(["line", { x1: chartLeft, x2: right, y1: y, y2: y, stroke: style("--line") }], ["text", { x: chartLeft - 6, y: y + 4, "text-anchor": "end" }, text]); }
+    const n = Math.max(1, Math.min(4, Math.floor((right - chartLeft) / 130)));
+    for (let k = 0; k <= n; k++) parts.push(["text", { x: chartLeft + (right - chartLeft) * k / n, y: chartBottom + 18, "text-anchor": k === 0 ? "start" : k === n ? "end" : "middle" }, timeText(from + (to - from) * k / n, to - from)]);
+    return parts;
   }
+  const widthOf = parent => Math.max(280, parent.clientWidth);
+  const empty = (parent, text) => { parent.textContent = ""; add(parent, "p", text, { class: "dim" }); };
+  /* [begin, end, tokens found, tokens asked, text] → a step line, with a gap where nothing was asked. */
+  function hitChart(parent, slices, note) {
+    const width = widthOf(parent), right = width - 8, from = slices[0][0], to = slices[slices.length - 1][1];
+    const x = t => chartLeft + (right - chartLeft) * (t - from) / Math.max(1, to - from), y = v => chartBottom - (chartBottom - chartTop) * v;
+    const parts = axes(width, from, to, [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]]);
+    let line = "", last = null;
+    for (const [begin, end, found, asked, text] of slices) {
+      if (!asked) { last = null; continue; }
+      const v = y(found / asked), x1 = x(begin), x2 = Math.max(x1 + 2, x(end));
+      parts.push(["rect", { x: x1, y: v, width: x2 - x1, height: Math.max(0, chartBottom - v), fill: style("--good"), "fill-opacity": 0.22 }, text]);
+      line += (last === begin ? "L" : "M") + x1.toFixed(1) + " " + v.toFixed(1) + "L" + x2.toFixed(1) + " " + v.toFixed(1); last = end;
+    }
+    parts.push(["path", { d: line, fill: "none", stroke: style("--good"), "stroke-width": 2, "stroke-linejoin": "round" }], ["text", { x: chartLeft, y: chartHeight - 2 }, note]);
+    svg(parent, width, parts);
+  }
+  function hitsOverTime() {
+    const h = data.history[$("span").value];
+    $("hitTable").textContent = "";
+    if (h && h.intervals.some(i => i[1] > 0)) {
+      hitChart($("hits"), h.intervals.map(i => [i[0], i[0] + h.spanSeconds, i[3], i[2], `${moment(i[0]).slice(0, 16)}, ${spanText(h.spanSeconds)}: ${count(i[1])} look-ups, ${percent(i[2] ? i[3] / i[2] : 0)} of ${count(i[2])} tokens found`]), `tokens found of those asked for, each ${spanText(h.spanSeconds)} (UTC)`);
+      const share = (n, i) => { const all = i[4] + i[5] + i[6]; return all ? percent(n / all) : "–"; };
+      table($("hitTable"), ["from (UTC)", "#look-ups", "#tokens asked", "#found", "#in RAM", "#on disk", "#archive", "#stored", "#evicted", "#expired"], h.intervals.slice(-48).reverse().map(i => [moment(i[0]).slice(0, 16), count(i[1]), count(i[2]), i[2] ? percent(i[3] / i[2]) : "–", share(i[4], i), share(i[5], i), share(i[6], i), count(i[7]), count(i[8]), count(i[9])]));
+      return;
+    }
+    const steps = data.sessions.flatMap(s => s.steps).sort((a, b) => a.timeNanoseconds - b.timeNanoseconds);
+    if (!steps.length) return empty($("hits"), "Nothing was looked up yet.");
+    const from = steps[0].timeNanoseconds / 1e9, span = Math.max(1, steps[steps.length - 1].timeNanoseconds / 1e9 - from), n = Math.min(60, steps.length), sum = Array.from({ length: n }, (_, k) => [from + span * k / n, from + span * (k + 1) / n, 0, 0, ""]);
+    for (const s of steps) { const k = Math.min(n - 1, Math.floor((s.timeNanoseconds / 1e9 - from) / span * n)); sum[k][2] += s.matchedTokenCount; sum[k][3] += s.tokenCount; }
+    for (const s of sum) s[4] = percent(s[3] ? s[2] / s[3] : 0);
+    hitChart($("hits"), sum, "tokens found of those asked for, steps of sessions only (UTC)");
+  }
+  function charts() {
+    hitsOverTime();
+    const a = data.activity, parent = $("activity");
+    if (!a.length) return empty(parent, "No events are kept.");
+    const width = widthOf(parent), right = width - 8, from = a[0].fromSeconds, to = a[a.length - 1].fromSeconds + data.activitySeconds;
+    const up = Math.max(0, ...a.map(x => x.storedCount)), down = Math.max(0, ...a.map(x => x.removedCount)), all = Math.max(1, up + down), height = chartBottom - chartTop, zero = down / all;
+    const y0 = chartBottom - height * zero, w = (right - chartLeft) / a.length;
+    const labels = [[zero, "0"]]; if (up) labels.push([1, short(up)]); if (down) labels.push([0, "−" + short(down)]);
+    svg(parent, width, [...axes(width, from, to, labels.filter((l, k) => k === 0 || Math.abs(l[0] - zero) > 0.1)), ...a.flatMap((x, k) => { const at = { x: chartLeft + k * w, width: Math.max(1, w - 1) }, text = `${moment(x.fromSeconds).slice(0, 19)}: ${count(x.storedCount)} stored, ${count(x.removedCount)} removed`; return [["rect", { ...at, y: y0 - height * x.storedCount / all, height: height * x.storedCount / all, fill: style("--bar") }, text], ["rect", { ...at, y: y0, height: height * x.removedCount / all, fill: style("--warn") }, text]]; }), ["text", { x: chartLeft, y: chartHeight - 2 }, `blocks in each ${spanText(data.activitySeconds)}: up stored, down removed (UTC)`]]);
+  }
+  data.history.forEach((h, i) => { if (h.intervals.length) add($("span"), "option", spanText(h.spanSeconds), { value: i }); });
+  /* The finest that goes back to the beginning. */
+  { const kept = [288, 336, 730], first = data.history.findIndex((h, i) => h.intervals.length && h.spanSeconds * kept[i] >= data.madeSeconds - data.createdSeconds); if ($("span").options.length) $("span").value = first >= 0 ? first : data.history.length - 1; else $("span").parentElement.hidden = true; }
+  $("span").addEventListener("change", hitsOverTime);
+  window.addEventListener("resize", charts);
   data.namespaces.forEach((n, i) => add($("namespace"), "option", `${n.id} ${n.model}`, { value: i }));
   legend(); charts();
   if (data.namespaces.length) { const biggest = data.namespaces.reduce((b, n, i) => n.payloadByteCount > data.namespaces[b].payloadByteCount ? i : b, 0); $("namespace").value = biggest; $("namespace").dispatchEvent(new Event("change")); }

@@ -7,16 +7,69 @@ extension SummaryDocument {
     var number: UInt32
     var processID: Int32
     var name: String
+    /// Absent when the process does not say.
+    var memory: Memory?
 
     init(_ owner: StoreInspector.Owner) {
       number = owner.number
       processID = owner.processID
       name = owner.name
+      memory = owner.memory.map(Memory.init)
     }
 
     var text: String {
       let name = name.isEmpty ? "process" : printable(name)
       return "\(name) (\(processID))"
+    }
+  }
+
+  /// What a process holds in memory, a second ago at most.
+  struct Memory: Encodable {
+    var hostByteCount: UInt64
+    var hostByteCountUsed: UInt64
+    var hostByteCountLent: UInt64
+    var hostBlockCount: UInt64
+    var leaseCount: UInt64
+    var deviceSlotCount: UInt64
+    var deviceSlotCountUsed: UInt64
+    var deviceSlotCountCached: UInt64
+    /// What it lets the store take.
+    var diskByteCountMax: UInt64
+    var archiveByteCountMax: UInt64
+
+    init(_ memory: ProcessMemory) {
+      hostByteCount = memory.hostBytesCapacity
+      hostByteCountUsed = memory.hostBytesUsed
+      hostByteCountLent = memory.hostBytesLent
+      hostBlockCount = memory.hostBlockCount
+      leaseCount = memory.leaseCount
+      deviceSlotCount = memory.deviceSlotsCapacity
+      deviceSlotCountUsed = memory.deviceSlotsUsed
+      deviceSlotCountCached = memory.deviceSlotsCached
+      diskByteCountMax = memory.diskBytesCapacity
+      archiveByteCountMax = memory.archiveBytesCapacity
+    }
+
+    static let columns: [(heading: String, alignment: TextTable.Alignment)] = [
+      ("process", .left), ("host used", .right), ("free", .right), ("blocks in RAM", .right),
+      ("lent", .right), ("leases", .right), ("device slots used", .right), ("free", .right),
+    ]
+
+    func row(_ name: String) -> [String] {
+      let free = hostByteCount - min(hostByteCount, hostByteCountUsed)
+      let deviceFree = deviceSlotCount - min(deviceSlotCount, deviceSlotCountUsed)
+      let device =
+        deviceSlotCount == 0
+        ? ["–", "–"]
+        : [
+          "\(deviceSlotCountUsed) of \(deviceSlotCount)",
+          "\(deviceFree), \(deviceSlotCountCached) cached",
+        ]
+      return [
+        name,
+        "\(byteText(hostByteCountUsed)) of \(byteText(hostByteCount)) (\(percentText(hostByteCountUsed, hostByteCount)))",
+        byteText(free), "\(hostBlockCount)", byteText(hostByteCountLent), "\(leaseCount)",
+      ] + device
     }
   }
 
@@ -83,6 +136,8 @@ extension SummaryDocument {
     var archiveBytesWritten: UInt64
     var payloadBytesDemoted: UInt64
     var commits: UInt64
+    /// What commits wrote to the catalog's file.
+    var catalogBytesWritten: UInt64
     var matchCalls: UInt64
     var tokensAsked: UInt64
     var tokensFound: UInt64
@@ -100,6 +155,7 @@ extension SummaryDocument {
       archiveBytesWritten = lifetime.archiveBytesWritten
       payloadBytesDemoted = lifetime.payloadBytesDemoted
       commits = lifetime.commits
+      catalogBytesWritten = lifetime.catalogBytesWritten
       matchCalls = lifetime.matchCalls
       tokensAsked = lifetime.tokensAsked
       tokensFound = lifetime.tokensFound
@@ -133,7 +189,7 @@ extension SummaryDocument {
         ? ""
         : ", archive \(byteText(archiveBytesWritten)) for \(byteText(payloadBytesDemoted))"
       return
-        "disk \(byteText(diskBytesWritten)) for \(byteText(payloadBytesOffloaded)) of payload\(archive); \(commits) commits"
+        "disk \(byteText(diskBytesWritten)) for \(byteText(payloadBytesOffloaded)) of payload\(archive); catalog \(byteText(catalogBytesWritten)) in \(commits) commits"
     }
 
     var leftText: String {
