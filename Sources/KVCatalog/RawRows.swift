@@ -1,3 +1,4 @@
+internal import CLMDB
 internal import KVCore
 
 /// Rows as they lie in the tables, past every rule; for tests and fuzzing of what damaged or foreign rows do.
@@ -38,5 +39,13 @@ extension WriteTransaction {
     else { throw .invalidArgument }
     try put(table, tableKey, body)
     if table == .meta { try loadCounters() }
+  }
+
+  /// Leaves the catalog as programs made it that did not know the tables that were added later; to be opened anew then.
+  package func dropLaterTables() throws(CatalogError) {
+    let handle = unsafe try liveHandle()
+    for table in Table.allCases where table.isAddedLater {
+      unsafe try check(mdb_drop(handle, identifier(of: table), 1))
+    }
   }
 }

@@ -18,6 +18,7 @@ extension ReadTransaction {
   }
 
   func entryCount(_ table: Table) throws(CatalogError) -> Int {
+    guard has(table) else { return 0 }
     var statistics = MDB_stat()
     let handle = unsafe try liveHandle()
     unsafe try check(mdb_stat(handle, identifier(of: table), &statistics))

@@ -99,7 +99,7 @@ public final class Session: Sendable {
     }
     guard let (row, matched, keepNanoseconds) = noted else { return nil }
     // What the engine has offloaded since the match is found as well.
-    let head = try matched.prompt.withPrompt { (prompt) throws(StoreError) in
+    let head = try? matched.prompt.withPrompt { (prompt) throws(StoreError) in
       try core.storedEnd(namespace.core, prompt)
     }
     state.withLock { $0.head = head }

@@ -145,7 +145,10 @@ let reportPage = #"""
       if (bw > 46) {
         c.save(); c.beginPath(); c.rect(x, y, bw - 4, rowH); c.clip(); c.fillStyle = text;
         const r = i ? tree.ns.runs[i - 1] : null;
-        c.fillText(r ? `run ${r[0]} · ${count(r[4] * tree.ns.tokensPerBlock)} tokens` : `namespace ${tree.ns.id}: ${bytes(tree.bytes[0])}`, x + 5, y + rowH / 2);
+        /* The longest of these that fits. */
+        const texts = r ? [`run ${r[0]} · ${count(r[4] * tree.ns.tokensPerBlock)} tokens`, `run ${r[0]}`] : [`namespace ${tree.ns.id}: ${bytes(tree.bytes[0])}`];
+        const shown = texts.find(t => c.measureText(t).width <= bw - 10);
+        if (shown) c.fillText(shown, x + 5, y + rowH / 2);
         c.restore();
       }
     };
