@@ -1,6 +1,6 @@
 /// Whether victims are chosen by hit density or by recency: density, unless it finds less than LRU would have.
 ///
-/// A shadow of LRU on a sample of the blocks tells what that would have found. When density falls behind it, recency takes over for a
+/// A shadow of LRU (`RecencyShadow`) tells what that would have found. When density falls behind it, recency takes over for a
 /// while, and for twice as long each time; then density is tried again. So what density may lose is bounded, whatever the workload.
 package struct EvictionChoice {
   private static let deficitDivisor = 8
@@ -12,39 +12,43 @@ package struct EvictionChoice {
   private static let lossDivisor = 400
   private static let capacitiesRemembered = 256
 
-  private var shadow = RecencyShadow()
-  /// Sampled hits by which density is ahead, since it was last tried; bounded above, so that it is soon seen when habits change.
+  /// Hits by which density is ahead, since it was last tried; bounded above, so that it is soon seen when habits change.
   private var lead = 0
   private var rest = restMin
-  /// Sampled blocks that are yet to come before density is tried again.
+  /// New blocks that are yet to come before density is tried again.
   private var restCount = 0
 
-  /// Of all requests, with the older ones counting less and less: what the shadow found, and how much more was found in truth.
-  private var shadowHits = 0
+  /// Of all requests, with the older ones counting less and less: what LRU would have found, and how much more was found in truth.
+  private var recencyHits = 0
   private var hitsAhead = 0
 
   package private(set) var usesDensity = true
 
   package init() {}
 
-  /// Notes a request.
+  /// Notes what was found of blocks that were asked for, or a part of that.
   ///
   /// - Parameters:
-  ///   - blockIDs: Of its whole path.
-  ///   - residentCount: How many of them were found.
+  ///   - hitCount: How many were found.
+  ///   - recencyHitCount: How many LRU would have found.
+  ///   - missCount: How many were not found.
   ///   - capacity: Blocks that there is room for; nil = not known yet.
-  package mutating func note(_ blockIDs: [UInt64], residentCount: Int, capacity: Int?) {
-    let hits = shadow.note(blockIDs, residentCount: residentCount, capacity: capacity)
+  package mutating func note(
+    hitCount: Int,
+    recencyHitCount: Int,
+    missCount: Int,
+    capacity: Int?
+  ) {
     guard let capacity else { return }
-    let room = max(16, shadow.sampledCount(capacity))
-    shadowHits += hits.shadow
-    hitsAhead += hits.resident - hits.shadow
-    if shadowHits > Self.capacitiesRemembered * room {
-      shadowHits /= 2
+    let room = max(16, capacity)
+    recencyHits += recencyHitCount
+    hitsAhead += hitCount - recencyHitCount
+    if recencyHits > Self.capacitiesRemembered * room {
+      recencyHits /= 2
       hitsAhead /= 2
     }
     if usesDensity {
-      lead += hits.resident - hits.shadow
+      lead += hitCount - recencyHitCount
       if lead >= room / Self.leadDivisor {
         lead = room / Self.leadDivisor
         rest = Self.restMin
@@ -54,12 +58,12 @@ package struct EvictionChoice {
       restCount = rest * room
       rest = min(2 * rest, Self.restMax)
     } else {
-      restCount -= hits.sampled - hits.resident
+      restCount -= missCount
       guard restCount <= 0 else { return }
       usesDensity = true
       lead = 0
     }
   }
 
-  private var isBehind: Bool { hitsAhead < -shadowHits / Self.lossDivisor }
+  private var isBehind: Bool { hitsAhead < -recencyHits / Self.lossDivisor }
 }

@@ -1,13 +1,20 @@
 /// A binary heap; the smallest element comes first.
-package struct MinHeap<Element: Comparable> {
-  package private(set) var elements: [Element] = []
+///
+/// Public, since only then it is specialized in other modules, where it is several times as fast.
+public struct MinHeap<Element: Comparable> {
+  /// In no order but that the first is the smallest.
+  public var elements: [Element] = []
 
-  package init() {}
+  /// An empty heap.
+  @inlinable public init() {}
 
-  package var first: Element? { elements.first }
-  package var count: Int { elements.count }
+  /// The smallest element.
+  @inlinable public var first: Element? { elements.first }
+  /// Number of elements.
+  @inlinable public var count: Int { elements.count }
 
-  package mutating func insert(_ element: Element) {
+  /// Adds an element.
+  @inlinable public mutating func insert(_ element: Element) {
     elements.append(element)
     var index = elements.count - 1
     while index > 0 {
@@ -19,20 +26,21 @@ package struct MinHeap<Element: Comparable> {
     elements[index] = element
   }
 
-  package mutating func removeFirst() -> Element? {
+  /// Takes the smallest element out.
+  @inlinable public mutating func removeFirst() -> Element? {
     guard let first = elements.first, let last = elements.popLast() else { return nil }
     if !elements.isEmpty { sink(last) }
     return first
   }
 
   /// Drops the elements that `isStale`.
-  package mutating func compact(_ isStale: (Element) -> Bool) {
+  @inlinable public mutating func compact(_ isStale: (Element) -> Bool) {
     elements.removeAll(where: isStale)
     // A sorted array is a heap.
     elements.sort()
   }
 
-  private mutating func sink(_ element: Element) {
+  @inlinable mutating func sink(_ element: Element) {
     var index = 0
     while true {
       var child = 2 * index + 1

@@ -1,72 +1,46 @@
-/// What an LRU of the same size would have found, on a sample of the blocks.
+/// What an LRU of the same size would hold, known from the stamps of the uses alone.
 ///
-/// No tree: a request's blocks are used tail first, so a block is never older than what hangs on it, and what is left of a path
-/// is always its head. At most `entryCountMax` blocks are held; when there are more, every other block leaves the sample.
+/// LRU keeps what was used last, and of one request's blocks the head longest: all blocks of the uses behind a boundary, and
+/// the first ones of the use at the boundary.
 struct RecencyShadow {
-  private static let entryCountMax = 1 << 14
+  private var boundary: UInt64 = 0
+  private var boundaryCount = 0
+  private var heldCount = 0
 
-  private var lastUses: [UInt64: UInt64] = [:]
-  /// In order of use; an entry is stale once its block was used again.
-  private var queue: [(id: UInt64, use: UInt64)] = []
-  private var head = 0
-  private var nextUse: UInt64 = 0
-  private(set) var sampleShift: UInt64 = 0
-
-  /// Notes a request.
-  ///
-  /// - Parameters:
-  ///   - blockIDs: Of the request's whole path.
-  ///   - residentCount: How many of them were found.
-  ///   - capacity: Blocks that there is room for; nil = not known yet.
-  /// - Returns: of its sampled blocks, how many the shadow had, how many are among the first `residentCount`, and how many there are.
-  mutating func note(
-    _ blockIDs: [UInt64],
-    residentCount: Int,
-    capacity: Int?
-  ) -> (shadow: Int, resident: Int, sampled: Int) {
-    var sample: [UInt64] = []
-    var resident = 0
-    for (index, id) in blockIDs.enumerated() where isSampled(id) {
-      sample.append(id)
-      if index < residentCount { resident += 1 }
-    }
-    let hits = sample.firstIndex { lastUses[$0] == nil } ?? sample.count
-    for id in sample.reversed() {
-      lastUses[id] = nextUse
-      queue.append((id, nextUse))
-      nextUse += 1
-    }
-    if let capacity { evict(to: max(1, capacity >> Int(sampleShift))) }
-    while lastUses.count > Self.entryCountMax { thin() }
-    if queue.count - head > 2 * lastUses.count + 1024 || head > queue.count / 2 + 1024 {
-      compact()
-    }
-    return (hits, resident, sample.count)
+  /// Blocks at the head of what belongs to a use go to a newer one; answers how many of them LRU has.
+  mutating func take(_ blockCount: Int, from stamp: UInt64) -> Int {
+    guard stamp >= boundary else { return 0 }
+    let count = stamp == boundary ? min(blockCount, boundaryCount) : blockCount
+    if stamp == boundary { boundaryCount -= count }
+    heldCount -= count
+    return count
   }
 
-  func sampledCount(_ blockCount: Int) -> Int { blockCount >> Int(sampleShift) }
-
-  private func isSampled(_ id: UInt64) -> Bool {
-    // Fibonacci hashing (Knuth): neighbouring numbers are far apart.
-    (id &* 0x9E37_79B9_7F4A_7C15) >> 40 & ((1 << sampleShift) - 1) == 0
+  /// Blocks come to a use.
+  mutating func add(_ blockCount: Int, to stamp: UInt64) {
+    guard stamp >= boundary else { return }
+    if stamp == boundary { boundaryCount += blockCount }
+    heldCount += blockCount
   }
 
-  private mutating func evict(to count: Int) {
-    while lastUses.count > count, head < queue.count {
-      let oldest = queue[head]
-      head += 1
-      if lastUses[oldest.id] == oldest.use { lastUses[oldest.id] = nil }
+  /// Lets the oldest go; `count` answers the blocks of a use, up to the use `newest`.
+  mutating func evict(to capacity: Int, newest: UInt64, _ count: (UInt64) -> Int) {
+    while heldCount > capacity {
+      let over = min(heldCount - capacity, boundaryCount)
+      boundaryCount -= over
+      heldCount -= over
+      guard heldCount > capacity, boundary < newest else { return }
+      boundary += 1
+      boundaryCount = count(boundary)
     }
   }
 
-  private mutating func thin() {
-    sampleShift += 1
-    lastUses = lastUses.filter { isSampled($0.key) }
-    compact()
-  }
-
-  private mutating func compact() {
-    queue = queue[head...].filter { lastUses[$0.id] == $0.use }
-    head = 0
+  /// Uses before this stamp are forgotten.
+  mutating func forget(before firstStamp: UInt64, _ count: (UInt64) -> Int) {
+    while boundary < firstStamp {
+      heldCount -= boundaryCount
+      boundary += 1
+      boundaryCount = count(boundary)
+    }
   }
 }

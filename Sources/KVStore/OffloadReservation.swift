@@ -140,7 +140,9 @@ extension StoreCore {
         state.head(at: prefix.location)
       )
     }
-    if storedCount > 0, let tailHead { writer?.enqueueTouch(namespace, tailHead) }
+    if storedCount > 0, let tailHead {
+      noteUse(namespace, tailHead, tailKey, blockCount: storedCount, isRequest: false)
+    }
     guard storedCount >= first else {
       reserved.result.outcomes = Array(repeating: .parentMissing, count: range.blocks.count)
       return reserved
@@ -251,7 +253,6 @@ extension StoreCore {
       result.byteCount += block.payloadByteCount
     }
     result.countLeading()
-    noteStored(namespace, prompt, firstBlock: first, result.outcomes)
     return result
   }
 

@@ -65,8 +65,8 @@ extension StoreCore {
         giveUpLease(result.lease, namespace, end)
         continue
       }
-      if !options.contains(.peek) {
-        noteRequest(namespace, prompt, foundCount: result.blockCount, end?.head)
+      if let end, !options.contains(.peek) {
+        noteUse(namespace, end.head, end.key, blockCount: result.blockCount, isRequest: true)
       }
       return result
     }
@@ -111,6 +111,7 @@ extension StoreCore {
   /// The last block of a match.
   private struct PathEnd {
     var head: LeaseTable.Head
+    var key: BlockKey
     /// nil while it is pending.
     var generation: Generation?
   }
@@ -164,8 +165,10 @@ extension StoreCore {
         result.lease = lease ?? 0
         result.leaseRefused = lease == nil
       }
-      let generation = state.index.entry(at: prefix.location)?.place?.generation
-      return (result, PathEnd(head: head, generation: generation))
+      guard let entry = state.index.entry(at: prefix.location) else { return (result, nil) }
+      return (
+        result, PathEnd(head: head, key: entry.blockKey, generation: entry.place?.generation)
+      )
     }
   }
 
@@ -175,16 +178,21 @@ extension StoreCore {
     keepNanoseconds: UInt64 = 0
   ) throws(StoreError) -> Int {
     if isPoisoned { throw .poisoned }
-    let (count, head) = try withStoredPrefix(
+    let (count, head, key) = try withStoredPrefix(
       namespace,
       prompt,
       blockCount: namespace.blockCount(of: prompt),
       touch: true
     ) { (state, prefix) in
       extendLives(namespace, prefix.segments, &state, keepNanoseconds: keepNanoseconds)
-      return (prefix.blockCount, state.head(at: prefix.location))
+      return (
+        prefix.blockCount, state.head(at: prefix.location),
+        state.index.blockKey(at: prefix.location)
+      )
     }
-    noteRequest(namespace, prompt, foundCount: count, count > 0 ? head : nil)
+    if count > 0, let head, let key {
+      noteUse(namespace, head, key, blockCount: count, isRequest: true)
+    }
     return count
   }
 

@@ -52,7 +52,6 @@ extension StoreCore {
       next = window.upperBound
     }
     result.countLeading()
-    noteStored(namespace, prompt, firstBlock: range.blocks.lowerBound, result.outcomes)
     return result
   }
 
@@ -94,7 +93,9 @@ extension StoreCore {
       }
     }
     // The path was used, whatever comes of the rest.
-    if storedCount > 0, let tailHead { writer?.enqueueTouch(namespace, tailHead) }
+    if storedCount > 0, let tailHead {
+      noteUse(namespace, tailHead, tailKey, blockCount: storedCount, isRequest: false)
+    }
     guard storedCount < window.upperBound else { return .done }
     if isFull(namespace, blockCount: window.upperBound - storedCount) { return .full }
 
@@ -394,7 +395,7 @@ extension StoreCore {
     )
     var location = parent.location
     var isReachable = parent.matchedBlockCount == firstBlock
-    var last: LeaseTable.Head?
+    var last: (head: LeaseTable.Head, block: IncomingBlock)?
     var outcomes: [BlockOutcome] = []
     for (incoming, payloadByteCount) in complete {
       var entry = IndexEntry(
@@ -427,7 +428,7 @@ extension StoreCore {
         // Another thread was first.
         state.dropHostSlot(incoming.hostSlot)
         state.statistics.blocksDeduplicated += 1
-        last = state.head(at: location)
+        last = state.head(at: location).map { ($0, incoming) }
         continue
       }
       let ticket = state.nextTicket
@@ -435,7 +436,7 @@ extension StoreCore {
       state.hostBlocks.attach(incoming.hostSlot.rawValue, at: location, ticket: ticket)
       state.statistics.blocksOffloaded += 1
       state.statistics.offloadedBytes += UInt64(payloadByteCount)
-      last = .pending(ticket: ticket)
+      last = (.pending(ticket: ticket), incoming)
       writer?.enqueue(
         PendingBlock(
           namespace: namespace,
@@ -443,12 +444,16 @@ extension StoreCore {
           hostSlot: incoming.hostSlot,
           blockKey: incoming.blockKey,
           parent: parentHead,
+          parentKey: incoming.parentKey,
+          depth: incoming.block,
           payloadByteCount: payloadByteCount,
           offered: offered
         )
       )
     }
-    if let last { writer?.enqueueTouch(namespace, last) }
+    if let (head, block) = last {
+      noteUse(namespace, head, block.blockKey, blockCount: block.block + 1, isRequest: false)
+    }
     raiseAncestors(of: location, namespace, until: offered.life.deadline, &state)
     return outcomes
   }

@@ -12,6 +12,9 @@ struct PendingBlock {
   let hostSlot: HostSlot
   let blockKey: BlockKey
   let parent: LeaseTable.Head
+  let parentKey: BlockKey
+  /// Blocks before it.
+  let depth: Int
   let payloadByteCount: Int
   let offered: OfferedLife
 }

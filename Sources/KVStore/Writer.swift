@@ -30,7 +30,11 @@ final class Writer: Sendable {
     queue.notifyAll()
   }
 
-  func enqueueTouch(_ namespace: NamespaceCore, _ head: LeaseTable.Head, use: UInt64? = nil) {
+  func enqueueTouch(
+    _ namespace: NamespaceCore,
+    _ head: LeaseTable.Head,
+    use: PathUse = .unknown
+  ) {
     let wasIdle = queue.withLock { queue in
       if case .touch(let last, let lastHead, let lastUse)? = queue.operations.last,
         last === namespace, lastHead == head, lastUse == use

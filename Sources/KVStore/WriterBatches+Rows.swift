@@ -217,7 +217,9 @@ extension WriterBatches {
     switch operation {
     case .touch(let namespace, let head, let use):
       guard let position = position(of: head, outcomes) else { return }
-      try transaction.touch(namespace.id, pathEnd: position, use: use)
+      var stamp: UInt64?
+      if case .learned(let learned) = use { stamp = learned }
+      try transaction.touch(namespace.id, pathEnd: position, use: stamp)
     case .extend(let namespace, let head, let deadline):
       guard let position = position(of: head, outcomes) else { return }
       try transaction.extend(namespace.id, pathEnd: position, until: deadline)

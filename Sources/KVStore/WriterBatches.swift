@@ -58,7 +58,8 @@ final class WriterBatches: @unchecked Sendable {
   func endTaken() { inFlight = [] }
 
   /// In pieces whose rows and inline payloads take a small part of the catalog's map, so that room can be made in between.
-  func process(_ operations: [WriterOperation], _ queue: Monitor<WriterQueue>) {
+  func process(_ queued: [WriterOperation], _ queue: Monitor<WriterQueue>) {
+    let operations = core.density?.learn(queued, core) ?? queued
     let byteCountMax = max((core.catalogUsage?.mapByteCount ?? 0) / 20, 64 << 10)
     var piece: [WriterOperation] = []
     var byteCount = 0

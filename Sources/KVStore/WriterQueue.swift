@@ -7,8 +7,8 @@ typealias RemovedRange = RemovedSummary.Range
 enum WriterOperation {
   /// A path end was used.
   ///
-  /// `use` names the use where eviction learns from it.
-  case touch(NamespaceCore, LeaseTable.Head, use: UInt64? = nil)
+  /// `use` says which use it was where eviction learns from uses.
+  case touch(NamespaceCore, LeaseTable.Head, use: PathUse = .unknown)
   /// A use has prolonged the lives down to a block.
   case extend(NamespaceCore, LeaseTable.Head, until: UInt64)
   /// A stored block was offered again.

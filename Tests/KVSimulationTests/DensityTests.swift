@@ -133,16 +133,69 @@ import Testing
   }
 
   /// What is remembered has a bound, and what is forgotten is a block like a new one.
-  @Test func forgets() {
-    var history = UseHistory(blockCountMax: 100)
+  @Test(arguments: [(100, 1000), (.max, 10)])
+  func forgets(blockCountMax: Int, requestCountMax: Int) {
+    var history = UseHistory(blockCountMax: blockCountMax, requestCountMax: requestCountMax)
     for step in 0..<1000 {
       let ids = (0..<10).map { UInt64(step * 10 + $0) }
-      _ = history.observe(ids, residentCount: 0, time: Int64(step) * 1000)
+      history.note(ids, hitCount: 0, time: Int64(step) * 1000)
       #expect(history.rememberedBlockCount <= 110)
+      #expect(history.checkInvariants() == [])
     }
-    let parts = history.observe([1, 2, 3], residentCount: 0, time: 1_000_000)
+    let parts = history.extend([0, 1, 9], after: nil, depth: 0, time: 1_000_000)
     #expect(parts.repeatedCount == 0)
-    let again = history.observe([1, 2, 3, 4, 5], residentCount: 0, time: 1_001_000)
+    let again = history.extend([0, 1, 9, 4, 5], after: nil, depth: 0, time: 1_001_000)
     #expect((again.repeatedCount, again.newCount, again.lastCount) == (3, 1, 1))
+  }
+
+  /// What is remembered costs a bounded number of bytes for each block that there is room for, however short the requests are.
+  @Test(arguments: [1, 3, 30])
+  func remembersInBoundedMemory(blocksPerRequest: Int) {
+    let capacity = 200_000
+    let learner = UseLearner()
+    learner.noteCapacity(capacity)
+    var byteCountMax = 0
+    for request in 0..<30_000 {
+      let first = UInt64(request * blocksPerRequest)
+      _ = learner.noteStored(
+        (first..<first + UInt64(blocksPerRequest)).map { $0 }[...],
+        after: nil,
+        depth: 0,
+        timeNanoseconds: UInt64(request) * 1_000_000_000
+      )
+      if request % 1000 == 999 { byteCountMax = max(byteCountMax, learner.byteCount) }
+    }
+    #expect(byteCountMax <= 40 * capacity, "\(byteCountMax)")
+  }
+
+  /// Blocks that come in pieces are the same parts as blocks that come at once, also where some of them are remembered.
+  @Test(arguments: 0..<20)
+  func piecesAreOneRequest(seed: Int) {
+    var generator = SeededGenerator(seed: UInt64(seed))
+    var whole = UseHistory(blockCountMax: .max)
+    var cut = whole
+    var prompts = PromptGenerator(seed: UInt64(seed))
+    for step in 0..<300 {
+      let keys = prompts.next().blockIDs
+      let time = Int64(step) * 1000
+      let parts = whole.extend(keys[...], after: nil, depth: 0, time: time)
+      var depth = 0
+      var last = UseHistory.Parts()
+      while depth < keys.count {
+        let end = Int.random(in: depth + 1...keys.count, using: &generator)
+        last = cut.extend(
+          keys[depth..<end],
+          after: depth > 0 ? keys[depth - 1] : nil,
+          depth: depth,
+          time: time
+        )
+        depth = end
+      }
+      for parts in [parts, last] {
+        let blockCount = parts.repeatedCount + parts.newCount + parts.lastCount
+        #expect(blockCount == keys.count, "seed \(seed), step \(step)")
+      }
+      #expect(cut.checkInvariants() == [], "seed \(seed), step \(step)")
+    }
   }
 }

@@ -6,48 +6,45 @@ import Testing
 
 /// The change from density to recency and back.
 @Suite struct EvictionChoiceTests {
-  /// Without a sample (everything is in it) the shadow is the LRU of the replay, to the block.
-  @Test(arguments: 0..<10)
+  /// The shadow finds what the LRU of the replay finds, but for the few where two blocks have the same mark.
+  @Test(arguments: 0..<20)
   func shadowEqualsLRU(seed: Int) {
     var generator = SeededGenerator(seed: UInt64(seed))
     let capacity = Int.random(in: 1...200, using: &generator)
     let lru = PathCache(capacity: capacity)
-    var shadow = RecencyShadow()
+    var history = UseHistory(blockCountMax: .max)
+    history.capacity = capacity
     var prompts = PromptGenerator(seed: UInt64(seed))
+    var hits = (lru: 0, difference: 0)
     for step in 0..<500 {
       let request = prompts.next()
-      let found = shadow.note(request.blockIDs, residentCount: 0, capacity: capacity)
-      #expect(found.shadow == lru.handle(request), "seed \(seed), step \(step)")
-      #expect(found.sampled == request.blockIDs.count)
+      let before = history.recencyHitCount
+      let hitCount = lru.handle(request)
+      history.note(request.blockIDs, hitCount: hitCount, time: Int64(step) * 1000)
+      hits.lru += hitCount
+      hits.difference += abs(history.recencyHitCount - before - hitCount)
+      #expect(history.checkInvariants() == [], "seed \(seed), step \(step)")
     }
+    #expect(hits.difference * 50 <= hits.lru, "seed \(seed): \(hits)")
   }
 
-  /// More blocks than it holds: a part of them stands for all.
-  @Test func shadowSamplesWhatIsLarge() {
-    let capacity = 20_000
-    let lru = PathCache(capacity: capacity)
-    var shadow = RecencyShadow()
-    var generator = SeededGenerator(seed: 5)
-    var hits = (lru: 0, shadow: 0, blocks: 0, sampled: 0)
-    for step in 0..<3000 {
-      // Half of them come back, most of them soon.
-      let back = step / 2 - Int.random(in: 0...Int.random(in: 0...step / 2), using: &generator)
-      let number = step % 2 == 0 ? step / 2 : back
-      let ids = (0..<20).map { UInt64(number * 20 + $0) }
-      var request = TraceRequest()
-      request.blockIDs = ids
-      let lruCount = lru.handle(request)
-      let found = shadow.note(ids, residentCount: 0, capacity: capacity)
-      // The sample gets smaller at first.
-      guard step > 2000 else { continue }
-      hits.lru += lruCount
-      hits.shadow += found.shadow
-      hits.sampled += found.sampled
-      hits.blocks += ids.count
+  /// What has left from the shadow's cache and is remembered is no hit; what only the shadow has is one.
+  @Test func shadowCountsWhatOthersLost() {
+    var history = UseHistory(blockCountMax: .max)
+    history.capacity = 30
+    for number in 0..<5 {
+      let keys = (0..<10).map { UInt64(number * 10 + $0) }
+      history.note(keys, hitCount: 0, time: Int64(number) * 1000)
     }
-    #expect(shadow.sampleShift > 0 && hits.shadow > 1000 && hits.lru > 1000)
-    let scaled = Double(hits.shadow) * Double(hits.blocks) / Double(hits.sampled)
-    #expect(abs(scaled - Double(hits.lru)) < 0.1 * Double(hits.lru), "\(scaled), \(hits.lru)")
+    // Of five paths the last three would be there, and of none of them anything is found.
+    var hits: [Int] = []
+    for number in [4, 0, 3] {
+      let before = history.recencyHitCount
+      let keys = (0..<10).map { UInt64(number * 10 + $0) }
+      history.note(keys, hitCount: 0, time: 10_000)
+      hits.append(history.recencyHitCount - before)
+    }
+    #expect(hits == [10, 0, 10])
   }
 
   /// A cache that finds less than LRU gives way to it, and is tried again later and later.
@@ -57,9 +54,14 @@ import Testing
     var before = true
     for step in 0..<20_000 {
       // What LRU would find: twice the same. What is found with density: nothing; with recency: the same.
-      let ids = (0..<10).map { UInt64(step / 2 * 10 + $0) }
-      let resident = step % 2 == 1 && !choice.usesDensity ? 10 : 0
-      choice.note(ids, residentCount: resident, capacity: 200)
+      let hits = step % 2 == 1 ? 10 : 0
+      let found = choice.usesDensity ? 0 : hits
+      choice.note(
+        hitCount: found,
+        recencyHitCount: hits,
+        missCount: 10 - found,
+        capacity: 200
+      )
       if choice.usesDensity != before { changes.append(step) }
       before = choice.usesDensity
     }
@@ -73,10 +75,28 @@ import Testing
   @Test func staysWithWhatIsBetter() {
     var choice = EvictionChoice()
     for step in 0..<5000 {
-      let ids = (0..<10).map { UInt64(step % 500 * 10 + $0) }
-      choice.note(ids, residentCount: step % 3 == 0 ? 10 : 0, capacity: 200)
+      let found = step % 3 == 0 ? 10 : 0
+      choice.note(
+        hitCount: found,
+        recencyHitCount: step % 7 == 0 ? 10 : 0,
+        missCount: 10 - found,
+        capacity: 200
+      )
       #expect(choice.usesDensity, "step \(step)")
       if !choice.usesDensity { break }
     }
+  }
+}
+
+extension UseHistory {
+  /// Notes a request as the replay does.
+  mutating func note(_ keys: [UInt64], hitCount: Int, time: Int64) {
+    let end = hitCount > 0 ? keys[hitCount - 1] : nil
+    if let end {
+      let path = keys[..<hitCount]
+      _ = begin(Found(key: end, blockCount: hitCount, path: path), time: time)
+    }
+    guard hitCount < keys.count else { return }
+    _ = extend(keys[hitCount...], after: end, depth: hitCount, time: time)
   }
 }

@@ -32,7 +32,7 @@ static void must(kvstore_status_t status, const char *what) {
     exit(1);
 }
 
-static kvstore_t *open_store(const char *path) {
+static kvstore_t *open_store(const char *path, uint32_t eviction_policy) {
     kvstore_config_t config;
     kvstore_t *store;
     must(kvstore_config_init(&config, sizeof config), "config_init");
@@ -40,6 +40,7 @@ static kvstore_t *open_store(const char *path) {
     config.capacity_bytes = UINT64_C(1) << 30;
     config.catalog_bytes = UINT64_C(128) << 20;
     config.host_bytes = UINT64_C(64) << 20;
+    config.eviction_policy = eviction_policy;
     must(kvstore_open(&config, &store), "open");
     return store;
 }
@@ -98,8 +99,8 @@ static void match_once(kvstore_namespace_t *ns, kvstore_t *store, size_t block_c
 }
 
 /* Warm matches of a whole prompt. */
-static void matches(const char *path, size_t count, int prints) {
-    kvstore_t *store = open_store(path);
+static void matches(const char *path, size_t count, uint32_t eviction_policy, int prints) {
+    kvstore_t *store = open_store(path, eviction_policy);
     kvstore_namespace_t *ns = open_namespace(store, 1, small_bytes);
     uint64_t hashes, allocations;
     counted_io_t io;
@@ -110,7 +111,11 @@ static void matches(const char *path, size_t count, int prints) {
     allocations = counted_allocations();
     io = counted_io();
     for (i = 0; i < repeats; i++) match_once(ns, store, count);
-    if (prints) {
+    if (prints && eviction_policy == KVSTORE_EVICTION_DENSITY) {
+        print("density-warm-match-allocations", (double)(counted_allocations() - allocations) / repeats);
+        print("density-warm-match-file-reads", (double)(counted_io().reads - io.reads) / repeats);
+        print("density-warm-match-hashes", (double)(stats_of(store).hashes_computed - hashes) / repeats);
+    } else if (prints) {
         print("warm-match-allocations", (double)(counted_allocations() - allocations) / repeats);
         print("warm-match-file-reads", (double)(counted_io().reads - io.reads) / repeats);
         print("warm-match-hashes", (double)(stats_of(store).hashes_computed - hashes) / repeats);
@@ -210,7 +215,7 @@ static void host_restores(kvstore_namespace_t *ns, memory_t target) {
 
 /* From disk: a store that was just opened has no copies. */
 static void disk_restores(const char *path, memory_t memory, memory_t target) {
-    kvstore_t *store = open_store(path);
+    kvstore_t *store = open_store(path, KVSTORE_EVICTION_LRU);
     kvstore_namespace_t *ns = open_namespace(store, region_count, region_bytes);
     kvstore_prompt_t prompt = prompt_of(blocks);
     kvstore_transfer_t transfer = transfer_of(target, blocks);
@@ -237,7 +242,7 @@ static void first_hit(const char *path, memory_t target) {
     kvstore_prompt_t prompt = prompt_of(1);
     kvstore_transfer_t transfer = transfer_of(target, 1);
     counted_io_t io = counted_io();
-    kvstore_t *store = open_store(path);
+    kvstore_t *store = open_store(path, KVSTORE_EVICTION_LRU);
     kvstore_namespace_t *ns = open_namespace(store, region_count, region_bytes);
     match_once(ns, store, 1);
     must(kvstore_restore(ns, &prompt, &transfer, NULL), "restore");
@@ -249,7 +254,7 @@ static void first_hit(const char *path, memory_t target) {
 
 static void large_blocks(const char *path) {
     memory_t memory = make_memory(blocks), target = make_memory(blocks);
-    kvstore_t *store = open_store(path);
+    kvstore_t *store = open_store(path, KVSTORE_EVICTION_LRU);
     kvstore_namespace_t *ns = open_namespace(store, region_count, region_bytes);
     offloads(store, ns, memory);
     host_restores(ns, target);
@@ -268,9 +273,11 @@ int main(int argc, char **argv) {
     for (i = 0; i < sizeof tokens / sizeof *tokens; i++) tokens[i] = (uint32_t)(i * 2654435761u >> 15);
     snprintf(path, sizeof path, "%s/small", argv[2]);
     if (strcmp(argv[1], "match") == 0) {
-        matches(path, traced_blocks, 0);
+        matches(path, traced_blocks, KVSTORE_EVICTION_LRU, 0);
     } else {
-        matches(path, match_blocks, 1);
+        matches(path, match_blocks, KVSTORE_EVICTION_LRU, 1);
+        snprintf(path, sizeof path, "%s/density", argv[2]);
+        matches(path, match_blocks, KVSTORE_EVICTION_DENSITY, 1);
         snprintf(path, sizeof path, "%s/large", argv[2]);
         large_blocks(path);
     }

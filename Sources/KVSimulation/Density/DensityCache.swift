@@ -34,6 +34,7 @@ package final class DensityCache: ReplayCache {
     history = UseHistory(
       blockCountMax: max(1 << 18, Self.rememberedPerBlock * (capacity ?? 0))
     )
+    history.capacity = capacity
     index.addNamespace(Self.namespace, wordsPerBlock: Self.wordsPerBlock)
   }
 
@@ -72,8 +73,7 @@ package final class DensityCache: ReplayCache {
   private func handle(_ blockIDs: [UInt64], words: UnsafePointer<UInt32>) -> Int {
     let match = unsafe match(words, blockIDs.count)
     let hitCount = match.matchedBlockCount
-    let parts = history.observe(blockIDs, residentCount: hitCount, time: now)
-    choice.note(blockIDs, residentCount: hitCount, capacity: capacity)
+    let parts = note(blockIDs, hitCount: hitCount)
     order.refresh(byDensity: choice.usesDensity, time: now, &history)
     if !match.location.isRoot { stamp(match.location, parts.repeatedStamp) }
 
@@ -102,6 +102,28 @@ package final class DensityCache: ReplayCache {
     counts.residentBlockCount = index.statistics.blockCount
     counts.peakBlockCount = max(counts.peakBlockCount, counts.residentBlockCount)
     return hitCount
+  }
+
+  /// Notes the use: what was there first, then what comes, as the store does.
+  private func note(_ blockIDs: [UInt64], hitCount: Int) -> UseHistory.Parts {
+    let recencyHitCount = history.recencyHitCount
+    let end = hitCount > 0 ? blockIDs[hitCount - 1] : nil
+    var parts = UseHistory.Parts()
+    if let end {
+      let path = blockIDs[..<hitCount]
+      let found = UseHistory.Found(key: end, blockCount: hitCount, path: path)
+      parts = history.begin(found, time: now)
+    }
+    if hitCount < blockIDs.count {
+      parts = history.extend(blockIDs[hitCount...], after: end, depth: hitCount, time: now)
+    }
+    choice.note(
+      hitCount: hitCount,
+      recencyHitCount: history.recencyHitCount - recencyHitCount,
+      missCount: blockIDs.count - hitCount,
+      capacity: capacity
+    )
+    return parts
   }
 
   private func stamp(_ location: IndexLocation, _ stamp: UInt64) {

@@ -8,9 +8,11 @@ internal import KVPolicy
 /// nothing is known (of earlier processes, and of others) count by their age alone.
 final class DensityVictims: VictimOrder, @unchecked Sendable {
   // Unchecked: the writer's thread alone, or whoever closes the store after it.
-  private struct PathEnd: Hashable {
-    var namespace: NamespaceID
-    var at: BlockPosition
+  /// What lies in the catalog at a path end.
+  private struct Listed {
+    var stamp: UInt64
+    /// The use that gave the stamp; 0 = not known.
+    var use: UInt64
   }
 
   private struct Candidate: Comparable {
@@ -21,27 +23,34 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     static func < (a: Self, b: Self) -> Bool { (a.density, a.stamp) < (b.density, b.stamp) }
   }
 
+  private struct Ends {
+    var listed: [BlockPosition: Listed] = [:]
+    /// A candidate is stale once its path end has another stamp, or none.
+    var heap = MinHeap<Candidate>()
+  }
+
   private let learner: UseLearner
   private let time: StoreTime
   private let openedAt: Int64
 
-  /// The stamp under which a path end lies in its namespace's heap.
-  private var listed: [PathEnd: UInt64] = [:]
-  private var heaps: [NamespaceID: MinHeap<Candidate>] = [:]
-  private var heapCount = 0
-  /// By the catalog's stamps: those of the history.
-  private var uses: [UInt64: UInt64] = [:]
+  private var ends: [NamespaceID: Ends] = [:]
+  private var listedCount = 0
+  private var candidateCount = 0
+  /// Of more path ends those that are worth most are dropped; the look through the catalog finds them again.
+  private var listedCountMax = DensityVictims.listedCountMin
   private var pace = StampPace()
   var lookedThrough: [UInt32: StampOrder] = [:]
 
-  /// Of the transaction under way.
-  private var notedStamps: [UInt64] = []
-  private var takenEnds: [ListedPathEnd] = []
+  /// Uses by the catalog's stamps, as far as the transaction under way has had to do with them.
+  private var uses: [UInt64: UInt64] = [:]
+  private var takenEnds: [(end: ListedPathEnd, use: UInt64)] = []
 
   /// Uses between two looks at what each path end is worth by now, at most; as in the replay, 256 path ends a use.
   private static let refreshedPerUse = 256
   private var refreshCredit = 0
-  private static let useCountMax = 1 << 19
+  private static let listedCountMin = 1 << 14
+  /// Stored blocks for each path end that is listed, at least.
+  private static let blocksPerEnd = 8
 
   init(_ learner: UseLearner, time: StoreTime) {
     self.learner = learner
@@ -52,46 +61,54 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   // MARK: Transactions
 
   func begin() {
-    notedStamps = []
+    uses = [:]
     takenEnds = []
-    if refreshCredit >= listed.count || heapCount > 4 * listed.count + 1024 { refresh() }
+    if refreshCredit >= listedCount || listedCount > listedCountMax
+      || candidateCount > 2 * listedCount + 1024
+    {
+      refresh()
+    }
   }
 
   /// What the transaction changed did not happen.
   func takeBack() {
-    for stamp in notedStamps { uses[stamp] = nil }
     let taken = takenEnds
     // Those of the transaction itself are found out when their turn comes.
-    for end in taken { stamped(end.namespace, end.at, stamp: end.stamp) }
+    for (end, use) in taken {
+      uses[end.stamp] = use
+      stamped(end.namespace, end.at, stamp: end.stamp)
+    }
   }
 
   // MARK: VictimOrder
 
   var isInUse: Bool { learner.usesDensity }
 
-  func noteCapacity(_ blockCount: Int) { learner.noteCapacity(blockCount) }
+  func noteCapacity(_ blockCount: Int) {
+    learner.noteCapacity(blockCount)
+    listedCountMax = max(Self.listedCountMin, blockCount / Self.blocksPerEnd)
+  }
 
   func noteUse(_ use: UInt64, stamp: UInt64) {
     uses[stamp] = use
-    notedStamps.append(stamp)
     refreshCredit += Self.refreshedPerUse
     pace.note(stamp, at: Int64(clamping: time.now() / 1_000_000))
   }
 
   func stamped(_ namespace: NamespaceID, _ at: BlockPosition, stamp: UInt64) {
-    let end = PathEnd(namespace: namespace, at: at)
-    guard listed[end] != stamp else { return }
-    listed[end] = stamp
+    let former = ends[namespace]?.listed[at]
+    guard former?.stamp != stamp else { return }
+    if former == nil { listedCount += 1 }
+    let listed = Listed(stamp: stamp, use: uses[stamp] ?? 0)
+    ends[namespace, default: Ends()].listed[at] = listed
     learner.withHistory(timeNanoseconds: time.now()) { history, now in
-      insert(end, stamp, &history, now)
+      insert(namespace, at, listed, &history, now)
     }
   }
 
   func unstamped(_ namespace: NamespaceID, _ at: BlockPosition) {
-    guard let stamp = listed.removeValue(forKey: PathEnd(namespace: namespace, at: at)) else {
-      return
-    }
-    takenEnds.append(ListedPathEnd(namespace: namespace, at: at, stamp: stamp))
+    guard let listed = ends[namespace]?.listed.removeValue(forKey: at) else { return }
+    take(ListedPathEnd(namespace: namespace, at: at, stamp: listed.stamp), listed.use)
   }
 
   func takeLeast(_ namespaces: [NamespaceID]) -> ListedPathEnd? {
@@ -101,18 +118,20 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
         guard let first = first(of: namespace, &history, now) else { continue }
         if least.map({ first < $0.candidate }) ?? true { least = (namespace, first) }
       }
-      guard let least else { return nil }
-      _ = removeFirst(of: least.namespace)
-      let end = PathEnd(namespace: least.namespace, at: least.candidate.at)
-      listed[end] = nil
-      let taken = ListedPathEnd(
-        namespace: end.namespace,
-        at: end.at,
-        stamp: least.candidate.stamp
-      )
-      takenEnds.append(taken)
-      return taken
+      guard let (namespace, candidate) = least else { return nil }
+      removeFirst(of: namespace)
+      let listed = ends[namespace]?.listed.removeValue(forKey: candidate.at)
+      let end = ListedPathEnd(namespace: namespace, at: candidate.at, stamp: candidate.stamp)
+      take(end, listed?.use ?? 0)
+      return end
     }
+  }
+
+  /// Whoever gets the stamp next gets the use.
+  private func take(_ end: ListedPathEnd, _ use: UInt64) {
+    listedCount -= 1
+    uses[end.stamp] = use
+    takenEnds.append((end, use))
   }
 
   // MARK: Heaps
@@ -123,55 +142,84 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     _ history: inout UseHistory,
     _ now: Int64
   ) -> Candidate? {
-    while let first = heaps[namespace]?.first {
-      let end = PathEnd(namespace: namespace, at: first.at)
-      guard listed[end] == first.stamp else {
-        _ = removeFirst(of: namespace)
+    while let first = ends[namespace]?.heap.first {
+      guard let listed = ends[namespace]?.listed[first.at], listed.stamp == first.stamp else {
+        removeFirst(of: namespace)
         continue
       }
-      let density = density(first.stamp, &history, now)
+      let density = density(listed, &history, now)
       if density <= first.density { return first }
-      _ = removeFirst(of: namespace)
-      insert(end, first.stamp, &history, now)
+      removeFirst(of: namespace)
+      insert(namespace, first.at, listed, &history, now)
     }
     return nil
   }
 
-  private func removeFirst(of namespace: NamespaceID) -> Candidate? {
-    heapCount -= 1
-    return heaps[namespace]?.removeFirst()
+  private func removeFirst(of namespace: NamespaceID) {
+    candidateCount -= 1
+    _ = ends[namespace]?.heap.removeFirst()
   }
 
   private func insert(
-    _ end: PathEnd,
-    _ stamp: UInt64,
+    _ namespace: NamespaceID,
+    _ at: BlockPosition,
+    _ listed: Listed,
     _ history: inout UseHistory,
     _ now: Int64
   ) {
-    let candidate = Candidate(
-      density: density(stamp, &history, now),
-      stamp: stamp,
-      at: end.at
+    let density = density(listed, &history, now)
+    let candidate = Candidate(density: density, stamp: listed.stamp, at: at)
+    ends[namespace]?.heap.insert(candidate)
+    candidateCount += 1
+  }
+
+  private func density(_ listed: Listed, _ history: inout UseHistory, _ now: Int64) -> Double {
+    if listed.use > 0 { return history.density(listed.use, time: now) }
+    return history.densityOfUnknown(
+      ageMilliseconds: now - (pace.time(of: listed.stamp) ?? openedAt)
     )
-    heaps[end.namespace, default: MinHeap()].insert(candidate)
-    heapCount += 1
   }
 
-  private func density(_ stamp: UInt64, _ history: inout UseHistory, _ now: Int64) -> Double {
-    if let use = uses[stamp] { return history.density(use, time: now) }
-    return history.densityOfUnknown(ageMilliseconds: now - (pace.time(of: stamp) ?? openedAt))
-  }
-
+  /// Looks at what each path end is worth by now.
   private func refresh() {
     refreshCredit = 0
+    candidateCount = 0
     learner.withHistory(timeNanoseconds: time.now()) { history, now in
-      if uses.count > Self.useCountMax {
-        let oldest = history.firstStamp
-        uses = uses.filter { $0.value >= oldest }
+      for namespace in Array(ends.keys) {
+        guard let listed = ends[namespace]?.listed else { continue }
+        ends[namespace]?.heap = MinHeap()
+        for (at, end) in listed { insert(namespace, at, end, &history, now) }
       }
-      heaps = [:]
-      heapCount = 0
-      for (end, stamp) in listed { insert(end, stamp, &history, now) }
+    }
+    if listedCount > listedCountMax { dropDensest() }
+  }
+
+  private func dropDensest() {
+    let densities = ends.values.flatMap { $0.heap.elements.map(\.density) }.sorted()
+    let keptCount = listedCountMax * 3 / 4
+    let limit = densities[keptCount]
+    var equalCount = keptCount - densities.prefix { $0 < limit }.count
+    for (namespace, former) in ends {
+      var kept = Ends()
+      for candidate in former.heap.elements where candidate.density <= limit {
+        if candidate.density == limit {
+          guard equalCount > 0 else { continue }
+          equalCount -= 1
+        }
+        kept.listed[candidate.at] = former.listed[candidate.at]
+        kept.heap.insert(candidate)
+      }
+      ends[namespace] = kept
+    }
+    listedCount = ends.values.reduce(0) { $0 + $1.listed.count }
+    candidateCount = listedCount
+  }
+
+  /// Bytes that the lists take, about.
+  var byteCount: Int {
+    ends.values.reduce(0) { sum, ends in
+      sum + ends.listed.capacity * (MemoryLayout<(BlockPosition, Listed)>.stride + 1) * 4 / 3
+        + ends.heap.elements.capacity * MemoryLayout<Candidate>.stride
     }
   }
 }

@@ -1,66 +1,45 @@
-internal import KVCatalog
 internal import KVCore
 internal import KVIndex
-internal import KVPolicy
-
-/// The learning order of victims of a store that has one.
-final class DensityEviction: Sendable {
-  let learner = UseLearner()
-  let victims: DensityVictims
-
-  init(time: StoreTime) { victims = DensityVictims(learner, time: time) }
-}
 
 extension StoreCore {
-  /// Notes that a prompt was asked for and a prefix of it found, which ends at `head`.
-  func noteRequest(
+  /// Notes that a prefix was used that ends with the block `key` at `head`.
+  ///
+  /// No block key is computed: the index had the one of the end, and those of new blocks come with them.
+  func noteUse(
     _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    foundCount: Int,
-    _ head: LeaseTable.Head?
+    _ head: LeaseTable.Head,
+    _ key: BlockKey,
+    blockCount: Int,
+    isRequest: Bool
   ) {
     guard let writer else { return }
-    guard let density else {
-      if let head { writer.enqueueTouch(namespace, head) }
-      return
-    }
-    let use = density.learner.noteRequest(
-      namespace.keys(of: prompt),
-      residentCount: foundCount,
-      timeNanoseconds: time.now()
+    guard density != nil else { return writer.enqueueTouch(namespace, head) }
+    let use = NotedUse(
+      key: key.low,
+      blockCount: blockCount,
+      timeNanoseconds: time.now(),
+      isRequest: isRequest
     )
-    if let head { writer.enqueueTouch(namespace, head, use: use) }
+    writer.enqueueTouch(namespace, head, use: .noted(use))
   }
 
-  /// Notes that blocks of a prompt from `firstBlock` on are stored or on their way: the first of these outcomes that are `done`.
-  func noteStored(
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    firstBlock: Int,
-    _ outcomes: [BlockOutcome]
-  ) {
-    guard let density, let writer, let words = unsafe prompt.words else { return }
-    let doneCount = outcomes.prefix { $0 == .done }.count
-    guard doneCount > 0 else { return }
-    let blockCount = firstBlock + doneCount
-    let keys = Array(namespace.keys(of: prompt).prefix(blockCount))
-    let parts = density.learner.noteStored(keys, timeNanoseconds: time.now())
-    let extra: ExtraBytesAccessor? =
-      unsafe prompt.extra.isEmpty ? nil : { unsafe prompt.extraBytes(ofBlock: $0) }
-    var segments: [IndexSegment] = []
-    for part in parts {
-      let head: LeaseTable.Head? = state.withLock { state in
-        let match = unsafe state.index.match(
-          namespace.id,
-          words: words,
-          blockCount: part.blockCount,
-          extra: extra,
-          touch: false,
-          segments: &segments
-        )
-        return match.matchedBlockCount == part.blockCount ? state.head(at: match.location) : nil
+  /// The lower halves of the keys of all blocks down to this one, as far as the index has them; empty if it has not.
+  ///
+  /// Asked for only where no path ended before.
+  func pathKeys(_ namespace: NamespaceCore, to head: LeaseTable.Head) -> [UInt64] {
+    guard case .published(let position) = head else { return [] }
+    return state.withLock { state in
+      guard let location = state.index.locate(namespace.id, position) else { return [] }
+      var segments: [IndexSegment] = []
+      state.index.path(to: location, into: &segments)
+      var keys: [UInt64] = []
+      keys.reserveCapacity(segments.reduce(0) { $0 + Int($1.blockCount) })
+      for segment in segments {
+        state.index.withEntries(of: segment) { entries in
+          for index in 0..<entries.count { keys.append(entries[index].blockKey.low) }
+        }
       }
-      if let head { writer.enqueueTouch(namespace, head, use: part.stamp) }
+      return keys
     }
   }
 }

@@ -1,0 +1,134 @@
+internal import KVCore
+internal import KVPolicy
+
+/// The learning order of victims of a store that has one.
+///
+/// Belongs to the writer's thread: uses are learned in the order in which they were queued, before the writer acts on them.
+final class DensityEviction: @unchecked Sendable {
+  // Unchecked: the writer's thread alone, or whoever closes the store after it.
+  private let learner = UseLearner()
+  let victims: DensityVictims
+  private let time: StoreTime
+
+  /// Where the repeated parts of the last requests end, by their stamps: blocks that come later stamp them anew.
+  private var repeatedEnds: [UInt64: LeaseTable.Head] = [:]
+  private static let repeatedEndCountMax = 1 << 12
+
+  init(time: StoreTime) {
+    victims = DensityVictims(learner, time: time)
+    self.time = time
+  }
+
+  /// Blocks on their way that go on from each other.
+  private struct Chain {
+    let namespace: NamespaceCore
+    let parentKey: UInt64?
+    let parentHead: LeaseTable.Head
+    /// Blocks from the root to the parent.
+    let depth: Int
+    var keys: [UInt64] = []
+    var tickets: [UInt64] = []
+
+    init(_ block: PendingBlock) {
+      namespace = block.namespace
+      parentKey = block.depth > 0 ? block.parentKey.low : nil
+      parentHead = block.parent
+      depth = block.depth
+      append(block)
+    }
+
+    mutating func append(_ block: PendingBlock) {
+      keys.append(block.blockKey.low)
+      tickets.append(block.ticket)
+    }
+
+    func isContinued(by block: PendingBlock) -> Bool {
+      block.namespace === namespace && block.depth == depth + keys.count
+        && block.parentKey.low == keys.last
+    }
+
+    /// Of the block that is so many blocks from the root; nil above the parent.
+    func head(at blockCount: Int) -> LeaseTable.Head? {
+      if blockCount == depth { return depth > 0 ? parentHead : nil }
+      let index = blockCount - depth - 1
+      return tickets.indices.contains(index) ? .pending(ticket: tickets[index]) : nil
+    }
+  }
+
+  // MARK: Learning
+
+  /// Learns of the uses that are among these operations; answers them with what was learned.
+  func learn(_ operations: [WriterOperation], _ core: StoreCore) -> [WriterOperation] {
+    var learned: [WriterOperation] = []
+    learned.reserveCapacity(operations.count + 3)
+    var chain: Chain?
+    for operation in operations {
+      switch operation {
+      case .publish(let block):
+        if chain?.isContinued(by: block) == true {
+          chain?.append(block)
+        } else {
+          learn(&chain, into: &learned)
+          chain = Chain(block)
+        }
+        learned.append(operation)
+      case .touch(let namespace, let head, .noted(let use)):
+        if use.isRequest {
+          learn(&chain, into: &learned)
+          learned.append(.touch(namespace, head, use: learn(use, namespace, head, core)))
+        } else if chain?.keys.last != use.key {
+          let stamp = learner.stamp(ofEnd: use.key)
+          learned.append(.touch(namespace, head, use: stamp.map { .learned($0) } ?? .unknown))
+        }
+      case .touch, .extend, .renew, .call: learned.append(operation)
+      }
+    }
+    learn(&chain, into: &learned)
+    return learned
+  }
+
+  private func learn(
+    _ use: NotedUse,
+    _ namespace: NamespaceCore,
+    _ head: LeaseTable.Head,
+    _ core: StoreCore
+  ) -> PathUse {
+    var found = UseHistory.Found(key: use.key, blockCount: use.blockCount)
+    if learner.stamp(ofEnd: use.key) == nil {
+      let keys = core.pathKeys(namespace, to: head)
+      if keys.count == use.blockCount { found.path = keys[...] }
+    }
+    let stamp = learner.noteRequest(found, timeNanoseconds: use.timeNanoseconds)
+    if repeatedEnds.count >= Self.repeatedEndCountMax {
+      let newest = repeatedEnds.keys.max() ?? 0
+      let kept = UInt64(Self.repeatedEndCountMax)
+      repeatedEnds = repeatedEnds.filter { $0.key + kept > newest }
+    }
+    repeatedEnds[stamp] = head
+    return .learned(stamp)
+  }
+
+  /// Blocks are on their way: the ends of the parts of their request get stamps, the tail first.
+  private func learn(_ chain: inout Chain?, into learned: inout [WriterOperation]) {
+    guard let blocks = chain else { return }
+    chain = nil
+    let parts = learner.noteStored(
+      blocks.keys[...],
+      after: blocks.parentKey,
+      depth: blocks.depth,
+      timeNanoseconds: time.now()
+    )
+    let end = blocks.depth + blocks.keys.count
+    var heads: [(LeaseTable.Head?, UInt64)] = []
+    if parts.lastCount > 0 { heads.append((blocks.head(at: end), parts.lastStamp)) }
+    if parts.newCount > 0 { heads.append((blocks.head(at: end - 1), parts.newStamp)) }
+    if parts.repeatedCount > 0 {
+      let repeatedEnd =
+        blocks.head(at: parts.repeatedCount) ?? repeatedEnds[parts.repeatedStamp]
+      heads.append((repeatedEnd, parts.repeatedStamp))
+    }
+    for case (let head?, let stamp) in heads {
+      learned.append(.touch(blocks.namespace, head, use: .learned(stamp)))
+    }
+  }
+}
