@@ -5,6 +5,17 @@ internal import CXXHash
   unsafe kv_xxh3_64(bytes.baseAddress, bytes.count)
 }
 
+/// Copies `source` to `target`, which has room for it, and answers the checksum of the copy.
+///
+/// Faster than one after the other: the checksum finds the bytes in the cache.
+@safe package func xxh3Checksum(
+  copying source: UnsafeRawBufferPointer,
+  to target: UnsafeMutableRawPointer
+) -> UInt64 {
+  guard let base = source.baseAddress, source.count > 0 else { return xxh3Checksum(source) }
+  return unsafe kv_xxh3_64_copying(target, base, source.count)
+}
+
 /// Unseeded XXH3-128, as a key.
 @safe package func xxh3Key(_ bytes: UnsafeRawBufferPointer) -> BlockKey {
   let hash = unsafe kv_xxh3_128(bytes.baseAddress, bytes.count)

@@ -242,7 +242,8 @@ extension StoreCore {
       if namespace.identity.regionsAreVariable {
         unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: own, namespace)
       }
-      complete.append((block, finish(block, lengths: own, namespace, prompt, offered)))
+      let regions = regions(in: block.hostSlot, lengths: own, namespace)
+      complete.append((block, finish(block, regions, namespace, prompt, offered)))
     }
     result.outcomes = state.withLock { state in
       for block in incoming { state.arena.endLoan(block.hostSlot) }

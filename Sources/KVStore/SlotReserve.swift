@@ -25,6 +25,7 @@ final class SlotReserve {
   private var gaveUpFile = false
   /// Blocks may leave the store for slots; not while some could go to the archive.
   private var mayEvict = true
+  private var mayRemoveExpired = true
   /// A slot file could not be made although the bound has room: giving others up would not help.
   private(set) var growthFailed = false
 
@@ -57,11 +58,37 @@ final class SlotReserve {
     protecting: () -> [RunID: UInt32],
     touches: (WriteTransaction) throws(CatalogError) -> Void
   ) throws(StoreError) {
-    var needed: [Int: Int] = [:]
-    for block in blocks where !block.namespace.isInline {
-      needed[block.namespace.layout.slotByteCount, default: 0] += 1
+    try prepare(slotCounts(of: blocks), blocks.count, protecting: protecting, touches: touches)
+  }
+
+  /// Makes sure of the same if no block has to leave for it; answers whether that was so.
+  ///
+  /// What could be had is kept.
+  func prepareWithoutRemoval(
+    _ blocks: [PendingBlock],
+    protecting: () -> [RunID: UInt32]
+  ) throws(StoreError) -> Bool {
+    let needed = slotCounts(of: blocks)
+    let isReady = {
+      !needed.contains { (self.stock[$0.key]?.count ?? 0) < $0.value }
+        && self.endGeneration - self.nextGeneration >= UInt64(blocks.count)
     }
-    try prepare(needed, blocks.count, protecting: protecting, touches: touches)
+    guard !isReady() else { return true }
+    // Where slots are short there is no room to be found without a removal.
+    guard !needed.keys.contains(where: isFullSize.contains) else { return false }
+    let hadTouches = appliedTouches
+    (mayEvict, mayRemoveExpired, appliedTouches) = (false, false, true)
+    defer { (mayEvict, mayRemoveExpired, appliedTouches) = (true, true, hadTouches) }
+    try prepareOnce(needed, blocks.count, protecting: protecting, touches: { _ in })
+    return isReady()
+  }
+
+  private func slotCounts(of blocks: [PendingBlock]) -> [Int: Int] {
+    var counts: [Int: Int] = [:]
+    for block in blocks where !block.namespace.isInline {
+      counts[block.namespace.layout.slotByteCount, default: 0] += 1
+    }
+    return counts
   }
 
   /// As above, for so many slots of each size and so many generations.
@@ -186,7 +213,7 @@ final class SlotReserve {
     while slots.count < lacking, try grow(slotByteCount, transaction) {
       try take(max(lacking - slots.count, Self.aheadCount))
     }
-    if slots.count < lacking, !hasConflicted {
+    if slots.count < lacking, mayRemoveExpired, !hasConflicted {
       removed.append(
         try transaction.removeExpired(
           blockCount: lacking - slots.count,

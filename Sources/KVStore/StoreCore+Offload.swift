@@ -10,7 +10,8 @@ struct IncomingBlock {
   let blockKey: BlockKey
   let parentKey: BlockKey
   let hostSlot: HostSlot
-  var payloadByteCount = 0
+  /// Of the regions that have been copied, in order.
+  var regions: [SlotHeader.Region] = []
 }
 
 extension StoreCore {
@@ -32,7 +33,7 @@ extension StoreCore {
       result.outcomes[block - range.blocks.lowerBound] = .declined
     }
     while next < admittedEnd {
-      let window = next..<min(next + windowBlockCount(namespace), admittedEnd)
+      let window = next..<min(next + offloadWindowBlockCount(namespace), admittedEnd)
       if limit.isCancelled { break }
       let outcome = try offloadWindow(
         namespace,
@@ -59,6 +60,14 @@ extension StoreCore {
   func windowBlockCount(_ namespace: NamespaceCore) -> Int {
     let bytes = min(effectiveHostBytes / 4, 16 << 20)
     return max(1, min(256, bytes / namespace.layout.slotByteCount))
+  }
+
+  /// Blocks that enter the queue at once: as many as the writer begins to write with, while the next are copied.
+  private func offloadWindowBlockCount(_ namespace: NamespaceCore) -> Int {
+    min(
+      windowBlockCount(namespace),
+      max(1, WriterQueue.unwrittenByteCountMax / namespace.layout.slotByteCount)
+    )
   }
 
   private func offloadWindow(
@@ -133,12 +142,7 @@ extension StoreCore {
       state.withLock { $0.statistics.hashesComputed += hashCount }
       if incoming.isEmpty { return .busy }
       for index in incoming.indices {
-        incoming[index].payloadByteCount = fill(
-          incoming[index],
-          namespace,
-          prompt,
-          range
-        )
+        incoming[index].regions = fill(incoming[index], namespace, range)
       }
       let outcome = enter(incoming, namespace, prompt, range, &result)
       if outcome != .done { return outcome }
@@ -158,17 +162,16 @@ extension StoreCore {
     mayWait: Bool,
     _ limit: TransferLimit
   ) throws(StoreError) -> HostSlot? {
-    let partialKey = partialKey(namespace, prompt, block, key)
+    let partialKey =
+      range.coversAllRegions ? nil : partialKey(namespace, prompt, block, key)
     let byteCount = namespace.layout.slotByteCount
-    let coversAll = range.coversAllRegions
     let attempt: (inout StoreState) -> HostSlot? = { state in
-      if !coversAll, let partial = state.partials[partialKey] { return partial.hostSlot }
+      if let partialKey, let partial = state.partials[partialKey] { return partial.hostSlot }
       guard let slot = state.allocateHostSlot(byteCount) else { return nil }
-      if !coversAll {
+      if let partialKey {
         state.partials[partialKey] = PartialBlock(
           hostSlot: slot,
-          received: Array(repeating: false, count: namespace.regionCount),
-          lengths: Array(repeating: 0, count: namespace.regionCount),
+          regions: Array(repeating: nil, count: namespace.regionCount),
           startedAt: monotonicNanoseconds()
         )
       }
@@ -212,15 +215,15 @@ extension StoreCore {
 
   // MARK: Copying in
 
-  /// Copies the block's regions of the range into its slot; answers the bytes copied.
+  /// Copies the block's regions of the range into its slot; answers what their headers say.
   private func fill(
     _ incoming: IncomingBlock,
     _ namespace: NamespaceCore,
-    _ prompt: Prompt,
     _ range: NamespaceCore.Range
-  ) -> Int {
+  ) -> [SlotHeader.Region] {
     let slot = unsafe hostMemory(of: incoming.hostSlot, namespace)
-    var byteCount = 0
+    var regions: [SlotHeader.Region] = []
+    regions.reserveCapacity(range.regions.count)
     var packedOffset = namespace.layout.headerByteCount
     var spanIndex = range.spanIndex(ofBlock: incoming.block)
     for region in range.regions {
@@ -228,40 +231,52 @@ extension StoreCore {
       // A partial block's variable regions lie at their largest offsets until all have come.
       let offset =
         range.coversAllRegions ? packedOffset : namespace.layout.regionOffset(region)
-      if let data = unsafe span.data, span.length > 0 {
-        unsafe slot.advanced(by: offset).copyMemory(from: data, byteCount: span.length)
-      }
+      let checksum = unsafe xxh3Checksum(
+        copying: UnsafeRawBufferPointer(start: span.data, count: span.length),
+        to: slot.advanced(by: offset)
+      )
+      regions.append(
+        SlotHeader.Region(
+          rawByteCount: UInt32(span.length),
+          storedByteCount: UInt32(span.length),
+          checksum: checksum
+        )
+      )
       packedOffset += span.length
-      byteCount += span.length
       spanIndex += 1
     }
-    return byteCount
+    return regions
+  }
+
+  /// What the headers of regions that lie packed in a slot say.
+  func regions(in hostSlot: HostSlot, lengths: [Int], _ namespace: NamespaceCore)
+    -> [SlotHeader.Region]
+  {
+    let slot = unsafe hostMemory(of: hostSlot, namespace)
+    var offset = namespace.layout.headerByteCount
+    return lengths.map { length in
+      defer { offset += length }
+      return SlotHeader.Region(
+        rawByteCount: UInt32(length),
+        storedByteCount: UInt32(length),
+        checksum: unsafe xxh3Checksum(
+          UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
+        )
+      )
+    }
   }
 
   /// Writes the header without its generation, which the writer knows; answers the payload's size.
   func finish(
     _ incoming: IncomingBlock,
-    lengths: [Int],
+    _ regions: [SlotHeader.Region],
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ offered: OfferedLife
   ) -> Int {
     let slot = unsafe hostMemory(of: incoming.hostSlot, namespace)
-    var offset = namespace.layout.headerByteCount
-    var regions: [SlotHeader.Region] = []
-    regions.reserveCapacity(lengths.count)
-    for length in lengths {
-      let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
-      regions.append(
-        SlotHeader.Region(
-          rawByteCount: UInt32(length),
-          storedByteCount: UInt32(length),
-          checksum: xxh3Checksum(bytes)
-        )
-      )
-      offset += length
-    }
-    let payloadByteCount = offset - namespace.layout.headerByteCount
+    let payloadByteCount = regions.reduce(0) { $0 + Int($1.storedByteCount) }
+    let offset = namespace.layout.headerByteCount + payloadByteCount
     // The padding is written as well; what the memory held before stays out of it.
     let padded = roundUp(offset, to: 4096)
     unsafe UnsafeMutableRawBufferPointer(start: slot.advanced(by: offset), count: padded - offset)
@@ -324,18 +339,17 @@ extension StoreCore {
     _ range: NamespaceCore.Range,
     _ result: inout TransferResult
   ) -> BlockOutcome {
-    // Checksums before the lock; a partial block's when its last region has come.
+    // Headers before the lock; a partial block's when its last region has come.
     var complete: [(incoming: IncomingBlock, payloadByteCount: Int)] = []
     for block in incoming {
       let index = block.block - range.blocks.lowerBound
-      result.byteCount += block.payloadByteCount
+      result.byteCount += block.regions.reduce(0) { $0 + Int($1.storedByteCount) }
       if range.coversAllRegions {
-        let first = range.spanIndex(ofBlock: block.block)
-        let lengths = (0..<namespace.regionCount).map { unsafe range.spans[first + $0].length }
-        complete.append((block, finish(block, lengths: lengths, namespace, prompt, range.offered)))
-      } else if let lengths = noteRegions(block, namespace, prompt, range) {
+        complete.append((block, finish(block, block.regions, namespace, prompt, range.offered)))
+      } else if let regions = noteRegions(block, namespace, prompt, range) {
+        let lengths = regions.map { Int($0.storedByteCount) }
         unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: lengths, namespace)
-        complete.append((block, finish(block, lengths: lengths, namespace, prompt, range.offered)))
+        complete.append((block, finish(block, regions, namespace, prompt, range.offered)))
       } else {
         result.outcomes[index] = .done
         result.hostBlockCount += 1
@@ -354,23 +368,23 @@ extension StoreCore {
     return outcomes.first { $0 != .done } ?? .done
   }
 
-  /// All lengths of a block once its last region has come, and it is no longer partial then; else nil.
+  /// All regions of a block once the last has come, and it is no longer partial then; else nil.
   private func noteRegions(
     _ incoming: IncomingBlock,
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ range: NamespaceCore.Range
-  ) -> [Int]? {
+  ) -> [SlotHeader.Region]? {
     let key = partialKey(namespace, prompt, incoming.block, incoming.blockKey)
-    let first = range.spanIndex(ofBlock: incoming.block)
     return state.withLock { state in
       guard var partial = state.partials[key] else { return nil }
-      for (offset, region) in range.regions.enumerated() {
-        partial.received[region] = true
-        partial.lengths[region] = unsafe range.spans[first + offset].length
+      for (region, received) in zip(range.regions, incoming.regions) {
+        partial.regions[region] = received
       }
-      state.partials[key] = partial.isComplete ? nil : partial
-      return partial.isComplete ? partial.lengths : nil
+      let regions = partial.regions.compactMap(\.self)
+      let isComplete = regions.count == partial.regions.count
+      state.partials[key] = isComplete ? nil : partial
+      return isComplete ? regions : nil
     }
   }
 

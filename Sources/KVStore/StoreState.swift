@@ -22,11 +22,9 @@ struct PendingBlock {
 /// A block whose regions come one call at a time.
 struct PartialBlock {
   let hostSlot: HostSlot
-  var received: [Bool]
-  var lengths: [Int]
+  /// Nil for those that have not come.
+  var regions: [SlotHeader.Region?]
   var startedAt: UInt64
-
-  var isComplete: Bool { !received.contains(false) }
 }
 
 /// Names a partial block: its key alone would let a forged collision mix two blocks' regions.

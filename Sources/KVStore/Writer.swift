@@ -19,15 +19,20 @@ final class Writer: Sendable {
   // MARK: Queueing
 
   func enqueue(_ block: PendingBlock) {
-    queue.withLock { queue in
+    let mustWake = queue.withLock { queue in
+      let wasDue = queue.dueSince != nil && !queue.operations.isEmpty
+      let hadMuch = queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax
       queue.append(.publish(block))
       queue.dueSince = queue.dueSince ?? monotonicNanoseconds()
-      queue.pendingByteCount += block.namespace.layout.slotByteCount
-      if queue.pendingByteCount >= core.effectiveHostBytes / 4 {
+      queue.unwrittenByteCount += block.namespace.layout.slotByteCount
+      if queue.unwrittenByteCount + queue.writtenByteCount >= core.effectiveHostBytes / 4 {
         queue.hurryCount = queue.enqueuedCount
+        return true
       }
+      let hasMuch = queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax
+      return !wasDue || (hasMuch && !hadMuch)
     }
-    queue.notifyAll()
+    if mustWake { queue.notifyAll() }
   }
 
   func enqueueTouch(
@@ -161,53 +166,67 @@ final class Writer: Sendable {
 
   private func run() {
     core.removeLeftOvers()
-    while true {
-      guard let operations = nextOperations() else { return }
-      batches.beginTaken(operations)
+    while let next = nextStep() {
+      batches.take(next.operations)
       var segment: [WriterOperation] = []
-      for operation in operations {
+      for operation in next.operations {
         guard case .call(let call) = operation else {
           segment.append(operation)
           continue
         }
-        batches.process(segment, queue)
+        batches.write(segment, willCommit: true)
+        batches.commit()
         segment = []
         call.run()
       }
-      batches.process(segment, queue)
+      batches.write(segment, willCommit: next.mustCommit)
+      guard next.mustCommit else { continue }
+      batches.commit()
       batches.endTaken()
-      queue.withLock { $0.doneCount += UInt64(operations.count) }
+      queue.withLock { $0.doneCount = next.takenCount }
       queue.notifyAll()
       // Nobody waits for this.
       batches.keepHouse()
     }
   }
 
-  /// Waits until something is due and takes all that is queued; nil when it is time to stop.
-  private func nextOperations() -> [WriterOperation]? {
+  /// What the thread does next: it takes operations, whose payloads it writes, and may put all that it took into the catalog.
+  private struct Step {
+    var operations: [WriterOperation] = []
+    /// Operations ever taken.
+    var takenCount: UInt64
+    var mustCommit: Bool
+  }
+
+  /// Waits until there is something to do; nil when it is time to stop.
+  private func nextStep() -> Step? {
     while true {
       enum Next {
-        case take([WriterOperation])
+        case step(Step)
         case stop
         case sleep(UInt64?)
       }
       let interval = core.configuration.commitIntervalNanoseconds
       let look: (inout WriterQueue) -> Next = { queue in
-        if queue.operations.isEmpty { return queue.isStopping ? .stop : .sleep(nil) }
+        let isIdle = queue.operations.isEmpty && queue.takenCount == queue.doneCount
+        if isIdle { return queue.isStopping ? .stop : .sleep(nil) }
         let now = monotonicNanoseconds()
         let due = queue.dueSince.map { $0 &+ interval }
-        guard
+        let isDue =
           queue.isStopping || queue.hurryCount > queue.doneCount || due.map({ $0 <= now }) == true
-        else { return .sleep(due ?? now &+ WriterQueue.touchDelay) }
-        defer {
-          queue.operations = []
-          queue.dueSince = nil
-          queue.pendingByteCount = 0
+        guard isDue || queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax else {
+          return .sleep(due ?? now &+ WriterQueue.touchDelay)
         }
-        return .take(queue.operations)
+        return .step(
+          Step(
+            operations: queue.takeAll(willCommit: isDue),
+            takenCount: queue.takenCount,
+            mustCommit: isDue
+          )
+        )
       }
       switch queue.withLock(look) {
-      case .take(let operations): return operations
+      case .step(let step): return step
       case .stop: return nil
       case .sleep(let until):
         if until == nil, batches.needsHousekeeping {
@@ -215,7 +234,9 @@ final class Writer: Sendable {
           let isSoon: Bool? = queue.wait(until: deadline) { queue in
             queue.isStopping || !queue.operations.isEmpty ? true : nil
           }
-          if isSoon == nil { return [] }
+          if isSoon == nil {
+            batches.keepHouse()
+          }
           continue
         }
         // Ends early when something is queued that is due sooner.
@@ -223,6 +244,7 @@ final class Writer: Sendable {
         let woke: Bool? = queue.wait(until: until) { queue in
           if queue.isStopping || queue.hurryCount > queue.doneCount { return true }
           if until == nil { return queue.operations.isEmpty ? nil : true }
+          if queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax { return true }
           return isTouchWait && queue.dueSince != nil ? true : nil
         }
         if woke == nil, isTouchWait { queue.withLock { $0.hurryCount = $0.enqueuedCount } }

@@ -7,12 +7,9 @@ extension WriterBatches {
   /// In one commit, or in as many as it takes: the pages that LMDB copies for one may be more than a small catalog has left.
   func publishRows(
     _ operations: ArraySlice<WriterOperation>,
-    _ leadingTouches: ArraySlice<WriterOperation>,
     _ placed: inout [Placed]
   ) throws(StoreError) {
-    var commit = RowsCommit(operations: operations, firstBlock: 0, leadingTouches: leadingTouches)
-    if slots.appliedTouches { commit.leadingTouches = [] }
-    var commits = [commit]
+    var commits = [RowsCommit(operations: operations, firstBlock: 0)]
     while let commit = commits.popLast() {
       do throws(StoreError) {
         try publishRows(commit, &placed)
@@ -26,10 +23,8 @@ extension WriterBatches {
   /// Operations whose rows go into the catalog at once.
   private struct RowsCommit {
     var operations: ArraySlice<WriterOperation>
-    /// The place of its first block among those of the piece.
+    /// The place of its first block among all.
     var firstBlock: Int
-    /// Touches that come before; empty once they are committed.
-    var leadingTouches: ArraySlice<WriterOperation>
 
     var halves: (first: RowsCommit, second: RowsCommit)? {
       guard operations.count > 1 else { return nil }
@@ -37,16 +32,8 @@ extension WriterBatches {
       let first = operations[..<middle]
       let blockCount = first.reduce(0) { if case .publish = $1 { $0 + 1 } else { $0 } }
       return (
-        RowsCommit(
-          operations: first,
-          firstBlock: firstBlock,
-          leadingTouches: leadingTouches
-        ),
-        RowsCommit(
-          operations: operations[middle...],
-          firstBlock: firstBlock + blockCount,
-          leadingTouches: []
-        )
+        RowsCommit(operations: first, firstBlock: firstBlock),
+        RowsCommit(operations: operations[middle...], firstBlock: firstBlock + blockCount)
       )
     }
   }
@@ -69,7 +56,6 @@ extension WriterBatches {
       do throws(CatalogError) {
         try core.catalogWrite { (transaction) throws(CatalogError) in
           removed = []
-          for operation in commit.leadingTouches { try applyUse(operation, transaction, outcomes) }
           var next = commit.firstBlock
           for operation in commit.operations {
             if case .publish = operation {

@@ -5,7 +5,9 @@ internal import KVFile
 internal import KVIndex
 internal import KVTiers
 
-/// Turns a batch of queued touches and blocks into slots, writes, syncs and commits.
+/// Turns queued touches and blocks into slots, writes, syncs and commits.
+///
+/// Payload is written as it is taken from the queue; one sync and one commit publish all that was written since the last.
 ///
 /// Runs on the writer's thread only.
 final class WriterBatches: @unchecked Sendable {
@@ -49,18 +51,36 @@ final class WriterBatches: @unchecked Sendable {
   }
 
   /// The blocks among what was taken from the queue keep their parents until `endTaken`.
-  func beginTaken(_ operations: [WriterOperation]) {
-    inFlight = operations.compactMap { operation in
-      if case .publish(let block) = operation { block } else { nil }
+  func take(_ operations: [WriterOperation]) {
+    for operation in operations {
+      if case .publish(let block) = operation { inFlight.append(block) }
     }
   }
 
   func endTaken() { inFlight = [] }
 
-  /// In pieces whose rows and inline payloads take a small part of the catalog's map, so that room can be made in between.
-  func process(_ queued: [WriterOperation], _ queue: Monitor<WriterQueue>) {
-    let operations = core.density?.learn(queued, core) ?? queued
-    let byteCountMax = max((core.catalogUsage?.mapByteCount ?? 0) / 20, 64 << 10)
+  /// Operations whose payload is written, and which are in no commit yet.
+  private struct Uncommitted {
+    var operations: [WriterOperation] = []
+    /// Of its blocks.
+    var placed: [Placed] = []
+    /// Slot files to be synced.
+    var files: Set<SlotFileID> = []
+    /// Operations at its beginning that the commit which reserved its slots has recorded.
+    var recordedCount = 0
+    var rowByteCount = 0
+  }
+  private var uncommitted = Uncommitted()
+
+  // MARK: Writing
+
+  /// Gives the blocks slots and writes their payloads there.
+  ///
+  /// Commits what their rows and inline payloads would be too much for: together they take a small part of the catalog's map, so that room
+  /// can be made in between.
+  func write(_ queued: [WriterOperation], willCommit: Bool) {
+    let operations = core.density?.learn(queued, willCommit: willCommit, core) ?? queued
+    let rowByteCountMax = max((core.catalogUsage?.mapByteCount ?? 0) / 20, 64 << 10)
     var piece: [WriterOperation] = []
     var byteCount = 0
     for operation in operations {
@@ -68,47 +88,27 @@ final class WriterBatches: @unchecked Sendable {
       guard case .publish(let block) = operation else { continue }
       byteCount += Self.rowByteCount + block.namespace.wordsPerBlock * 4
       if block.namespace.isInline { byteCount += block.payloadByteCount }
-      if byteCount >= byteCountMax {
-        processPiece(piece, queue)
-        piece = []
-        byteCount = 0
-      }
+      guard uncommitted.rowByteCount + byteCount >= rowByteCountMax else { continue }
+      writePiece(piece)
+      commit()
+      piece = []
+      byteCount = 0
     }
-    processPiece(piece, queue)
+    writePiece(piece)
+    uncommitted.rowByteCount += byteCount
   }
 
   /// About what a block's rows take in the catalog, its words and payload excepted.
   private static let rowByteCount = 512
 
-  private func processPiece(_ operations: [WriterOperation], _ queue: Monitor<WriterQueue>) {
+  private func writePiece(_ operations: [WriterOperation]) {
     guard !operations.isEmpty else { return }
-    var placed: [Placed] = []
-    do throws(StoreError) {
-      try publish(operations, &placed)
-    } catch {
-      for index in placed.indices {
-        if case .waiting = placed[index].outcome {
-          placed[index].outcome = error == .full ? .droppedFull : .droppedError
-        }
-      }
-      // No room is an outcome that the flush counts, not an error.
-      if error != .full { queue.withLock { $0.error = error } }
-    }
-    keepUnusedSlots(placed)
-    slots.keepCatalogInBounds(protecting: protectedPositions())
-    settle(placed, queue)
-  }
-
-  private func publish(
-    _ operations: [WriterOperation],
-    _ placed: inout [Placed]
-  ) throws(StoreError) {
     let blocks = operations.compactMap { operation in
       if case .publish(let block) = operation { return block }
       return nil
     }
     // Every pending block is settled, whatever fails from here on.
-    placed = blocks.map { block in
+    var placed = blocks.map { block in
       Placed(
         block: block,
         place: BlockPlace(
@@ -122,7 +122,28 @@ final class WriterBatches: @unchecked Sendable {
         )
       )
     }
-    if core.isPoisoned { throw .poisoned }
+    do throws(StoreError) {
+      if core.isPoisoned { throw .poisoned }
+      try reserveSlots(blocks, operations)
+      try writePayloads(&placed)
+    } catch {
+      drop(&placed, error)
+    }
+    uncommitted.operations += operations
+    uncommitted.placed += placed
+  }
+
+  private func reserveSlots(
+    _ blocks: [PendingBlock],
+    _ operations: [WriterOperation]
+  ) throws(StoreError) {
+    if !uncommitted.operations.isEmpty {
+      // What leaves for these comes after the uses before them: those are recorded first.
+      guard try !slots.prepareWithoutRemoval(blocks, protecting: protectedPositions()) else {
+        return
+      }
+      commit()
+    }
     // Touches before the first block come before its evictions.
     let firstBlock = operations.firstIndex { if case .publish = $0 { true } else { false } }
     let leadingTouches = operations[..<(firstBlock ?? operations.endIndex)]
@@ -133,8 +154,40 @@ final class WriterBatches: @unchecked Sendable {
         for operation in leadingTouches { try self.applyUse(operation, transaction, [:]) }
       }
     )
-    try writePayloads(&placed)
-    try publishRows(operations[leadingTouches.endIndex...], leadingTouches, &placed)
+    if slots.appliedTouches { uncommitted.recordedCount = leadingTouches.count }
+  }
+
+  /// Blocks whose fate was open go; with no room that is an outcome which the flush counts, and no error.
+  private func drop(_ placed: inout [Placed], _ error: StoreError) {
+    for index in placed.indices {
+      if case .waiting = placed[index].outcome {
+        placed[index].outcome = error == .full ? .droppedFull : .droppedError
+      }
+    }
+    if error != .full { core.writer?.queue.withLock { $0.error = error } }
+  }
+
+  // MARK: Committing
+
+  /// Syncs what was written, publishes it, and tells the index.
+  func commit() {
+    guard !uncommitted.operations.isEmpty else { return }
+    var batch = uncommitted
+    uncommitted = Uncommitted()
+    do throws(StoreError) {
+      if core.isPoisoned { throw .poisoned }
+      do throws(FileError) {
+        try core.diskTier.sync(files: batch.files)
+      } catch {
+        throw StoreError(error, .writeSlot)
+      }
+      try publishRows(batch.operations[batch.recordedCount...], &batch.placed)
+    } catch {
+      drop(&batch.placed, error)
+    }
+    keepUnusedSlots(batch.placed)
+    slots.keepCatalogInBounds(protecting: protectedPositions())
+    settle(batch.placed)
   }
 
   // MARK: Payload
@@ -190,7 +243,7 @@ final class WriterBatches: @unchecked Sendable {
     guard !writes.isEmpty else { return }
     do throws(FileError) {
       try core.diskTier.write(writes)
-      try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
+      uncommitted.files.formUnion(writes.map(\.address.fileID))
     } catch {
       throw StoreError(error, .writeSlot)
     }
@@ -268,7 +321,7 @@ final class WriterBatches: @unchecked Sendable {
   func releaseReservations() throws(StoreError) { try slots.releaseAll() }
 
   /// Tells the index what became of the blocks, and lets their arena slots go.
-  private func settle(_ placed: [Placed], _ queue: Monitor<WriterQueue>) {
+  private func settle(_ placed: [Placed]) {
     guard !placed.isEmpty else { return }
     var counts = FlushResult()
     var positions: [UInt64: BlockPosition] = [:]
@@ -320,7 +373,7 @@ final class WriterBatches: @unchecked Sendable {
       state.statistics.blocksDroppedError += UInt64(counts.droppedErrorBlockCount)
     }
     core.state.notifyAll()
-    queue.withLock { queue in
+    core.writer?.queue.withLock { queue in
       queue.flushed.durableBlockCount += counts.durableBlockCount
       queue.flushed.droppedFullBlockCount += counts.droppedFullBlockCount
       queue.flushed.droppedParentBlockCount += counts.droppedParentBlockCount

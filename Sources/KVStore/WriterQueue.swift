@@ -47,13 +47,16 @@ final class WriterCall: Sendable {
 /// The writer's queue (docs/architecture.md, lock 3).
 struct WriterQueue {
   var operations: [WriterOperation] = []
-  /// Operations ever queued, and done.
+  /// Operations ever queued, taken by the writer, and done.
   var enqueuedCount: UInt64 = 0
+  var takenCount: UInt64 = 0
   var doneCount: UInt64 = 0
   /// Everything up to here is wanted soon.
   var hurryCount: UInt64 = 0
-  /// Slot bytes of the queued blocks; the writer starts early when there are many.
-  var pendingByteCount = 0
+  /// Slot bytes of the queued blocks; the writer does not wait for the next commit to write many.
+  var unwrittenByteCount = 0
+  /// Slot bytes of the blocks that the writer took and has not committed.
+  var writtenByteCount = 0
   /// When the oldest operation that needs a commit was queued; nil when there is none.
   var dueSince: UInt64?
   var isStopping = false
@@ -64,6 +67,8 @@ struct WriterQueue {
 
   /// Touches alone wait for company this long, in nanoseconds (design: a crash loses a second of them at most).
   static let touchDelay: UInt64 = 1_000_000_000
+  /// Payload is written as it comes, in pieces of at least so many bytes, so that the disk works while more is copied in.
+  static let unwrittenByteCountMax = 4 << 20
   /// Touches that are kept for the next commit; older ones are dropped first.
   ///
   /// They only order evictions.
@@ -72,5 +77,15 @@ struct WriterQueue {
   mutating func append(_ operation: WriterOperation) {
     operations.append(operation)
     enqueuedCount += 1
+  }
+
+  /// All that is queued, for the writer.
+  mutating func takeAll(willCommit: Bool) -> [WriterOperation] {
+    defer { operations = [] }
+    takenCount = enqueuedCount
+    writtenByteCount = willCommit ? 0 : writtenByteCount + unwrittenByteCount
+    unwrittenByteCount = 0
+    if willCommit { dueSince = nil }
+    return operations
   }
 }

@@ -13,6 +13,8 @@ final class DensityEviction: @unchecked Sendable {
   /// Where the repeated parts of the last requests end, by their stamps: blocks that come later stamp them anew.
   private var repeatedEnds: [UInt64: LeaseTable.Head] = [:]
   private static let repeatedEndCountMax = 1 << 12
+  /// Of which nothing was learned yet.
+  private var chain: Chain?
 
   init(time: StoreTime) {
     victims = DensityVictims(learner, time: time)
@@ -58,10 +60,15 @@ final class DensityEviction: @unchecked Sendable {
   // MARK: Learning
 
   /// Learns of the uses that are among these operations; answers them with what was learned.
-  func learn(_ operations: [WriterOperation], _ core: StoreCore) -> [WriterOperation] {
+  ///
+  /// The blocks of one call may come in several pieces: they are one use, of which is learned when they are to be committed.
+  func learn(
+    _ operations: [WriterOperation],
+    willCommit: Bool,
+    _ core: StoreCore
+  ) -> [WriterOperation] {
     var learned: [WriterOperation] = []
     learned.reserveCapacity(operations.count + 3)
-    var chain: Chain?
     for operation in operations {
       switch operation {
       case .publish(let block):
@@ -83,7 +90,7 @@ final class DensityEviction: @unchecked Sendable {
       case .touch, .extend, .renew, .call: learned.append(operation)
       }
     }
-    learn(&chain, into: &learned)
+    if willCommit { learn(&chain, into: &learned) }
     return learned
   }
 

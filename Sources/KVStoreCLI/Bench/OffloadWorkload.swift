@@ -6,12 +6,25 @@ struct OffloadWorkload: Workload {
   let name = "offload"
   let pageCacheState = "bypassed where O_DIRECT works"
 
-  /// What one run gave, apart from its speed.
+  /// Chains of one run: files and the process's memory are new, then files only, then nothing is.
+  private enum State: Int, CaseIterable {
+    case newProcess, freshFiles, reusedSlots
+
+    var title: String {
+      switch self {
+      case .newProcess: "fresh slot files, RAM touched for the first time"
+      case .freshFiles: "fresh slot files"
+      case .reusedSlots: "reused slots"
+      }
+    }
+  }
+
+  /// What the runs gave for one state.
   private struct Costs {
+    var speed = Series()
     var syncs = Series()
     var cpuSeconds = Series()
     var written = Series()
-    var used = Series()
   }
 
   func run(_ bench: Bench) throws {
@@ -21,9 +34,8 @@ struct OffloadWorkload: Workload {
     )
     memory.fill(seed: bench.options.seed)
     var limits = try DiskLimits(bench)
-    var fresh = Series()
-    var reused = Series()
-    var costs = Costs()
+    var costs = State.allCases.map { _ in Costs() }
+    var used = Series()
     var ioPath = IOPath.none
     try bench.forEachRun("offload") { run in
       try limits.measureWrites()
@@ -31,78 +43,61 @@ struct OffloadWorkload: Workload {
       let store = try Store.open(bench.configuration(path))
       defer { closeQuietly(store) }
       let namespace = try store.openNamespace(bench.identity)
-      let seed = bench.options.seed &+ UInt64(run) &* 2
-      let chains = [seed, seed &+ 1].map {
-        BlockChain(memory, tokensPerBlock: bench.options.tokensPerBlock, seed: $0)
+      for state in State.allCases {
+        let chain = BlockChain(
+          memory,
+          tokensPerBlock: bench.options.tokensPerBlock,
+          seed: bench.options.seed &+ UInt64(run * State.allCases.count + state.rawValue)
+        )
+        if state == .reusedSlots {
+          used.values.append(
+            Double(try bench.allocatedBytes(of: path)) / Double(2 * memory.byteCount)
+          )
+          let empty = TokenMemory(count: 0, seed: 0)
+          _ = try empty.withPrompt(0) { try namespace.forget($0) }
+        }
+        try measure(chain, in: namespace, of: store, &costs[state.rawValue])
       }
-      try measure(chains[0], in: namespace, of: store, &fresh, &costs)
-      costs.used.values.append(
-        Double(try bench.allocatedBytes(of: path)) / Double(memory.byteCount)
-      )
-      let empty = TokenMemory(count: 0, seed: 0)
-      _ = try empty.withPrompt(0) { try namespace.forget($0) }
-      var ignored = Costs()
-      try measure(chains[1], in: namespace, of: store, &reused, &ignored)
       ioPath = try store.statistics().ioPath
       // With --keep the last run's store stays.
       if !bench.options.keep || run + 1 < bench.options.runs { try bench.remove(path) }
     }
     try limits.remove()
-    let path = ["io_path": Parameter.text(ioPath.text)]
-    bench.add(
-      "throughput, fresh slot files, \(ioPath.text)",
-      fresh,
-      unit: "GB/s",
-      limit: limits.best(.freshWrite),
-      with: path
-    )
-    bench.add(
-      "throughput, reused slots, \(ioPath.text)",
-      reused,
-      unit: "GB/s",
-      limit: limits.best(.overwrite),
-      with: path
-    )
-    bench.add(
-      "syncs, slot files and catalog",
-      costs.syncs,
-      unit: "/GiB"
-    )
-    bench.add(
-      "CPU time",
-      costs.cpuSeconds,
-      unit: "s/GB"
-    )
-    bench.add(
-      "written to disk ÷ payload",
-      costs.written,
-      unit: "×"
-    )
-    bench.add(
-      "disk used ÷ payload",
-      costs.used,
-      unit: "×"
-    )
+    for state in State.allCases {
+      bench.add(
+        "throughput, \(state.title), \(ioPath.text)",
+        costs[state.rawValue].speed,
+        unit: "GB/s",
+        limit: limits.best(state == .reusedSlots ? .overwrite : .freshWrite),
+        with: ["io_path": Parameter.text(ioPath.text)]
+      )
+    }
+    for state in State.allCases {
+      bench.add("CPU time, \(state.title)", costs[state.rawValue].cpuSeconds, unit: "s/GB")
+    }
+    let fresh = costs[State.freshFiles.rawValue]
+    bench.add("syncs, slot files and catalog", fresh.syncs, unit: "/GiB")
+    bench.add("written to disk ÷ payload", fresh.written, unit: "×")
+    bench.add("disk used ÷ payload", used, unit: "×")
   }
 
   private func measure(
     _ chain: BlockChain,
     in namespace: Namespace,
     of store: Store,
-    _ series: inout Series,
     _ costs: inout Costs
   ) throws {
     let before = try store.statistics()
     let bytesBefore = processStorageBytes()
     let cpuBefore = processCPUNanoseconds()
     let time = try nanoseconds {
-      try chain.offload(to: namespace, latencies: &series.latencies)
+      try chain.offload(to: namespace, latencies: &costs.speed.latencies)
       try store.flushAll()
     }
     let byteCount = Double(chain.memory.byteCount)
     let cpuTime = processCPUNanoseconds() - cpuBefore
     let after = try store.statistics()
-    series.values.append(gigabytesPerSecond(chain.memory.byteCount, time))
+    costs.speed.values.append(gigabytesPerSecond(chain.memory.byteCount, time))
     costs.cpuSeconds.values.append(Double(cpuTime) / byteCount)
     let syncs = after.syncs - before.syncs + after.catalogCommits - before.catalogCommits
     costs.syncs.values.append(Double(syncs) / byteCount * Double(1 << 30))
