@@ -84,7 +84,7 @@ extension WriterBatches {
         if error == .mapFull, roomCount < roomCountMax,
           try slots.makeCatalogRoom(
             atLeast: max(2 * commit.operations.count, 16),
-            protecting: protectedPositions()
+            protecting: protectedPositions(andPublished: placed)
           ) > 0
         {
           roomCount += 1
@@ -103,6 +103,19 @@ extension WriterBatches {
       remember(outcomes)
       return
     }
+  }
+
+  /// With the blocks that an earlier commit of this batch has published: the index does not know yet where they are.
+  private func protectedPositions(
+    andPublished placed: [Placed]
+  ) -> @Sendable () -> [RunID: UInt32] {
+    var published: [RunID: UInt32] = [:]
+    for item in placed {
+      guard case .published(let at, _) = item.outcome else { continue }
+      published[at.run] = max(published[at.run] ?? 0, at.position)
+    }
+    let protected = protectedPositions()
+    return { [published] in protected().merging(published) { max($0, $1) } }
   }
 
   private func evictOverQuota(

@@ -186,8 +186,9 @@ final class WriterBatches: @unchecked Sendable {
       drop(&batch.placed, error)
     }
     keepUnusedSlots(batch.placed)
-    slots.keepCatalogInBounds(protecting: protectedPositions())
+    // Before anything else leaves: what leaves without a position in the index would stay there.
     settle(batch.placed)
+    slots.keepCatalogInBounds(protecting: protectedPositions())
   }
 
   // MARK: Payload

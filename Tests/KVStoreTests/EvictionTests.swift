@@ -139,8 +139,10 @@ import Testing
   }
 
   /// A block that was taken is not lost because its parent, the coldest of all, leaves before it is written.
-  @Test func theParentOfABlockOnItsWayStays() throws {
+  @Test(arguments: EvictionPolicy.allCases)
+  func theParentOfABlockOnItsWayStays(_ policy: EvictionPolicy) throws {
     let fixture = try StoreFixture {
+      $0.evictionPolicy = policy
       $0.capacityBytes = 64 << 20
       $0.catalogBytes = 4 << 20
       // Far fewer blocks on their way than the catalog has room for.
