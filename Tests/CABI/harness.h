@@ -53,6 +53,14 @@ kvstore_status_t check_one_of(const char *file, int line, const char *call, kvst
 /* The call returns one of `count` statuses, where the header leaves the choice open. */
 #define CHECK_ONE_OF(call, count, ...) check_one_of(__FILE__, __LINE__, #call, (call), (count), __VA_ARGS__)
 
+/* Waits until `condition` holds: 50 ms are promised, the load of a test machine gets its share. */
+#define EVENTUALLY(condition)                                                                            \
+    do {                                                                                                 \
+        uint64_t end_ = now_nanoseconds() + UINT64_C(5000000000);                                        \
+        while (!(condition) && now_nanoseconds() < end_) sleep_milliseconds(5);                          \
+        CHECK(condition);                                                                                \
+    } while (0)
+
 /* ---------------------------------------------------------------- cases */
 
 typedef struct {
@@ -60,9 +68,9 @@ typedef struct {
     void (*run)(void);
 } test_case_t;
 
-extern const test_case_t library_cases[], namespace_cases[], move_cases[], lookup_cases[], keep_cases[],
-    bad_input_cases[], process_cases[],
-    sharing_cases[], async_cases[], see_cases[], device_cases[];
+extern const test_case_t library_cases[], namespace_cases[], round_trip_cases[], transfer_cases[], miss_cases[],
+    capacity_cases[], lookup_cases[], keep_cases[], bad_config_cases[], bad_transfer_cases[], thread_cases[],
+    process_cases[], async_cases[], sharing_cases[], scheduler_cases[], see_cases[], device_cases[];
 
 /* Parts that a case starts as a process of their own: main.c looks `name` up here. */
 typedef struct {
@@ -70,7 +78,7 @@ typedef struct {
     int (*run)(int argc, char **argv);
 } child_role_t;
 
-extern const child_role_t child_roles[], sharing_roles[];
+extern const child_role_t process_roles[], peer_roles[];
 
 /* This program's path, for cases that start it again. */
 extern const char *test_program;
@@ -87,6 +95,7 @@ char *path_in_dir(const char *name);
 /* A small store: 256 MiB on disk, 16 MiB of host tier. */
 void small_config(kvstore_config_t *config, const char *path);
 kvstore_t *open_small(const char *path);
+kvstore_t *open_store(const kvstore_config_t *config);
 void close_store(kvstore_t *store);
 void flush_store(kvstore_t *store);
 kvstore_stats_t stats_of(kvstore_t *store);
@@ -151,6 +160,8 @@ bool pieces_match(const pieces_t *pieces, uint64_t content_seed, uint64_t blocks
 kvstore_transfer_t transfer_of(pieces_t *pieces);
 /* The byte count of a region of a block: the shape's, or one drawn from the seed if regions are variable. */
 uint64_t region_length(const shape_t *shape, uint64_t content_seed, uint64_t block, uint32_t region);
+/* The byte count of a prompt's first `blocks` blocks. */
+uint64_t payload_bytes(const shape_t *shape, uint64_t content_seed, uint64_t blocks);
 
 /* Offloads blocks [first, first + count) of the prompt, all regions; returns the status. */
 kvstore_status_t offload_blocks(kvstore_namespace_t *ns, const shape_t *shape, const uint32_t *tokens,
@@ -163,9 +174,18 @@ void offload_prompt(kvstore_namespace_t *ns, const shape_t *shape, const uint32_
 void check_restore(kvstore_namespace_t *ns, const shape_t *shape, const uint32_t *tokens, uint64_t blocks,
                    uint64_t content_seed);
 
+/* Prompts that are named by their seed, from which tokens and content are drawn: offloaded; how many blocks are stored; restored
+ * and compared; the same for as many blocks as are stored. */
+void offload_seed(kvstore_namespace_t *ns, const shape_t *shape, uint64_t seed, uint64_t blocks);
+uint64_t peek_seed(kvstore_namespace_t *ns, const shape_t *shape, uint64_t seed, uint64_t blocks);
+void check_restore_seed(kvstore_namespace_t *ns, const shape_t *shape, uint64_t seed, uint64_t blocks);
+uint64_t check_stored_seed(kvstore_namespace_t *ns, const shape_t *shape, uint64_t seed, uint64_t blocks);
+
+/* Zeros, with struct_size set. */
 kvstore_match_t match_zero(void);
 kvstore_transfer_result_t result_zero(void);
 kvstore_flush_result_t flush_zero(void);
+kvstore_stats_t stats_zero(void);
 /* Blocks of the prompt that are stored, without a trace. */
 uint64_t peek_blocks(kvstore_namespace_t *ns, const uint32_t *tokens, size_t token_count);
 
@@ -179,5 +199,7 @@ void *must_malloc(size_t bytes);
 int spawn_role(const char *role, const char *argument, const char *argument2, int *read_end);
 /* Waits for a child: its exit status, or 128 + signal. */
 int wait_for(int pid);
+/* Kills a child with SIGKILL; that it still ran is checked. */
+void kill_child(int pid);
 
 #endif

@@ -10,9 +10,12 @@
 
 #define CASE_SECONDS_MAX 120
 
-static const test_case_t *const groups[] = {library_cases, namespace_cases, move_cases, lookup_cases,
-                                            keep_cases, bad_input_cases, process_cases, async_cases, sharing_cases,
-                                            see_cases, device_cases};
+static const test_case_t *const groups[] = {
+    library_cases,      namespace_cases, round_trip_cases, transfer_cases, miss_cases,      capacity_cases,
+    lookup_cases,       keep_cases,      bad_config_cases, bad_transfer_cases, thread_cases, process_cases,
+    async_cases,        sharing_cases,   scheduler_cases,  see_cases,      device_cases};
+
+static const child_role_t *const role_groups[] = {process_roles, peer_roles};
 
 static const test_case_t *find_case(const char *name) {
     size_t g;
@@ -20,6 +23,15 @@ static const test_case_t *find_case(const char *name) {
     for (g = 0; g < sizeof groups / sizeof groups[0]; g++)
         for (c = groups[g]; c->name != NULL; c++)
             if (strcmp(c->name, name) == 0) return c;
+    return NULL;
+}
+
+static const child_role_t *find_role(const char *name) {
+    size_t g;
+    const child_role_t *role;
+    for (g = 0; g < sizeof role_groups / sizeof role_groups[0]; g++)
+        for (role = role_groups[g]; role->name != NULL; role++)
+            if (strcmp(role->name, name) == 0) return role;
     return NULL;
 }
 
@@ -123,14 +135,11 @@ int main(int argc, char **argv) {
         return 0;
     }
     if (argc >= 4 && strcmp(argv[1], "--role") == 0) {
-        const child_role_t *role;
+        const child_role_t *role = find_role(argv[2]);
+        if (role == NULL) return 126;
         test_dir = argv[3];
         (void)alarm(CASE_SECONDS_MAX);
-        for (role = child_roles; role->name != NULL; role++)
-            if (strcmp(role->name, argv[2]) == 0) return role->run(argc - 4, argv + 4);
-        for (role = sharing_roles; role->name != NULL; role++)
-            if (strcmp(role->name, argv[2]) == 0) return role->run(argc - 4, argv + 4);
-        return 126;
+        return role->run(argc - 4, argv + 4);
     }
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {

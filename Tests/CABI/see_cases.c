@@ -144,10 +144,8 @@ static void sessions(void) {
     kvstore_t *store = open_small(path_in_dir("store"));
     kvstore_namespace_t *ns = open_namespace(store, &shape);
     kvstore_session_t *session = NULL, *second = NULL;
-    kvstore_match_t match;
+    kvstore_match_t match = match_zero();
     uint64_t id = 0, second_id = 0, step = 0, blocks = 0;
-    memset(&match, 0, sizeof match);
-    match.struct_size = (uint32_t)sizeof match;
     CHECK_STATUS(kvstore_session_begin(ns, "agent 7", &session, &id), KVSTORE_OK);
     CHECK_STATUS(kvstore_session_begin(ns, NULL, &second, &second_id), KVSTORE_OK);
     CHECK(id != 0 && second_id > id);
