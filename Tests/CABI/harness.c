@@ -98,13 +98,6 @@ void sleep_milliseconds(unsigned milliseconds) {
     }
 }
 
-uint64_t mix64(uint64_t x) {
-    x += UINT64_C(0x9E3779B97F4A7C15);
-    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return x ^ (x >> 31);
-}
-
 int spawn_role(const char *role, const char *argument, const char *argument2, int *read_end) {
     int ends[2] = {-1, -1};
     pid_t pid;

@@ -173,9 +173,12 @@ void offload_prompt(kvstore_namespace_t *ns, const shape_t *shape, const uint32_
 /* Restores `blocks` blocks of the prompt and compares every byte. */
 void check_restore(kvstore_namespace_t *ns, const shape_t *shape, const uint32_t *tokens, uint64_t blocks,
                    uint64_t content_seed);
+/* Restores and compares as many of these blocks as are stored; returns how many. One call, with no look-up before it: a full
+ * store frees slots ahead by itself, also between a look-up and a restore. */
+uint64_t check_stored(kvstore_namespace_t *ns, const shape_t *shape, const uint32_t *tokens, uint64_t blocks,
+                      uint64_t content_seed);
 
-/* Prompts that are named by their seed, from which tokens and content are drawn: offloaded; how many blocks are stored; restored
- * and compared; the same for as many blocks as are stored. */
+/* The same for prompts that are named by their seed, from which tokens and content are drawn. */
 void offload_seed(kvstore_namespace_t *ns, const shape_t *shape, uint64_t seed, uint64_t blocks);
 uint64_t peek_seed(kvstore_namespace_t *ns, const shape_t *shape, uint64_t seed, uint64_t blocks);
 void check_restore_seed(kvstore_namespace_t *ns, const shape_t *shape, uint64_t seed, uint64_t blocks);

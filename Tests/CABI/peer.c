@@ -42,15 +42,7 @@ static int role_peer(int argc, char **argv) {
         } else if (strcmp(verb, "peek") == 0) {
             answer = peek_blocks(ns, tokens, token_count);
         } else if (strcmp(verb, "restore") == 0) {
-            /* All that is there, every byte compared. */
-            pieces_t pieces = pieces_new(&shape, 0, PEER_BLOCKS, 0, 0);
-            kvstore_transfer_t transfer = transfer_of(&pieces);
-            kvstore_transfer_result_t result = result_zero();
-            pieces_clear(&pieces);
-            CHECK_ONE_OF(kvstore_restore(ns, &prompt, &transfer, &result), 2, KVSTORE_OK, KVSTORE_MISS);
-            CHECK(pieces_match(&pieces, number, result.blocks_done));
-            pieces_free(&pieces);
-            answer = result.blocks_done;
+            answer = check_stored(ns, &shape, tokens, PEER_BLOCKS, number);
         } else if (strcmp(verb, "stale") == 0) {
             answer = stats_of(store).misses_stale;
         } else if (strcmp(verb, "corrupt") == 0) {

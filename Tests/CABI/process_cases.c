@@ -214,7 +214,7 @@ static void killed_again_and_again(void) {
     kvstore_namespace_t *ns;
     shape_t shape = shape_large();
     char text[16];
-    uint64_t p, found = 0, fits, fits_new, state = 7;
+    uint64_t p, stored, found = 0, fits, fits_new, state = 7;
     for (i = 0; i < processes; i++) {
         snprintf(text, sizeof text, "%d", number++);
         pids[i] = spawn_role("soak", text, NULL, NULL);
@@ -239,8 +239,10 @@ static void killed_again_and_again(void) {
     ns = open_namespace(store, &shape);
     CHECK_EQ(stats_of(store).leases_active, 0);
     CHECK(stats_of(store).disk_bytes_used <= 64 * MIB);
+    stored = stats_of(store).blocks_stored;
     for (p = 0; p < 48; p++) found += check_stored_seed(ns, &shape, p, PROMPT_BLOCKS);
-    CHECK_EQ(found, stats_of(store).blocks_stored);
+    /* Nothing came meanwhile; what was freed ahead may have gone. */
+    CHECK(found <= stored && found >= stats_of(store).blocks_stored);
     CHECK_EQ(stats_of(store).misses_corrupt, 0);
     /* No slot leaked: as much fits as into a new store. */
     fits = fill(store);
