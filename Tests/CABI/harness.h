@@ -69,8 +69,9 @@ typedef struct {
 } test_case_t;
 
 extern const test_case_t library_cases[], namespace_cases[], round_trip_cases[], transfer_cases[], miss_cases[],
-    capacity_cases[], lookup_cases[], keep_cases[], bad_config_cases[], bad_transfer_cases[], thread_cases[],
-    process_cases[], async_cases[], sharing_cases[], scheduler_cases[], see_cases[], device_cases[];
+    capacity_cases[], lookup_cases[], digest_cases[], section_cases[], keep_cases[], bad_config_cases[],
+    bad_transfer_cases[], thread_cases[], process_cases[], operation_cases[], loan_cases[], sharing_cases[],
+    scheduler_cases[], see_cases[], device_cases[];
 
 /* Parts that a case starts as a process of their own: main.c looks `name` up here. */
 typedef struct {

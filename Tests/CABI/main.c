@@ -11,9 +11,9 @@
 #define CASE_SECONDS_MAX 120
 
 static const test_case_t *const groups[] = {
-    library_cases,      namespace_cases, round_trip_cases, transfer_cases, miss_cases,      capacity_cases,
-    lookup_cases,       keep_cases,      bad_config_cases, bad_transfer_cases, thread_cases, process_cases,
-    async_cases,        sharing_cases,   scheduler_cases,  see_cases,      device_cases};
+    library_cases, namespace_cases, round_trip_cases, transfer_cases, miss_cases, capacity_cases, lookup_cases,
+    digest_cases, section_cases, keep_cases, bad_config_cases, bad_transfer_cases, thread_cases, process_cases,
+    operation_cases, loan_cases, sharing_cases, scheduler_cases, see_cases, device_cases};
 
 static const child_role_t *const role_groups[] = {process_roles, peer_roles};
 
