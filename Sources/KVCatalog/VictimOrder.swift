@@ -40,6 +40,9 @@ package struct ListedPathEnd: Hashable, Sendable {
 }
 
 extension WriteTransaction {
+  /// The stamp that the next use gets.
+  package var useCounter: UInt64 { counters.stamp }
+
   /// Rows of `stamps` that an eviction looks at for path ends that are not listed: of earlier processes, and of others.
   private static let lookCount = 64
 

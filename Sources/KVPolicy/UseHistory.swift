@@ -81,6 +81,14 @@ package struct UseHistory {
   /// Blocks that an LRU would have found since the start.
   package private(set) var recencyHitCount = 0
 
+  /// Parts of requests that were used again.
+  private var reuseCount = 0
+  /// Where fewer came back, nothing is known of how soon blocks come back.
+  private static let reuseCountMin = 32
+
+  /// Whether anything is learned; until then the order by recency is as good as any, and the one that people expect.
+  package var hasLearned: Bool { reuseCount >= Self.reuseCountMin }
+
   package var rememberedBlockCount: Int { segments.blockCount }
 
   package init(blockCountMax: Int, requestCountMax: Int = 1 << 16) {
@@ -266,6 +274,7 @@ package struct UseHistory {
     origins[origin].useCount = Int(use.useCount)
     origins[origin].lastGap = time - use.time
     guard use.blockCount > 0, 10 * count >= Self.coveredTenths * Int(use.blockCount) else { return }
+    reuseCount += 1
     times.add(
       Int(use.reuseClass),
       ageMilliseconds: time - use.time,

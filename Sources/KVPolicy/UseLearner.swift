@@ -60,7 +60,7 @@ package final class UseLearner {
 
   // MARK: Victims
 
-  package var usesDensity: Bool { choice.usesDensity }
+  package var usesDensity: Bool { choice.usesDensity && history.hasLearned }
 
   package func noteCapacity(_ blockCount: Int) {
     history.capacity = blockCount

@@ -12,9 +12,9 @@ package struct EngineComparison: Sendable {
 package struct TraceReplay: Sendable {
   /// What decides which block leaves.
   package enum Policy: Equatable, Sendable {
-    /// The store's own: index, pool and eviction order as in the store.
+    /// Least recently used first: index, pool and eviction order as in the store.
     case lru
-    /// Least hit density first, learned while running: index and pool as in the store, which does not run it yet.
+    /// Least hit density first, learned while running, as the store does unless it is told otherwise; index and pool as in the store.
     case density
     /// A textbook model beside it.
     case reference(ReferenceCache.Policy, ReferenceCache.TouchOrder)

@@ -22,7 +22,7 @@ public struct StoreConfiguration: Sendable {
   /// New blocks beyond it are declined, and blocks in the archive stay there.
   public var writeBytesPerDay: Int = 0
   /// Which blocks leave when there is no room.
-  public var evictionPolicy = EvictionPolicy.lru
+  public var evictionPolicy = EvictionPolicy.density
   /// Bytes that the archive may take, beyond `capacityBytes`: blocks that leave the disk lie there compressed.
   ///
   /// 0 = nothing is moved there.

@@ -371,14 +371,16 @@ final class StoreCore: Sendable {
     density?.victims.begin()
     let record = totalsRecord()
     do throws(CatalogError) {
-      let result = try catalog.write(timeNanoseconds: time.now(), owner: owner) {
+      let (result, useCounter) = try catalog.write(timeNanoseconds: time.now(), owner: owner) {
         (transaction) throws(CatalogError) in
         time.advance(to: try transaction.lastCommittedNanoseconds())
         transaction.victimOrder = density?.victims
+        let begin = transaction.useCounter
         let result = try body(transaction)
         try record.put(in: transaction)
-        return result
+        return (result, (begin: begin, end: transaction.useCounter))
       }
+      density?.victims.committed(from: useCounter.begin, to: useCounter.end)
       committed(record)
       return result
     } catch {

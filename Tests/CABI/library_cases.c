@@ -93,7 +93,7 @@ static void config_defaults(void) {
     CHECK_EQ(config.inline_payload_bytes_max, 16 * 1024);
     CHECK_EQ(config.offload_timeout_nanoseconds, UINT64_C(10000000000));
     CHECK_EQ(config.commit_interval_nanoseconds, 20000000);
-    CHECK_EQ(config.eviction_policy, KVSTORE_EVICTION_LRU);
+    CHECK_EQ(config.eviction_policy, KVSTORE_EVICTION_DENSITY);
 
     memset(&ns, 0xA5, sizeof ns);
     CHECK_STATUS(kvstore_namespace_config_init(&ns, sizeof ns), KVSTORE_OK);

@@ -52,6 +52,62 @@ import Testing
     #expect(cache.counts == lru.counts)
   }
 
+  /// Before enough came back, the order is by recency.
+  @Test func withoutReuseEqualsLRU() {
+    let cache = DensityCache(capacity: 500)
+    let lru = PathCache(capacity: 500)
+    for step in 0..<400 {
+      // Every tenth prompt is the one before it.
+      let request = prompt(step % 10 == 9 && step < 100 ? step - 1 : step, time: Int64(step) * 1000)
+      #expect(cache.handle(request) == lru.handle(request), "step \(step)")
+    }
+    for step in [399, 390, 380, 360, 355] {
+      #expect(cache.handle(prompt(step, time: 400_000)) == 10, "prompt \(step)")
+    }
+  }
+
+  /// Where other processes give many stamps, this one does not know what is used.
+  @Test func othersUsesAreSeen() {
+    var share = UseShare()
+    // What was there before it began says nothing.
+    share.note(from: 1000, to: 1100, useCount: 10)
+    #expect(share.isNearlyAll)
+    share.note(from: 1100, to: 1200, useCount: 80)
+    share.note(from: 1210, to: 1230, useCount: 10)
+    #expect(share.isNearlyAll)
+    share.note(from: 1240, to: 1340, useCount: 1)
+    #expect(!share.isNearlyAll)
+    // They have gone away.
+    share.note(from: 1340, to: 1500, useCount: 79)
+    #expect(share.isNearlyAll)
+  }
+
+  /// The newest 64th of the capacity is recent, a larger request is not.
+  @Test func recentUsesAreTheNewestPart() {
+    var recent = RecentUses()
+    recent.noteStored(5, capacity: nil)
+    recent.note(1, newBlockCount: 5, capacity: nil)
+    #expect(!recent.isRecent(1))
+    for stamp in UInt64(2)...101 {
+      recent.noteStored(3, capacity: 640)
+      recent.note(stamp, newBlockCount: 3, capacity: 640)
+    }
+    // Ten blocks: three requests of three blocks.
+    #expect(!recent.isRecent(98) && recent.isRecent(99) && recent.isRecent(101))
+    recent.note(102, newBlockCount: 0, capacity: 640)
+    #expect(recent.isRecent(99) && recent.isRecent(102))
+    recent.noteStored(11, capacity: 640)
+    recent.note(103, newBlockCount: 11, capacity: 640)
+    #expect(!recent.isRecent(102) && !recent.isRecent(103))
+    // Steps of a large capacity: a 64th of the part more or less.
+    for stamp in UInt64(200)...10_199 {
+      recent.noteStored(1, capacity: 640_000)
+      recent.note(stamp, newBlockCount: 1, capacity: 640_000)
+    }
+    recent.noteStored(5000, capacity: 640_000)
+    #expect(!recent.isRecent(5000) && recent.isRecent(5500))
+  }
+
   /// Prompts that come round and round, more than fit: what is old is worth more than what is new.
   @Test func keepsAPartOfACycle() {
     let cache = DensityCache(capacity: 500)

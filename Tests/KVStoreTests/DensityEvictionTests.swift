@@ -62,7 +62,7 @@ import Testing
   @Test func learnsAnewAfterReopening() throws {
     let requests = try Self.mixedRequests(400)
     let lru = try Self.replay(requests, .lru, capacityBlocks: 160)
-    let density = try Self.replay(requests, .density, capacityBlocks: 160, reopensEvery: 150)
+    let density = try Self.replay(requests, .density, capacityBlocks: 160, reopensEvery: 200)
     #expect(density > lru, "\(density), lru \(lru)")
   }
 
@@ -135,6 +135,39 @@ import Testing
         #expect(try fixture.store.verify().findings == [], "seed \(seed), step \(step)")
         #expect(stored <= capacity, "seed \(seed), step \(step)")
       }
+    }
+  }
+
+  /// A prompt that is stored block by block goes on, though by then what is new is worth less than all that would leave for it.
+  @Test func whatIsBeingWrittenStays() throws {
+    let clock = ManualClock()
+    let fixture = try StoreFixture {
+      $0.clock = clock
+      $0.catalogIsSynced = false
+      $0.evictionPolicy = .density
+    }
+    let namespace = try fixture.store.openNamespace(
+      StoreFixture.identity([24]) { $0.tokensPerBlock = 1 },
+      limits: NamespaceLimits(quotaBytes: 256 * 24)
+    )
+    func use(_ prompt: [UInt32]) throws -> Int {
+      clock.advance(seconds: 1)
+      let match = try namespace.match(prompt)
+      if match.lease != 0 { _ = try fixture.store.releaseLease(match.lease) }
+      let result = try namespace.offload(prompt)
+      try fixture.store.flush()
+      #expect(result.doneBlockCount == prompt.count)
+      return match.blockCount
+    }
+    // What comes back comes back after more than fits: the old ones are worth most.
+    var hitCount = 0
+    for step in 0..<200 { hitCount += try use((0..<8).map { UInt32(step % 40 * 100 + $0) }) }
+    #expect(hitCount > 200)
+    var prompt: [UInt32] = []
+    for step in 0..<40 {
+      prompt.append(UInt32(1_000_000 + step))
+      #expect(try use(prompt) == step)
+      for other in 0..<2 { _ = try use([UInt32(2_000_000 + step * 2 + other)]) }
     }
   }
 

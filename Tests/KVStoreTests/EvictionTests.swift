@@ -5,8 +5,11 @@ import Testing
 
 /// A full store: bounds, order of victims, leases, several slot sizes.
 @Suite struct EvictionTests {
-  private static func fixture() throws -> StoreFixture {
+  private static func fixture(
+    _ policy: EvictionPolicy = StoreConfiguration(path: "").evictionPolicy
+  ) throws -> StoreFixture {
     try StoreFixture {
+      $0.evictionPolicy = policy
       $0.capacityBytes = 64 << 20
       $0.hostBytes = 8 << 20
     }
@@ -25,8 +28,10 @@ import Testing
     return sum
   }
 
-  @Test func theBoundIsKeptAndTheNewestStays() throws {
-    let fixture = try Self.fixture()
+  /// Where nothing ever came back the newest stay, whatever the policy.
+  @Test(arguments: EvictionPolicy.allCases)
+  func theBoundIsKeptAndTheNewestStays(_ policy: EvictionPolicy) throws {
+    let fixture = try Self.fixture(policy)
     let namespace = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
     for number in 0..<40 {
       let result = try namespace.offload(Self.prompt(number))
@@ -53,8 +58,9 @@ import Testing
     #expect(try restoredCount == Int(fixture.store.statistics().blocksStored))
   }
 
-  @Test func whatWasUsedLastLeavesLast() throws {
-    let fixture = try Self.fixture()
+  @Test(arguments: EvictionPolicy.allCases)
+  func whatWasUsedLastLeavesLast(_ policy: EvictionPolicy) throws {
+    let fixture = try Self.fixture(policy)
     let namespace = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
     for number in 0..<6 {
       try namespace.offload(Self.prompt(number))
@@ -83,8 +89,9 @@ import Testing
     #expect(try namespace.peek(trunk + Self.prompt(39, blocks: 4)) == 8)
   }
 
-  @Test func aLeasedPrefixStays() throws {
-    let fixture = try Self.fixture()
+  @Test(arguments: EvictionPolicy.allCases)
+  func aLeasedPrefixStays(_ policy: EvictionPolicy) throws {
+    let fixture = try Self.fixture(policy)
     let namespace = try fixture.store.openNamespace(StoreFixture.identity([131_072, 131_072]))
     try namespace.offload(Self.prompt(0))
     try fixture.store.flush()

@@ -49,7 +49,7 @@ def check_plan(kvstore, trace):
         for ttl, rate in zip(plan["ttl_s"] + [None], row["token_hit_rates"]):
             if ttl not in (300, 1800, None):
                 continue
-            arguments = ["replay", trace, "--capacity-blocks", str(row["blocks"])]
+            arguments = ["replay", trace, "--policy", "lru", "--capacity-blocks", str(row["blocks"])]
             arguments += [] if ttl is None else ["--ttl", str(ttl)]
             found = json.loads(answer(kvstore, *arguments))["token_hit_rate"]
             if found != rate:

@@ -95,9 +95,10 @@ typedef struct kvstore_session kvstore_session_t;         /* likewise */
 #define KVSTORE_ADMIT_ADAPTIVE 2u     /* all while there is room or a sixth of it comes back in time, and all of a prompt of which
                                        * two thirds are known; else as above */
 
-#define KVSTORE_EVICTION_LRU 0u
+#define KVSTORE_EVICTION_LRU 0u     /* least recently used; also what a struct of zeros asks for */
 #define KVSTORE_EVICTION_DENSITY 1u /* what the fewest hits are expected of for the time that it would be kept, as learned while
-                                     * running; least recently used again for a while where that finds more */
+                                     * running; least recently used until enough came back, and for a while where that finds
+                                     * more. The newest 64th of the blocks stays in any case */
 
 typedef struct {
   uint32_t struct_size;
@@ -137,7 +138,7 @@ typedef struct {
   uint64_t write_bytes_per_day;
   /* Which blocks leave when there is no room, of those that may and of the lowest priority. What is learned lives in RAM (about
    * 40 bytes a block, of at most 2,097,152 blocks) and begins anew with each process. */
-  uint32_t eviction_policy; /* KVSTORE_EVICTION_*; default least recently used */
+  uint32_t eviction_policy; /* KVSTORE_EVICTION_*; default density */
   uint32_t reserved2;       /* must be 0 */
 } kvstore_config_t;
 

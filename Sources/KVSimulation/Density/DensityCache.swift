@@ -7,7 +7,7 @@ internal import KVTiers
 
 /// One tier of the store under a trace, as `PathCache`, with the eviction order by hit density.
 ///
-/// New blocks that are worth less than all that would have to leave for them do not come in.
+/// New blocks that are worth less than all that would have to leave for them do not come in, but for requests of which a few blocks are new.
 package final class DensityCache: ReplayCache {
   private static let namespace = NamespaceID(rawValue: 1)
   /// A trace's id is two words of the index.
@@ -17,7 +17,7 @@ package final class DensityCache: ReplayCache {
 
   private let index = PrefixIndex(fingerprintSeed: 0x6B76_7374_6F72_65)
   private var pool = SlotPool()
-  private var order = DensityOrder()
+  private var order: DensityOrder
   private var history: UseHistory
   private var choice = EvictionChoice()
   /// nil = unlimited.
@@ -31,6 +31,7 @@ package final class DensityCache: ReplayCache {
   /// - Parameter capacity: Blocks at most; nil = no bound.
   package init(capacity: Int?) {
     self.capacity = capacity
+    order = DensityOrder(capacity: capacity)
     history = UseHistory(
       blockCountMax: max(1 << 18, Self.rememberedPerBlock * (capacity ?? 0))
     )
@@ -74,7 +75,12 @@ package final class DensityCache: ReplayCache {
     let match = unsafe match(words, blockIDs.count)
     let hitCount = match.matchedBlockCount
     let parts = note(blockIDs, hitCount: hitCount)
-    order.refresh(byDensity: choice.usesDensity, time: now, &history)
+    order.begin(
+      newBlockCount: blockIDs.count - hitCount,
+      byDensity: choice.usesDensity && history.hasLearned,
+      time: now,
+      &history
+    )
     if !match.location.isRoot { stamp(match.location, parts.repeatedStamp) }
 
     // Head first; all that is resident belongs to the first part.
@@ -157,6 +163,7 @@ package final class DensityCache: ReplayCache {
     after parent: IndexLocation
   ) {
     var neededCount = coming.reduce(0) { $0 + $1.blockCount }
+    let isSmall = neededCount <= capacity.map(RecentUses.blockCountMax) ?? 0
     while pool.freeCount < neededCount, let last = coming.last {
       let slotCount = pool.slotCount
       let more = min(max(4096, slotCount / 2, neededCount), (capacity ?? .max) - slotCount)
@@ -166,7 +173,7 @@ package final class DensityCache: ReplayCache {
       }
       let missingCount = neededCount - pool.freeCount
       let least = order.least(in: index, held: parent, time: now, &history)
-      if let least, least.density < order.worth(last.stamp, now, &history) {
+      if let least, isSmall || least.density < order.worth(last.stamp, now, &history) {
         counts.evictedBlockCount += remove(least.victim, missingCount)
       } else {
         let count = min(missingCount, last.blockCount)

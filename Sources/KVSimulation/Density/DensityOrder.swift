@@ -17,12 +17,20 @@ struct DensityOrder {
 
   private(set) var ends = PathEndOrder()
   private var heap = MinHeap<Candidate>()
+  /// Path ends of recent uses, as far as their turn had come.
+  private var recentEnds = MinHeap<PathEndOrder.End>()
+  private var recent = RecentUses()
+  private let capacity: Int?
+  /// Of the request that is handled.
+  private var newBlockCount = 0
   /// Path ends that are looked at again for each request, in the mean.
   private static let refreshedPerRequest = 256
   private var refreshCredit = 0
   private var endCount = 0
   /// What is not by density is by recency: the oldest stamp first.
   private var isByDensity = true
+
+  init(capacity: Int?) { self.capacity = capacity }
 
   mutating func stamp(
     _ location: IndexLocation,
@@ -31,11 +39,19 @@ struct DensityOrder {
     _ history: inout UseHistory
   ) {
     ends.stamp(location, stamp, time: time)
+    recent.note(stamp, newBlockCount: newBlockCount, capacity: capacity)
     insert(PathEndOrder.End(stamp: stamp, location: location), time, &history)
   }
 
   /// A request comes: looks at all path ends again when their turn is there, or when the order is another one now.
-  mutating func refresh(byDensity: Bool, time: Int64, _ history: inout UseHistory) {
+  mutating func begin(
+    newBlockCount: Int,
+    byDensity: Bool,
+    time: Int64,
+    _ history: inout UseHistory
+  ) {
+    self.newBlockCount = newBlockCount
+    recent.noteStored(newBlockCount, capacity: capacity)
     refreshCredit += Self.refreshedPerRequest
     guard byDensity != isByDensity || (byDensity && refreshCredit >= endCount) else { return }
     isByDensity = byDensity
@@ -43,18 +59,23 @@ struct DensityOrder {
     let current = ends.stampedEnds
     endCount = current.count
     heap = MinHeap()
+    recentEnds = MinHeap()
     for end in current { insert(end, time, &history) }
   }
 
   mutating func addChild(after location: IndexLocation) { ends.addChild(after: location) }
 
-  /// The path end that is worth least, and what it is worth; the leaf `held` stays.
+  /// The path end that is worth least, and what it is worth; the leaf `held` stays, and those of recent uses as long as there are others.
   mutating func least(
     in index: PrefixIndex,
     held: IndexLocation,
     time: Int64,
     _ history: inout UseHistory
   ) -> (victim: PathEndOrder.Victim, density: Double)? {
+    while let end = recentEnds.first, !recent.isRecent(end.stamp) {
+      _ = recentEnds.removeFirst()
+      insert(end, time, &history)
+    }
     var passed: Candidate?
     defer { if let passed { heap.insert(passed) } }
     while let candidate = heap.first {
@@ -67,12 +88,32 @@ struct DensityOrder {
       if candidate.end.location == held {
         _ = heap.removeFirst()
         passed = candidate
+      } else if recent.isRecent(candidate.end.stamp) {
+        _ = heap.removeFirst()
+        recentEnds.insert(candidate.end)
       } else if density > candidate.density {
         _ = heap.removeFirst()
         heap.insert(Candidate(density: density, end: candidate.end))
       } else {
         return (victim, density)
       }
+    }
+    return oldestRecent(in: index, held: held, time, &history)
+  }
+
+  private mutating func oldestRecent(
+    in index: PrefixIndex,
+    held: IndexLocation,
+    _ time: Int64,
+    _ history: inout UseHistory
+  ) -> (victim: PathEndOrder.Victim, density: Double)? {
+    var passed: PathEndOrder.End?
+    defer { if let passed { recentEnds.insert(passed) } }
+    while let end = recentEnds.first {
+      let victim = ends.victim(at: end, in: index)
+      if let victim, end.location != held { return (victim, worth(end.stamp, time, &history)) }
+      _ = recentEnds.removeFirst()
+      if victim != nil { passed = end }
     }
     return nil
   }

@@ -125,6 +125,10 @@ final class DensityEviction: @unchecked Sendable {
       depth: blocks.depth,
       timeNanoseconds: time.now()
     )
+    victims.noteStored(
+      blocks.keys.count,
+      uses: [parts.lastStamp, parts.newStamp, parts.repeatedStamp]
+    )
     let end = blocks.depth + blocks.keys.count
     var heads: [(LeaseTable.Head?, UInt64)] = []
     if parts.lastCount > 0 { heads.append((blocks.head(at: end), parts.lastStamp)) }

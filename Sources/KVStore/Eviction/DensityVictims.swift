@@ -23,10 +23,18 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     static func < (a: Self, b: Self) -> Bool { (a.density, a.stamp) < (b.density, b.stamp) }
   }
 
+  private struct Recent: Comparable {
+    var stamp: UInt64
+    var at: BlockPosition
+    static func < (a: Self, b: Self) -> Bool { a.stamp < b.stamp }
+  }
+
   private struct Ends {
     var listed: [BlockPosition: Listed] = [:]
     /// A candidate is stale once its path end has another stamp, or none.
     var heap = MinHeap<Candidate>()
+    /// Of recent uses, as far as their turn had come.
+    var recent = MinHeap<Recent>()
   }
 
   private let learner: UseLearner
@@ -40,6 +48,16 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   private var listedCountMax = DensityVictims.listedCountMin
   private var pace = StampPace()
   var lookedThrough: [UInt32: StampOrder] = [:]
+
+  private var share = UseShare()
+  /// In the transaction under way.
+  private var useCount = 0
+  private var recentUses = RecentUses()
+  /// New blocks that came with a use that has no stamp yet.
+  private var newBlockCounts: [UInt64: Int] = [:]
+  private static let newBlockCountMax = 1 << 12
+  /// Blocks that there is room for; nil = not known yet.
+  private var capacity: Int?
 
   /// Uses by the catalog's stamps, as far as the transaction under way has had to do with them.
   private var uses: [UInt64: UInt64] = [:]
@@ -62,12 +80,18 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
 
   func begin() {
     uses = [:]
+    useCount = 0
     takenEnds = []
     if refreshCredit >= listedCount || listedCount > listedCountMax
       || candidateCount > 2 * listedCount + 1024
     {
       refresh()
     }
+  }
+
+  /// The transaction was committed, which found the use counter at `begin` and left it at `end`.
+  func committed(from begin: UInt64, to end: UInt64) {
+    share.note(from: begin, to: end, useCount: useCount)
   }
 
   /// What the transaction changed did not happen.
@@ -82,16 +106,30 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
 
   // MARK: VictimOrder
 
-  var isInUse: Bool { learner.usesDensity }
+  var isInUse: Bool { learner.usesDensity && share.isNearlyAll }
+
+  /// New blocks are on their way, with these uses.
+  func noteStored(_ blockCount: Int, uses: [UInt64]) {
+    recentUses.noteStored(blockCount, capacity: capacity)
+    if newBlockCounts.count > Self.newBlockCountMax { newBlockCounts = [:] }
+    for use in uses { newBlockCounts[use] = blockCount }
+  }
 
   func noteCapacity(_ blockCount: Int) {
+    capacity = blockCount
     learner.noteCapacity(blockCount)
     listedCountMax = max(Self.listedCountMin, blockCount / Self.blocksPerEnd)
   }
 
   func noteUse(_ use: UInt64, stamp: UInt64) {
     uses[stamp] = use
+    useCount += 1
     refreshCredit += Self.refreshedPerUse
+    recentUses.note(
+      stamp,
+      newBlockCount: newBlockCounts.removeValue(forKey: use) ?? 0,
+      capacity: capacity
+    )
     pace.note(stamp, at: Int64(clamping: time.now() / 1_000_000))
   }
 
@@ -118,13 +156,37 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
         guard let first = first(of: namespace, &history, now) else { continue }
         if least.map({ first < $0.candidate }) ?? true { least = (namespace, first) }
       }
-      guard let (namespace, candidate) = least else { return nil }
+      guard let (namespace, candidate) = least else { return takeOldestRecent(namespaces) }
       removeFirst(of: namespace)
-      let listed = ends[namespace]?.listed.removeValue(forKey: candidate.at)
-      let end = ListedPathEnd(namespace: namespace, at: candidate.at, stamp: candidate.stamp)
-      take(end, listed?.use ?? 0)
-      return end
+      return take(namespace, candidate.at, candidate.stamp)
     }
+  }
+
+  private func takeOldestRecent(_ namespaces: [NamespaceID]) -> ListedPathEnd? {
+    var oldest: (namespace: NamespaceID, end: Recent)?
+    for namespace in namespaces {
+      while let first = ends[namespace]?.recent.first {
+        if ends[namespace]?.listed[first.at]?.stamp == first.stamp {
+          if oldest.map({ first < $0.end }) ?? true { oldest = (namespace, first) }
+          break
+        }
+        _ = ends[namespace]?.recent.removeFirst()
+      }
+    }
+    guard let (namespace, end) = oldest else { return nil }
+    _ = ends[namespace]?.recent.removeFirst()
+    return take(namespace, end.at, end.stamp)
+  }
+
+  private func take(
+    _ namespace: NamespaceID,
+    _ at: BlockPosition,
+    _ stamp: UInt64
+  ) -> ListedPathEnd {
+    let listed = ends[namespace]?.listed.removeValue(forKey: at)
+    let end = ListedPathEnd(namespace: namespace, at: at, stamp: stamp)
+    take(end, listed?.use ?? 0)
+    return end
   }
 
   /// Whoever gets the stamp next gets the use.
@@ -142,9 +204,21 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     _ history: inout UseHistory,
     _ now: Int64
   ) -> Candidate? {
+    while let end = ends[namespace]?.recent.first, !recentUses.isRecent(end.stamp) {
+      _ = ends[namespace]?.recent.removeFirst()
+      guard let listed = ends[namespace]?.listed[end.at], listed.stamp == end.stamp else {
+        continue
+      }
+      insert(namespace, end.at, listed, &history, now)
+    }
     while let first = ends[namespace]?.heap.first {
       guard let listed = ends[namespace]?.listed[first.at], listed.stamp == first.stamp else {
         removeFirst(of: namespace)
+        continue
+      }
+      if recentUses.isRecent(first.stamp) {
+        removeFirst(of: namespace)
+        ends[namespace]?.recent.insert(Recent(stamp: first.stamp, at: first.at))
         continue
       }
       let density = density(listed, &history, now)
@@ -188,6 +262,7 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
       for namespace in Array(ends.keys) {
         guard let listed = ends[namespace]?.listed else { continue }
         ends[namespace]?.heap = MinHeap()
+        ends[namespace]?.recent = MinHeap()
         for (at, end) in listed { insert(namespace, at, end, &history, now) }
       }
     }

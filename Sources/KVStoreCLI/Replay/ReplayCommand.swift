@@ -24,11 +24,11 @@ struct ReplayCommand: ParsableCommand {
 
   @Option(
     help: """
-      What leaves first: \(PolicyArgument.names). lru is what the store does, density what it may do; the others are \
-      models to compare with.
+      What leaves first: \(PolicyArgument.names). density is what the store does unless it is told to do lru; the others are \
+      models to compare with. (default: density; with what is for lru only, lru)
       """
   )
-  var policy = PolicyArgument.lru
+  var policy: PolicyArgument?
 
   @Option(help: "In which order a request's blocks are touched: tail (the store's) or head.")
   var order = ReferenceCache.TouchOrder.tail
@@ -59,7 +59,17 @@ struct ReplayCommand: ParsableCommand {
   @Flag(help: "Print JSON, for programs.")
   var json = false
 
+  /// The store's own, as far as the replay has it.
+  private var chosenPolicy: PolicyArgument {
+    if let policy { return policy }
+    let isForLRU =
+      order != .tail || ttl != nil || admission != .always || writeBudget != nil
+      || engine.gpu != nil
+    return isForLRU ? .lru : .density
+  }
+
   func validate() throws {
+    let policy = chosenPolicy
     if let ttl {
       guard ttl > 0, ttl <= 1e9 else { throw ValidationError("--ttl must be above 0.") }
       guard policy == .lru, order == .tail else {
@@ -93,7 +103,7 @@ struct ReplayCommand: ParsableCommand {
 
   func run() throws {
     var replay = trace.replay(file)
-    replay.policy = policy.policy(order)
+    replay.policy = chosenPolicy.policy(order)
     replay.capacityBlocks = capacityBlocks.blockCount
     replay.admission = admission.policy
     replay.writeBytesPerDay = writeBudget?.byteCount ?? 0

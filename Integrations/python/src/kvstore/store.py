@@ -41,7 +41,7 @@ class Store(Closing):
         archive_path: str | os.PathLike[str] | None = None,
         admission: Literal["always", "second-touch", "adaptive"] = "always",
         write_budget: int | str | None = None,
-        eviction: Literal["lru", "density"] = "lru",
+        eviction: Literal["lru", "density"] = "density",
         inline_payload_max: int | str | None = None,
         offload_timeout_seconds: float | None = None,
         commit_interval_seconds: float | None = None,
