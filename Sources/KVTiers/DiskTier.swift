@@ -17,6 +17,8 @@ package final class DiskTier: Sendable {
   private let files = Monitor<[SlotFileID: OpenedFile]>([:])
   /// So that the disk works while the caller verifies and copies.
   private let readers: ServicePool
+  /// Beside the thread that calls `write`; apart from the readers, so that no read waits behind writes.
+  private let writers: ServicePool
   private let written = TierCounter()
   private let read = TierCounter()
   private let syncs = Atomic<UInt64>(0)
@@ -29,8 +31,10 @@ package final class DiskTier: Sendable {
 
   /// Reads that are in flight at once; two keep a fast disk busy, four hide a slow one's latency.
   private static let readerCount = 4
-  /// Bytes that one system call writes at most.
-  private static let writeByteCountMax = 8 << 20
+  /// Writes that are in flight at once, past the page cache (docs/decisions/0006).
+  private static let writerCount = 4
+  /// Bytes that one system call writes at most, neighbouring slots together.
+  private static let writeByteCountMax = 2 << 20
 
   /// `directories` are those of `.disk` and `.archive`; what is not there is met when it is used.
   package init(
@@ -42,6 +46,7 @@ package final class DiskTier: Sendable {
     self.storage = storage
     self.direct = direct
     readers = ServicePool(threadCount: Self.readerCount)
+    writers = ServicePool(threadCount: Self.writerCount - 1)
   }
 
   /// Bytes written to a tier's slot files.
@@ -162,14 +167,34 @@ package final class DiskTier: Sendable {
     }
   }
 
-  /// Writes slots; whole neighbours go out in one call.
+  /// Writes slots; neighbours go out in one call, and several calls at once.
   ///
-  /// Not durable before `sync`.
+  /// Returns when all are over; after an error some may not have been begun. Not durable before `sync`.
   package func write(_ writes: [Write]) throws(FileError) {
     guard writes.allSatisfy({ unsafe $0.bytes.count <= $0.slotByteCount }) else {
       assertionFailure("a write beyond its slot")
       throw FileError(.write, errno: 0)
     }
+    let batch = WriteBatch(try calls(for: writes))
+    // Writes into the page cache are copies: more threads are of no use there.
+    if isDirect == true {
+      for _ in 1..<min(Self.writerCount, max(batch.callCount, 1)) {
+        // Without threads to spare the calls are all made here.
+        if writers.submit({ [self] in batch.run(perform) }) != nil { break }
+      }
+    }
+    batch.run(perform)
+    if let error = batch.wait() { throw error }
+  }
+
+  private func perform(_ call: WriteCall) throws(FileError) {
+    try unsafe call.file.write(call.buffers, at: call.offset)
+    written.add(call.byteCount, to: call.tier)
+  }
+
+  /// The calls that these writes take, by address.
+  private func calls(for writes: [Write]) throws(FileError) -> [WriteCall] {
+    var calls: [WriteCall] = []
     let ordered = writes.sorted {
       ($0.address.file, $0.address.slot) < ($1.address.file, $1.address.slot)
     }
@@ -187,13 +212,18 @@ package final class DiskTier: Sendable {
         unsafe byteCount += ordered[end].bytes.count
         end += 1
       }
-      let file = try open(first.address.fileID, toWrite: true)
-      let offset = UInt64(first.address.slot) * UInt64(first.slotByteCount)
-      let buffers = unsafe ordered[start..<end].map { unsafe $0.bytes }
-      try unsafe file.write(buffers, at: offset)
-      written.add(byteCount, to: first.address.tier)
+      unsafe calls.append(
+        WriteCall(
+          file: try open(first.address.fileID, toWrite: true),
+          buffers: ordered[start..<end].map { unsafe $0.bytes },
+          offset: UInt64(first.address.slot) * UInt64(first.slotByteCount),
+          tier: first.address.tier,
+          byteCount: byteCount
+        )
+      )
       start = end
     }
+    return calls
   }
 
   /// Makes what was written to these files durable.
@@ -244,6 +274,7 @@ package final class DiskTier: Sendable {
   /// Ends the reader threads and closes the files.
   package func close() {
     readers.stop()
+    writers.stop()
     let opened = files.withLock { files in
       defer { files = [:] }
       return files

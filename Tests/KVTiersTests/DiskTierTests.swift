@@ -84,6 +84,49 @@ import Testing
     #expect(try mark(of: address(1, 2)) == 3)
   }
 
+  /// Apart from each other, so that each slot is a call of its own.
+  private func writeEverySecond(of slotCount: UInt32) throws {
+    try write(
+      try stride(from: 0, to: slotCount, by: 2).map {
+        (address(1, $0), try filled(with: UInt8($0 + 1)))
+      }
+    )
+  }
+
+  @Test(.timeLimit(.minutes(1))) func severalWritesAreInFlightAtOnce() async throws {
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 24)
+    guard tier.isDirect == true else { return print("skipped: no O_DIRECT on this file system") }
+    storage.hold(.write)
+    let writing = Task.detached { try writeEverySecond(of: 24) }
+    #expect(storage.waitUntilHeld(4))
+    #expect(storage.heldCount == 4)
+    storage.release()
+    try await writing.value
+    #expect(tier.bytesWritten(.disk) == 12 * UInt64(Self.slotByteCount))
+    for slot in stride(from: UInt32(0), to: 24, by: 2) {
+      #expect(try mark(of: address(1, slot)) == UInt8(slot + 1))
+    }
+    tier.close()
+  }
+
+  /// The error of one call is told when no other touches the memory any more.
+  @Test(.timeLimit(.minutes(1))) func aFailedWriteEndsTheOthers() async throws {
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 24)
+    guard tier.isDirect == true else { return print("skipped: no O_DIRECT on this file system") }
+    storage.add(.init(.write, number: storage.count(of: .write) + 1, errno: EIO))
+    storage.hold(.write)
+    let writing = Task.detached { try writeEverySecond(of: 24) }
+    #expect(storage.waitUntilHeld(4))
+    storage.release()
+    await #expect(throws: FileError(.write, errno: EIO)) { try await writing.value }
+    #expect(storage.heldCount == 0)
+    let count = storage.count(of: .write)
+    storage.removeFaults()
+    try writeEverySecond(of: 24)
+    #expect(storage.count(of: .write) == count + 12)
+    tier.close()
+  }
+
   @Test func manyReadsAtOnceEachAnswerTheirSlot() throws {
     let slotCount: UInt32 = 64
     for file in UInt32(1)...2 {
