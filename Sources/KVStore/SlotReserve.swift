@@ -23,11 +23,17 @@ final class SlotReserve {
   private(set) var hasConflicted = false
   /// The transaction under way gives a file up; its room is free once that is committed and the file removed.
   private var gaveUpFile = false
-  /// Blocks may leave the store for slots; not while some could go to the archive.
-  private var mayEvict = true
-  private var mayRemoveExpired = true
+  /// What may leave the store for slots.
+  private var mayRemove = Removable.anything
   /// A slot file could not be made although the bound has room: giving others up would not help.
   private(set) var growthFailed = false
+
+  private enum Removable {
+    case nothing
+    /// Blocks whose life is over: while others could go to the archive.
+    case expired
+    case anything
+  }
 
   /// Reserved at a time where they are free (syncs are what an SSD charges for); evictions are made for what is needed only.
   private static let aheadCount = 256
@@ -69,18 +75,22 @@ final class SlotReserve {
     protecting: () -> [RunID: UInt32]
   ) throws(StoreError) -> Bool {
     let needed = slotCounts(of: blocks)
-    let isReady = {
-      !needed.contains { (self.stock[$0.key]?.count ?? 0) < $0.value }
-        && self.endGeneration - self.nextGeneration >= UInt64(blocks.count)
-    }
-    guard !isReady() else { return true }
+    guard !isReady(needed, blocks.count) else { return true }
     // Where slots are short there is no room to be found without a removal.
     guard !needed.keys.contains(where: isFullSize.contains) else { return false }
     let hadTouches = appliedTouches
-    (mayEvict, mayRemoveExpired, appliedTouches) = (false, false, true)
-    defer { (mayEvict, mayRemoveExpired, appliedTouches) = (true, true, hadTouches) }
+    (mayRemove, appliedTouches) = (.nothing, true)
+    defer { (mayRemove, appliedTouches) = (.anything, hadTouches) }
     try prepareOnce(needed, blocks.count, protecting: protecting, touches: { _ in })
-    return isReady()
+    return isReady(needed, blocks.count)
+  }
+
+  private func lacksSlots(_ needed: [Int: Int]) -> Bool {
+    needed.contains { (stock[$0.key]?.count ?? 0) < $0.value }
+  }
+
+  private func isReady(_ needed: [Int: Int], _ blockCount: Int) -> Bool {
+    !lacksSlots(needed) && endGeneration - nextGeneration >= UInt64(blockCount)
   }
 
   private func slotCounts(of blocks: [PendingBlock]) -> [Int: Int] {
@@ -100,11 +110,10 @@ final class SlotReserve {
   ) throws(StoreError) {
     appliedTouches = false
     growthFailed = false
-    let lacksSlots = { needed.contains { (self.stock[$0.key]?.count ?? 0) < $0.value } }
-    guard lacksSlots() || endGeneration - nextGeneration < UInt64(blockCount) else { return }
-    if lacksSlots(), moves.isPossible {
-      mayEvict = false
-      defer { mayEvict = true }
+    guard !isReady(needed, blockCount) else { return }
+    if lacksSlots(needed), moves.isPossible {
+      mayRemove = .expired
+      defer { mayRemove = .anything }
       try prepareOnce(needed, blockCount, protecting: protecting, touches: touches)
       // Blocks leave the disk for the archive before any leaves the store.
       for (slotByteCount, count) in needed {
@@ -113,13 +122,13 @@ final class SlotReserve {
         noteFull(slotByteCount)
         stock[slotByteCount, default: []] += demote(slotByteCount, lacking, protecting)
       }
-      guard lacksSlots() else { return }
-      mayEvict = true
+      guard lacksSlots(needed) else { return }
+      mayRemove = .anything
     }
     // Each round but the last gives up a file of another slot size.
     for _ in 0..<1024 {
       try prepareOnce(needed, blockCount, protecting: protecting, touches: touches)
-      guard gaveUpFile, lacksSlots() else { return }
+      guard gaveUpFile, lacksSlots(needed) else { return }
     }
   }
 
@@ -213,7 +222,7 @@ final class SlotReserve {
     while slots.count < lacking, try grow(slotByteCount, transaction) {
       try take(max(lacking - slots.count, Self.aheadCount))
     }
-    if slots.count < lacking, mayRemoveExpired, !hasConflicted {
+    if slots.count < lacking, mayRemove != .nothing, !hasConflicted {
       removed.append(
         try transaction.removeExpired(
           blockCount: lacking - slots.count,
@@ -223,14 +232,14 @@ final class SlotReserve {
       )
       try take(lacking - slots.count)
     }
-    if slots.count < lacking, mayEvict {
+    if slots.count < lacking, mayRemove == .anything {
       removed.append(
         try evictFromDisk(slotByteCount, lacking - slots.count, protected, transaction)
       )
       try take(lacking - slots.count)
     }
     noteSize(slotByteCount, isFull: !removed.isEmpty, try transaction.slotFiles())
-    if mayTakeFiles, mayEvict, slots.count < lacking, !growthFailed {
+    if mayTakeFiles, mayRemove == .anything, slots.count < lacking, !growthFailed {
       gaveUpFile = try giveUpFile(
         of: slotByteCount,
         protected,

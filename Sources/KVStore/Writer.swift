@@ -21,7 +21,7 @@ final class Writer: Sendable {
   func enqueue(_ block: PendingBlock) {
     let mustWake = queue.withLock { queue in
       let wasDue = queue.dueSince != nil && !queue.operations.isEmpty
-      let hadMuch = queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax
+      let hadMuch = queue.hasMuchUnwritten
       queue.append(.publish(block))
       queue.dueSince = queue.dueSince ?? monotonicNanoseconds()
       queue.unwrittenByteCount += block.namespace.layout.slotByteCount
@@ -29,8 +29,7 @@ final class Writer: Sendable {
         queue.hurryCount = queue.enqueuedCount
         return true
       }
-      let hasMuch = queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax
-      return !wasDue || (hasMuch && !hadMuch)
+      return !wasDue || (queue.hasMuchUnwritten && !hadMuch)
     }
     if mustWake { queue.notifyAll() }
   }
@@ -214,7 +213,7 @@ final class Writer: Sendable {
         let due = queue.dueSince.map { $0 &+ interval }
         let isDue =
           queue.isStopping || queue.hurryCount > queue.doneCount || due.map({ $0 <= now }) == true
-        guard isDue || queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax else {
+        guard isDue || queue.hasMuchUnwritten else {
           return .sleep(due ?? now &+ WriterQueue.touchDelay)
         }
         return .step(
@@ -244,7 +243,7 @@ final class Writer: Sendable {
         let woke: Bool? = queue.wait(until: until) { queue in
           if queue.isStopping || queue.hurryCount > queue.doneCount { return true }
           if until == nil { return queue.operations.isEmpty ? nil : true }
-          if queue.unwrittenByteCount >= WriterQueue.unwrittenByteCountMax { return true }
+          if queue.hasMuchUnwritten { return true }
           return isTouchWait && queue.dueSince != nil ? true : nil
         }
         if woke == nil, isTouchWait { queue.withLock { $0.hurryCount = $0.enqueuedCount } }

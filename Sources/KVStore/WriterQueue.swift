@@ -69,6 +69,7 @@ struct WriterQueue {
   static let touchDelay: UInt64 = 1_000_000_000
   /// Payload is written as it comes, in pieces of at least so many bytes, so that the disk works while more is copied in.
   static let unwrittenByteCountMax = 4 << 20
+  var hasMuchUnwritten: Bool { unwrittenByteCount >= Self.unwrittenByteCountMax }
   /// Touches that are kept for the next commit; older ones are dropped first.
   ///
   /// They only order evictions.
