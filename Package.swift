@@ -10,7 +10,14 @@ let testSettings: [SwiftSetting] = [
 ]
 
 /// What the product is built with: unsafe code is marked as well.
-let swiftSettings: [SwiftSetting] = testSettings + [.strictMemorySafety()]
+///
+/// Whether two accesses overlap is checked in debug builds, with which all tests run: shared state is behind locks, and those checks are a sixth of the
+/// instructions of a short call (docs/decisions/0006).
+let swiftSettings: [SwiftSetting] =
+  testSettings + [
+    .strictMemorySafety(),
+    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
+  ]
 
 /// Only `kvstore_*` leaves the C library, it carries the Swift standard library, and it is never unloaded
 /// (its threads and thread-local state could not survive that).

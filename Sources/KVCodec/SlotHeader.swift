@@ -19,7 +19,8 @@ package struct SlotHeader: Sendable, Equatable {
   }
 
   package static let formatVersion: UInt32 = 1
-  package static let magic: [UInt8] = Array("KVSLOT".utf8) + [0x01, 0x0A]
+  /// "KVSLOT", 1, 10, as a little-endian number.
+  static let magic: UInt64 = 0x0A01_544F_4C53_564B
   package static let fixedByteCount = 160
   package static let regionByteCount = 16
   static let checksumOffset = 16
@@ -67,7 +68,7 @@ package struct SlotHeader: Sendable, Equatable {
       storeUUID.count == 16
     else { return false }
     var writer = ByteWriter(capacity: usedByteCount)
-    writer.append(contentsOf: Self.magic)
+    writer.append(Self.magic)
     writer.append(Self.formatVersion)
     writer.append(headerByteCount)
     writer.append(UInt64(0))

@@ -27,7 +27,7 @@ package import KVCore
   /// The writer seals the header of a block that is already being read: generation and checksum change while sizes, regions and words stay.
   package init?(trusted bytes: UnsafeRawBufferPointer) {
     guard bytes.count >= SlotHeader.fixedByteCount,
-      unsafe bytes.prefix(8).elementsEqual(SlotHeader.magic)
+      unsafe UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self)) == SlotHeader.magic
     else { return nil }
     func load(_ offset: Int) -> Int {
       unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))

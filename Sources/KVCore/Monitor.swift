@@ -1,4 +1,4 @@
-internal import Glibc
+public import Glibc
 
 /// State behind a lock, with one condition to wait on.
 ///
@@ -6,10 +6,10 @@ internal import Glibc
 ///
 /// `Mutex` of the Synchronization module has no condition variable, and the thread sanitizer does not see it; hence pthreads. Unsafe: the lock object lives at
 /// a fixed address that this class owns; the state is touched with the lock held only.
-@safe package final class Monitor<State>: @unchecked Sendable {
-  private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+@safe @usableFromInline package final class Monitor<State>: @unchecked Sendable {
+  @usableFromInline let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let condition: UnsafeMutablePointer<pthread_cond_t>
-  private var state: State
+  @usableFromInline var state: State
 
   package init(_ state: State) {
     self.state = state
@@ -32,7 +32,9 @@ internal import Glibc
   }
 
   /// Runs `body` with the lock held.
-  package func withLock<Result, Failure>(
+  ///
+  /// Inlinable, so that other modules' calls are made for their types: a short call locks several times.
+  @inlinable package func withLock<Result, Failure>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     unsafe pthread_mutex_lock(mutex)

@@ -241,7 +241,8 @@ extension PrefixIndex {
       let next = IndexLocation(node: parent.node, local: parent.local + 1)
       if unsafe contains(next) && blockEquals(next, words: words, extra: extra) { return next }
     }
-    return unsafe findChild(namespace, after: parent, words: words, extra: extra)
+    guard let wordsPerBlock = namespaces[namespace]?.wordsPerBlock else { return nil }
+    return unsafe findChild(namespace, after: parent, words: words, wordsPerBlock, extra: extra)
       .map { IndexLocation(node: $0, local: 0) }
   }
 

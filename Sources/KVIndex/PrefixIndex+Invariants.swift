@@ -51,7 +51,13 @@ extension PrefixIndex {
       let words = unsafe UnsafePointer(node.words(at: 0))
       // Finds a duplicate as well: then one of the two is not found.
       check(
-        unsafe findChild(namespace, after: node.parentLocation, words: words, extra: bytes) == id,
+        unsafe findChild(
+          namespace,
+          after: node.parentLocation,
+          words: words,
+          node.wordsPerBlock,
+          extra: bytes
+        ) == id,
         "\(name): not found under its parent",
         &faults
       )

@@ -63,6 +63,7 @@ extension PrefixIndex {
           namespace,
           after: match.location,
           words: words + index * wordsPerBlock,
+          wordsPerBlock,
           extra: extra?(index) ?? UnsafeRawBufferPointer(start: nil, count: 0)
         )
       else { break }
@@ -78,9 +79,9 @@ extension PrefixIndex {
     _ namespace: NamespaceID,
     after parent: IndexLocation,
     words: UnsafePointer<UInt32>,
+    _ wordsPerBlock: Int,
     extra: UnsafeRawBufferPointer
   ) -> NodeID? {
-    guard let wordsPerBlock = namespaces[namespace]?.wordsPerBlock else { return nil }
     let hash = unsafe fingerprint(
       namespace.rawValue,
       parent,

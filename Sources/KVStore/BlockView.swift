@@ -87,8 +87,7 @@ extension StoreCore {
     _ range: NamespaceCore.Range,
     _ limit: TransferLimit
   ) throws(StoreError) -> (slots: [HostSlot], result: TransferResult) {
-    var result = TransferResult()
-    result.outcomes = Array(repeating: .miss, count: range.blocks.count)
+    var result = TransferResult(.miss, blockCount: range.blocks.count)
     if isPoisoned { return ([], result) }
     var slots: [HostSlot] = []
     var end = BlockOutcome.done

@@ -42,6 +42,12 @@ public final class Namespace: Sendable {
   /// Of side sections: what the blocks have in common that they stand beside.
   public var ownerIdentity: NamespaceIdentity? { owner?.identity }
 
+  /// How its prompts are written: what a short call needs of the identity, which is long to copy.
+  package var promptForm: PromptForm { core.promptForm }
+
+  /// `promptForm` of the namespace that side sections stand beside.
+  package var ownerPromptForm: PromptForm? { owner?.promptForm }
+
   /// The chained keys of the prompt's full blocks.
   ///
   /// Does not look at the store.

@@ -34,6 +34,12 @@ final class NamespaceCore: Sendable {
 
   var wordsPerBlock: Int { chain.wordsPerBlock }
   var regionCount: Int { identity.regionByteCounts.count }
+  var promptForm: PromptForm {
+    PromptForm(
+      identityMode: identity.identityMode,
+      digestByteCount: identity.digestByteCount
+    )
+  }
 
   /// The eviction pool, as `stamps` numbers it.
   var pool: UInt32 { isInline ? 0 : UInt32(layout.slotByteCount / 4096) }
@@ -71,9 +77,10 @@ final class NamespaceCore: Sendable {
     guard unsafe prompt.extra.count <= blockCount(of: prompt) else {
       throw .invalidArgument(.extraCount)
     }
-    let extraByteCounts = unsafe prompt.extra.map { $0.count }
-    guard extraByteCounts.allSatisfy({ $0 <= identity.extraByteCountMax }) else {
-      throw .invalidArgument(.extraByteCount)
+    for index in unsafe prompt.extra.indices {
+      guard unsafe prompt.extra[index].count <= identity.extraByteCountMax else {
+        throw .invalidArgument(.extraByteCount)
+      }
     }
   }
 

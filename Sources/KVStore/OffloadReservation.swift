@@ -127,7 +127,7 @@ extension StoreCore {
   ) throws(StoreError) -> ReservedBlocks {
     try checkWritable()
     var reserved = ReservedBlocks()
-    reserved.result.outcomes = Array(repeating: .busy, count: range.blocks.count)
+    reserved.result = TransferResult(.busy, blockCount: range.blocks.count)
     let first = range.blocks.lowerBound
     let (storedCount, tailKey, tailHead) = try withStoredPrefix(
       namespace,
@@ -144,7 +144,7 @@ extension StoreCore {
       noteUse(namespace, tailHead, tailKey, blockCount: storedCount, isRequest: false)
     }
     guard storedCount >= first else {
-      reserved.result.outcomes = Array(repeating: .parentMissing, count: range.blocks.count)
+      reserved.result = TransferResult(.parentMissing, blockCount: range.blocks.count)
       return reserved
     }
     for block in first..<storedCount { reserved.result.outcomes[block - first] = .done }
@@ -226,8 +226,7 @@ extension StoreCore {
     _ namespace: NamespaceCore,
     _ prompt: Prompt
   ) -> TransferResult {
-    var result = TransferResult()
-    result.outcomes = Array(repeating: .busy, count: incoming.count)
+    var result = TransferResult(.busy, blockCount: incoming.count)
     let isHeld = state.withLock { state in
       state.endReservations(now: monotonicNanoseconds())
       return state.reservations.removeValue(forKey: id) != nil

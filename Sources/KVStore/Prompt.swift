@@ -1,3 +1,12 @@
+package import KVCore
+
+/// How a namespace's prompts are written.
+package struct PromptForm: Sendable {
+  package let identityMode: IdentityMode
+  /// Bytes of a digest; 0 for tokens.
+  package let digestByteCount: Int
+}
+
 /// The blocks that a call is about, from the first token on.
 ///
 /// Borrows the caller's memory for the call.

@@ -58,14 +58,14 @@ struct RestoreMeter {
   /// Deals a window's time out: what was not copying from RAM was the disk's and the archive's, if they had any part in it.
   ///
   /// Where both had, the disk's part is what its bytes take by what is known of it, or its share of the bytes.
-  mutating func divide(_ nanoseconds: UInt64, _ bandwidth: RestoreBandwidth = RestoreBandwidth()) {
+  mutating func divide(_ nanoseconds: UInt64, diskBytesPerSecond: () -> Double) {
     let rest = nanoseconds - min(hostNanoseconds, nanoseconds)
     switch (diskByteCount > 0, archiveByteCount > 0) {
     case (false, false): hostNanoseconds = nanoseconds
     case (true, false): diskNanoseconds = rest
     case (false, true): archiveNanoseconds = rest
     case (true, true):
-      let known = bandwidth.disk.bytesPerSecond
+      let known = diskBytesPerSecond()
       let part =
         known > 0
         ? Double(diskByteCount) / known * 1e9

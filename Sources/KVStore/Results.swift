@@ -128,6 +128,13 @@ public struct TransferResult: Sendable, Equatable {
   /// Nothing done.
   public init() {}
 
+  /// Nothing done yet of so many blocks.
+  package init(_ outcome: BlockOutcome, blockCount: Int) {
+    // Array(repeating:count:) looks its storage's type up each time, which is much of a short call.
+    outcomes.reserveCapacity(blockCount)
+    for _ in 0..<blockCount { outcomes.append(outcome) }
+  }
+
   /// The first outcome that is not `done`, if any.
   public var firstProblem: BlockOutcome? { outcomes.first { $0 != .done } }
 

@@ -246,13 +246,14 @@ extension StoreCore {
     touch: Bool,
     _ body: (inout StoreState, StoredPrefix) -> Result
   ) throws(StoreError) -> Result {
-    var segments: [IndexSegment] = []
     var triedAt = -1
     // A removal in between makes a load void; after so many the prefix is what the index has.
     var attempt = 0
     while true {
       attempt += 1
       let step: WalkStep<Result> = state.withLock { state in
+        var segments = exchange(&state.spare.segments, with: [])
+        defer { state.spare.segments = segments }
         var match = walk(namespace, prompt, blockCount, touch, &state, &segments)
         if namespace.lives.mayExpire.value, cutExpired(segments, &state) {
           match = walk(namespace, prompt, blockCount, touch, &state, &segments)
@@ -287,7 +288,7 @@ extension StoreCore {
         )
         let isCurrent = state.withLock { state in
           guard state.removalEpoch == epoch else { return false }
-          enter(rows, namespace, prompt, from: first, into: &state, segments: &segments)
+          enter(rows, namespace, prompt, from: first, into: &state)
           return true
         }
         if isCurrent { triedAt = first + rows.count }
@@ -432,9 +433,9 @@ extension StoreCore {
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     from first: Int,
-    into state: inout StoreState,
-    segments: inout [IndexSegment]
+    into state: inout StoreState
   ) {
+    var segments: [IndexSegment] = []
     let start = walk(namespace, prompt, first, false, &state, &segments)
     guard start.matchedBlockCount == first else { return }
     var location = start.location

@@ -25,8 +25,7 @@ extension StoreCore {
     try checkWritable()
     var range = range
     range.offered = offeredLife(range.timeToLive, priority: range.priority, namespace)
-    var result = TransferResult()
-    result.outcomes = Array(repeating: .busy, count: range.blocks.count)
+    var result = TransferResult(.busy, blockCount: range.blocks.count)
     var next = range.blocks.lowerBound
     let admittedEnd = try admittedEnd(namespace, prompt, range)
     for block in admittedEnd..<range.blocks.upperBound {

@@ -13,21 +13,21 @@ extension StoreCore {
     _ range: NamespaceCore.Range,
     limit: TransferLimit = .none
   ) throws(StoreError) -> TransferResult {
-    var result = TransferResult()
-    result.outcomes = Array(repeating: .miss, count: range.blocks.count)
+    var result = TransferResult(.miss, blockCount: range.blocks.count)
     if isPoisoned { return result }
     var meter = RestoreMeter()
     var movedCount = 0
-    let bandwidth = state.withLock { $0.restoreBandwidth }
     var next = range.blocks.lowerBound
     while next < range.blocks.upperBound {
       let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
       var windowMeter = RestoreMeter()
       let started = monotonicNanoseconds()
-      let plan = try planRestore(namespace, prompt, window, range)
+      var plan = try planRestore(namespace, prompt, window, range)
+      let plannedCount = plan.count
       let end = move(plan, namespace, prompt, range, limit, &windowMeter, &result)
+      release(&plan)
       if end == .gaveUp {
-        let rest = next + plan.count - range.blocks.lowerBound..<result.outcomes.count
+        let rest = next + plannedCount - range.blocks.lowerBound..<result.outcomes.count
         for index in rest { result.outcomes[index] = .busy }
       }
       if end == .moved, movedCount < Self.movedCountMax {
@@ -37,8 +37,10 @@ extension StoreCore {
         next += done.count
         continue
       }
-      if end != .whole || plan.count < window.count { break }
-      windowMeter.divide(monotonicNanoseconds() - started, bandwidth)
+      if end != .whole || plannedCount < window.count { break }
+      windowMeter.divide(monotonicNanoseconds() - started) {
+        state.withLock { $0.restoreBandwidth.disk.bytesPerSecond }
+      }
       meter.add(windowMeter)
       next = window.upperBound
     }
@@ -75,7 +77,7 @@ extension StoreCore {
       blockCount: window.upperBound,
       touch: true
     ) { state, prefix in
-      var plan: [PlannedBlock] = []
+      var plan = exchange(&state.spare.plan, with: [])
       var block = 0
       for segment in prefix.segments {
         let count = Int(segment.blockCount)
@@ -143,6 +145,11 @@ extension StoreCore {
     _ result: inout TransferResult
   ) -> MoveEnd {
     let reads = PlannedReads(self, plan, namespace, range.selection, limit: limit)
+    // Where all is in RAM the window's time is the copies'.
+    let timesCopies = plan.contains { planned in
+      if case .host = planned.source { return false }
+      return true
+    }
     var end = MoveEnd.whole
     var hasMoved = false
     for (index, planned) in plan.enumerated() {
@@ -157,7 +164,7 @@ extension StoreCore {
         }
       case .host(let slot):
         if end == .whole {
-          let started = monotonicNanoseconds()
+          let started = timesCopies ? monotonicNanoseconds() : 0
           outcome = unsafe copyOut(
             hostMemory(of: slot, namespace),
             SlotPieces(byteCount: namespace.layout.slotByteCount),
@@ -167,11 +174,10 @@ extension StoreCore {
             verifies: false,
             &result
           )
-          meter.hostNanoseconds += monotonicNanoseconds() - started
+          if timesCopies { meter.hostNanoseconds += monotonicNanoseconds() - started }
           meter.hostByteCount += result.byteCount - byteCountBefore
         }
         if outcome == .done { result.hostBlockCount += 1 }
-        release(slot)
       case .disk(let place, let promoteTo):
         if end == .whole {
           do throws(PlannedReads.GaveUp) {
@@ -306,9 +312,20 @@ extension StoreCore {
 
   // MARK: Slots back
 
-  private func release(_ slot: HostSlot) {
-    state.withLock { $0.arena.unpin(slot) }
-    state.notifyAll()
+  /// Ends the pins on the plan's host copies, and the plan.
+  private func release(_ plan: inout [PlannedBlock]) {
+    let hasReleased = state.withLock { state in
+      var hasReleased = false
+      for planned in plan {
+        guard case .host(let slot) = planned.source else { continue }
+        state.arena.unpin(slot)
+        hasReleased = true
+      }
+      plan.removeAll(keepingCapacity: true)
+      swap(&state.spare.plan, &plan)
+      return hasReleased
+    }
+    if hasReleased { state.notifyAll() }
   }
 
   /// Makes a slot that was read into the block's host copy, unless the block has moved on.

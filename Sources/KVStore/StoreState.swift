@@ -67,6 +67,13 @@ struct StoreState {
   var statistics = StoreStatistics()
   var hits = HitLog()
   var restoreBandwidth = RestoreBandwidth()
+  var spare = SpareArrays()
+
+  /// Empty arrays that calls take and give back, so that a short one allocates none.
+  struct SpareArrays {
+    var segments: [IndexSegment] = []
+    var plan: [PlannedBlock] = []
+  }
 
   init(index: PrefixIndex, arena: HostArena, leases: LeaseTable, intents: EvictionIntents) {
     self.index = index

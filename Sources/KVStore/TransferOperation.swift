@@ -89,9 +89,7 @@ public final class TransferOperation: Sendable {
 
   /// What a transfer has done that was never begun.
   private var untouched: TransferResult {
-    var result = TransferResult()
-    result.outcomes = Array(repeating: .busy, count: blockCount)
-    return result
+    TransferResult(.busy, blockCount: blockCount)
   }
 
   private func end(_ result: Result<TransferResult, StoreError>, from expected: Stage) {

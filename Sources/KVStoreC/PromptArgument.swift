@@ -10,7 +10,7 @@ func withPrompt<Result>(
   in namespace: Namespace,
   _ body: (Prompt) throws(StoreError) -> Result
 ) throws(StoreError) -> Result {
-  try unsafe withPrompt(pointer, namespace.identity, body)
+  try unsafe withPrompt(pointer, namespace.promptForm, body)
 }
 
 /// `withPrompt` for a section, whose prompts are those of the namespace that it belongs to.
@@ -19,20 +19,20 @@ func withPrompt<Result>(
   of section: Namespace,
   _ body: (Prompt) throws(StoreError) -> Result
 ) throws(StoreError) -> Result {
-  guard let identity = section.ownerIdentity else { throw .invalidArgument(.namespace) }
-  return try unsafe withPrompt(pointer, identity, body)
+  guard let form = section.ownerPromptForm else { throw .invalidArgument(.namespace) }
+  return try unsafe withPrompt(pointer, form, body)
 }
 
 private func withPrompt<Result>(
   _ pointer: UnsafePointer<kvstore_prompt_t>?,
-  _ identity: NamespaceIdentity,
+  _ form: PromptForm,
   _ body: (Prompt) throws(StoreError) -> Result
 ) throws(StoreError) -> Result {
   var prompt = unsafe kvstore_prompt_t()
   try unsafe copyStruct(pointer, over: &prompt, minimum: promptSizeMin)
   guard unsafe prompt.flags == 0 else { throw .invalidArgument(.flags) }
   let extra = try unsafe extraBytes(prompt)
-  switch identity.identityMode {
+  switch form.identityMode {
   case .tokens:
     guard unsafe prompt.digests == nil, unsafe prompt.digest_count == 0 else {
       throw .invalidArgument(.wrongIdentityMode)
@@ -53,7 +53,7 @@ private func withPrompt<Result>(
     return try unsafe withDigests(
       prompt.digests,
       prompt.digest_count,
-      identity,
+      form,
       extra,
       body
     )
@@ -67,22 +67,22 @@ func withDigests<Result>(
   in namespace: Namespace,
   _ body: (Prompt) throws(StoreError) -> Result
 ) throws(StoreError) -> Result {
-  try unsafe withDigests(digests, count, namespace.identity, [], body)
+  try unsafe withDigests(digests, count, namespace.promptForm, [], body)
 }
 
 private func withDigests<Result>(
   _ digests: UnsafeRawPointer?,
   _ count: Int,
-  _ identity: NamespaceIdentity,
+  _ form: PromptForm,
   _ extra: [UnsafeRawBufferPointer],
   _ body: (Prompt) throws(StoreError) -> Result
 ) throws(StoreError) -> Result {
-  guard identity.identityMode == .digest else {
+  guard form.identityMode == .digest else {
     throw .invalidArgument(.wrongIdentityMode)
   }
   guard unsafe digests != nil || count == 0 else { throw .invalidArgument(.null) }
   guard (0...1 << 31).contains(count) else { throw .invalidArgument(.blockRange) }
-  let byteCount = count * identity.digestByteCount
+  let byteCount = count * form.digestByteCount
   guard let digests = unsafe digests else {
     return try body(unsafe Prompt(words: nil, wordCount: 0, extra: extra))
   }

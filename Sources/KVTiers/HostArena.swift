@@ -37,12 +37,15 @@ package final class HostArena {
     let firstPage: Int
     let pageCount: Int
     let slotByteCount: Int
+    /// Index of its slots' size in `classes`.
+    let sizeClass: Int
     /// Of its first slot, in the pool of its size.
     let firstIndex: Int
     let slotCount: Int
   }
 
   private struct SizeClass {
+    let slotByteCount: Int
     var pool = SlotPool()
     var nextIndex = 0
     /// Numbers of removed chunks' slots, to be used again: (first, count).
@@ -60,7 +63,8 @@ package final class HostArena {
   var lending = HostLending()
   /// By first page.
   private var chunks: [Chunk] = []
-  private var classes: [Int: SizeClass] = [:]
+  /// One for each slot size that was ever asked for: a few.
+  private var classes: [SizeClass] = []
 
   private static let pageByteCount = 4096
 
@@ -78,8 +82,8 @@ package final class HostArena {
 
   /// Bytes of the slots that are pinned or cached.
   package var usedByteCount: Int {
-    classes.reduce(0) { sum, item in
-      sum + item.key * (item.value.pool.pinnedCount + item.value.pool.cachedCount)
+    classes.reduce(0) { sum, sizeClass in
+      sum + sizeClass.slotByteCount * (sizeClass.pool.pinnedCount + sizeClass.pool.cachedCount)
     }
   }
 
@@ -88,14 +92,15 @@ package final class HostArena {
   /// A slot of this size (a multiple of 4096), pinned once; nil when everything is pinned.
   package func allocate(_ slotByteCount: Int) -> Allocation? {
     assert(slotByteCount > 0 && slotByteCount % Self.pageByteCount == 0)
-    if let index = classes[slotByteCount]?.pool.allocateFree() {
-      return Allocation(slot: slot(index, slotByteCount), reclaimed: [])
+    let sizeClass = sizeClass(slotByteCount)
+    if let index = classes[sizeClass].pool.allocateFree() {
+      return Allocation(slot: slot(index, sizeClass), reclaimed: [])
     }
-    if addChunk(slotByteCount), let index = classes[slotByteCount]?.pool.allocateFree() {
-      return Allocation(slot: slot(index, slotByteCount), reclaimed: [])
+    if addChunk(sizeClass), let index = classes[sizeClass].pool.allocateFree() {
+      return Allocation(slot: slot(index, sizeClass), reclaimed: [])
     }
-    if let index = classes[slotByteCount]?.pool.reclaimOldest() {
-      let slot = slot(index, slotByteCount)
+    if let index = classes[sizeClass].pool.reclaimOldest() {
+      let slot = slot(index, sizeClass)
       return Allocation(slot: slot, reclaimed: [slot])
     }
     // Other sizes give up chunks that nobody holds, until one fits in their place.
@@ -103,8 +108,8 @@ package final class HostArena {
     for chunk in chunks where chunk.slotByteCount != slotByteCount {
       guard let slots = remove(chunk) else { continue }
       reclaimed += slots
-      if addChunk(slotByteCount), let index = classes[slotByteCount]?.pool.allocateFree() {
-        return Allocation(slot: slot(index, slotByteCount), reclaimed: reclaimed)
+      if addChunk(sizeClass), let index = classes[sizeClass].pool.allocateFree() {
+        return Allocation(slot: slot(index, sizeClass), reclaimed: reclaimed)
       }
     }
     reclaimedWithoutGain += reclaimed
@@ -141,7 +146,14 @@ package final class HostArena {
     }
     let slotPages = chunk.slotByteCount / Self.pageByteCount
     let index = chunk.firstIndex + (Int(slot.rawValue) - chunk.firstPage) / slotPages
-    return body(&classes[chunk.slotByteCount, default: SizeClass()].pool, index)
+    return body(&classes[chunk.sizeClass].pool, index)
+  }
+
+  /// The class of slots of this size, made if there was none.
+  private func sizeClass(_ slotByteCount: Int) -> Int {
+    if let known = classes.firstIndex(where: { $0.slotByteCount == slotByteCount }) { return known }
+    classes.append(SizeClass(slotByteCount: slotByteCount))
+    return classes.count - 1
   }
 
   // MARK: Chunks
@@ -161,13 +173,13 @@ package final class HostArena {
     return chunks[low]
   }
 
-  private func slot(_ index: Int, _ slotByteCount: Int) -> HostSlot {
+  private func slot(_ index: Int, _ sizeClass: Int) -> HostSlot {
     for chunk in chunks
-    where chunk.slotByteCount == slotByteCount && index >= chunk.firstIndex
+    where chunk.sizeClass == sizeClass && index >= chunk.firstIndex
       && index < chunk.firstIndex + chunk.slotCount
     {
-      let page =
-        chunk.firstPage + (index - chunk.firstIndex) * (slotByteCount / Self.pageByteCount)
+      let slotPages = chunk.slotByteCount / Self.pageByteCount
+      let page = chunk.firstPage + (index - chunk.firstIndex) * slotPages
       return HostSlot(rawValue: Int32(page))
     }
     assertionFailure("slot of no chunk")
@@ -175,8 +187,8 @@ package final class HostArena {
   }
 
   /// Cuts a chunk for this size out of the first gap that has room; false when none has.
-  private func addChunk(_ slotByteCount: Int) -> Bool {
-    let slotPages = slotByteCount / Self.pageByteCount
+  private func addChunk(_ sizeClass: Int) -> Bool {
+    let slotPages = classes[sizeClass].slotByteCount / Self.pageByteCount
     // An eighth of the arena at a time, 16 MiB at most: few chunks, and room for several sizes.
     let wantedPages = min(pageCount / 8, 4096)
     var gapStart = 0
@@ -184,7 +196,7 @@ package final class HostArena {
       let gapEnd = position < chunks.count ? chunks[position].firstPage : pageCount
       let slotCount = min(max(wantedPages / slotPages, 1), (gapEnd - gapStart) / slotPages)
       if slotCount > 0 {
-        insertChunk(at: position, firstPage: gapStart, slotCount, slotByteCount)
+        insertChunk(at: position, firstPage: gapStart, slotCount, sizeClass)
         return true
       }
       if position < chunks.count {
@@ -198,24 +210,25 @@ package final class HostArena {
     at position: Int,
     firstPage: Int,
     _ slotCount: Int,
-    _ slotByteCount: Int
+    _ sizeClass: Int
   ) {
-    var sizeClass = classes[slotByteCount] ?? SizeClass()
+    let slotByteCount = classes[sizeClass].slotByteCount
+    let spares = classes[sizeClass].spareIndices
     let firstIndex: Int
-    if let spare = sizeClass.spareIndices.firstIndex(where: { $0.count >= slotCount }) {
-      firstIndex = sizeClass.spareIndices[spare].first
-      sizeClass.spareIndices.remove(at: spare)
+    if let spare = spares.firstIndex(where: { $0.count >= slotCount }) {
+      firstIndex = spares[spare].first
+      classes[sizeClass].spareIndices.remove(at: spare)
     } else {
-      firstIndex = sizeClass.nextIndex
-      sizeClass.nextIndex += slotCount
+      firstIndex = classes[sizeClass].nextIndex
+      classes[sizeClass].nextIndex += slotCount
     }
-    sizeClass.pool.addSegment(first: firstIndex, count: slotCount)
-    classes[slotByteCount] = sizeClass
+    classes[sizeClass].pool.addSegment(first: firstIndex, count: slotCount)
     chunks.insert(
       Chunk(
         firstPage: firstPage,
         pageCount: slotCount * (slotByteCount / Self.pageByteCount),
         slotByteCount: slotByteCount,
+        sizeClass: sizeClass,
         firstIndex: firstIndex,
         slotCount: slotCount
       ),
@@ -225,13 +238,14 @@ package final class HostArena {
 
   /// Takes a chunk out unless a slot of it is pinned; answers the slots whose contents go with it.
   private func remove(_ chunk: Chunk) -> [HostSlot]? {
-    guard var sizeClass = classes[chunk.slotByteCount] else { return nil }
     guard
-      let cached = sizeClass.pool.removeSegment(first: chunk.firstIndex, count: chunk.slotCount)
+      let cached = classes[chunk.sizeClass].pool.removeSegment(
+        first: chunk.firstIndex,
+        count: chunk.slotCount
+      )
     else { return nil }
-    let slots = cached.map { slot($0, chunk.slotByteCount) }
-    sizeClass.spareIndices.append((chunk.firstIndex, chunk.slotCount))
-    classes[chunk.slotByteCount] = sizeClass
+    let slots = cached.map { slot($0, chunk.sizeClass) }
+    classes[chunk.sizeClass].spareIndices.append((chunk.firstIndex, chunk.slotCount))
     chunks.removeAll { $0.firstPage == chunk.firstPage }
     return slots
   }
@@ -248,7 +262,8 @@ package final class HostArena {
       }
     }
     if end > pageCount { faults.append("chunks reach beyond the mapping") }
-    for (size, sizeClass) in classes {
+    for sizeClass in classes {
+      let size = sizeClass.slotByteCount
       faults += sizeClass.pool.checkInvariants().map { "\(size): \($0)" }
       let slotCount = chunks.filter { $0.slotByteCount == size }.reduce(0) { $0 + $1.slotCount }
       if slotCount != sizeClass.pool.slotCount { faults.append("\(size): slots without a chunk") }
