@@ -93,15 +93,25 @@ import Testing
     )
   }
 
-  @Test(.timeLimit(.minutes(1))) func severalWritesAreInFlightAtOnce() async throws {
+  private func write(everySecondOf slotCount: UInt32, _ error: Monitor<(any Error)?>) {
+    do { try writeEverySecond(of: slotCount) } catch let failure {
+      error.withLock { $0 = failure }
+    }
+  }
+
+  @Test(.timeLimit(.minutes(5))) func severalWritesAreInFlightAtOnce() throws {
     try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 24)
     guard tier.isDirect == true else { return print("skipped: no O_DIRECT on this file system") }
     storage.hold(.write)
-    let writing = Task.detached { try writeEverySecond(of: 24) }
+    let error = Monitor<(any Error)?>(nil)
+    let thread = try #require(
+      ServiceThread.start { write(everySecondOf: 24, error) }
+    )
     #expect(storage.waitUntilHeld(4))
     #expect(storage.heldCount == 4)
     storage.release()
-    try await writing.value
+    thread.join()
+    #expect(error.withLock { $0 } == nil)
     #expect(tier.bytesWritten(.disk) == 12 * UInt64(Self.slotByteCount))
     for slot in stride(from: UInt32(0), to: 24, by: 2) {
       #expect(try mark(of: address(1, slot)) == UInt8(slot + 1))
@@ -110,15 +120,19 @@ import Testing
   }
 
   /// The error of one call is told when no other touches the memory any more.
-  @Test(.timeLimit(.minutes(1))) func aFailedWriteEndsTheOthers() async throws {
+  @Test(.timeLimit(.minutes(5))) func aFailedWriteEndsTheOthers() throws {
     try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 24)
     guard tier.isDirect == true else { return print("skipped: no O_DIRECT on this file system") }
     storage.add(.init(.write, number: storage.count(of: .write) + 1, errno: EIO))
     storage.hold(.write)
-    let writing = Task.detached { try writeEverySecond(of: 24) }
+    let error = Monitor<(any Error)?>(nil)
+    let thread = try #require(
+      ServiceThread.start { write(everySecondOf: 24, error) }
+    )
     #expect(storage.waitUntilHeld(4))
     storage.release()
-    await #expect(throws: FileError(.write, errno: EIO)) { try await writing.value }
+    thread.join()
+    #expect(error.withLock { $0 as? FileError } == FileError(.write, errno: EIO))
     #expect(storage.heldCount == 0)
     let count = storage.count(of: .write)
     storage.removeFaults()
