@@ -13,8 +13,10 @@ struct ReuseClass: Equatable {
   }
 
   static let turnCount = 5
-  static let gapCount = 6
-  static let count = Part.allCases.count * turnCount * gapCount
+  /// Of one part and turn: times since the request before, or lengths of the path where there was none.
+  static let detailCount = 10
+  private static let coarseDetailCount = 6
+  static let count = Part.allCases.count * turnCount * detailCount
 
   let index: Int
 
@@ -24,7 +26,8 @@ struct ReuseClass: Equatable {
   ///   - part: Of the path.
   ///   - turn: Number of requests that went on one from the other, with this one.
   ///   - gapMilliseconds: Since the request that this one goes on from; nil = it begins anew.
-  init(_ part: Part, turn: Int, gapMilliseconds: Int64?) {
+  ///   - pathBlockCount: Blocks of the whole path; 0 = not known.
+  init(_ part: Part, turn: Int, gapMilliseconds: Int64?, pathBlockCount: Int) {
     let turnBucket =
       switch turn {
       case ...1: 0
@@ -33,20 +36,40 @@ struct ReuseClass: Equatable {
       case ...8: 3
       default: 4
       }
-    let gapBucket =
-      switch gapMilliseconds {
-      case nil: 0
-      case .some(..<10_000): 1
-      case .some(..<40_000): 2
-      case .some(..<160_000): 3
-      case .some(..<640_000): 4
-      default: 5
-      }
-    index = (part.rawValue * Self.turnCount + turnBucket) * Self.gapCount + gapBucket
+    let detail = gapMilliseconds.map(Self.detail) ?? Self.detail(pathBlockCount: pathBlockCount)
+    index = (part.rawValue * Self.turnCount + turnBucket) * Self.detailCount + detail
   }
 
-  /// Of the classes of all gaps.
-  static func turnIndex(_ index: Int) -> Int { index / gapCount }
-  /// Of the classes of all turns and gaps.
-  static func partIndex(_ index: Int) -> Int { index / gapCount / turnCount }
+  /// Octaves from 5 s to 640 s.
+  private static func detail(gapMilliseconds: Int64) -> Int {
+    var detail = 1
+    var edge: Int64 = 5000
+    while detail < detailCount - 1, gapMilliseconds >= edge {
+      detail += 1
+      edge *= 2
+    }
+    return detail
+  }
+
+  /// Powers of four.
+  private static func detail(pathBlockCount: Int) -> Int {
+    var detail = 0
+    var edge = 4
+    while detail < detailCount - 1, pathBlockCount >= edge {
+      detail += 1
+      edge *= 4
+    }
+    return detail
+  }
+
+  // What a class has not seen itself it takes from larger ones.
+
+  /// Of the classes of two neighbouring details.
+  static func coarseIndex(_ index: Int) -> Int {
+    index / detailCount * coarseDetailCount + (index % detailCount + 1) / 2
+  }
+  /// Of the classes of all details.
+  static func turnIndex(_ index: Int) -> Int { index / detailCount }
+  /// Of the classes of all turns and details.
+  static func partIndex(_ index: Int) -> Int { index / detailCount / turnCount }
 }

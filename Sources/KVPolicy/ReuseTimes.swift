@@ -6,7 +6,7 @@
 /// and Cidon, "LHD: Improving Cache Hit Rate by Maximizing Hit Density" (NSDI 2018), and the index of Gittins.
 ///
 /// Time is cut into half octaves. The chance of a use in each, given that none came before, is counted use by use;
-/// what a class has not seen yet it takes from the classes above it: its part and turn, its part, all. Only sums,
+/// what a class has not seen yet it takes from the classes above it: its neighbour, its part and turn, its part, all. Only sums,
 /// products and quotients: the same numbers on every machine.
 struct ReuseTimes {
   /// Half octaves, from 0 to 3 days.
@@ -16,7 +16,7 @@ struct ReuseTimes {
   /// The chance of a use in a half octave before anything was seen: the same in each, so that newer is worth more.
   private static let priorHazard = 0.05
   /// Added to the expected time: repeats within seconds do not make a block that is new the densest.
-  private static let overheadSeconds = 20.0
+  private static let overheadSeconds = 35.0
   /// Uses after which all counts are halved, so that old habits are forgotten.
   private static let endedCountMax = 1 << 16
 
@@ -103,6 +103,7 @@ struct ReuseTimes {
         later += ended[index, bucket]
       }
     }
+    let coarse = classes.summed(ReuseClass.coarseIndex)
     let turns = classes.summed(ReuseClass.turnIndex)
     let parts = classes.summed(ReuseClass.partIndex)
     let all = classes.summed { _ in 0 }
@@ -112,7 +113,13 @@ struct ReuseTimes {
         let (turn, part) = (ReuseClass.turnIndex(index), ReuseClass.partIndex(index))
         let ofPart = parts.hazard(part, bucket, prior: ofAll, Self.priorWeight)
         let ofTurn = turns.hazard(turn, bucket, prior: ofPart, Self.priorWeight)
-        hazards[index, bucket] = classes.hazard(index, bucket, prior: ofTurn, Self.priorWeight)
+        let ofCoarse = coarse.hazard(
+          ReuseClass.coarseIndex(index),
+          bucket,
+          prior: ofTurn,
+          Self.priorWeight
+        )
+        hazards[index, bucket] = classes.hazard(index, bucket, prior: ofCoarse, Self.priorWeight)
       }
     }
     densities = Counts(repeating: -1)

@@ -161,7 +161,7 @@ package struct UseHistory {
 
   /// As `density`, of blocks about whose use nothing is known but its age.
   package mutating func densityOfUnknown(ageMilliseconds: Int64) -> Double {
-    let reuseClass = ReuseClass(.new, turn: 1, gapMilliseconds: nil)
+    let reuseClass = ReuseClass(.new, turn: 1, gapMilliseconds: nil, pathBlockCount: 0)
     return times.density(reuseClass.index, ageMilliseconds: ageMilliseconds)
   }
 
@@ -205,16 +205,19 @@ package struct UseHistory {
     let turn = origin.turn + 1
     let useCount = origin.useCount + 1
     let isOnlyKnown = now.newCount + now.lastCount == 0
+    func reuseClass(_ part: ReuseClass.Part, turn: Int, gap: Int64?) -> ReuseClass {
+      ReuseClass(part, turn: turn, gapMilliseconds: gap, pathBlockCount: origin.depth)
+    }
     let classes = [
-      (parts.lastStamp, ReuseClass(.last, turn: turn, gapMilliseconds: origin.gap)),
-      (parts.newStamp, ReuseClass(.new, turn: turn, gapMilliseconds: origin.gap)),
+      (parts.lastStamp, reuseClass(.last, turn: turn, gap: origin.gap)),
+      (parts.newStamp, reuseClass(.new, turn: turn, gap: origin.gap)),
       (
         parts.repeatedStamp,
-        ReuseClass(
+        // A common head has no turns: how often it was used tells as much.
+        reuseClass(
           .repeated,
-          // A common head has no turns: how often it was used tells as much.
           turn: max(turn, useCount),
-          gapMilliseconds: turn == 1 ? origin.lastGap : origin.gap
+          gap: turn == 1 ? origin.lastGap : origin.gap
         )
       ),
     ]
@@ -286,7 +289,12 @@ package struct UseHistory {
     }
     uses[index(stamp)].isEnd = false
     uses[index(stamp)].time = time
-    let left = ReuseClass(.left, turn: Int(use.turn), gapMilliseconds: nil)
+    let left = ReuseClass(
+      .left,
+      turn: Int(use.turn),
+      gapMilliseconds: nil,
+      pathBlockCount: 0
+    )
     uses[index(stamp)].reuseClass = UInt8(truncatingIfNeeded: left.index)
   }
 

@@ -14,6 +14,7 @@ private func defaultConfig() -> kvstore_config_t {
   unsafe config.offload_timeout_nanoseconds = defaults.offloadTimeoutNanoseconds
   unsafe config.commit_interval_nanoseconds = defaults.commitIntervalNanoseconds
   unsafe config.wait_timeout_nanoseconds = defaults.waitTimeoutNanoseconds
+  unsafe config.eviction_policy = UInt32(defaults.evictionPolicy.rawValue)
   return unsafe config
 }
 

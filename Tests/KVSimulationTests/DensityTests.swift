@@ -170,8 +170,8 @@ import Testing
   /// Blocks that come back after 100 s are worth most just before.
   @Test func densityFollowsTheAge() {
     var times = ReuseTimes()
-    let chat = ReuseClass(.new, turn: 2, gapMilliseconds: 100_000).index
-    let oneShot = ReuseClass(.new, turn: 1, gapMilliseconds: nil).index
+    let chat = ReuseClass(.new, turn: 2, gapMilliseconds: 100_000, pathBlockCount: 9).index
+    let oneShot = ReuseClass(.new, turn: 1, gapMilliseconds: nil, pathBlockCount: 9).index
     for _ in 0..<200 {
       times.add(chat, ageMilliseconds: 100_000, coveredPart: 1)
       times.add(oneShot, ageMilliseconds: 10_000_000, coveredPart: nil)

@@ -111,6 +111,7 @@ final class Bench {
       "tokens_per_block": .integer(options.tokensPerBlock),
       "total_bytes": .integer(options.blockCount * options.blockBytes.byteCount),
       "seed": .integer(Int(clamping: options.seed)),
+      "eviction_policy": .text(options.evictionPolicy.rawValue),
     ]
     if let model = options.model { parameters["model"] = .text(model.rawValue) }
     return parameters

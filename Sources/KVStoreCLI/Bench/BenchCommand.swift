@@ -64,6 +64,11 @@ struct BenchOptions: ParsableArguments {
   @Option(help: "Blocks stored for match, 1000 to 10000000; several numbers with commas between.")
   var storedBlocks = BlockCounts([100_000])
 
+  @Option(
+    help: "What leaves first in the stores that are measured: density or lru; capi has the default."
+  )
+  var evictionPolicy = EvictionPolicyArgument.density
+
   @Option(help: "Draw the figures into this file.", completion: .file(extensions: ["svg"]))
   var plot: String?
 
@@ -117,6 +122,7 @@ struct BenchOptions: ParsableArguments {
     configuration.capacityBytes = max(1 << 30, 4 * total.byteCount)
     configuration.hostBytes = hostBytes
     configuration.inlinePayloadBytesMax = min(16 << 10, blockBytes.byteCount - 1)
+    configuration.evictionPolicy = evictionPolicy.policy
     return configuration
   }
 

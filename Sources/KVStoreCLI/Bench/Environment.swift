@@ -18,6 +18,7 @@ enum Environment {
           + (options.model.map { ", as \($0.rawValue) has them" } ?? "")
       ),
       ("runs", "\(options.runs) of \(options.total), seed \(options.seed)"),
+      ("eviction", options.evictionPolicy.rawValue),
     ])
   }
 

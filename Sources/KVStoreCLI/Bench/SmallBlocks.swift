@@ -45,6 +45,7 @@ final class SmallBlocks {
     configuration.catalogBytes = max(16 << 20, blockCount * Self.mapBytesPerBlock)
     configuration.capacityBytes = 2 * configuration.catalogBytes + (1 << 30)
     configuration.inlinePayloadBytesMax = inlineMax
+    configuration.evictionPolicy = bench.options.evictionPolicy.policy
     // All of them stay in the index.
     configuration.indexBytesMax = 8 << 30
     return configuration

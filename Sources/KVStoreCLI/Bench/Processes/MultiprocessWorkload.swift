@@ -62,7 +62,8 @@ struct MultiprocessWorkload: Workload {
         URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path,
         ["bench", "worker", "--store", path, "--role", role.rawValue, "--index", "\(index)"]
           + ["--blocks", "\(blockCount)", "--tokens-per-block", "\(options.tokensPerBlock)"]
-          + ["--total", "\(options.total.byteCount)", "--seed", "\(options.seed)"] + block
+          + ["--total", "\(options.total.byteCount)", "--seed", "\(options.seed)"]
+          + ["--eviction-policy", options.evictionPolicy.rawValue] + block
       )
     }
     for worker in workers {
