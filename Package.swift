@@ -59,7 +59,7 @@ let package = Package(
       swiftSettings: swiftSettings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
     ),
     .target(name: "KVIndex", dependencies: ["KVCore"], swiftSettings: swiftSettings),
-    // As well: 4,000 chances are computed every few requests.
+    // As well: 7,000 chances are computed every few requests.
     .target(
       name: "KVPolicy",
       dependencies: ["KVCore"],

@@ -144,12 +144,7 @@ package final class PathCache: ReplayCache {
   /// Sees to it that `blockCount` slots are free.
   private func makeRoom(for blockCount: Int) {
     while pool.freeCount < blockCount {
-      let slotCount = pool.slotCount
-      let more = min(max(4096, slotCount / 2, blockCount), (capacity ?? .max) - slotCount)
-      if more > 0 {
-        pool.addSegment(first: slotCount, count: more)
-        continue
-      }
+      if pool.grow(for: blockCount, capacity: capacity) { continue }
       guard let victim = order.oldest(in: index) else { return }
       counts.evictedBlockCount += remove(victim, blockCount - pool.freeCount)
     }
@@ -165,13 +160,9 @@ package final class PathCache: ReplayCache {
 
   /// Removes blocks of a path from its end upwards, `blockCount` at most; answers how many.
   private func remove(_ victim: PathEndOrder.Victim, _ blockCount: Int) -> Int {
-    let count = min(blockCount, Int(victim.leaf.local - victim.firstLocal) + 1)
-    let first = victim.leaf.local + 1 - UInt32(count)
-    let head = IndexLocation(node: victim.leaf.node, local: first)
-    let parent = index.parent(of: head) ?? .root
-    index.truncate(at: head, slotsOf: &pool)
-    order.remove(victim, from: first, parent: parent)
-    return count
+    let removed = index.cut(victim, blockCount, slotsOf: &pool)
+    order.remove(victim, from: removed.first, parent: removed.parent)
+    return removed.count
   }
 
   // MARK: Invariants

@@ -28,4 +28,31 @@ extension PrefixIndex {
   func truncate(at head: IndexLocation, slotsOf pool: inout SlotPool) {
     truncate(at: head) { _, entry in pool.discard(Int(entry.hostSlot)) }
   }
+
+  /// Cuts blocks off a path from its end upwards, `blockCount` at most; their slots are free then.
+  ///
+  /// Answers the first that is gone, how many are, and the block before the first.
+  func cut(
+    _ victim: PathEndOrder.Victim,
+    _ blockCount: Int,
+    slotsOf pool: inout SlotPool
+  ) -> (first: UInt32, count: Int, parent: IndexLocation) {
+    let count = min(blockCount, Int(victim.leaf.local - victim.firstLocal) + 1)
+    let head = IndexLocation(
+      node: victim.leaf.node,
+      local: victim.leaf.local + 1 - UInt32(count)
+    )
+    let parent = parent(of: head) ?? .root
+    truncate(at: head, slotsOf: &pool)
+    return (head.local, count, parent)
+  }
+}
+
+extension SlotPool {
+  /// Adds slots, at least as many as needed where the capacity allows; false where it is reached.
+  mutating func grow(for neededCount: Int, capacity: Int?) -> Bool {
+    let more = min(max(4096, slotCount / 2, neededCount), (capacity ?? .max) - slotCount)
+    if more > 0 { addSegment(first: slotCount, count: more) }
+    return more > 0
+  }
 }

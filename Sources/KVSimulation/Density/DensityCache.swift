@@ -165,12 +165,7 @@ package final class DensityCache: ReplayCache {
     var neededCount = coming.reduce(0) { $0 + $1.blockCount }
     let isSmall = neededCount <= capacity.map(RecentUses.blockCountMax) ?? 0
     while pool.freeCount < neededCount, let last = coming.last {
-      let slotCount = pool.slotCount
-      let more = min(max(4096, slotCount / 2, neededCount), (capacity ?? .max) - slotCount)
-      if more > 0 {
-        pool.addSegment(first: slotCount, count: more)
-        continue
-      }
+      if pool.grow(for: neededCount, capacity: capacity) { continue }
       let missingCount = neededCount - pool.freeCount
       let least = order.least(in: index, held: parent, time: now, &history)
       if let least, isSmall || least.density < order.worth(last.stamp, now, &history) {
@@ -188,13 +183,9 @@ package final class DensityCache: ReplayCache {
 
   /// Removes blocks of a path from its end upwards, `blockCount` at most; answers how many.
   private func remove(_ victim: PathEndOrder.Victim, _ blockCount: Int) -> Int {
-    let count = min(blockCount, Int(victim.leaf.local - victim.firstLocal) + 1)
-    let first = victim.leaf.local + 1 - UInt32(count)
-    let head = IndexLocation(node: victim.leaf.node, local: first)
-    let parent = index.parent(of: head) ?? .root
-    index.truncate(at: head, slotsOf: &pool)
-    order.remove(victim, from: first, parent: parent, time: now, &history)
-    return count
+    let removed = index.cut(victim, blockCount, slotsOf: &pool)
+    order.remove(victim, from: removed.first, parent: removed.parent, time: now, &history)
+    return removed.count
   }
 
   // MARK: Invariants
