@@ -71,3 +71,10 @@ int clinux_random(void *bytes, size_t count) {
 int clinux_advise_huge_pages(void *address, size_t byte_count) {
     return madvise(address, byte_count, MADV_HUGEPAGE) == 0 ? 0 : errno;
 }
+
+int clinux_populate(void *address, size_t byte_count) {
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+    return madvise(address, byte_count, MADV_POPULATE_WRITE) == 0 ? 0 : errno;
+}

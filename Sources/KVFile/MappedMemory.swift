@@ -67,6 +67,14 @@ internal import Glibc
     return unsafe bytes.baseAddress.map { unsafe $0 + offset }
   }
 
+  /// Has the kernel fault these bytes in at once; where it cannot, each page is when it is touched.
+  package func populate(_ range: Range<Int>) {
+    guard !range.isEmpty, unsafe range.upperBound <= bytes.count,
+      let start = unsafe pointer(at: range.lowerBound)
+    else { return }
+    _ = unsafe clinux_populate(start, range.count)
+  }
+
   private func word(at offset: Int) -> UnsafeMutableRawPointer? {
     unsafe assert(offset % 8 == 0 && offset >= 0 && offset <= bytes.count - 8)
     guard offset % 8 == 0, unsafe offset <= bytes.count - 8 else { return nil }

@@ -325,7 +325,10 @@ final class StoreCore: Sendable {
       } catch { /* the mark stays unset, which is true */  }
       writerBox.withLock { $0 = nil }
     }
-    state.withLock { $0.leases.releaseOwn() }
+    state.withLock { state in
+      state.leases.releaseOwn()
+      state.arena.close()
+    }
     processMemory.release()
     diskTier.close()
     catalog.close()

@@ -18,6 +18,11 @@ package struct HostSlot: Hashable, Sendable, RawRepresentable {
   /// All of it.
   package var bytes: UnsafeMutableRawBufferPointer { unsafe mapping.bytes }
 
+  /// Has these pages faulted in by the calling thread.
+  func populate(pages: Range<Int>) {
+    mapping.populate(pages.lowerBound * 4096..<pages.upperBound * 4096)
+  }
+
   /// A slot's first byte; the caller holds a pin on it.
   package func pointer(to slot: HostSlot) -> UnsafeMutableRawPointer {
     unsafe mapping.bytes.baseAddress.unsafelyUnwrapped.advanced(by: Int(slot.rawValue) * 4096)
@@ -25,6 +30,9 @@ package struct HostSlot: Hashable, Sendable, RawRepresentable {
 }
 
 /// The host tier: slots of several sizes in one page-aligned mapping that is not pre-faulted.
+///
+/// Once a first chunk was not enough, a thread of its own faults each new chunk in, and what follows it: zeroing pages would else be most of what
+/// an offload does with memory that was never used (docs/decisions/0006).
 ///
 /// The mapping is cut into *chunks* as slot sizes need them; a chunk holds slots of one size and is given to another size when none of its slots is
 /// pinned. A slot looks the same here as in a slot file, so one write moves it. Not thread-safe: its owner holds a lock.
@@ -66,6 +74,10 @@ package final class HostArena {
   /// One for each slot size that was ever asked for: a few.
   private var classes: [SizeClass] = []
 
+  /// Pages that were faulted in ahead, or are about to be, from the first on.
+  private var populatedPageCount = 0
+  private let populating = ServicePool(threadCount: 1)
+
   private static let pageByteCount = 4096
 
   /// Maps `byteCount` bytes; they are paid for when they are first used.
@@ -88,6 +100,8 @@ package final class HostArena {
   }
 
   // MARK: Slots
+
+  deinit { close() }
 
   /// A slot of this size (a multiple of 4096), pinned once; nil when everything is pinned.
   package func allocate(_ slotByteCount: Int) -> Allocation? {
@@ -197,6 +211,7 @@ package final class HostArena {
       let slotCount = min(max(wantedPages / slotPages, 1), (gapEnd - gapStart) / slotPages)
       if slotCount > 0 {
         insertChunk(at: position, firstPage: gapStart, slotCount, sizeClass)
+        if chunks.count > 1 { populate(after: chunks[position]) }
         return true
       }
       if position < chunks.count {
@@ -205,6 +220,19 @@ package final class HostArena {
     }
     return false
   }
+
+  /// Faults a chunk in, and as much behind it.
+  private func populate(after chunk: Chunk) {
+    let start = max(chunk.firstPage, populatedPageCount)
+    let end = min(chunk.firstPage + 2 * chunk.pageCount, pageCount)
+    guard start < end else { return }
+    populatedPageCount = end
+    // Refused where there is no thread to be had: what nobody faults in ahead is when it is used.
+    _ = populating.submit { [memory] in memory.populate(pages: start..<end) }
+  }
+
+  /// Ends the thread that faults memory in; waits for at most twice a chunk.
+  package func close() { populating.stop() }
 
   private func insertChunk(
     at position: Int,

@@ -34,6 +34,9 @@ int clinux_random(void *bytes, size_t count);
 /* Advises huge pages for a mapping. */
 int clinux_advise_huge_pages(void *address, size_t byte_count);
 
+/* Faults memory in. */
+int clinux_populate(void *address, size_t byte_count);
+
 /* Sequentially consistent atomics on 8-byte aligned memory that other processes map too. */
 static inline uint64_t clinux_atomic_load(const void *address) {
     return __atomic_load_n((const uint64_t *)address, __ATOMIC_SEQ_CST);
