@@ -74,19 +74,19 @@ final class RawDisk {
 }
 
 /// Runs `body` with the thread's number for every piece, the pieces dealt out to real threads.
-func onThreads(
+func onThreads<Failure: Error>(
   _ threads: Int,
   pieceCount: Int,
-  _ body: @escaping @Sendable (_ thread: Int, _ piece: Int) throws(FileError) -> Void
+  _ body: @escaping @Sendable (_ thread: Int, _ piece: Int) throws(Failure) -> Void
 ) throws {
-  let failure = Monitor<FileError?>(nil)
+  let failure = Monitor<Failure?>(nil)
   let group = DispatchGroup()
   for thread in 0..<threads {
     group.enter()
     // Not a dispatch queue: that runs no more threads than there are cores, and these mostly wait.
     let worker = Thread {
       defer { group.leave() }
-      do throws(FileError) {
+      do throws(Failure) {
         for piece in stride(from: thread, to: pieceCount, by: threads) { try body(thread, piece) }
       } catch {
         failure.withLock { $0 = error }
