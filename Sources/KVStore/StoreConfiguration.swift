@@ -13,7 +13,7 @@ public struct StoreConfiguration: Sendable {
   public var bufferedIO: Bool = false
   /// Upper bound of the bytes on disk, everything included; at least 64 MiB.
   public var capacityBytes: Int = 10 << 30
-  /// The part of `capacityBytes` that the catalog may use; 0 is a sixteenth, at least 32 MiB.
+  /// The part of `capacityBytes` that the catalog may use; 0 is a sixteenth, at least 32 MiB and at most 1 TiB.
   public var catalogBytes: Int = 0
   /// Which new blocks are taken; the others are `declined`.
   public var admission = AdmissionPolicy.always
@@ -59,11 +59,15 @@ public struct StoreConfiguration: Sendable {
   /// The defaults for a store at `path`.
   public init(path: String) { self.path = path }
 
+  /// LMDB maps its whole bound at once; an address space has 2^47 bytes.
+  package static let catalogBytesDefaultMax = 1 << 40
   package static let capacityBytesMin = 64 << 20
   package static let catalogBytesMin = 32 << 20
 
   package var effectiveCatalogBytes: Int {
-    let wanted = catalogBytes == 0 ? max(capacityBytes / 16, Self.catalogBytesMin) : catalogBytes
+    let wanted =
+      catalogBytes == 0
+      ? min(max(capacityBytes / 16, Self.catalogBytesMin), Self.catalogBytesDefaultMax) : catalogBytes
     return wanted & ~4095
   }
 
@@ -72,7 +76,7 @@ public struct StoreConfiguration: Sendable {
     guard (Self.capacityBytesMin...1 << 60).contains(capacityBytes) else {
       throw .invalidArgument(.capacity)
     }
-    guard effectiveCatalogBytes >= 1 << 20, effectiveCatalogBytes <= capacityBytes * 15 / 16 else {
+    guard effectiveCatalogBytes >= 1 << 20, effectiveCatalogBytes <= capacityBytes / 16 * 15 else {
       throw .invalidArgument(.catalogSize)
     }
     guard archiveBytes == 0 || (archiveBytesMin...1 << 60).contains(archiveBytes) else {

@@ -81,6 +81,11 @@ typedef struct {
 
 extern const child_role_t process_roles[], peer_roles[];
 
+/* What a test program consists of, and its name; the lists end with NULL. groups.c of the folder that builds it has them. */
+extern const char *const suite_name;
+extern const test_case_t *const case_groups[];
+extern const child_role_t *const role_groups[];
+
 /* This program's path, for cases that start it again. */
 extern const char *test_program;
 /* The case's fresh, empty folder; it is removed after the case. */

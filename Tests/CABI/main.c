@@ -10,18 +10,11 @@
 
 #define CASE_SECONDS_MAX 120
 
-static const test_case_t *const groups[] = {
-    library_cases, namespace_cases, round_trip_cases, transfer_cases, miss_cases, capacity_cases, lookup_cases,
-    digest_cases, section_cases, keep_cases, bad_config_cases, bad_transfer_cases, thread_cases, process_cases,
-    operation_cases, loan_cases, sharing_cases, scheduler_cases, see_cases, device_cases};
-
-static const child_role_t *const role_groups[] = {process_roles, peer_roles};
-
 static const test_case_t *find_case(const char *name) {
     size_t g;
     const test_case_t *c;
-    for (g = 0; g < sizeof groups / sizeof groups[0]; g++)
-        for (c = groups[g]; c->name != NULL; c++)
+    for (g = 0; case_groups[g] != NULL; g++)
+        for (c = case_groups[g]; c->name != NULL; c++)
             if (strcmp(c->name, name) == 0) return c;
     return NULL;
 }
@@ -29,7 +22,7 @@ static const test_case_t *find_case(const char *name) {
 static const child_role_t *find_role(const char *name) {
     size_t g;
     const child_role_t *role;
-    for (g = 0; g < sizeof role_groups / sizeof role_groups[0]; g++)
+    for (g = 0; role_groups[g] != NULL; g++)
         for (role = role_groups[g]; role->name != NULL; role++)
             if (strcmp(role->name, name) == 0) return role;
     return NULL;
@@ -85,8 +78,8 @@ static int run_case(const char *name) {
 static int run_all(const char *filter, bool list) {
     size_t g, passed = 0, failed = 0, skipped = 0;
     const test_case_t *c;
-    for (g = 0; g < sizeof groups / sizeof groups[0]; g++)
-        for (c = groups[g]; c->name != NULL; c++) {
+    for (g = 0; case_groups[g] != NULL; g++)
+        for (c = case_groups[g]; c->name != NULL; c++) {
             uint64_t start = now_nanoseconds(), milliseconds;
             int status;
             if (filter != NULL && strstr(c->name, filter) == NULL) continue;
@@ -114,7 +107,7 @@ static int run_all(const char *filter, bool list) {
             fflush(stdout);
         }
     if (!list)
-        printf("C interface: %zu of %zu cases passed (%zu failed, %zu skipped)\n", passed,
+        printf("%s: %zu of %zu cases passed (%zu failed, %zu skipped)\n", suite_name, passed,
                passed + failed + skipped, failed, skipped);
     return failed == 0 && (list || passed > 0) ? 0 : 1;
 }

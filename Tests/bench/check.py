@@ -32,9 +32,11 @@ def check(folder: pathlib.Path, workload: str) -> int:
     for figure in figures:
         assert set(figure) == KEYS, figure
         assert figure["workload"] == workload
-        # A file system in memory reads and writes no disk.
-        is_count = figure["unit"] in ("B", "×") or "hashes" in figure["params"]["measure"]
-        assert figure["value"] > 0 or is_count, figure
+        # How long something took is nobody's promise: a short call is over within a tick of the clock, and a file system in
+        # memory reads and writes no disk.
+        assert math.isfinite(figure["value"]) and figure["value"] >= 0, figure
+        if figure["unit"] == "GB/s":
+            assert figure["value"] > 0, figure
         if figure["limit"]:
             assert math.isclose(figure["ratio"], figure["value"] / figure["limit"], rel_tol=1e-9), figure
         percentiles = [figure[key] for key in ("p50_ns", "p90_ns", "p99_ns", "p999_ns")]

@@ -108,7 +108,7 @@ typedef struct {
   /* Upper bound of the bytes on disk, everything included. Default 10 GiB, at least 64 MiB (of which the
    * catalog takes 32 MiB unless catalog_bytes says less). */
   uint64_t capacity_bytes;
-  /* The part of `capacity_bytes` that the catalog (LMDB) may use. 0: a sixteenth, at least 32 MiB. Raise it
+  /* The part of `capacity_bytes` that the catalog (LMDB) may use. 0: a sixteenth, at least 32 MiB, at most 1 TiB. Raise it
    * when payloads are small, since those live in the catalog. Fixed when the store is created. */
   uint64_t catalog_bytes;
   /* Bytes of the host tier: the page-aligned arena in RAM that offloads are copied into and restores are

@@ -1,0 +1,10 @@
+/* What a store's surroundings do to it. Each file of cases is one kind of surroundings. */
+#include "harness.h"
+
+extern const test_case_t capacity_end_cases[];
+
+const char *const suite_name = "surroundings";
+
+const test_case_t *const case_groups[] = {capacity_end_cases, NULL};
+
+const child_role_t *const role_groups[] = {peer_roles, NULL};
