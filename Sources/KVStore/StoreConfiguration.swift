@@ -67,7 +67,8 @@ public struct StoreConfiguration: Sendable {
   package var effectiveCatalogBytes: Int {
     let wanted =
       catalogBytes == 0
-      ? min(max(capacityBytes / 16, Self.catalogBytesMin), Self.catalogBytesDefaultMax) : catalogBytes
+      ? min(max(capacityBytes / 16, Self.catalogBytesMin), Self.catalogBytesDefaultMax)
+      : catalogBytes
     return wanted & ~4095
   }
 
