@@ -6,6 +6,9 @@
 /* Allocations of this thread so far. */
 uint64_t counted_allocations(void);
 
+/* Mutexes that this thread has locked so far, of the store's or of LMDB's. */
+uint64_t counted_locks(void);
+
 /* Calls of all threads so far that are a system call each. */
 typedef struct {
     uint64_t reads, read_bytes;     /* pread */

@@ -1,7 +1,8 @@
 /* A small workload that is the same everywhere, and what it costs in things that can be counted.
  *
  *   counts measure FOLDER    prints lines "name value", for `run` to compare with expected.txt
- *   counts match FOLDER      warm matches only, for callgrind: it collects inside kvstore_match */
+ *   counts match FOLDER      warm matches only, for callgrind: it collects inside kvstore_match
+ *   counts moves FOLDER      a few restores, offloads and prefetches, for callgrind likewise */
 #define _GNU_SOURCE
 #include "counted.h"
 
@@ -102,21 +103,24 @@ static void match_once(kvstore_namespace_t *ns, kvstore_t *store, size_t block_c
 static void matches(const char *path, size_t count, uint32_t eviction_policy, int prints) {
     kvstore_t *store = open_store(path, eviction_policy);
     kvstore_namespace_t *ns = open_namespace(store, 1, small_bytes);
-    uint64_t hashes, allocations;
+    uint64_t hashes, allocations, locks;
     counted_io_t io;
     int i;
     fill_small(ns, store, count);
     match_once(ns, store, count);
     hashes = stats_of(store).hashes_computed;
     allocations = counted_allocations();
+    locks = counted_locks();
     io = counted_io();
     for (i = 0; i < repeats; i++) match_once(ns, store, count);
+    locks = counted_locks() - locks;
     if (prints && eviction_policy == KVSTORE_EVICTION_DENSITY) {
         print("density-warm-match-allocations", (double)(counted_allocations() - allocations) / repeats);
         print("density-warm-match-file-reads", (double)(counted_io().reads - io.reads) / repeats);
         print("density-warm-match-hashes", (double)(stats_of(store).hashes_computed - hashes) / repeats);
     } else if (prints) {
         print("warm-match-allocations", (double)(counted_allocations() - allocations) / repeats);
+        print("warm-match-and-release-locks", (double)locks / repeats);
         print("warm-match-file-reads", (double)(counted_io().reads - io.reads) / repeats);
         print("warm-match-hashes", (double)(stats_of(store).hashes_computed - hashes) / repeats);
         print("index-bytes-per-block-beyond-tokens",
@@ -160,25 +164,27 @@ static double median(double *values) {
 /* Blocks into slots, in one call, until they are durable. */
 static void offloads(kvstore_t *store, kvstore_namespace_t *ns, memory_t memory) {
     const double payload = (double)blocks * (double)block_bytes;
-    double allocations[rounds], writes[rounds], bytes[rounds], syncs[rounds];
+    double allocations[rounds], locks[rounds], writes[rounds], bytes[rounds], syncs[rounds];
     kvstore_stats_t before = stats_of(store);
     kvstore_transfer_t transfer = transfer_of(memory, blocks);
     int round;
     for (round = 0; round < rounds; round++) {
         kvstore_prompt_t prompt = prompt_at((size_t)round * blocks, blocks);
         counted_io_t io = counted_io();
-        uint64_t allocated = counted_allocations();
+        uint64_t allocated = counted_allocations(), locked = counted_locks();
         /* At most two batches: what the writer's thread found when it woke up, and the rest. */
         counted_hold_writes(1);
         must(kvstore_offload(ns, &prompt, &transfer, NULL), "offload");
         counted_hold_writes(0);
         allocations[round] = (double)(counted_allocations() - allocated) / blocks;
+        locks[round] = (double)(counted_locks() - locked) / blocks;
         must(kvstore_flush(store, 0, NULL), "flush");
         writes[round] = (double)(counted_io().writes - io.writes) / blocks;
         bytes[round] = (double)(counted_io().written_bytes - io.written_bytes) / payload;
         syncs[round] = (double)(counted_io().syncs - io.syncs) / payload * (double)(1 << 30);
     }
     print("offload-allocations-per-block", median(allocations));
+    print("offload-locks-per-block", median(locks));
     print("offload-writes-per-block", median(writes));
     print("offload-bytes-written-per-payload-byte", median(bytes));
     print("offload-syncs-per-gib", median(syncs));
@@ -198,17 +204,39 @@ static void offloads(kvstore_t *store, kvstore_namespace_t *ns, memory_t memory)
     print("flush-of-one-block-syncs", median(syncs));
 }
 
+/* A call for each region of the same blocks, as an engine saves layer by layer. */
+static void layerwise_offload(kvstore_t *store, kvstore_namespace_t *ns, memory_t memory) {
+    enum { layered = 8 };
+    kvstore_prompt_t prompt = prompt_at((size_t)rounds * blocks + rounds, layered);
+    kvstore_span_t spans[layered];
+    uint64_t allocations = counted_allocations(), locks = counted_locks();
+    uint32_t r;
+    size_t b;
+    for (r = 0; r < region_count; r++) {
+        kvstore_transfer_t transfer = {.struct_size = sizeof transfer, .first_region = r, .region_count = 1};
+        for (b = 0; b < layered; b++) spans[b] = memory.spans[b * region_count + r];
+        transfer.spans = spans;
+        transfer.span_count = layered;
+        must(kvstore_offload(ns, &prompt, &transfer, NULL), "offload");
+    }
+    print("layerwise-offload-allocations-per-region", (double)(counted_allocations() - allocations) / (layered * region_count));
+    print("layerwise-offload-locks-per-region", (double)(counted_locks() - locks) / (layered * region_count));
+    must(kvstore_flush(store, 0, NULL), "flush");
+}
+
 /* From RAM: the copies that the offload left. */
 static void host_restores(kvstore_namespace_t *ns, memory_t target) {
     kvstore_prompt_t prompt = prompt_at((rounds - 1) * blocks, 1);
     kvstore_transfer_t transfer = transfer_of(target, 1);
     counted_io_t io;
-    uint64_t allocations;
+    uint64_t allocations, locks;
     int i;
     must(kvstore_restore(ns, &prompt, &transfer, NULL), "restore");
     io = counted_io();
     allocations = counted_allocations();
+    locks = counted_locks();
     for (i = 0; i < repeats; i++) must(kvstore_restore(ns, &prompt, &transfer, NULL), "restore");
+    print("host-restore-locks-per-call", (double)(counted_locks() - locks) / repeats);
     print("host-restore-allocations-per-call", (double)(counted_allocations() - allocations) / repeats);
     print("host-restore-file-reads", (double)(counted_io().reads - io.reads) / repeats);
 }
@@ -220,12 +248,14 @@ static void disk_restores(const char *path, memory_t memory, memory_t target) {
     kvstore_prompt_t prompt = prompt_of(blocks);
     kvstore_transfer_t transfer = transfer_of(target, blocks);
     counted_io_t io;
-    uint64_t allocations;
+    uint64_t allocations, locks;
     memset(target.bytes, 0, blocks * block_bytes);
     match_once(ns, store, blocks);
     io = counted_io();
     allocations = counted_allocations();
+    locks = counted_locks();
     must(kvstore_restore(ns, &prompt, &transfer, NULL), "restore");
+    print("disk-restore-locks-per-block", (double)(counted_locks() - locks) / blocks);
     print("disk-restore-allocations-per-block", (double)(counted_allocations() - allocations) / blocks);
     print("disk-restore-reads-per-block", (double)(counted_io().reads - io.reads) / blocks);
     print("disk-restore-bytes-read-per-payload-byte",
@@ -257,23 +287,48 @@ static void large_blocks(const char *path) {
     kvstore_t *store = open_store(path, KVSTORE_EVICTION_LRU);
     kvstore_namespace_t *ns = open_namespace(store, region_count, region_bytes);
     offloads(store, ns, memory);
+    layerwise_offload(store, ns, memory);
     host_restores(ns, target);
     must(kvstore_close(store), "close");
     disk_restores(path, memory, target);
     first_hit(path, target);
 }
 
+/* What callgrind counts of calls that move: blocks of one region of 20,000 bytes, in slots. */
+static void moves(const char *path) {
+    enum { moved = 16, slot_payload = 20000 };
+    static char bytes[moved * slot_payload];
+    kvstore_span_t spans[moved];
+    kvstore_transfer_t transfer = {.struct_size = sizeof transfer, .spans = spans, .span_count = moved};
+    kvstore_prompt_t prompt = prompt_of(moved);
+    kvstore_t *store = open_store(path, KVSTORE_EVICTION_LRU);
+    kvstore_namespace_t *ns = open_namespace(store, 1, slot_payload);
+    size_t i;
+    for (i = 0; i < moved; i++) spans[i] = (kvstore_span_t){bytes + i * slot_payload, slot_payload, slot_payload};
+    must(kvstore_offload(ns, &prompt, &transfer, NULL), "offload");
+    must(kvstore_flush(store, 0, NULL), "flush");
+    for (i = 0; i < repeats; i++) must(kvstore_restore(ns, &prompt, &transfer, NULL), "restore");
+    must(kvstore_close(store), "close");
+    store = open_store(path, KVSTORE_EVICTION_LRU);
+    ns = open_namespace(store, 1, slot_payload);
+    match_once(ns, store, moved); /* so that the prefetch finds the blocks in the index */
+    must(kvstore_prefetch(ns, &prompt, NULL), "prefetch");
+    must(kvstore_close(store), "close");
+}
+
 int main(int argc, char **argv) {
     char path[4096];
     size_t i;
     if (argc != 3) {
-        fprintf(stderr, "usage: counts measure FOLDER | counts match FOLDER\n");
+        fprintf(stderr, "usage: counts measure|match|moves FOLDER\n");
         return 2;
     }
     for (i = 0; i < sizeof tokens / sizeof *tokens; i++) tokens[i] = (uint32_t)(i * 2654435761u >> 15);
     snprintf(path, sizeof path, "%s/small", argv[2]);
     if (strcmp(argv[1], "match") == 0) {
         matches(path, traced_blocks, KVSTORE_EVICTION_LRU, 0);
+    } else if (strcmp(argv[1], "moves") == 0) {
+        moves(path);
     } else {
         matches(path, match_blocks, KVSTORE_EVICTION_LRU, 1);
         snprintf(path, sizeof path, "%s/density", argv[2]);
