@@ -30,6 +30,9 @@ internal import KVCodec
     let isCompressed =
       unsafe packedRange.count >= 4
       && packed.loadUnaligned(fromByteOffset: 0, as: UInt32.self) == 0xFD2F_B528
+    if unsafe packedRange.count >= 2 && packed[0] == 0x1F && packed[1] == 0x8B {
+      throw .gzip(file: file)
+    }
     if isCompressed {
       do throws(ZstdStreamDecoder.Fault) { decoder = try ZstdStreamDecoder() } catch {
         throw .badCompression(file: file, text: error.text)

@@ -13,6 +13,7 @@ struct TraceLineParser {
     throws(TraceLineFault) -> Bool
   {
     guard var scanner = unsafe JSONScanner(line), scanner.peek() != 0 else { return false }
+    if unsafe line.starts(with: Self.byteOrderMark) { throw .byteOrderMark }
     request.blockIDs.removeAll(keepingCapacity: true)
     request.tokensPerBlock = tokensPerBlock
     request.outputTokenCount = 0
@@ -65,9 +66,15 @@ struct TraceLineParser {
       request.inputTokenCount = Int(inputTokenCount)
     }
     try check(request)
-    if idField == .tokens { try replaceTokensByKeys(&request) }
+    if idField == .tokens {
+      try replaceTokensByKeys(&request)
+    } else {
+      try checkIDCount(request)
+    }
     return true
   }
+
+  private static let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
 
   private func check(_ request: TraceRequest) throws(TraceLineFault) {
     // Far beyond any trace; the bounds keep sums of times and tokens within 64 bits.
@@ -78,6 +85,21 @@ struct TraceLineParser {
       throw .outOfRange("output_length")
     }
     guard (1...1 << 24).contains(request.tokensPerBlock) else { throw .outOfRange("block_size") }
+  }
+
+  /// Ids are those of the full blocks, or of all blocks with a last one that is not full. Other counts mean another
+  /// block size than the line (or the option) says, and hit rates that mean nothing.
+  private func checkIDCount(_ request: TraceRequest) throws(TraceLineFault) {
+    let count = request.blockIDs.count
+    let full = request.inputTokenCount / request.tokensPerBlock
+    let all = full + (request.inputTokenCount % request.tokensPerBlock > 0 ? 1 : 0)
+    guard count == full || count == all else {
+      throw .idCount(
+        count,
+        tokenCount: request.inputTokenCount,
+        tokensPerBlock: request.tokensPerBlock
+      )
+    }
   }
 
   /// Cuts token ids into full blocks, and names each by its chained key.

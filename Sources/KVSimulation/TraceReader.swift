@@ -10,6 +10,7 @@ package final class TraceReader {
   private let parser: TraceLineParser
   private let skipsBadLines: Bool
   private var lineNumber = 0
+  private var requestCount = 0
   package private(set) var badLineCount = 0
   /// The first bad line that was skipped.
   package private(set) var firstBadLine: TraceError?
@@ -29,7 +30,7 @@ package final class TraceReader {
     source = try TraceByteSource(file: file)
   }
 
-  /// Reads the next request; false at the end of the trace.
+  /// Reads the next request; false at the end of the trace. One without any request is an error.
   package func next(into request: inout TraceRequest) throws(TraceError) -> Bool {
     while true {
       lineNumber += 1
@@ -42,7 +43,7 @@ package final class TraceReader {
             return nil
           } catch { return error }
         }
-        guard let result else { return false }
+        guard let result else { break }
         if isBlank { continue }
         fault = result
       } catch {
@@ -51,11 +52,16 @@ package final class TraceReader {
         case .tooLong: throw .badLine(file: file, line: lineNumber, fault: .tooLong)
         }
       }
-      guard let fault else { return true }
+      guard let fault else {
+        requestCount += 1
+        return true
+      }
       let error = TraceError.badLine(file: file, line: lineNumber, fault: fault)
       guard skipsBadLines else { throw error }
       badLineCount += 1
       if firstBadLine == nil { firstBadLine = error }
     }
+    guard requestCount + badLineCount > 0 else { throw .empty(file: file) }
+    return false
   }
 }

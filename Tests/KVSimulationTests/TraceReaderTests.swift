@@ -63,6 +63,52 @@ import Testing
     #expect(request.blockIDs == [.max])
   }
 
+  @Test(arguments: [
+    (600, 512, 0), (600, 512, 3), (1000, 512, 63), (1024, 512, 3), (1024, 512, 1), (0, 16, 1),
+  ])
+  func idsThatDoNotFitTheirTokens(tokenCount: Int, blockSize: Int, count: Int) throws {
+    let ids = (0..<count).map(String.init).joined(separator: ",")
+    let line = #"{"timestamp":0,"input_length":\#(tokenCount),"hash_ids":[\#(ids)]}"#
+    let error = #expect(throws: TraceError.self) {
+      _ = try requests([line], tokensPerBlock: blockSize)
+    }
+    let fault = TraceLineFault.idCount(count, tokenCount: tokenCount, tokensPerBlock: blockSize)
+    guard case .badLine(_, 1, fault) = error else {
+      Issue.record("\(String(describing: error))")
+      return
+    }
+    #expect(fault.description.contains("--block-size"))
+  }
+
+  @Test func idsOfFullBlocksOrOfAll() throws {
+    let all = try requests(
+      [
+        #"{"timestamp":0,"input_length":600,"hash_ids":[1]}"#,
+        #"{"timestamp":0,"input_length":600,"hash_ids":[1,2]}"#,
+        #"{"timestamp":0,"input_length":1024,"hash_ids":[1,2]}"#,
+        #"{"timestamp":0,"input_length":100,"hash_ids":[]}"#,
+      ]
+    )
+    #expect(all.map(\.blockIDs.count) == [1, 2, 2, 0])
+  }
+
+  @Test(arguments: [[], ["", "  "]]) func aTraceWithoutARequest(lines: [String]) throws {
+    #expect(throws: TraceError.empty(file: folder.path + "/trace.jsonl")) {
+      _ = try requests(lines)
+    }
+  }
+
+  @Test func gzipAndByteOrderMarks() throws {
+    let file = folder.path + "/trace.gz"
+    try Data([0x1F, 0x8B, 8, 0, 0, 0, 0, 0]).write(to: URL(fileURLWithPath: file))
+    let error = #expect(throws: TraceError.gzip(file: file)) { _ = try requests(of: file) }
+    #expect(error?.description.contains("gunzip -c") == true)
+    let marked = try #require(traceFile(["\u{FEFF}" + good], in: folder) as String?)
+    #expect(throws: TraceError.badLine(file: marked, line: 1, fault: .byteOrderMark)) {
+      _ = try requests(of: marked)
+    }
+  }
+
   @Test func tokenIDsAreCutIntoChainedBlocks() throws {
     let all = try requests(
       [
@@ -99,6 +145,7 @@ import Testing
     (#"{"timestamp":0,"block_size":0,"input_length":1,"hash_ids":[1]}"#, .outOfRange("block_size")),
   ])
   func badLinesAreNamed(line: String, fault: TraceLineFault) throws {
+    let good = #"{"timestamp":5,"input_length":2,"hash_ids":[1,2]}"#
     let file = try traceFile([good, "", line, good], in: folder)
     #expect(throws: TraceError.badLine(file: file, line: 3, fault: fault)) {
       try requests(of: file, tokensPerBlock: 1)

@@ -191,7 +191,7 @@ func readingTrace<R>(_ body: () throws -> R) throws -> R {
       throw CommandFailure("\(file): cannot read: \(errorText(code))")
     case .badLine:
       throw CommandFailure("\(error) (--skip-bad goes on without such lines)")
-    case .badCompression: throw CommandFailure("\(error)")
+    case .badCompression, .gzip, .empty: throw CommandFailure("\(error)")
     }
   }
 }
