@@ -6,6 +6,7 @@ Nothing outside this package's modules uses these names: `kvstore.Store` and `kv
 from __future__ import annotations
 
 import ctypes
+import operator
 from ctypes import (
     POINTER,
     Structure,
@@ -21,7 +22,63 @@ from ctypes import (
 STATUS = c_int32
 
 
-class Config(Structure):
+def in_range(value: object, name: str, bits: int = 64) -> int:
+    """A number that fits an unsigned C integer. ctypes itself cuts off what does not fit, without a word."""
+    number = operator.index(value)  # type: ignore[arg-type]
+    if not 0 <= number < 1 << bits:
+        raise OverflowError(f"{name} is {number}, and must be 0 to {(1 << bits) - 1}")
+    return number
+
+
+def text_without_nul(value: bytes | None, name: str) -> bytes | None:
+    """Text as C reads it; a NUL byte in it would end it there."""
+    if value is not None and b"\0" in value:
+        raise ValueError(f"{name} holds a NUL byte: {value!r}")
+    return value
+
+
+class _UInt64(c_uint64):
+    """An argument that is refused where it does not fit.
+
+    ctypes makes an ArgumentError of what is raised here, so that a call checks before what its own caller gave.
+    """
+
+    @classmethod
+    def from_param(cls, value: object) -> c_uint64:
+        return c_uint64(in_range(value, "a number"))
+
+
+class _UInt32(c_uint32):
+    @classmethod
+    def from_param(cls, value: object) -> c_uint32:
+        return c_uint32(in_range(value, "a number", 32))
+
+
+class _Text(c_char_p):
+    """An argument of text that ends with a NUL byte and so holds none."""
+
+    @classmethod
+    def from_param(cls, value: bytes | None) -> c_char_p:  # type: ignore[override]
+        return c_char_p(text_without_nul(value, "a name"))
+
+
+class _Checked(Structure):
+    """A structure whose fields refuse numbers that do not fit them, and text that holds a NUL byte."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        kind = _FIELD_KINDS.get((type(self), name))
+        if kind is c_char_p:
+            value = text_without_nul(value, name)  # type: ignore[arg-type]
+        elif kind is not None:
+            value = in_range(value, name, 8 * ctypes.sizeof(kind))
+        super().__setattr__(name, value)
+
+
+# What `_Checked` looks at; filled in once the structures are known.
+_FIELD_KINDS: dict[tuple[type, str], type] = {}
+
+
+class Config(_Checked):
     """kvstore_config_t."""
 
     _fields_ = [
@@ -147,7 +204,7 @@ class Bytes(Structure):
     _fields_ = [("data", c_char_p), ("length", c_size_t)]
 
 
-class Group(Structure):
+class Group(_Checked):
     """kvstore_group_t."""
 
     _fields_ = [
@@ -158,7 +215,7 @@ class Group(Structure):
     ]
 
 
-class NamespaceConfig(Structure):
+class NamespaceConfig(_Checked):
     """kvstore_namespace_config_t."""
 
     _fields_ = [
@@ -200,7 +257,7 @@ class NamespaceConfig(Structure):
     ]
 
 
-class Prompt(Structure):
+class Prompt(_Checked):
     """kvstore_prompt_t."""
 
     _fields_ = [
@@ -243,7 +300,7 @@ class Span(Structure):
     _fields_ = [("data", c_void_p), ("capacity", c_size_t), ("length", c_size_t)]
 
 
-class Transfer(Structure):
+class Transfer(_Checked):
     """kvstore_transfer_t."""
 
     _fields_ = [
@@ -295,6 +352,13 @@ class Event(Structure):
     ]
 
 
+_FIELD_KINDS.update(
+    ((structure, name), kind)
+    for structure in (Config, Group, NamespaceConfig, Prompt, Transfer)
+    for name, kind in structure._fields_
+    if kind in (c_char_p, c_uint32, c_uint64, c_size_t)
+)
+
 STORE = c_void_p
 NAMESPACE = c_void_p
 SESSION = c_void_p
@@ -324,7 +388,7 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
         STATUS,
         [POINTER(NAMESPACE), c_size_t, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)],
     ),
-    "kvstore_section_open": (STATUS, [NAMESPACE, c_char_p, c_uint64, c_uint64, POINTER(NAMESPACE)]),
+    "kvstore_section_open": (STATUS, [NAMESPACE, _Text, c_uint64, c_uint64, POINTER(NAMESPACE)]),
     "kvstore_section_digest": (
         STATUS,
         [NAMESPACE, POINTER(Prompt), c_uint64, c_void_p, c_size_t, POINTER(c_size_t)],
@@ -349,7 +413,7 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "kvstore_namespace_purge": (STATUS, [NAMESPACE, POINTER(c_uint64)]),
     "kvstore_pin": (STATUS, [NAMESPACE, POINTER(Prompt), c_uint64, POINTER(c_uint64), POINTER(c_uint64)]),
     "kvstore_unpin": (STATUS, [STORE, c_uint64]),
-    "kvstore_session_begin": (STATUS, [NAMESPACE, c_char_p, POINTER(SESSION), POINTER(c_uint64)]),
+    "kvstore_session_begin": (STATUS, [NAMESPACE, _Text, POINTER(SESSION), POINTER(c_uint64)]),
     "kvstore_session_match": (STATUS, [SESSION, POINTER(Prompt), c_uint32, c_uint64, POINTER(Match)]),
     "kvstore_session_step": (STATUS, [SESSION, c_uint64, POINTER(c_uint64)]),
     "kvstore_session_touch": (STATUS, [SESSION, POINTER(c_uint64)]),
@@ -364,7 +428,8 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
 
 def declare(library: ctypes.CDLL) -> None:
     """Gives every function its types. A library that lacks one is refused with an AttributeError."""
+    refusing: dict[object, object] = {c_uint64: _UInt64, c_size_t: _UInt64, c_uint32: _UInt32}
     for name, (result, arguments) in FUNCTIONS.items():
         function = getattr(library, name)
         function.restype = result
-        function.argtypes = arguments
+        function.argtypes = [refusing.get(argument, argument) for argument in arguments]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 _Closing = TypeVar("_Closing", bound="Closing")
 
@@ -13,6 +13,13 @@ class Closing:
 
     def close(self) -> None:
         raise NotImplementedError
+
+    def __reduce__(self) -> NoReturn:
+        # Its handle is a number of this process: elsewhere, or once closed here, it is another's.
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled or copied: it is a handle of this process. "
+            "Open the store in the other process, by its path"
+        )
 
     def __enter__(self: _Closing) -> _Closing:
         return self

@@ -53,6 +53,10 @@ class Spans:
     def at(cls, addresses: Sequence[int], byte_count: int | Sequence[int]) -> Spans:
         """From addresses, for example `tensor.data_ptr()`, with one byte count for all or one for each."""
         sizes = [byte_count] * len(addresses) if isinstance(byte_count, int) else byte_count
+        for values, what in ((addresses, "an address"), (sizes, "a byte count")):
+            if len(values):
+                _abi.in_range(min(values), what)
+                _abi.in_range(max(values), what)
         array = (_abi.Span * len(addresses))(
             *((address, size, size) for address, size in zip(addresses, sizes, strict=True))
         )

@@ -6,7 +6,7 @@ import ctypes
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import _abi
@@ -69,7 +69,8 @@ class Identity:
     pipeline_parallel_size: int = 1
     context_parallel_rank: int = 0
     context_parallel_size: int = 1
-    salt: bytes = b""
+    salt: bytes = field(default=b"", repr=False)
+    """A tenant's secret; so it is not in the `repr`."""
     extra_bytes_max: int | None = None
     digest_bytes: int = 0
     """Above 0: blocks are identified by the caller's digests of that many bytes, not by tokens."""
@@ -114,16 +115,15 @@ class Namespace(Closing):
         config = _abi.NamespaceConfig()
         check(library().kvstore_namespace_config_init(ctypes.byref(config), ctypes.sizeof(config)))
         for name in _TEXT:
-            text = getattr(identity, name)
-            if "\0" in text:
-                raise ValueError(f"{name} holds a NUL character")
-            setattr(config, name, text.encode())
+            setattr(config, name, getattr(identity, name).encode())
         for name in _BYTES:
             data = getattr(identity, name)
             setattr(config, name, _abi.Bytes(data or None, len(data)))
         for name in _NUMBERS:
             setattr(config, name, getattr(identity, name))
-        regions = (ctypes.c_uint64 * len(identity.region_bytes))(*identity.region_bytes)
+        regions = (ctypes.c_uint64 * len(identity.region_bytes))(
+            *(_abi.in_range(size, "region_bytes") for size in identity.region_bytes)
+        )
         config.region_bytes = ctypes.cast(regions, ctypes.POINTER(ctypes.c_uint64))
         config.region_count = len(identity.region_bytes)
         groups = (_abi.Group * len(identity.groups))(
@@ -164,6 +164,9 @@ class Namespace(Closing):
         check(library().kvstore_namespace_id(self.handle, ctypes.byref(number)))
         return number.value
 
+    def _argument(self, prompt: Prompt) -> Any:
+        return prompt.argument(self.identity.digest_bytes)
+
     # ------------------------------------------------------------ lookup
 
     def block_keys(self, prompt: Prompt) -> list[bytes]:
@@ -176,7 +179,7 @@ class Namespace(Closing):
         count = ctypes.c_size_t()
         check(
             library().kvstore_block_keys(
-                self.handle, ctypes.byref(prompt.struct), keys, capacity, ctypes.byref(count)
+                self.handle, self._argument(prompt), keys, capacity, ctypes.byref(count)
             )
         )
         return [bytes(keys[index].bytes) for index in range(count.value)]
@@ -198,7 +201,7 @@ class Namespace(Closing):
         found = _abi.Match(struct_size=ctypes.sizeof(_abi.Match))
         status = check(
             library().kvstore_match(
-                self.handle, ctypes.byref(prompt.struct), flags, nanoseconds(lease_seconds), ctypes.byref(found)
+                self.handle, self._argument(prompt), flags, nanoseconds(lease_seconds), ctypes.byref(found)
             )
         )
         return match_of(status, found)
@@ -217,13 +220,16 @@ class Namespace(Closing):
         They are of one store, and tokens and blocks are the same in each answer.
         """
         handles = (_abi.NAMESPACE * len(namespaces))(*(namespace.handle for namespace in namespaces))
+        argument = None
+        for namespace in namespaces:
+            argument = namespace._argument(prompt)
         size = ctypes.sizeof(_abi.Match)
         found = (_abi.Match * len(namespaces))(*(_abi.Match(struct_size=size) for _ in namespaces))
         status = check(
             library().kvstore_match_all(
                 handles,
                 len(namespaces),
-                ctypes.byref(prompt.struct),
+                argument,
                 match_flags(peek, leave_one_token),
                 nanoseconds(lease_seconds),
                 found,
@@ -253,8 +259,8 @@ class Namespace(Closing):
         check_done(
             library().kvstore_section_open(
                 self.handle,
-                name.encode(),
-                bytes_max,
+                _abi.text_without_nul(name.encode(), "the section's name"),
+                _abi.in_range(bytes_max, "bytes_max"),
                 keep if quota is None else byte_count(quota),
                 ctypes.byref(handle),
             )
@@ -268,7 +274,7 @@ class Namespace(Closing):
         length = ctypes.c_size_t()
         check_done(
             library().kvstore_section_digest(
-                self.handle, ctypes.byref(prompt.struct), block_count, digest, 64, ctypes.byref(length)
+                self.handle, self._argument(prompt), _abi.in_range(block_count, "block_count"), digest, 64, ctypes.byref(length)
             )
         )
         return digest.raw[: length.value]
@@ -292,7 +298,7 @@ class Namespace(Closing):
                 self.handle,
                 handles,
                 len(sections),
-                ctypes.byref(prompt.struct),
+                self._argument(prompt),
                 match_flags(peek, leave_one_token),
                 nanoseconds(lease_seconds),
                 found,
@@ -410,7 +416,7 @@ class Namespace(Closing):
         result = _abi.TransferResult(struct_size=ctypes.sizeof(_abi.TransferResult))
         status = check(
             function(
-                self.handle, ctypes.byref(prompt.struct), ctypes.byref(transfer), ctypes.byref(result)
+                self.handle, self._argument(prompt), ctypes.byref(transfer), ctypes.byref(result)
             )
         )
         return Transfer(
@@ -427,7 +433,7 @@ class Namespace(Closing):
     def touch(self, prompt: Prompt) -> int:
         """Records a use of the prompt's longest stored prefix, and returns its length in blocks."""
         count = ctypes.c_uint64()
-        check(library().kvstore_touch(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
+        check(library().kvstore_touch(self.handle, self._argument(prompt), ctypes.byref(count)))
         return count.value
 
     def pin(self, prompt: Prompt, seconds: float) -> Pin | None:
@@ -439,7 +445,7 @@ class Namespace(Closing):
         status = check_done(
             library().kvstore_pin(
                 self.handle,
-                ctypes.byref(prompt.struct),
+                self._argument(prompt),
                 nanoseconds(seconds),
                 ctypes.byref(pin),
                 ctypes.byref(count),
@@ -449,7 +455,7 @@ class Namespace(Closing):
 
     def session(self, name: str = "") -> Session:
         """Begins a session: the record of one conversation, step by step, as `kvstore inspect sessions` shows it."""
-        return Session(self.handle, name)
+        return Session(self.handle, name, self.identity.digest_bytes)
 
     def forget(self, prompt: Prompt) -> int:
         """Removes the prompt's last full block and all below it, durably; returns how many blocks went.
@@ -457,7 +463,7 @@ class Namespace(Closing):
         An empty prompt removes every block of the namespace.
         """
         count = ctypes.c_uint64()
-        check_done(library().kvstore_forget(self.handle, ctypes.byref(prompt.struct), ctypes.byref(count)))
+        check_done(library().kvstore_forget(self.handle, self._argument(prompt), ctypes.byref(count)))
         return count.value
 
     def purge(self, prompt: Prompt | None = None, *, only_tail: bool = False) -> int:
@@ -473,7 +479,7 @@ class Namespace(Closing):
         else:
             flags = _PURGE_TAIL if only_tail else 0
             check_done(
-                library().kvstore_purge(self.handle, ctypes.byref(prompt.struct), flags, ctypes.byref(count))
+                library().kvstore_purge(self.handle, self._argument(prompt), flags, ctypes.byref(count))
             )
         return count.value
 

@@ -18,11 +18,12 @@ class Prompt:
     """The tokens, or the digests, that identify blocks; a call says which of these blocks it means.
 
     tokens: ids in a sequence, or in memory of 32-bit unsigned integers (`array('I')`, a numpy array), which is
-    used as it is. digests: the digests of a namespace in digest mode, one after the other, head first.
+    used as it is. digests: the digests of a namespace in digest mode, one after the other, head first, all of the
+    namespace's `digest_bytes`.
     extra: bytes of each of the first blocks, hashed and compared along with its tokens.
     """
 
-    __slots__ = ("_kept", "digest_count", "struct", "token_count")
+    __slots__ = ("_kept", "digest_bytes", "digest_count", "struct", "token_count")
 
     def __init__(
         self,
@@ -35,15 +36,19 @@ class Prompt:
             raise ValueError("a prompt has either tokens or digests")
         self.struct = _abi.Prompt(struct_size=ctypes.sizeof(_abi.Prompt))
         self._kept: list[Any] = []
-        self.token_count = self.digest_count = 0
+        self.token_count = self.digest_count = self.digest_bytes = 0
         if tokens is not None:
             memory = _token_memory(tokens)
             self.token_count = len(memory)
             self.struct.tokens = self._keep(memory)
             self.struct.token_count = self.token_count
         if digests is not None:
-            self.digest_count = len(digests)
-            self.struct.digests = self._keep(b"".join(digests))
+            whole = [bytes(digest) for digest in digests]
+            self.digest_count = len(whole)
+            self.digest_bytes = len(whole[0]) if whole else 0
+            if any(len(digest) != self.digest_bytes for digest in whole):
+                raise ValueError("digests of one prompt are of one length")
+            self.struct.digests = self._keep(b"".join(whole))
             self.struct.digest_count = self.digest_count
         if extra:
             entries = (_abi.Bytes * len(extra))(*(_abi.Bytes(part or None, len(part)) for part in extra))
@@ -57,6 +62,7 @@ class Prompt:
         shorter.struct = _abi.Prompt.from_buffer_copy(self.struct)
         shorter._kept = self._kept
         shorter.token_count, shorter.digest_count = self.token_count, self.digest_count
+        shorter.digest_bytes = self.digest_bytes
         if tokens is not None:
             if not 0 <= tokens <= self.token_count:
                 raise ValueError(f"a prefix of {tokens} tokens of a prompt with {self.token_count}")
@@ -70,6 +76,17 @@ class Prompt:
     def whole_blocks(self, tokens_per_block: int) -> Prompt:
         """This prompt without the tokens at its end that fill no block."""
         return self.prefix(tokens=self.token_count - self.token_count % tokens_per_block)
+
+    def argument(self, digest_bytes: int) -> Any:
+        """What a call of the library takes, for a namespace whose digests have so many bytes (0: it is in tokens mode).
+
+        The library gets no length of them: it would read on behind digests that are too short.
+        """
+        if self.digest_count and self.digest_bytes != digest_bytes:
+            if not digest_bytes:
+                raise ValueError("the namespace identifies blocks by tokens, and the prompt has digests")
+            raise ValueError(f"digests of {self.digest_bytes} bytes, and the namespace's have {digest_bytes}")
+        return ctypes.byref(self.struct)
 
     def _keep(self, memory: Any) -> int | None:
         """Keeps memory alive as long as the prompt, and returns its address; None if it is empty."""

@@ -22,14 +22,13 @@ class Session(Closing):
     For each request: `match` in place of `Namespace.match`, and `step` once the prompt is computed. Threads may share it.
     """
 
-    def __init__(self, namespace: int, name: str) -> None:
-        if "\0" in name:
-            raise ValueError("the name holds a NUL character")
+    def __init__(self, namespace: int, name: str, digest_bytes: int = 0) -> None:
+        self._digest_bytes = digest_bytes
         handle, number = _abi.SESSION(), ctypes.c_uint64()
         self._handle: int | None = None
         check(
             library().kvstore_session_begin(
-                namespace, name.encode(), ctypes.byref(handle), ctypes.byref(number)
+                namespace, _abi.text_without_nul(name.encode(), "the session's name"), ctypes.byref(handle), ctypes.byref(number)
             )
         )
         self._handle = handle.value
@@ -56,7 +55,7 @@ class Session(Closing):
         status = check(
             library().kvstore_session_match(
                 self.handle,
-                ctypes.byref(prompt.struct),
+                prompt.argument(self._digest_bytes),
                 match_flags(peek, leave_one_token),
                 nanoseconds(lease_seconds),
                 ctypes.byref(found),
@@ -70,7 +69,7 @@ class Session(Closing):
         tokens_computed: what the engine computed of the prompt; None is what was not matched.
         """
         number = ctypes.c_uint64()
-        computed = _COMPUTED_REST if tokens_computed is None else tokens_computed
+        computed = _COMPUTED_REST if tokens_computed is None else _abi.in_range(tokens_computed, "tokens_computed")
         status = check(library().kvstore_session_step(self.handle, computed, ctypes.byref(number)))
         return number.value if status == Status.OK else None
 

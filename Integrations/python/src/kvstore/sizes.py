@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from decimal import Decimal
+
+from ._abi import in_range
 
 _UNITS = {
     "": 1,
@@ -18,6 +22,10 @@ _UNITS = {
 }
 
 
+# The largest number of nanoseconds stands for "for ever".
+_SECONDS_END = (2**64 - 1) / 1e9
+
+
 def byte_count(size: int | str) -> int:
     """A byte count from a number or from text such as "64MiB" or "200 GB"."""
     if isinstance(size, bool) or not isinstance(size, (int, str)):
@@ -25,15 +33,21 @@ def byte_count(size: int | str) -> int:
     if isinstance(size, int):
         if size < 0:
             raise ValueError(f"a size of {size} bytes")
-        return size
+        return in_range(size, "a size")
     parsed = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
     if not parsed or parsed[2].upper() not in _UNITS:
         raise ValueError(f"not a size: {size!r}; write for example '64MiB' or '200GB'")
-    return round(float(parsed[1]) * _UNITS[parsed[2].upper()])
+    return in_range(round(Decimal(parsed[1]) * _UNITS[parsed[2].upper()]), f"the size {size!r}")
 
 
 def nanoseconds(seconds: float) -> int:
-    """Seconds as the library counts them; refuses what is negative."""
-    if seconds < 0:
+    """Seconds as the library counts them; refuses what is negative or more than it can count, 584 years.
+
+    0 has a meaning of its own in most calls, and the largest number in some: no other time becomes either.
+    """
+    if not 0 <= seconds:
         raise ValueError(f"a time of {seconds} seconds")
-    return round(seconds * 1e9)
+    if seconds >= _SECONDS_END:
+        raise OverflowError(f"a time of {seconds} seconds is more than the library can count; leave it out, "
+                            "or where a life is meant, say math.inf")
+    return math.ceil(seconds * 1e9) if seconds < 1e-9 else round(seconds * 1e9)

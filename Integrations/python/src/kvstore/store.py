@@ -132,7 +132,7 @@ class Store(Closing):
 
     def events(self, cursor: int = 0, limit: int = 1000) -> Events:
         """What happened to blocks in all processes behind the cursor, oldest first; 0 is the oldest event kept."""
-        at, count = ctypes.c_uint64(cursor), ctypes.c_size_t()
+        at, count = ctypes.c_uint64(_abi.in_range(cursor, "cursor")), ctypes.c_size_t()
         found = (_abi.Event * limit)()
         status = check(
             library().kvstore_events_read(
@@ -174,7 +174,7 @@ class Store(Closing):
 
     def unpin(self, pin: int) -> bool:
         """Ends a pin, whichever process made it; False if there is none of that number."""
-        return check_done(library().kvstore_unpin(self.handle, pin)) == Status.OK
+        return check_done(library().kvstore_unpin(self.handle, _abi.in_range(pin, "pin"))) == Status.OK
 
     def host_memory(self) -> tuple[int, int]:
         """Address and byte count of the host tier's memory, for an engine to pin or register with its device."""
@@ -185,10 +185,11 @@ class Store(Closing):
     def release(self, lease: int) -> None:
         """Ends a lease, whichever process took it; one that has ended, or 0, is fine."""
         if lease:
-            check(library().kvstore_lease_release(self.handle, lease))
+            check(library().kvstore_lease_release(self.handle, _abi.in_range(lease, "lease")))
 
     def extend(self, lease: int, seconds: float) -> bool:
         """Lets a lease last that long from now, 10 minutes at most; False if it has ended already."""
+        lease = _abi.in_range(lease, "lease")
         return check(library().kvstore_lease_extend(self.handle, lease, nanoseconds(seconds))) == Status.OK
 
     def close(self) -> None:
