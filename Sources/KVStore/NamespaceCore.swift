@@ -74,7 +74,8 @@ final class NamespaceCore: Sendable {
     if wholeBlocks, prompt.wordCount % wordsPerBlock != 0 {
       throw .invalidArgument(.tokensNotWholeBlocks)
     }
-    guard unsafe prompt.extra.count <= blockCount(of: prompt) else {
+    // Those of a last block that is not full are looked at when it is.
+    guard unsafe prompt.extra.count <= (prompt.wordCount + wordsPerBlock - 1) / wordsPerBlock else {
       throw .invalidArgument(.extraCount)
     }
     for index in unsafe prompt.extra.indices {

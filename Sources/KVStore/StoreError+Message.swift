@@ -82,7 +82,7 @@ extension Argument {
     case .tokensNotWholeBlocks: "the token count must be a whole number of blocks here"
     case .wrongIdentityMode:
       "tokens were given to a namespace in digest mode, or digests to one in tokens mode"
-    case .extraCount: "extra has more entries than the prompt has blocks"
+    case .extraCount: "extra has more entries than the prompt has blocks, one that is not full included"
     case .blockRange: "first_block and block_count reach beyond the prompt's full blocks"
     case .regionRange: "first_region and region_count reach beyond the namespace's regions"
     case .spanCount: "span_count must be block_count × region_count"

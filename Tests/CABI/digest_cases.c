@@ -214,6 +214,70 @@ static void extra_bytes_are_identity(void) {
     free(tokens);
 }
 
+/* A picture that ends anywhere, and a question of any length behind it: the entry of the last block, which is not full, is no
+ * error, and makes no difference before the block is full. */
+static void extra_bytes_of_a_block_that_is_not_full(void) {
+    enum { blocks = 4, size = 16 };
+    shape_t shape = shape_mha();
+    uint32_t *tokens = make_tokens(1, blocks * size + 64);
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    kvstore_bytes_t picture[blocks + 4];
+    size_t first, last, count, i;
+    for (first = 0; first < blocks; first++)
+        for (last = first; last < blocks; last++) {
+            kvstore_prompt_t stored = prompt_of(tokens, blocks * size);
+            pieces_t pieces = pieces_new(&shape, 0, blocks, 0, 0);
+            kvstore_transfer_t transfer = transfer_of(&pieces);
+            memset(picture, 0, sizeof picture);
+            for (i = first; i <= last; i++) {
+                picture[i].data = "picture";
+                picture[i].length = 7;
+            }
+            stored.extra = picture;
+            stored.extra_count = last + 1;
+            pieces_fill(&pieces, first * blocks + last);
+            CHECK_STATUS(kvstore_offload(ns, &stored, &transfer, NULL), KVSTORE_OK);
+            for (count = last * size + 1; count <= blocks * size; count++) {
+                kvstore_prompt_t asked = prompt_of(tokens, count);
+                kvstore_match_t match = match_zero();
+                kvstore_status_t status;
+                asked.extra = picture;
+                asked.extra_count = last + 1; /* of the last, partial block as well */
+                status = kvstore_match(ns, &asked, 0, 0, &match);
+                CHECK_STATUS(status, count >= size ? KVSTORE_OK : KVSTORE_MISS);
+                CHECK_EQ(match.blocks_matched, count / size);
+                CHECK(count < size || match.lease != 0);
+                if (match.lease != 0) CHECK_STATUS(kvstore_lease_release(store, match.lease), KVSTORE_OK);
+                asked.extra_count = (count + size - 1) / size + 1;
+                CHECK_STATUS(kvstore_match(ns, &asked, 0, 0, &match), KVSTORE_E_INVALID_ARGUMENT);
+            }
+            CHECK_STATUS(kvstore_forget(ns, &stored, NULL), KVSTORE_OK);
+            pieces_free(&pieces);
+        }
+    for (i = 0; i < blocks + 4; i++) {
+        picture[i].data = "picture";
+        picture[i].length = 7;
+    }
+    for (count = 1; count <= 64; count++) { /* a picture behind what is stored, and a question behind it */
+        kvstore_prompt_t front = prompt_of(tokens, blocks * size), asked = prompt_of(tokens, blocks * size + count);
+        kvstore_match_t match = match_zero();
+        if (count == 1) offload_prompt(ns, &shape, tokens, blocks, 1);
+        memset(picture, 0, sizeof *picture * blocks);
+        asked.extra = picture;
+        asked.extra_count = blocks + (count + size - 1) / size;
+        CHECK_STATUS(kvstore_match(ns, &asked, 0, 0, &match), KVSTORE_OK);
+        CHECK_EQ(match.blocks_matched, blocks);
+        CHECK(match.lease != 0);
+        CHECK_STATUS(kvstore_lease_release(store, match.lease), KVSTORE_OK);
+        front.extra = picture;
+        front.extra_count = blocks;
+        CHECK_STATUS(kvstore_match(ns, &front, KVSTORE_MATCH_PEEK, 0, &match), KVSTORE_OK);
+    }
+    close_store(store);
+    free(tokens);
+}
+
 static void extra_bytes_bad_input(void) {
     shape_t shape = shape_mha();
     uint32_t *tokens = make_tokens(1, 64);
@@ -251,6 +315,7 @@ const test_case_t digest_cases[] = {
     {"digest_mode", digest_mode},
     {"digest_mode_bad_input", digest_mode_bad_input},
     {"extra_bytes_are_identity", extra_bytes_are_identity},
+    {"extra_bytes_of_a_block_that_is_not_full", extra_bytes_of_a_block_that_is_not_full},
     {"extra_bytes_bad_input", extra_bytes_bad_input},
     {NULL, NULL},
 };

@@ -172,6 +172,20 @@ def test_digests(store: kvstore.Store) -> None:
     assert [bytes(piece) for piece in memory] == payloads(range(2, 3))
 
 
+def test_extra_bytes_that_reach_beyond_the_full_blocks(namespace: kvstore.Namespace) -> None:
+    tokens = list(range(2 * TOKENS_PER_BLOCK + 3))
+    picture = [b"", b"image", b"image"]
+    whole = kvstore.Prompt(tokens, extra=picture)
+    namespace.offload(kvstore.Prompt(tokens[: 2 * TOKENS_PER_BLOCK], extra=picture[:2]), payloads(range(2)))
+    for prompt in (whole, whole.whole_blocks(TOKENS_PER_BLOCK), whole.prefix(tokens=2 * TOKENS_PER_BLOCK)):
+        assert namespace.match(prompt, peek=True).blocks == 2
+        with namespace.session("picture") as session:
+            assert session.match(prompt, peek=True).blocks == 2
+    assert namespace.match(whole.prefix(tokens=TOKENS_PER_BLOCK + 1), peek=True).blocks == 1
+    with pytest.raises(kvstore.InvalidArgumentError):
+        namespace.match(kvstore.Prompt(tokens[:TOKENS_PER_BLOCK], extra=picture))
+
+
 def test_extra_bytes_are_part_of_the_prompt(namespace: kvstore.Namespace) -> None:
     tokens = range(2 * TOKENS_PER_BLOCK)
     namespace.offload(kvstore.Prompt(tokens, extra=[b"", b"image 1"]), payloads(range(2)))

@@ -367,7 +367,8 @@ typedef struct {
   const void *digests; /* digest_count × digest_bytes, no alignment needed */
   size_t digest_count;
   /* Extra bytes of each block (image hashes, whatever varies by position): NULL, or `extra_count` entries for
-   * the first blocks; the rest have none. Hashed and compared along with the tokens. */
+   * the first blocks; the rest have none. Hashed and compared along with the tokens. A last block that is not full
+   * may have an entry, which is looked at once the block is full. */
   const kvstore_bytes_t *extra;
   size_t extra_count;
 } kvstore_prompt_t;

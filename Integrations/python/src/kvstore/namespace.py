@@ -165,7 +165,7 @@ class Namespace(Closing):
         return number.value
 
     def _argument(self, prompt: Prompt) -> Any:
-        return prompt.argument(self.identity.digest_bytes)
+        return prompt.argument(self.identity.tokens_per_block, self.identity.digest_bytes)
 
     # ------------------------------------------------------------ lookup
 
@@ -455,7 +455,7 @@ class Namespace(Closing):
 
     def session(self, name: str = "") -> Session:
         """Begins a session: the record of one conversation, step by step, as `kvstore inspect sessions` shows it."""
-        return Session(self.handle, name, self.identity.digest_bytes)
+        return Session(self.handle, name, self.identity.tokens_per_block, self.identity.digest_bytes)
 
     def forget(self, prompt: Prompt) -> int:
         """Removes the prompt's last full block and all below it, durably; returns how many blocks went.

@@ -23,7 +23,7 @@ class Prompt:
     extra: bytes of each of the first blocks, hashed and compared along with its tokens.
     """
 
-    __slots__ = ("_kept", "digest_bytes", "digest_count", "struct", "token_count")
+    __slots__ = ("_is_prefix", "_kept", "digest_bytes", "digest_count", "struct", "token_count")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Prompt:
             raise ValueError("a prompt has either tokens or digests")
         self.struct = _abi.Prompt(struct_size=ctypes.sizeof(_abi.Prompt))
         self._kept: list[Any] = []
+        self._is_prefix = False
         self.token_count = self.digest_count = self.digest_bytes = 0
         if tokens is not None:
             memory = _token_memory(tokens)
@@ -61,6 +62,7 @@ class Prompt:
         shorter = Prompt.__new__(Prompt)
         shorter.struct = _abi.Prompt.from_buffer_copy(self.struct)
         shorter._kept = self._kept
+        shorter._is_prefix = True
         shorter.token_count, shorter.digest_count = self.token_count, self.digest_count
         shorter.digest_bytes = self.digest_bytes
         if tokens is not None:
@@ -77,8 +79,9 @@ class Prompt:
         """This prompt without the tokens at its end that fill no block."""
         return self.prefix(tokens=self.token_count - self.token_count % tokens_per_block)
 
-    def argument(self, digest_bytes: int) -> Any:
-        """What a call of the library takes, for a namespace whose digests have so many bytes (0: it is in tokens mode).
+    def argument(self, tokens_per_block: int, digest_bytes: int) -> Any:
+        """What a call of the library takes, for a namespace whose blocks have so many tokens and whose digests so many
+        bytes (0: it is in tokens mode).
 
         The library gets no length of them: it would read on behind digests that are too short.
         """
@@ -86,6 +89,13 @@ class Prompt:
             if not digest_bytes:
                 raise ValueError("the namespace identifies blocks by tokens, and the prompt has digests")
             raise ValueError(f"digests of {self.digest_bytes} bytes, and the namespace's have {digest_bytes}")
+        if self._is_prefix:
+            # Of the whole prompt's extra bytes those of the blocks that the prefix still has; their size is the namespace's.
+            blocks = self.digest_count if digest_bytes else -(-self.token_count // tokens_per_block)
+            if self.struct.extra_count > blocks:
+                shorter = _abi.Prompt.from_buffer_copy(self.struct)
+                shorter.extra_count = blocks
+                return ctypes.byref(shorter)
         return ctypes.byref(self.struct)
 
     def _keep(self, memory: Any) -> int | None:

@@ -22,8 +22,8 @@ class Session(Closing):
     For each request: `match` in place of `Namespace.match`, and `step` once the prompt is computed. Threads may share it.
     """
 
-    def __init__(self, namespace: int, name: str, digest_bytes: int = 0) -> None:
-        self._digest_bytes = digest_bytes
+    def __init__(self, namespace: int, name: str, tokens_per_block: int, digest_bytes: int = 0) -> None:
+        self._tokens_per_block, self._digest_bytes = tokens_per_block, digest_bytes
         handle, number = _abi.SESSION(), ctypes.c_uint64()
         self._handle: int | None = None
         check(
@@ -55,7 +55,7 @@ class Session(Closing):
         status = check(
             library().kvstore_session_match(
                 self.handle,
-                prompt.argument(self._digest_bytes),
+                prompt.argument(self._tokens_per_block, self._digest_bytes),
                 match_flags(peek, leave_one_token),
                 nanoseconds(lease_seconds),
                 ctypes.byref(found),
