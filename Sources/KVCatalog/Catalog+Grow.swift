@@ -7,8 +7,7 @@ extension Catalog {
   package static func grow(
     _ options: CatalogOptions,
     toMapByteCount mapByteCount: Int,
-    capacityBytes: UInt64,
-    timeNanoseconds: UInt64
+    capacityBytes: UInt64
   ) throws(CatalogError) -> StoreMeta {
     var options = options
     options.mapByteCount = mapByteCount
@@ -17,7 +16,8 @@ extension Catalog {
     var meta = catalog.meta
     meta.catalogBytes = UInt64(mapByteCount)
     meta.capacityBytes = max(meta.capacityBytes, capacityBytes)
-    try catalog.write(timeNanoseconds: timeNanoseconds) { (transaction) throws(CatalogError) in
+    // At no time: the store's clock stays where it is.
+    try catalog.write(timeNanoseconds: 0) { (transaction) throws(CatalogError) in
       try transaction.putConfig(meta)
     }
     return meta

@@ -190,7 +190,7 @@ struct TableKey {
 
 /// The rows of `meta`.
 enum MetaName: String {
-  case format, store, counters, clock, config, clean, erase, totals, hits, recent
+  case format, store, counters, clock, config, clean, erase, totals, hits, recent, boot
 }
 
 /// The two rows of a namespace.

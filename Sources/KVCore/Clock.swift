@@ -6,6 +6,13 @@ public protocol StoreClock: Sendable {
   func realTimeNanoseconds() -> UInt64
   /// Time that never steps, in nanoseconds, also counting suspend; for deadlines and leases.
   func bootTimeNanoseconds() -> UInt64
+  /// Names the start of the machine from which `bootTimeNanoseconds` counts; nil where it is not known.
+  func bootID() -> BootID?
+}
+
+extension StoreClock {
+  /// Not known.
+  public func bootID() -> BootID? { nil }
 }
 
 /// The kernel's clocks.
@@ -18,6 +25,9 @@ public struct SystemClock: StoreClock {
 
   /// CLOCK_BOOTTIME.
   public func bootTimeNanoseconds() -> UInt64 { read(CLOCK_BOOTTIME) }
+
+  /// The kernel's id of this start, and the time namespace, in which CLOCK_BOOTTIME may be shifted.
+  public func bootID() -> BootID? { .ofThisMachine() }
 
   private func read(_ clock: clockid_t) -> UInt64 {
     var time = timespec()

@@ -123,7 +123,8 @@ final class StoreCore: Sendable {
         StoreTime(
           configuration.clock,
           lastCommitted: try transaction.lastCommittedNanoseconds(),
-          idleSuspendedBefore: try transaction.idleSuspendedBefore()
+          idleSuspendedBefore: try transaction.idleSuspendedBefore(),
+          anchor: try transaction.clockAnchor()
         )
       }
     } catch {
@@ -159,6 +160,7 @@ final class StoreCore: Sendable {
         owner = try catalog.write(timeNanoseconds: time.now()) {
           [time] (transaction) throws(CatalogError) in
           try transaction.setClean(false)
+          if let anchor = time.newAnchor { try transaction.anchorClock(anchor) }
           if time.hasJumped { try transaction.suspendIdleExpiry(before: time.idleSuspendedBefore) }
           return transaction.nextOwner()
         }

@@ -163,6 +163,55 @@ import Testing
     #expect(try namespace.peek(QuotaTests.prompt(1)) == 0)
   }
 
+  /// A process that opens with a wall clock that is wrong takes the time of its boot.
+  @Test(arguments: [600, 4000, 30 * 86_400, -600, -30 * 86_400])
+  func aWrongClockAtAnOpenChangesNothing(seconds: Int64) throws {
+    let clock = ManualClock(knowsBoot: true)
+    let fixture = try StoreFixture { $0.clock = clock }
+    let hour = TimeToLive.absolute(nanoseconds: 3_600_000_000_000)
+    let namespace = try open(fixture, Self.minute)
+    try namespace.offload(QuotaTests.prompt(1))
+    try namespace.offload(QuotaTests.prompt(2), life: hour)
+    let pin = try #require(try namespace.pin(QuotaTests.prompt(1), seconds: 3600))
+    try fixture.store.flush()
+    for sign: Int64 in [1, -1, 1] {
+      try fixture.reopen { _ in
+        clock.advance(seconds: 10)
+        clock.step(seconds: sign * seconds)
+      }
+      let reopened = try open(fixture, nil)
+      #expect(try reopened.peek(QuotaTests.prompt(1)) == 4)
+      #expect(try reopened.peek(QuotaTests.prompt(2)) == 4)
+      // Time neither stands still nor jumps.
+      try reopened.offload(QuotaTests.prompt(3), life: Self.absoluteMinute)
+      clock.advance(seconds: 60)
+      #expect(try reopened.peek(QuotaTests.prompt(3)) == 4)
+      clock.advance(nanoseconds: 1)
+      #expect(try reopened.peek(QuotaTests.prompt(3)) == 0)
+    }
+    #expect(try fixture.store.unpin(pin.id))
+    clock.advance(seconds: 3600)
+    let last = try open(fixture, nil)
+    #expect(try last.peek(QuotaTests.prompt(2)) == 0)
+  }
+
+  /// After a start of the machine the clock of the wall counts, and a clock behind the last commit goes on from there.
+  @Test(arguments: [0, 50, 70, -86_000])
+  func aStartOfTheMachine(seconds: Int64) throws {
+    let clock = ManualClock(knowsBoot: true)
+    let fixture = try StoreFixture { $0.clock = clock }
+    try open(fixture, Self.minute).offload(QuotaTests.prompt(1))
+    try fixture.reopen { _ in
+      clock.restart()
+      clock.step(seconds: seconds)
+    }
+    #expect(try open(fixture, nil).peek(QuotaTests.prompt(1)) == (seconds <= 60 ? 4 : 0))
+    try fixture.reopen { _ in clock.step(seconds: 86_000) }
+    #expect(try open(fixture, nil).peek(QuotaTests.prompt(1)) == (seconds <= 60 ? 4 : 0))
+    clock.advance(seconds: 61)
+    #expect(try open(fixture, nil).peek(QuotaTests.prompt(1)) == 0)
+  }
+
   @Test(arguments: [3, -3])
   func aJumpOfDaysSuspendsIdleLivesUntilTheNextUse(days: Int64) throws {
     let fixture = try fixture()

@@ -322,7 +322,8 @@ typedef struct {
 #define KVSTORE_KEEP UINT64_MAX
 
 /* Lives of blocks. Exactly the time to live is still within it. What is over is not found by any lookup, and its room
- * is taken back soon. While a store is open its time follows a clock that nobody sets; it never goes back. */
+ * is taken back soon. A store's time follows the machine's boot clock, which nobody
+ * sets; only after a start of the machine does the wall clock count. It never goes back. */
 #define KVSTORE_TTL_IDLE 0u     /* counted from the last use: a match, a touch or an offload of a prompt uses all of its
                                  * stored blocks. After a jump of the clock by more than a day across an open, idle lives
                                  * from before it do not end until the next use. */

@@ -48,8 +48,7 @@ extension Store {
       meta = try Catalog.grow(
         options,
         toMapByteCount: wanted,
-        capacityBytes: UInt64(configuration.capacityBytes),
-        timeNanoseconds: configuration.clock.realTimeNanoseconds()
+        capacityBytes: UInt64(configuration.capacityBytes)
       )
     } catch {
       throw StoreError(error, .openCatalog)
