@@ -42,7 +42,7 @@ public enum Argument: Sendable, Equatable {
   case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
   case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8,
     namespacesDiffer, namespace, archivePath, archiveSize, priority, pinDuration, timeToLive,
-    deviceSlotCount, sequence, sequenceNotEmpty, groups, prefixBlockCount, salt, sectionName
+    deviceSlotCount, sequence, sequenceNotEmpty, groups, prefixBlockCount, salt, sectionName, sessionName
 }
 
 /// What was being done to which file.

@@ -71,6 +71,7 @@ extension Argument {
       "groups must be in the order of their regions, without overlap, each of at least one of the namespace's regions"
     case .sectionName:
       "a section's name must be 1...64 bytes of UTF-8, and a section has no sections of its own"
+    case .sessionName: "a session's name has at most 64 bytes of UTF-8"
     case .prefixBlockCount:
       "prefix_block_count must be 0, or reach from the transfer's last block to the prompt's"
     case .regionByteCount: "each region must have 1 byte to 1 GiB, and all together at most 1 GiB"

@@ -7,6 +7,8 @@ internal import KVStore
 public func exportLeaseRelease(_ store: OpaquePointer?, _ lease: UInt64) -> Int32 {
   guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
   do throws(StoreError) {
+    // What a miss gives as its lease.
+    if lease == 0 { return Status.ok }
     return try store.releaseLease(lease)
       ? Status.ok : fail(Status.badHandle, "there never was a lease of this id")
   } catch {

@@ -146,6 +146,7 @@ static void sessions(void) {
     kvstore_session_t *session = NULL, *second = NULL;
     kvstore_match_t match = match_zero();
     uint64_t id = 0, second_id = 0, step = 0, blocks = 0;
+    char long_name[66];
     CHECK_STATUS(kvstore_session_begin(ns, "agent 7", &session, &id), KVSTORE_OK);
     CHECK_STATUS(kvstore_session_begin(ns, NULL, &second, &second_id), KVSTORE_OK);
     CHECK(id != 0 && second_id > id);
@@ -170,6 +171,12 @@ static void sessions(void) {
     CHECK_STATUS(kvstore_session_step(session, 0, NULL), KVSTORE_E_BAD_HANDLE);
     CHECK_STATUS(kvstore_session_end(NULL), KVSTORE_OK);
     CHECK_STATUS(kvstore_session_begin(ns, "\xff", &session, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    memset(long_name, 'n', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = 0;
+    CHECK_STATUS(kvstore_session_begin(ns, long_name, &session, NULL), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK(strstr(kvstore_last_error_message(), "session's name has at most 64 bytes") != NULL);
+    CHECK_STATUS(kvstore_session_begin(ns, long_name + 1, &session, NULL), KVSTORE_OK);
+    CHECK_STATUS(kvstore_session_end(session), KVSTORE_OK);
     CHECK_STATUS(kvstore_session_begin(ns, "x", NULL, NULL), KVSTORE_E_INVALID_ARGUMENT);
     CHECK_STATUS(kvstore_session_begin(NULL, "x", &session, NULL), KVSTORE_E_BAD_HANDLE);
     /* The handle of a session ends with its store. */

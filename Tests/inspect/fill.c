@@ -95,7 +95,8 @@ int main(int argc, char **argv) {
     identity.tokens_per_block = TOKENS_PER_BLOCK;
     identity.region_count = 1;
     identity.region_bytes = &region_bytes;
-    identity.model_name = "a model <b>with</b> \"marks\"";
+    /* Also what would turn a terminal's colours around. */
+    identity.model_name = "a model <b>with</b> \"marks\" \x1b[7mand \xc2\x9b" "7m more";
     identity.kv_dtype = "fp16";
     check("kvstore_namespace_open", kvstore_namespace_open(store, &identity, &ns));
     session(ns, "steady", 0);

@@ -48,7 +48,8 @@ struct MetricsText {
     text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind.rawValue)\n"
   }
 
-  /// `{tier="disk"}`; the format escapes backslash, quote and line break.
+  /// `{tier="disk"}`; the format escapes backslash, quote and line break. Names are the engine's, and the text ends up on
+  /// terminals: what would control one is shown as "?", as in the other commands.
   private static func labelText(_ labels: Labels) -> String {
     guard !labels.isEmpty else { return "" }
     let pairs = labels.map { name, value in
@@ -58,7 +59,11 @@ struct MetricsText {
         case "\\": escaped += "\\\\"
         case "\"": escaped += "\\\""
         case "\n": escaped += "\\n"
-        default: escaped.unicodeScalars.append(character)
+        default:
+          switch character.properties.generalCategory {
+          case .control, .format, .lineSeparator, .paragraphSeparator: escaped += "?"
+          default: escaped.unicodeScalars.append(character)
+          }
         }
       }
       return "\(name)=\"\(escaped)\""

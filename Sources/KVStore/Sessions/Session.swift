@@ -198,7 +198,7 @@ extension Namespace {
     defer { store.leave() }
     guard !store.core.configuration.readOnly else { throw .readOnly }
     guard name.utf8.count <= SessionRow.nameByteCountMax else {
-      throw .invalidArgument(.identityFieldTooLong)
+      throw .invalidArgument(.sessionName)
     }
     let row = store.core.newSession(of: core.id, name: Array(name.utf8))
     store.core.note(row, [])

@@ -67,7 +67,7 @@ struct InspectEvents: ParsableCommand {
         if page.events.count < 1000 { break }
       }
     }
-    fflush(nil)
+    try Output.finish()
     return isMore
   }
 

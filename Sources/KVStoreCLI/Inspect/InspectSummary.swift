@@ -21,7 +21,7 @@ struct InspectSummary: ParsableCommand {
       // Home and clear, so that the screen does not scroll; with --json a document after the other.
       if !options.json { print("\u{1B}[H\u{1B}[2J", terminator: "") }
       try show()
-      fflush(nil)
+      try Output.finish()
       sleep(1)
     }
   }
