@@ -23,7 +23,7 @@ struct KVStoreCommand: ParsableCommand {
     subcommands: [
       InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
       GCCommand.self, PinCommand.self, UnpinCommand.self, ExportCommand.self,
-      ImportCommand.self, GrowCatalogCommand.self,
+      ImportCommand.self, GrowCatalogCommand.self, WeightsDigestCommand.self,
       BenchCommand.self, ReplayCommand.self, PlanCommand.self, ManualCommand.self,
     ]
   )
