@@ -117,7 +117,7 @@ typedef struct {
 } opened_t;
 
 static opened_t open_store(struct llama_context *llama, struct llama_context_params params,
-                           const uint8_t digest[32]) {
+                           struct llama_model_params model_params, const uint8_t digest[32]) {
     opened_t opened;
     kvstore_config_t config;
     kvstore_config_init(&config, sizeof config);
@@ -132,6 +132,7 @@ static opened_t open_store(struct llama_context *llama, struct llama_context_par
     binding.store = opened.store;
     binding.llama = llama;
     binding.context_params = params;
+    binding.model_params = model_params;
     binding.weights_digest.data = digest;
     binding.weights_digest.length = 32;
     binding.tokens_per_block = (uint32_t)options.tokens_per_block;
@@ -206,7 +207,7 @@ static void run_arm(void) {
     double open_milliseconds = 0, restore_milliseconds = 0, offload_milliseconds = 0;
     const double request_start = milliseconds();
     if (restores || offloads) {
-        opened = open_store(llama, params, digest);
+        opened = open_store(llama, params, model_params, digest);
         open_milliseconds = milliseconds() - request_start;
         const double start = milliseconds();
         restored = kvstore_llama_restore(opened.adapter, SEQ, tokens, end);

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* No number of layers: what config_init leaves in model_params. */
+#define KVSTORE_LLAMA_UNSET INT32_MIN
+
 static __thread char error_message[320];
 
 const char *kvstore_llama_error_message(void) { return error_message; }
@@ -25,6 +28,8 @@ const kvstore_llama_report_t *kvstore_llama_report(const kvstore_llama_t *adapte
 void kvstore_llama_config_init(kvstore_llama_config_t *config) {
     memset(config, 0, sizeof *config);
     config->context_params = llama_context_default_params();
+    config->model_params = llama_model_default_params();
+    config->model_params.n_gpu_layers = KVSTORE_LLAMA_UNSET;
     config->tokens_per_block = KVSTORE_LLAMA_TOKENS_PER_BLOCK;
     config->scratch_seq = -1;
 }
@@ -48,7 +53,8 @@ static kvstore_status_t open_namespace(const kvstore_llama_config_t *config,
     record.layout = identity->layout.text;
     record.rope = identity->rope.text;
     record.engine_format = identity->engine.text;
-    record.engine_bytes = config->identity_extra;
+    record.engine_bytes.data = identity->settings;
+    record.engine_bytes.length = sizeof identity->settings;
     record.layer_count = identity->layer_count;
     record.kv_head_count = identity->kv_head_count;
     record.head_size = identity->head_size;
@@ -71,6 +77,13 @@ kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *config,
         /* Without it, a fine-tune with the same shape would be served the base model's KV. */
         return fail(KVSTORE_E_INVALID_ARGUMENT, "weights_digest must have 32 bytes or more");
     }
+    if (config->identity_extra.data == NULL && config->identity_extra.length > 0) {
+        return fail(KVSTORE_E_INVALID_ARGUMENT, "identity_extra has a length and no data");
+    }
+    if (config->model_params.n_gpu_layers == KVSTORE_LLAMA_UNSET) {
+        return fail(KVSTORE_E_INVALID_ARGUMENT,
+                    "model_params must be those that the model was loaded with");
+    }
     const llama_seq_id scratch = config->scratch_seq < 0
                                      ? (llama_seq_id)llama_n_seq_max(config->llama) - 1
                                      : config->scratch_seq;
@@ -85,6 +98,10 @@ kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *config,
         goto done;
     }
     kvstore_llama_describe(config, identity);
+    if (!kvstore_llama_hash_settings(config, identity->settings)) {
+        status = fail(KVSTORE_E_OUT_OF_MEMORY, "out of memory");
+        goto done;
+    }
     const uint64_t blob_bytes_max =
         config->block_bytes_max != 0 ? config->block_bytes_max : identity->blob_bytes_max;
     if (blob_bytes_max > UINT32_MAX / 2) {

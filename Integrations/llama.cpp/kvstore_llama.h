@@ -46,6 +46,9 @@ typedef struct {
     /* The very parameters that `llama` was made with: llama.h has no way to ask a context for its
      * KV types, RoPE settings or flash attention, and all of them change the bytes. */
     struct llama_context_params context_params;
+    /* The very parameters that its model was loaded with, for the same reason: overrides of the
+     * metadata, devices. They have to be set; kvstore_llama_open refuses what config_init left. */
+    struct llama_model_params model_params;
 
     /* 32 bytes or more that name the weights as loaded, for instance the SHA-256 of the GGUF file,
      * which kvstore_llama_digest_file computes. Know it once and pass it: hashing 40 GB at each
@@ -54,8 +57,7 @@ typedef struct {
     /* Empty, or a digest of the content of every LoRA and control vector in use, and their
      * scales. */
     kvstore_bytes_t adapter_digest;
-    /* Empty, or anything else that changes the KV values and that llama.h does not tell: metadata
-     * overrides, how layers are split among devices. */
+    /* Empty, or anything else that changes the KV values and that llama.h does not tell. */
     kvstore_bytes_t identity_extra;
     /* Empty, or a tenant's secret: prompts are shared only among those who have it. */
     kvstore_bytes_t salt;
@@ -86,7 +88,10 @@ typedef struct {
 void kvstore_llama_config_init(kvstore_llama_config_t *config);
 
 /* Checks that the context can be served and opens the namespace of its identity: everything that
- * changes KV bytes. Blocks for one durable commit when the namespace is new. Returns KVSTORE_OK,
+ * changes KV bytes, that is, all of both parameter structs but a few fields that cannot matter
+ * (kvstore_llama_settings.c), and the switches of the environment that begin with LLAMA_ or GGML_
+ * as they are now: open the adapter right after the context. Open it anew after a call that changes
+ * what is computed (llama_set_adapters_lora, llama_set_adapter_cvec, llama_set_causal_attn). Blocks for one durable commit when the namespace is new. Returns KVSTORE_OK,
  * KVSTORE_E_INVALID_ARGUMENT (the context cannot be served, or the configuration makes no sense),
  * KVSTORE_E_OUT_OF_MEMORY, or what kvstore_namespace_open answers. kvstore_llama_error_message()
  * tells more. */
@@ -119,7 +124,8 @@ int32_t kvstore_llama_offload(kvstore_llama_t *adapter, llama_seq_id seq, const 
 /* What the last kvstore_llama_restore or kvstore_llama_offload did. Valid until the next one. */
 const kvstore_llama_report_t *kvstore_llama_report(const kvstore_llama_t *adapter);
 
-/* The SHA-256 of a file. Returns 0, or an errno. */
+/* The SHA-256 of a file; of a model in parts, given the first one ("NAME-00001-of-00003.gguf"), that
+ * of all parts one after the other. Returns 0, or an errno. */
 int kvstore_llama_digest_file(const char *path, uint8_t digest_out[32]);
 
 #ifdef __cplusplus

@@ -1,20 +1,14 @@
 /* kvstore_llama_digest.c — names weights by their SHA-256 (FIPS 180-4). */
-#include "kvstore_llama.h"
+#include "kvstore_llama_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct {
-    uint32_t state[8];
-    uint64_t byte_count;
-    uint8_t pending[64];
-} sha256_t;
-
 static uint32_t rotate_right(uint32_t x, int n) { return (x >> n) | (x << (32 - n)); }
 
-static void sha256_chunk(sha256_t *hash, const uint8_t *bytes) {
+static void chunk(kvstore_llama_hash_t *hash, const uint8_t *bytes) {
     static const uint32_t k[64] = {
         0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
         0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe,
@@ -52,51 +46,100 @@ static void sha256_chunk(sha256_t *hash, const uint8_t *bytes) {
     for (int i = 0; i < 8; i++) hash->state[i] += s[i];
 }
 
-/* Every call but the last one must bring a multiple of 64 bytes. */
-static void sha256_add(sha256_t *hash, const uint8_t *bytes, size_t count) {
-    hash->byte_count += count;
-    for (; count >= 64; bytes += 64, count -= 64) sha256_chunk(hash, bytes);
-    memcpy(hash->pending, bytes, count);
+void kvstore_llama_hash_init(kvstore_llama_hash_t *hash) {
+    static const uint32_t initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    memset(hash, 0, sizeof *hash);
+    memcpy(hash->state, initial, sizeof initial);
 }
 
-static void sha256_finish(sha256_t *hash, uint8_t digest_out[32]) {
+void kvstore_llama_hash_add(kvstore_llama_hash_t *hash, const void *data, size_t count) {
+    const uint8_t *bytes = data;
+    const size_t held = (size_t)(hash->byte_count % 64);
+    hash->byte_count += count;
+    if (held > 0) {
+        const size_t more = count < 64 - held ? count : 64 - held;
+        memcpy(hash->pending + held, bytes, more);
+        if (held + more < 64) return;
+        chunk(hash, hash->pending);
+        bytes += more;
+        count -= more;
+    }
+    for (; count >= 64; bytes += 64, count -= 64) chunk(hash, bytes);
+    if (count > 0) memcpy(hash->pending, bytes, count);
+}
+
+void kvstore_llama_hash_finish(kvstore_llama_hash_t *hash, uint8_t digest_out[32]) {
     size_t count = (size_t)(hash->byte_count % 64);
     hash->pending[count++] = 0x80;
     if (count > 56) {
         memset(hash->pending + count, 0, 64 - count);
-        sha256_chunk(hash, hash->pending);
+        chunk(hash, hash->pending);
         count = 0;
     }
     memset(hash->pending + count, 0, 56 - count);
     for (int i = 0; i < 8; i++) {
         hash->pending[56 + i] = (uint8_t)(hash->byte_count * 8 >> (56 - 8 * i));
     }
-    sha256_chunk(hash, hash->pending);
+    chunk(hash, hash->pending);
     for (int i = 0; i < 32; i++)
         digest_out[i] = (uint8_t)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-int kvstore_llama_digest_file(const char *path, uint8_t digest_out[32]) {
-    enum { CHUNK_BYTES = 1 << 20 };
-    sha256_t hash = {{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
-                      0x1f83d9ab, 0x5be0cd19},
-                     0,
-                     {0}};
+static int add_file(kvstore_llama_hash_t *hash, const char *path) {
+    enum { PIECE_BYTES = 1 << 20 };
     FILE *file = fopen(path, "rb");
     if (file == NULL) return errno;
-    uint8_t *chunk = malloc(CHUNK_BYTES);
-    int error = chunk == NULL ? ENOMEM : 0;
+    uint8_t *piece = malloc(PIECE_BYTES);
+    int error = piece == NULL ? ENOMEM : 0;
     while (error == 0) {
-        /* fread comes back short only at the end of the file, so that only the last piece can be
-         * odd. */
         errno = 0;
-        const size_t count = fread(chunk, 1, CHUNK_BYTES, file);
+        const size_t count = fread(piece, 1, PIECE_BYTES, file);
         if (ferror(file)) error = errno != 0 ? errno : EIO;
-        sha256_add(&hash, chunk, count);
-        if (count < CHUNK_BYTES) break;
+        kvstore_llama_hash_add(hash, piece, count);
+        if (count < PIECE_BYTES) break;
     }
-    if (error == 0) sha256_finish(&hash, digest_out);
-    free(chunk);
+    free(piece);
     fclose(file);
+    return error;
+}
+
+/* How many parts a model has whose first part's name ends in "-00001-of-NNNNN.gguf", else 1. */
+static unsigned part_count(const char *path) {
+    static const char pattern[] = "-00001-of-00000.gguf";
+    const size_t length = strlen(path), tail = sizeof pattern - 1;
+    if (length < tail) return 1;
+    const char *name = path + length - tail;
+    unsigned count = 0;
+    for (size_t i = 0; i < tail; i++) {
+        if (i < 10 || i >= 15) {
+            if (name[i] != pattern[i]) return 1;
+        } else {
+            if (name[i] < '0' || name[i] > '9') return 1;
+            count = 10 * count + (unsigned)(name[i] - '0');
+        }
+    }
+    return count;
+}
+
+int kvstore_llama_digest_file(const char *path, uint8_t digest_out[32]) {
+    kvstore_llama_hash_t hash;
+    kvstore_llama_hash_init(&hash);
+    const unsigned parts = part_count(path);
+    int error = add_file(&hash, path);
+    if (error == 0 && parts > 1) {
+        const size_t length = strlen(path);
+        char *part = malloc(length + 1);
+        if (part == NULL) return ENOMEM;
+        for (unsigned number = 2; number <= parts && error == 0; number++) {
+            memcpy(part, path, length + 1);
+            char digits[6];
+            snprintf(digits, sizeof digits, "%05u", number % 100000u);
+            memcpy(part + length - 19, digits, 5);
+            error = add_file(&hash, part);
+        }
+        free(part);
+    }
+    if (error == 0) kvstore_llama_hash_finish(&hash, digest_out);
     return error;
 }

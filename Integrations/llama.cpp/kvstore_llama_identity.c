@@ -140,28 +140,46 @@ static void describe_engine(kvstore_llama_text_t *text) {
     }
 }
 
+static void append_bound(kvstore_llama_text_t *text, const struct llama_context *llama,
+                         uint64_t bound) {
+    append(text, " %llu:%d", (unsigned long long)bound, llama_n_ctx_seq(llama) > bound);
+}
+
+/* LongRoPE models have two sets of factors and pick one by the size of the context: they compare it
+ * with a number of the metadata or of an override, else with the training context. Which one was
+ * taken is the model's affair, so that the answers to all of them are told. */
+static void describe_long_rope(kvstore_llama_text_t *text, const struct llama_context *llama,
+                               const kvstore_llama_config_t *config) {
+    const struct llama_model *model = llama_get_model(llama);
+    append(text, " long");
+    append_bound(text, llama, (uint64_t)llama_model_n_ctx_train(model));
+    uint64_t bound;
+    if (metadata_count(model, "context_length", &bound)) append_bound(text, llama, bound);
+    if (metadata_count(model, "rope.scaling.original_context_length", &bound)) {
+        append_bound(text, llama, bound);
+    }
+    const struct llama_model_kv_override *entry = config->model_params.kv_overrides;
+    for (; entry != NULL && entry->key[0] != '\0'; entry++) {
+        if (entry->tag == LLAMA_KV_OVERRIDE_TYPE_INT && entry->val_i64 >= 0) {
+            append_bound(text, llama, (uint64_t)entry->val_i64);
+        }
+    }
+}
+
 static void describe_rope(kvstore_llama_text_t *text, const struct llama_context *llama,
-                          const struct llama_context_params *params) {
+                          const kvstore_llama_config_t *config) {
+    const struct llama_context_params *params = &config->context_params;
     append(text, "type=%d scaling=%d base=%.9g scale=%.9g yarn=%.9g,%.9g,%.9g,%.9g,%u",
            (int)llama_model_rope_type(llama_get_model(llama)), (int)params->rope_scaling_type,
            (double)params->rope_freq_base, (double)params->rope_freq_scale,
            (double)params->yarn_ext_factor, (double)params->yarn_attn_factor,
            (double)params->yarn_beta_fast, (double)params->yarn_beta_slow, params->yarn_orig_ctx);
-    /* LongRoPE models have two sets of factors and pick one by the size of the context. */
-    uint64_t original_context;
-    if (metadata_count(llama_get_model(llama), "rope.scaling.original_context_length",
-                       &original_context)) {
-        append(text, " long=%d", llama_n_ctx_seq(llama) > original_context);
-    }
+    describe_long_rope(text, llama, config);
 }
 
 static void describe_layout(kvstore_llama_text_t *text, const struct llama_context_params *params) {
-    const char *rotation = getenv("LLAMA_ATTN_ROT_DISABLE");
-    append(
-        text,
-        "llama_state_seq blob of one block; unified; flash_attn=%s; attention=%d; rotation_off=%s",
-        llama_flash_attn_type_name(params->flash_attn_type), (int)params->attention_type,
-        rotation != NULL ? rotation : "");
+    append(text, "llama_state_seq blob of one block; unified; flash_attn=%s; attention=%d",
+           llama_flash_attn_type_name(params->flash_attn_type), (int)params->attention_type);
 }
 
 static void describe_model(kvstore_llama_identity_t *identity, const struct llama_model *model,
@@ -182,6 +200,6 @@ void kvstore_llama_describe(const kvstore_llama_config_t *config,
     describe_shape(identity, model, params, config->tokens_per_block);
     describe_model(identity, model, params);
     describe_engine(&identity->engine);
-    describe_rope(&identity->rope, config->llama, params);
+    describe_rope(&identity->rope, config->llama, config);
     describe_layout(&identity->layout, params);
 }

@@ -43,10 +43,18 @@ typedef struct {
     bool overflow;
 } kvstore_llama_text_t;
 
+/* SHA-256. */
+typedef struct {
+    uint32_t state[8];
+    uint64_t byte_count;
+    uint8_t pending[64];
+} kvstore_llama_hash_t;
+
 /* What llama.h tells of everything that changes KV bytes. */
 typedef struct {
     char model_name[320], kv_dtype[96];
     kvstore_llama_text_t engine, rope, layout;
+    uint8_t settings[32]; /* a digest of all parameters and switches */
     uint32_t layer_count, kv_head_count, head_size;
     uint64_t blob_bytes_max; /* a bound for the blob of a block, in whole pages */
 } kvstore_llama_identity_t;
@@ -60,6 +68,14 @@ const char *kvstore_llama_obstacle(const kvstore_llama_config_t *config, llama_s
 /* Fills *identity, which is all zeros. */
 void kvstore_llama_describe(const kvstore_llama_config_t *config,
                             kvstore_llama_identity_t *identity);
+
+void kvstore_llama_hash_init(kvstore_llama_hash_t *hash);
+void kvstore_llama_hash_add(kvstore_llama_hash_t *hash, const void *data, size_t count);
+void kvstore_llama_hash_finish(kvstore_llama_hash_t *hash, uint8_t digest_out[32]);
+
+/* The digest of everything that the model and the context were made with, but for what cannot
+ * change KV bytes. false: there is no memory. */
+bool kvstore_llama_hash_settings(const kvstore_llama_config_t *config, uint8_t digest_out[32]);
 
 #pragma GCC visibility pop
 

@@ -1,0 +1,158 @@
+"""Writes small GGUF files: a Llama of random weights whose next token depends on every token before it, and LoRA adapters."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VOCABULARY, EMBEDDING, FEED_FORWARD, LAYERS, HEADS, KV_HEADS, HEAD_SIZE = 512, 128, 256, 3, 4, 2, 64
+CONTEXT = 8192
+
+_U32, _I32, _F32, _BOOL, _STRING, _ARRAY, _U64 = 4, 5, 6, 7, 8, 9, 10
+_FORMATS = {_U32: "<I", _I32: "<i", _F32: "<f", _BOOL: "<?", _U64: "<Q"}
+_ALIGNMENT = 32
+
+
+def metadata() -> dict[str, tuple[int, Any]]:
+    """What the model's file says of it; all of it decides something, or is a name."""
+    return {
+        "general.architecture": (_STRING, "llama"),
+        "general.name": (_STRING, "tiny"),
+        "llama.context_length": (_U32, CONTEXT),
+        "llama.embedding_length": (_U32, EMBEDDING),
+        "llama.block_count": (_U32, LAYERS),
+        "llama.feed_forward_length": (_U32, FEED_FORWARD),
+        "llama.attention.head_count": (_U32, HEADS),
+        "llama.attention.head_count_kv": (_U32, KV_HEADS),
+        "llama.attention.key_length": (_U32, HEAD_SIZE),
+        "llama.attention.value_length": (_U32, HEAD_SIZE),
+        "llama.attention.layer_norm_rms_epsilon": (_F32, 1e-5),
+        "llama.rope.freq_base": (_F32, 10000.0),
+        "llama.rope.dimension_count": (_U32, HEAD_SIZE),
+        "llama.vocab_size": (_U32, VOCABULARY),
+        "tokenizer.ggml.model": (_STRING, "llama"),
+        "tokenizer.ggml.tokens": (
+            _ARRAY,
+            (_STRING, ["<unk>", "<s>", "</s>", *(f"t{number}" for number in range(VOCABULARY - 3))]),
+        ),
+        "tokenizer.ggml.scores": (_ARRAY, (_F32, [0.0] * VOCABULARY)),
+        "tokenizer.ggml.token_type": (_ARRAY, (_I32, [2, 3, 3] + [1] * (VOCABULARY - 3))),
+        "tokenizer.ggml.bos_token_id": (_U32, 1),
+        "tokenizer.ggml.eos_token_id": (_U32, 2),
+    }
+
+
+def long_rope(original_context: int | None) -> dict[str, tuple[int, Any]]:
+    """Metadata of LongRoPE; without the original context llama.cpp takes the training context."""
+    scaling: dict[str, tuple[int, Any]] = {"llama.rope.scaling.type": (_STRING, "longrope")}
+    if original_context is not None:
+        scaling["llama.rope.scaling.original_context_length"] = (_U32, original_context)
+    return scaling
+
+
+def write_model(
+    path: Path,
+    *,
+    seed: int = 3,
+    changes: dict[str, tuple[int, Any]] | None = None,
+    long_factors: bool = False,
+    parts: int = 1,
+    second_seed: int | None = None,
+) -> list[Path]:
+    """Equal arguments write equal files. second_seed: of the weights behind the first layer. Returns the parts' paths."""
+    random = np.random.default_rng(seed)
+
+    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+
+    ones = np.ones(EMBEDDING, np.float32)
+    tensors: dict[str, np.ndarray] = {
+        "token_embd.weight": random.standard_normal((VOCABULARY, EMBEDDING)).astype(np.float16),
+        "output_norm.weight": ones,
+        "output.weight": weight(VOCABULARY, EMBEDDING),
+    }
+    if long_factors:
+        half = HEAD_SIZE // 2
+        tensors["rope_factors_long.weight"] = np.array([1 + 0.5 * i for i in range(half)], np.float32)
+        tensors["rope_factors_short.weight"] = np.ones(half, np.float32)
+    for layer in range(LAYERS):
+        if layer == 1 and second_seed is not None:
+            random = np.random.default_rng(second_seed)
+        name = f"blk.{layer}."
+        tensors |= {
+            name + "attn_norm.weight": ones,
+            # A gain on Q and K makes attention pick a few tokens; one on V makes what it picks count.
+            name + "attn_q.weight": weight(HEADS * HEAD_SIZE, EMBEDDING, 1.5),
+            name + "attn_k.weight": weight(KV_HEADS * HEAD_SIZE, EMBEDDING, 1.5),
+            name + "attn_v.weight": weight(KV_HEADS * HEAD_SIZE, EMBEDDING, 2.0),
+            name + "attn_output.weight": weight(EMBEDDING, HEADS * HEAD_SIZE, 2.0),
+            name + "ffn_norm.weight": ones,
+            name + "ffn_gate.weight": weight(FEED_FORWARD, EMBEDDING),
+            name + "ffn_up.weight": weight(FEED_FORWARD, EMBEDDING),
+            name + "ffn_down.weight": weight(EMBEDDING, FEED_FORWARD),
+        }
+    values = {**metadata(), **(changes or {})}
+    if parts == 1:
+        _write(path, values, tensors)
+        return [path]
+    names = list(tensors)
+    size = -(-len(names) // parts)
+    paths = []
+    for part in range(parts):
+        split = {
+            "split.no": (2, part),
+            "split.count": (2, parts),
+            "split.tensors.count": (_I32, len(names)),
+        }
+        paths.append(path.with_name(f"{path.name}-{part + 1:05}-of-{parts:05}.gguf"))
+        own = {name: tensors[name] for name in names[part * size : (part + 1) * size]}
+        _write(paths[-1], {**(values if part == 0 else {}), **split}, own)
+    return paths
+
+
+def write_lora(path: Path, seed: int) -> Path:
+    """An adapter of the attention's K and V."""
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for layer in range(LAYERS):
+        for name in ("attn_k", "attn_v"):
+            tensor = f"blk.{layer}.{name}.weight"
+            tensors[f"{tensor}.lora_a"] = (random.standard_normal((8, EMBEDDING)) * 0.2).astype(np.float32)
+            tensors[f"{tensor}.lora_b"] = (random.standard_normal((KV_HEADS * HEAD_SIZE, 8)) * 0.2).astype(np.float32)
+    values = {
+        "general.architecture": (_STRING, "llama"),
+        "general.type": (_STRING, "adapter"),
+        "adapter.type": (_STRING, "lora"),
+        "adapter.lora.alpha": (_F32, 16.0),
+    }
+    _write(path, values, tensors)
+    return path
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def _value(kind: int, value: Any) -> bytes:
+    if kind == _STRING:
+        return _text(value)
+    if kind == _ARRAY:
+        item, items = value
+        return struct.pack("<IQ", item, len(items)) + b"".join(_value(item, one) for one in items)
+    return struct.pack({2: "<H", **_FORMATS}[kind], value)
+
+
+def _write(path: Path, values: dict[str, tuple[int, Any]], tensors: dict[str, np.ndarray]) -> None:
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values))
+    for name, (kind, value) in values.items():
+        head += _text(name) + struct.pack("<I", kind) + _value(kind, value)
+    data = b""
+    for name, tensor in tensors.items():
+        # GGUF counts the dimensions from the innermost one.
+        head += _text(name) + struct.pack("<I", tensor.ndim) + struct.pack(f"<{tensor.ndim}Q", *reversed(tensor.shape))
+        head += struct.pack("<IQ", 0 if tensor.dtype == np.float32 else 1, len(data))
+        data += tensor.tobytes() + bytes(-len(tensor.tobytes()) % _ALIGNMENT)
+    path.write_bytes(head + bytes(-len(head) % _ALIGNMENT) + data)
