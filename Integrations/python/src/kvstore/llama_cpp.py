@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
-import json
 import logging
 import os
 from array import array
@@ -31,27 +30,34 @@ import llama_cpp
 from llama_cpp import llama_cpp as api
 from llama_cpp.llama_cache import BaseLlamaCache
 
+from . import llama_loaded as loaded
 from .errors import KVStoreError
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
 from .store import Store
-from .weights import files_digest
+from .weights import IdentityUnknownError, files_digest
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+# Counts changes of what is put into a block, and of how its tokens are told.
+_FORMAT = 2
 TOKENS_PER_BLOCK = 64
 _SEQUENCE, _SCRATCH = 0, 1
+# GGML_BACKEND_DEVICE_TYPE_CPU
+_CPU = 0
 # Bytes of a value, by GGML's number of its type; blocks of other types are bounded as if they were 32-bit.
 _TYPE_BYTES = {0: 4.0, 1: 2.0, 2: 18 / 32, 3: 20 / 32, 6: 22 / 32, 7: 24 / 32, 8: 34 / 32, 30: 2.0}
 
 
 def allow_block_copies() -> None:
-    """Makes contexts from now on with a second sequence, which blocks are cut out through.
+    """Makes contexts from now on with a second sequence, which blocks are cut out through, and notes what is loaded.
 
-    llama-cpp-python has no setting for it, so this changes the defaults that it starts from.
+    llama-cpp-python has no setting for the former, so this changes the defaults that it starts from; and llama.cpp does not
+    tell the latter, so this watches the calls by which models, adapters and contexts are made and tokens evaluated. A
+    function that a program took out of llama_cpp before this (`from llama_cpp import llama_decode`) is not watched.
     """
+    loaded.watch()
     original = api.llama_context_default_params
     if getattr(original, "_kvstore", False):
         return
@@ -85,17 +91,22 @@ class KVStoreCache(BaseLlamaCache):
         salt: bytes = b"",
     ) -> None:
         super().__init__(0)
-        if llama.context_params.n_seq_max < 2 or not llama.context_params.kv_unified:
+        noted = loaded.context(llama)
+        if noted is None or llama.context_params.n_seq_max < 2 or not llama.context_params.kv_unified:
             raise ValueError("kvstore: call kvstore.llama_cpp.allow_block_copies() before the model is loaded")
         if api.llama_model_is_recurrent(llama.model) or api.llama_model_is_hybrid(llama.model):
             raise ValueError("kvstore: a recurrent model has one state for a sequence, which cannot be cut into blocks")
         self._llama = llama
+        self._loaded = noted
         self._store = store
         self._block_bytes = _block_bytes(llama)
-        self._namespace: Namespace = store.namespace(
-            _identity(llama, Path(model_path), self._block_bytes, adapter_digest, salt)
-        )
+        self._model_name = llama.metadata.get("general.name", Path(model_path).name)
+        self._adapter_digest = adapter_digest
+        self._salt = salt
         self._buffer = (ctypes.c_uint8 * self._block_bytes)()
+        self._changed = False
+        self._described = ""
+        self._namespace = self._current_namespace()
 
     @property
     def cache_size(self) -> int:
@@ -103,12 +114,13 @@ class KVStoreCache(BaseLlamaCache):
         return int(self._store.stats()["payload_bytes_stored"])
 
     def __contains__(self, key: Sequence[int]) -> bool:
-        return self._namespace.match(Prompt(key), peek=True).blocks > 0
+        return self._current_namespace().match(Prompt(key), peek=True).blocks > 0
 
     def __getitem__(self, key: Sequence[int]) -> Any:
         """Puts the longest stored prefix into the context; always raises KeyError, for there is no state to load."""
         try:
-            self._restore(array("I", key))
+            if self._is_usable():
+                self._restore(array("I", key))
         except KVStoreError as reason:
             logger.warning("kvstore: load failed: %s", reason)
         raise KeyError("what is stored of the prompt is in the context")
@@ -116,69 +128,108 @@ class KVStoreCache(BaseLlamaCache):
     def __setitem__(self, key: Sequence[int], value: Any) -> None:
         """Stores the blocks of the context that are new; `value`, the whole state, is not needed."""
         try:
-            self._offload(array("I", self._llama.input_ids[: self._llama.n_tokens].tolist()))
+            if self._is_usable():
+                # What evaluation wrote. An image is in the context, too, but not by a token id of its own.
+                self._offload(array("I", self._loaded.written[: self._llama.n_tokens]))
         except KVStoreError as reason:
             logger.warning("kvstore: save failed: %s", reason)
 
     # ------------------------------------------------------------ private
 
+    def _is_usable(self) -> bool:
+        """False once the model's files were written to: they are mapped, so that nobody knows what is computed with."""
+        if not self._changed and not self._loaded.model.is_unchanged:
+            self._changed = True
+            logger.warning("kvstore: the model's files have changed under the running engine; going on without the store")
+        return not self._changed
+
+    def _current_namespace(self) -> Namespace:
+        """The namespace of what is loaded now: an adapter, its scale and other settings may come and go."""
+        described = self._loaded.identity()
+        if described != self._described:
+            if self._described:
+                self._namespace.close()
+            self._namespace = self._store.namespace(
+                _identity(
+                    self._llama, self._loaded, self._model_name, self._block_bytes, self._adapter_digest, self._salt
+                )
+            )
+            self._described = described
+        return self._namespace
+
     def _restore(self, tokens: array[int]) -> None:
-        llama = self._llama
-        present = llama.longest_token_prefix(llama.input_ids[: llama.n_tokens].tolist(), tokens.tolist())
+        llama, written = self._llama, self._loaded.written
+        if len(written) < llama.n_tokens:
+            # Something is there that tokens do not tell: an image, or a state that was loaded. Its handler goes on with
+            # whatever ids are at its positions; those of another prompt do not.
+            if llama.longest_token_prefix(llama.input_ids[: llama.n_tokens].tolist(), tokens.tolist()) == llama.n_tokens:
+                return
+            llama.n_tokens = len(written)
+            llama._requires_eval = True
+        present = llama.longest_token_prefix(written[: llama.n_tokens].tolist(), tokens.tolist())
         prompt = Prompt(tokens)
-        match = self._namespace.match(prompt, leave_one_token=True)
+        namespace = self._current_namespace()
+        match = namespace.match(prompt, leave_one_token=True)
         try:
             if match.tokens <= present:
                 return
             first = present // TOKENS_PER_BLOCK
             memory = api.llama_get_memory(llama.ctx)
+            # Watched: what is known of the context ends here.
             if not api.llama_memory_seq_rm(memory, _SEQUENCE, first * TOKENS_PER_BLOCK, -1):
                 return
             block = first
-            while block < match.blocks and self._restore_block(memory, prompt, block):
+            while block < match.blocks and self._restore_block(namespace, memory, prompt, block):
                 block += 1
             llama.n_tokens = block * TOKENS_PER_BLOCK
             llama.input_ids[: llama.n_tokens] = tokens[: llama.n_tokens]
+            written[:] = array("i", tokens[: llama.n_tokens])
             # The logits are those of another prompt.
             llama._requires_eval = True
         finally:
             self._store.release(match.lease)
 
-    def _restore_block(self, memory: Any, prompt: Prompt, block: int) -> bool:
+    def _restore_block(self, namespace: Namespace, memory: Any, prompt: Prompt, block: int) -> bool:
         spans = Spans.at([ctypes.addressof(self._buffer)], self._block_bytes)
-        if self._namespace.restore(prompt, spans, first_block=block, block_count=1).blocks_done != 1:
+        if namespace.restore(prompt, spans, first_block=block, block_count=1).blocks_done != 1:
             return False
         (size,) = spans.lengths()
-        loaded = api.llama_state_seq_set_data(self._llama.ctx, self._buffer, size, _SCRATCH) == size
-        if loaded:
-            api.llama_memory_seq_cp(memory, _SCRATCH, _SEQUENCE, -1, -1)
-        api.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
-        return bool(loaded)
+        done = _call("llama_state_seq_set_data")(self._llama.ctx, self._buffer, size, _SCRATCH) == size
+        if done:
+            _call("llama_memory_seq_cp")(memory, _SCRATCH, _SEQUENCE, -1, -1)
+        _call("llama_memory_seq_rm")(memory, _SCRATCH, -1, -1)
+        return bool(done)
 
     def _offload(self, tokens: array[int]) -> None:
         blocks = len(tokens) // TOKENS_PER_BLOCK
         prompt = Prompt(tokens[: blocks * TOKENS_PER_BLOCK])
         memory = api.llama_get_memory(self._llama.ctx)
-        for block in range(self._namespace.match(prompt, peek=True).blocks, blocks):
+        namespace = self._current_namespace()
+        for block in range(namespace.match(prompt, peek=True).blocks, blocks):
             start = block * TOKENS_PER_BLOCK
-            api.llama_memory_seq_cp(memory, _SEQUENCE, _SCRATCH, start, start + TOKENS_PER_BLOCK)
+            _call("llama_memory_seq_cp")(memory, _SEQUENCE, _SCRATCH, start, start + TOKENS_PER_BLOCK)
             size = api.llama_state_seq_get_size(self._llama.ctx, _SCRATCH)
-            written = 0
+            taken = 0
             if size <= self._block_bytes:
-                written = api.llama_state_seq_get_data(self._llama.ctx, self._buffer, self._block_bytes, _SCRATCH)
-            api.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
-            if not 0 < written <= self._block_bytes:
+                taken = api.llama_state_seq_get_data(self._llama.ctx, self._buffer, self._block_bytes, _SCRATCH)
+            _call("llama_memory_seq_rm")(memory, _SCRATCH, -1, -1)
+            if not 0 < taken <= self._block_bytes:
                 logger.warning("kvstore: llama.cpp did not write block %d", block)
                 return
-            done = self._namespace.offload(
+            done = namespace.offload(
                 prompt.prefix(tokens=start + TOKENS_PER_BLOCK),
-                Spans.at([ctypes.addressof(self._buffer)], written),
+                Spans.at([ctypes.addressof(self._buffer)], taken),
                 first_block=block,
                 block_count=1,
             )
             if done.blocks_done != 1:
                 logger.warning("kvstore: save stopped: %s", done.status.name)
                 return
+
+
+def _call(name: str) -> Any:
+    """A call of the store's own: it changes what the context holds, and says so itself."""
+    return loaded.unwatched(name)
 
 
 def _block_bytes(llama: llama_cpp.Llama) -> int:
@@ -200,41 +251,85 @@ def _block_bytes(llama: llama_cpp.Llama) -> int:
 
 
 def _identity(
-    llama: llama_cpp.Llama, model_path: Path, block_bytes: int, adapter_digest: bytes, salt: bytes
+    llama: llama_cpp.Llama,
+    noted: loaded.LoadedContext,
+    model_name: str,
+    block_bytes: int,
+    adapter_digest: bytes,
+    salt: bytes,
 ) -> Identity:
     parameters = llama.context_params
-    # Whatever of the context changes the KV; how many tokens fit and how many threads compute do not.
-    settings = {
-        name: getattr(parameters, name)
-        for name in (
-            "rope_scaling_type",
-            "rope_freq_base",
-            "rope_freq_scale",
-            "yarn_ext_factor",
-            "yarn_attn_factor",
-            "yarn_beta_fast",
-            "yarn_beta_slow",
-            "yarn_orig_ctx",
-            "attention_type",
-            "flash_attn_type",
-            "swa_full",
-            "type_k",
-            "type_v",
-        )
-    }
+    adapters = [adapter_digest.hex(), noted.settings.get("adapters"), noted.settings.get("vector")]
+    whole = [noted.identity(), _long_context(llama, noted), llama.metadata, _engine(), _devices()]
     return Identity(
         tokens_per_block=TOKENS_PER_BLOCK,
         region_bytes=(block_bytes,),
         regions_variable=True,
-        model_name=llama.metadata.get("general.name", model_path.name),
-        weights_digest=files_digest([model_path]),
-        adapter_digest=adapter_digest,
+        model_name=model_name,
+        weights_digest=noted.model.digest,
+        adapter_digest=hashlib.sha256(loaded.canonical(adapters).encode()).digest() if any(adapters) else b"",
         kv_dtype=f"ggml {parameters.type_k}/{parameters.type_v}",
         layout="llama_state_seq_get_data",
         engine_format=f"llama-cpp-python {llama_cpp.__version__}, kvstore {_FORMAT}",
-        engine_bytes=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest(),
+        engine_bytes=hashlib.sha256(loaded.canonical(whole).encode()).digest(),
         salt=salt,
     )
+
+
+def _long_context(llama: llama_cpp.Llama, noted: loaded.LoadedContext) -> list[tuple[int, bool]]:
+    """Which of a LongRoPE model's two sets of factors the context's size chooses.
+
+    llama.cpp compares with a number of the metadata or of an override, else with the training context; which one it took
+    is the model's affair, so that the answers to all of them are told.
+    """
+    bounds = {int(api.llama_model_n_ctx_train(llama.model))}
+    for source in (llama.metadata, noted.model.overrides):
+        for name, value in source.items():
+            if name.endswith((".original_context_length", ".context_length")) and str(value).isdigit():
+                bounds.add(int(value))
+    size = int(api.llama_n_ctx(llama.ctx))
+    return [(bound, size > bound) for bound in sorted(bounds)]
+
+
+def _engine() -> list[str]:
+    """The libraries that are loaded, by their content; kernels differ by instruction set, too."""
+    folder = Path(api._lib._name).resolve().parent
+    found = sorted(
+        {
+            file.resolve()
+            for file in folder.iterdir()
+            if file.is_file() and ".so" in file.name and file.name.startswith(("libllama", "libggml"))
+        }
+    )
+    # A library of CUDA kernels is too large to be read whole, and the others change with it.
+    told = [file for file in found if file.stat().st_size <= 16 << 20]
+    return [
+        files_digest(told).hex(),
+        *(f"{file.name} {file.stat().st_size}" for file in found),
+        api.llama_print_system_info().decode(),
+    ]
+
+
+def _devices() -> list[str]:
+    """The devices that computing may use, by name; of all but the CPU, whose instruction sets count, the model as well."""
+    # Its symbols are those of the libraries that it was linked with, too.
+    library = api._lib
+    try:
+        count, get = library.ggml_backend_dev_count, library.ggml_backend_dev_get
+        kind, name = library.ggml_backend_dev_type, library.ggml_backend_dev_name
+        description = library.ggml_backend_dev_description
+    except AttributeError as missing:
+        raise IdentityUnknownError(f"kvstore: this llama-cpp-python does not tell its devices: {missing}") from missing
+    count.argtypes, count.restype = [], ctypes.c_size_t
+    get.argtypes, get.restype = [ctypes.c_size_t], ctypes.c_void_p
+    kind.argtypes, kind.restype = [ctypes.c_void_p], ctypes.c_int
+    for text in (name, description):
+        text.argtypes, text.restype = [ctypes.c_void_p], ctypes.c_char_p
+    devices = [get(index) for index in range(count())]
+    return [
+        name(device).decode() + ("" if kind(device) == _CPU else f" {description(device).decode()}")
+        for device in devices
+    ]
 
 
 def main() -> None:
@@ -256,8 +351,7 @@ def main() -> None:
     with Store(arguments.kvstore, capacity=arguments.kvstore_bytes, host=arguments.kvstore_host_bytes) as store:
         application = server.create_app(server_settings=settings, model_settings=[model])
         llama = server._llama_proxy()
-        adapter = files_digest([Path(model.lora_path)]) if model.lora_path else b""
-        llama.set_cache(KVStoreCache(llama, model.model, store, adapter_digest=adapter))
+        llama.set_cache(KVStoreCache(llama, model.model, store))
         # Returns when the server was told to stop; the store is closed, and durable, after that.
         uvicorn.run(application, host=settings.host, port=settings.port)
 
