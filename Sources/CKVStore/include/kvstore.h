@@ -767,8 +767,8 @@ kvstore_status_t kvstore_sequence_offload(kvstore_device_t *device, uint64_t seq
 
 /* ---------------------------------------------------------------- keep */
 
-/* Ends a lease. Any thread, any process. Releasing one that has ended is OK, and so is 0, which a miss gives for its lease.
- * E_BAD_HANDLE: never was a lease. */
+/* Ends a lease. Any thread, any process. Releasing one that has ended is OK, and so is 0, which a
+ * miss gives for its lease. E_BAD_HANDLE: never was a lease. */
 kvstore_status_t kvstore_lease_release(kvstore_t *store, uint64_t lease);
 
 /* Lets a lease last `lease_nanoseconds` (at most the maximum) from now. MISS: it has ended already. */
