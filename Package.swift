@@ -34,6 +34,7 @@ let package = Package(
     .library(name: "KVStore", targets: ["KVStore"]),
     // Installed as libkvstore.so; a product named like the command would make SwiftPM drop the command.
     .library(name: "KVStoreC", type: .dynamic, targets: ["KVStoreC"]),
+    .library(name: "KVRequests", targets: ["KVRequests"]),
     .executable(name: "kvstore", targets: ["KVStoreCLI"]),
   ],
   dependencies: [
@@ -82,6 +83,12 @@ let package = Package(
       swiftSettings: swiftSettings
     ),
     .target(name: "KVVocabulary", swiftSettings: swiftSettings),
+    // Optimised in debug builds too: it goes over every byte of a log.
+    .target(
+      name: "KVRequests",
+      dependencies: ["KVCore"],
+      swiftSettings: swiftSettings + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+    ),
     .target(
       name: "KVStoreC",
       dependencies: ["KVStore", "CKVStore"],
@@ -92,7 +99,7 @@ let package = Package(
     .executableTarget(
       name: "KVStoreCLI",
       dependencies: [
-        "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "KVVocabulary",
+        "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "KVVocabulary", "KVRequests",
         "CCallBench",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
@@ -187,6 +194,11 @@ let package = Package(
     .testTarget(
       name: "KVSimulationTests",
       dependencies: ["KVCore", "KVPolicy", "KVSimulation", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
+    .testTarget(
+      name: "KVRequestsTests",
+      dependencies: ["KVRequests", "KVTestSupport"],
       swiftSettings: testSettings
     ),
     .testTarget(

@@ -1,0 +1,194 @@
+extension ChangeFinder {
+  /// Shorter stretches turn up twice by chance.
+  private static let movedByteCountMin = 12
+  /// A text of this many tokens, sent again, is an attachment.
+  private static let attachedTokenCountMin = 64
+
+  /// What left one place and came to another was moved; what is left over left, or came.
+  mutating func resolveMoves() {
+    var places: [UInt64: [Int]] = [:]
+    for (index, loose) in added.enumerated() {
+      places[trimmedHash(new, loose.range), default: []].append(index)
+    }
+    var isTaken = [Bool](repeating: false, count: added.count)
+    var moved: [(removed: Int, added: Int)] = []
+    for (index, loose) in removed.enumerated() {
+      let range = LineChanges.trimmed(old.prompt, loose.range)
+      guard range.count >= Self.movedByteCountMin,
+        let place = places[ByteHasher.hash(old.prompt, range)]?.first(where: { !isTaken[$0] })
+      else { continue }
+      isTaken[place] = true
+      moved.append((index, place))
+    }
+    let movedRemovals = Set(moved.map(\.removed))
+    for (from, to) in moved { addMove(removed[from], added[to]) }
+    for (index, loose) in removed.enumerated() where !movedRemovals.contains(index) {
+      resolveRemoval(loose)
+    }
+    for (index, loose) in added.enumerated() where !isTaken[index] && !loose.isSilent {
+      found.append(loose.change)
+    }
+  }
+
+  private mutating func addMove(_ from: Loose, _ to: Loose) {
+    kept.append(to.range)
+    // Where the requests first part: at the place it left, or the one it came to.
+    var change = from.position <= to.position ? from.change : to.change
+    change.kind = moveKind(from, to)
+    found.append(change)
+  }
+
+  private func moveKind(_ from: Loose, _ to: Loose) -> RequestChange.Kind {
+    let tokenCount = TokenEstimate.count(old.prompt, from.range)
+    if from.kind == .media { return .attachedAgain }
+    if from.level == .text, to.level == .text, from.change.path == to.change.path {
+      return .reordered
+    }
+    if isTagged(old, from.range) { return .reminderMoved }
+    if from.level == .part {
+      if from.role == .system { return .reminderMoved }
+      return from.role == .user && tokenCount >= 2 * Self.attachedTokenCountMin
+        ? .attachedAgain : .reordered
+    }
+    return tokenCount >= 2 * Self.attachedTokenCountMin ? .attachedAgain : .reminderMoved
+  }
+
+  /// `<system-reminder>…</system-reminder>`, whatever the tag.
+  private func isTagged(_ request: PromptRequest, _ range: Range<Int>) -> Bool {
+    let range = LineChanges.trimmed(request.prompt, range)
+    guard range.count >= 7, request.prompt[range.lowerBound] == UInt8(ascii: "<"),
+      request.prompt[range.upperBound - 1] == UInt8(ascii: ">")
+    else { return false }
+    let name = request.prompt[range].dropFirst().prefix { $0 != UInt8(ascii: ">") && $0 > 0x20 }
+    let close = Array("</".utf8) + name + [UInt8(ascii: ">")]
+    return !name.isEmpty && range.count > close.count
+      && request.prompt[range].suffix(close.count).elementsEqual(close)
+  }
+
+  /// Text that is gone from its place: it may stand inside of something that was appended.
+  private mutating func resolveRemoval(_ loose: Loose) {
+    let range = LineChanges.trimmed(old.prompt, loose.range)
+    let isAppended = loose.level != .part && range.count >= 2 * Self.movedByteCountMin
+    if isAppended, let place = placeInAppended(range) {
+      kept.append(place)
+      var change = loose.change
+      change.kind =
+        loose.kind == .media
+          || (TokenEstimate.count(old.prompt, range)
+            >= 2 * Self.attachedTokenCountMin && !isTagged(old, range))
+        ? .attachedAgain : .reminderMoved
+      return found.append(change)
+    }
+    guard !loose.isSilent else { return }
+    var change = loose.change
+    // A note that is taken back where a later message brings the next one.
+    if loose.level != .part, isTagged(old, range), change.kind != .reasoningDropped {
+      change.kind = .reminderMoved
+    }
+    found.append(change)
+  }
+
+  /// Where a text stands in the parts that were appended.
+  private func placeInAppended(_ range: Range<Int>) -> Range<Int>? {
+    guard let first = appended.first, let last = appended.last else { return nil }
+    let window = new.parts[first].range.lowerBound..<new.parts[last].range.upperBound
+    return find(old.prompt[range], window)
+  }
+
+  private func find(_ text: ArraySlice<UInt8>, _ window: Range<Int>) -> Range<Int>? {
+    guard let head = text.first, text.count <= window.count else { return nil }
+    let span = new.prompt.span
+    for start in window.lowerBound...window.upperBound - text.count where span[start] == head {
+      var offset = 1
+      while offset < text.count, span[start + offset] == text[text.startIndex + offset] {
+        offset += 1
+      }
+      if offset == text.count { return start..<start + text.count }
+    }
+    return nil
+  }
+
+  private func trimmedHash(_ request: PromptRequest, _ range: Range<Int>) -> UInt64 {
+    ByteHasher.hash(request.prompt, LineChanges.trimmed(request.prompt, range))
+  }
+
+  // MARK: - Sent once more
+
+  /// A long text in a user's new message that stands further in front already.
+  mutating func findAttachedAgain() {
+    var lines: Set<UInt64>?
+    var media: Set<UInt64>?
+    for index in appended where new.parts[index].role == .user {
+      for piece in new.pieces[new.parts[index].pieces] {
+        switch piece.kind {
+        case .media:
+          if media == nil { media = earlierMedia(index) }
+          if media?.contains(piece.hash) == true { addAttached(piece, piece.range) }
+        case .text where piece.range.count >= 128:
+          if lines == nil { lines = earlierLines(index) }
+          guard let lines, let block = repeated(piece, lines) else { break }
+          addAttached(piece, block)
+        default: break
+        }
+      }
+    }
+  }
+
+  private mutating func addAttached(_ piece: RequestPiece, _ range: Range<Int>) {
+    kept.append(range)
+    if piece.kind == .media {
+      found.append(
+        change(.attachedAgain, node: piece.node, previousNode: nil, position: range.lowerBound)
+      )
+    } else {
+      let shift = piece.textOffset - piece.range.lowerBound
+      found.append(
+        change(
+          .attachedAgain,
+          node: piece.node,
+          bytes: range.lowerBound + shift..<range.upperBound + shift,
+          previousNode: nil,
+          previousBytes: nil,
+          position: range.lowerBound
+        )
+      )
+    }
+  }
+
+  private func earlierMedia(_ index: Int) -> Set<UInt64> {
+    Set(new.pieces[..<new.parts[index].pieces.lowerBound].filter { $0.kind == .media }.map(\.hash))
+  }
+
+  /// Lines of the user's earlier messages and of the system prompt; results of tools come twice for good reasons.
+  private func earlierLines(_ index: Int) -> Set<UInt64> {
+    var result: Set<UInt64> = []
+    for part in new.parts[..<index] where part.role == .user || part.role == .system {
+      for piece in new.pieces[part.pieces] where piece.kind == .text {
+        for line in LineChanges.lines(new.prompt, piece.range) {
+          let text = LineChanges.trimmed(new.prompt, line)
+          if text.count >= 4 { result.insert(ByteHasher.hash(new.prompt, text)) }
+        }
+      }
+    }
+    return result
+  }
+
+  /// The longest stretch of lines that were sent before, if it is long.
+  private func repeated(_ piece: RequestPiece, _ lines: Set<UInt64>) -> Range<Int>? {
+    var best = piece.range.lowerBound..<piece.range.lowerBound
+    var start: Int?
+    var end = piece.range.lowerBound
+    for line in LineChanges.lines(new.prompt, piece.range) {
+      let text = LineChanges.trimmed(new.prompt, line)
+      if text.count < 4 { continue }
+      if lines.contains(ByteHasher.hash(new.prompt, text)) {
+        if start == nil { start = text.lowerBound }
+        end = text.upperBound
+        if let start, end - start > best.count { best = start..<end }
+      } else {
+        start = nil
+      }
+    }
+    return TokenEstimate.count(new.prompt, best) >= Self.attachedTokenCountMin ? best : nil
+  }
+}

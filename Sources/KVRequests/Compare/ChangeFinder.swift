@@ -1,0 +1,345 @@
+/// Finds what differs between two requests, from the outside inwards: settings, tools, messages, pieces of messages, text.
+struct ChangeFinder {
+  let old: PromptRequest
+  let new: PromptRequest
+  /// Bytes of the new prompt that the old one has as well.
+  var kept: [Range<Int>] = []
+  var found: [RequestChange] = []
+  /// What left and what came, before it is known whether the one is the other.
+  var removed: [Loose] = []
+  var added: [Loose] = []
+  /// Parts of the new request that were appended behind the old one.
+  var appended: Range<Int>
+  private(set) var hasSameSettings = true
+
+  /// A part, a piece or a stretch of text that is in one of the requests only.
+  struct Loose {
+    enum Level { case part, piece, text }
+
+    var level: Level
+    var role: RequestPart.Role
+    var kind: RequestPiece.Kind
+    /// Of the prompt that has it.
+    var range: Range<Int>
+    /// Where it stands, or would stand, in the new prompt.
+    var position: Int
+    /// What is reported if it is nothing else.
+    var change: RequestChange
+    /// It is not reported by itself: what was appended.
+    var isSilent = false
+  }
+
+  init(old: PromptRequest, new: PromptRequest) {
+    self.old = old
+    self.new = new
+    appended = new.parts.count..<new.parts.count
+  }
+
+  mutating func run() {
+    compareSettings()
+    let oldTools = old.parts.prefix { $0.role == .tool }.count
+    let newTools = new.parts.prefix { $0.role == .tool }.count
+    compareTools(0..<oldTools, 0..<newTools)
+    compareMessages(oldTools..<old.parts.count, newTools..<new.parts.count)
+    resolveMoves()
+    findAttachedAgain()
+  }
+
+  // MARK: - The sum
+
+  /// The changes, each with the tokens between it and the next one that both requests have.
+  func changes(from foundByteCount: Int) -> [RequestChange] {
+    let spans = mergedKept()
+    let sorted = withoutForks(
+      joined(found.sorted { ($0.position, $0.start) < ($1.position, $1.start) }),
+      spans
+    )
+    var result: [RequestChange] = []
+    var end = new.prompt.count
+    var behind = 0
+    for change in sorted.reversed() {
+      let from = max(change.position, foundByteCount)
+      let window = min(from, end)..<end
+      var weight = 0
+      for span in spans { weight += TokenEstimate.weight(new.prompt, span.clamped(to: window)) }
+      let tokenCount = TokenEstimate.rounded(weight) + mediaTokenCount(spans, window)
+      // Two with nothing between them are mended together, or in vain.
+      if tokenCount > 0 { behind = tokenCount }
+      end = window.lowerBound
+      guard behind > 0, change.position >= foundByteCount || tokenCount > 0 else { continue }
+      var change = change
+      change.tokensLost = behind
+      result.append(change)
+    }
+    return result.reversed()
+  }
+
+  /// The changes without those in messages, where next to nothing of what follows is the same: another conversation goes on there, and
+  /// what both have they have by chance.
+  private func withoutForks(
+    _ changes: [RequestChange],
+    _ spans: [Range<Int>]
+  ) -> [RequestChange] {
+    guard let front = new.parts.first(where: { $0.role != .tool && $0.role != .system }),
+      let first = changes.first(where: { $0.position >= front.range.lowerBound })
+    else { return changes }
+    let behind = first.position..<new.prompt.count
+    let keptCount = TokenEstimate.rounded(
+      spans.reduce(0) { $0 + TokenEstimate.weight(new.prompt, $1.clamped(to: behind)) }
+    )
+    let newEnd =
+      appended.isEmpty ? new.prompt.count : new.parts[appended.lowerBound].range.lowerBound
+    let newCount = TokenEstimate.count(new.prompt, first.position..<max(first.position, newEnd))
+    let keptBefore = spans.reduce(0) {
+      $0 + $1.clamped(to: 0..<first.position).count
+    }
+    let oldCount = TokenEstimate.count(
+      old.prompt,
+      min(keptBefore, old.prompt.count)..<old.prompt.count
+    )
+    guard keptCount < 256, keptCount * 10 < min(newCount, oldCount) else { return changes }
+    return changes.filter { $0.position < front.range.lowerBound }
+  }
+
+  var keptTokenCount: Int {
+    let spans = mergedKept()
+    return TokenEstimate.rounded(spans.reduce(0) { $0 + TokenEstimate.weight(new.prompt, $1) })
+      + mediaTokenCount(spans, 0..<new.prompt.count)
+  }
+
+  private func mediaTokenCount(_ spans: [Range<Int>], _ window: Range<Int>) -> Int {
+    var count = 0
+    for piece in new.pieces where piece.kind == .media && window.contains(piece.range.lowerBound) {
+      if spans.contains(where: { $0.contains(piece.range.lowerBound) }) {
+        count += TokenEstimate.mediaTokenCount
+      }
+    }
+    return count
+  }
+
+  private func mergedKept() -> [Range<Int>] {
+    var result: [Range<Int>] = []
+    for span in kept.sorted(by: { $0.lowerBound < $1.lowerBound }) where !span.isEmpty {
+      if let last = result.last, span.lowerBound <= last.upperBound {
+        result[result.count - 1] =
+          last.lowerBound..<max(last.upperBound, span.upperBound)
+      } else {
+        result.append(span)
+      }
+    }
+    return result
+  }
+
+  /// Edits close by in one field are one edit; the same thing found twice is one.
+  private func joined(_ changes: [RequestChange]) -> [RequestChange] {
+    var result: [RequestChange] = []
+    for change in changes {
+      if var last = result.last, last.path == change.path, last.kind == change.kind,
+        let a = last.bytes, let b = change.bytes
+      {
+        let gap = b.lowerBound - a.upperBound
+        let isOneEdit = change.kind == .edited && gap <= 48
+        let isOneForm =
+          [.whiteSpace, .unicodeForm, .numberFormat, .keyOrder].contains(change.kind)
+          && gap <= 4_096
+        if isOneEdit || isOneForm || gap < 0 {
+          last.bytes = a.lowerBound..<max(a.upperBound, b.upperBound)
+          if let old = last.previousBytes, let other = change.previousBytes {
+            last.previousBytes =
+              old.lowerBound..<max(old.upperBound, other.upperBound, old.lowerBound)
+          }
+          refresh(&last)
+          result[result.count - 1] = last
+          continue
+        }
+      }
+      result.append(change)
+    }
+    return result
+  }
+
+  // MARK: - Settings
+
+  private mutating func compareSettings() {
+    var settings = new.settings.map { (setting: $0, other: Int?.none) }
+    for (index, entry) in settings.enumerated() {
+      settings[index].other = old.settings.firstIndex { $0.key == entry.setting.key }
+    }
+    for (setting, other) in settings {
+      let before = other.map { old.settings[$0] }
+      guard before?.value != setting.value else { continue }
+      addSetting(setting, before)
+    }
+    for setting in old.settings where !new.settings.contains(where: { $0.key == setting.key }) {
+      addSetting(nil, setting)
+    }
+  }
+
+  private mutating func addSetting(_ now: RequestSetting?, _ before: RequestSetting?) {
+    guard let kind = now?.kind ?? before?.kind else { return }
+    hasSameSettings = false
+    let key = now?.key ?? before?.key ?? ""
+    var change = RequestChange(
+      kind: Self.kind(of: kind),
+      shape: nil,
+      path: key,
+      start: 0,
+      end: 0,
+      previousPath: before == nil ? nil : key,
+      now: now.map { String(decoding: $0.value.prefix(256), as: UTF8.self) } ?? "",
+      was: before.map { String(decoding: $0.value.prefix(256), as: UTF8.self) } ?? "",
+      tokensLost: 0,
+      position: 0,
+      context: 0,
+      node: now?.node ?? new.body,
+      previousNode: before?.node
+    )
+    if let now {
+      change.end = new.fieldCount(now.node)
+      change.path = new.path(now.node)
+    }
+    found.append(change)
+  }
+
+  private static func kind(of setting: RequestSetting.Kind) -> RequestChange.Kind {
+    switch setting {
+    case .model: .modelSwitched
+    case .adapter: .adapterSwitched
+    case .template: .templateSwitched
+    case .other: .settingChanged
+    }
+  }
+
+  // MARK: - Making changes
+
+  /// A change at a value as a whole.
+  func change(
+    _ kind: RequestChange.Kind,
+    node: Int,
+    previousNode: Int?,
+    position: Int
+  ) -> RequestChange {
+    var change = RequestChange(
+      kind: kind,
+      shape: nil,
+      path: "",
+      start: 0,
+      end: 0,
+      previousPath: nil,
+      now: "",
+      was: "",
+      tokensLost: 0,
+      position: position,
+      context: 0,
+      node: node,
+      previousNode: previousNode
+    )
+    refresh(&change)
+    return change
+  }
+
+  /// A change within the text of a value; the ranges count the node's decoded text.
+  func change(
+    _ kind: RequestChange.Kind,
+    shape: ValueShape? = nil,
+    node: Int,
+    bytes: Range<Int>,
+    previousNode: Int?,
+    previousBytes: Range<Int>?,
+    position: Int
+  ) -> RequestChange {
+    var change = self.change(kind, node: node, previousNode: previousNode, position: position)
+    change.shape = shape
+    change.bytes = bytes
+    change.previousBytes = previousBytes
+    refresh(&change)
+    return change
+  }
+
+  /// Works out path, code points and texts from nodes and bytes.
+  private func refresh(_ change: inout RequestChange) {
+    change.path = new.path(change.node)
+    change.previousPath = change.previousNode.map { old.path($0) }
+    if let bytes = change.bytes {
+      let text = new.fieldText(change.node)
+      let range = bytes.clamped(to: 0..<text.count)
+      change.start = CodePoints.count(text[0..<range.lowerBound])
+      change.end = change.start + CodePoints.count(text[range])
+      change.now = excerpt(text[range])
+      change.context = ByteHasher.hash(text, max(0, range.lowerBound - 16)..<range.lowerBound)
+    } else {
+      change.start = 0
+      change.end = new.fieldCount(change.node)
+      change.now = excerpt(new.document.rawBytes(change.node))
+    }
+    if let node = change.previousNode {
+      if let bytes = change.previousBytes {
+        let text = old.fieldText(node)
+        change.was = excerpt(text[bytes.clamped(to: 0..<text.count)])
+      } else if change.bytes == nil {
+        change.was = excerpt(old.document.rawBytes(node))
+      }
+    }
+  }
+
+  private func excerpt(_ text: ArraySlice<UInt8>) -> String {
+    String(decoding: text.prefix(256), as: UTF8.self)
+  }
+}
+
+/// Code points of UTF-8.
+enum CodePoints {
+  static func count(_ text: ArraySlice<UInt8>) -> Int {
+    text.count { $0 & 0xC0 != 0x80 }
+  }
+}
+
+extension PromptRequest {
+  /// The text of a field: a string decoded, anything else as it stands.
+  func fieldText(_ node: Int) -> [UInt8] {
+    document.kind(node) == .string ? document.textBytes(node) : Array(document.rawBytes(node))
+  }
+
+  func fieldCount(_ node: Int) -> Int { CodePoints.count(fieldText(node)[...]) }
+
+  /// Where a node stands in the body: `messages[0].content`.
+  func path(_ node: Int) -> String {
+    var path = ""
+    var at = body
+    while at != node {
+      let isObject = document.kind(at) == .object
+      var index = 0
+      var key: Int?
+      var next: Int?
+      for child in document.children(at) {
+        if isObject, key == nil {
+          key = child
+          // A key itself: its value's place.
+          if child == node { break }
+          continue
+        }
+        if child <= node, node < Int(document.nodes[child].next) {
+          next = child
+          break
+        }
+        key = nil
+        index += 1
+      }
+      guard let next else { break }
+      if isObject, let key {
+        let name = document.text(key)
+        let isPlain =
+          !name.isEmpty && name.utf8.allSatisfy { TextTokens.isWord($0) || $0 == UInt8(ascii: "-") }
+        if isPlain {
+          path += path.isEmpty ? name : ".\(name)"
+        } else {
+          path += "[\(String(decoding: JSONEscapes.quoted(Array(name.utf8)), as: UTF8.self))]"
+        }
+      } else {
+        path += "[\(index)]"
+      }
+      at = next
+    }
+    return path
+  }
+}
