@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// What can go wrong.
 ///
 /// A miss is a result, not an error.
@@ -32,6 +34,15 @@ public enum StoreError: Error, Equatable, Sendable {
   case busy
   /// An invariant failed: misses only from now on.
   case poisoned
+
+  /// The operating system's number for it; 0 where it has none.
+  package var errorNumber: Int32 {
+    switch self {
+    case .io(_, let errno): errno
+    case .noSpace: ENOSPC
+    default: 0
+    }
+  }
 }
 
 /// Which argument was wrong.

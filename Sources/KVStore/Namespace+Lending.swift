@@ -72,9 +72,16 @@ extension Namespace {
       range,
       waitLimit(transfer),
       durationNanoseconds: durationNanoseconds == 0
-        ? Self.reservationNanosecondsDefault : durationNanoseconds
+        ? Self.reservationNanosecondsDefault : durationNanoseconds,
+      for: store.ledger
     )
-    let reservation = OffloadReservation(store.core, core, PromptCopy(prompt), reserved) {
+    let reservation = OffloadReservation(
+      store.core,
+      core,
+      PromptCopy(prompt),
+      reserved,
+      store.ledger
+    ) {
       [weak store] reservation in store?.forget(reservation)
     }
     do throws(StoreError) {

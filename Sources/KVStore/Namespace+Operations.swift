@@ -44,13 +44,14 @@ extension Namespace {
     let operation = store.makeOperation(blockCount: range.range.blocks.count)
     let copy = PromptCopy(prompt)
     try store.start(operation, on: store.core.offloadQueue) {
-      [namespace = core, storeCore = store.core, operation] () throws(StoreError) in
+      [namespace = core, storeCore = store.core, ledger = store.ledger, operation] ()
+        throws(StoreError) in
       var limit =
         ownLimit.isBounded
         ? ownLimit : .after(max(1, storeCore.configuration.offloadTimeoutNanoseconds))
       limit.cancellation = operation.cancellation
       return try copy.withPrompt { (prompt) throws(StoreError) in
-        try storeCore.offload(namespace, prompt, range.range, limit: limit)
+        try storeCore.offload(namespace, prompt, range.range, limit: limit, for: ledger)
       }
     }
     return operation

@@ -104,7 +104,13 @@ public final class Namespace: Sendable {
     let range = try core.range(of: transfer, in: prompt)
     try core.checkOffloadLengths(range)
     let start = monotonicNanoseconds()
-    let result = try store.core.offload(core, prompt, range, limit: offloadLimit(transfer))
+    let result = try store.core.offload(
+      core,
+      prompt,
+      range,
+      limit: offloadLimit(transfer),
+      for: store.ledger
+    )
     let taken = monotonicNanoseconds() - start
     store.core.offloadTimes.withLock { $0.add(taken) }
     return result

@@ -17,6 +17,7 @@ public final class OffloadReservation: Sendable {
   private let prompt: PromptCopy
   private let incoming: [IncomingBlock]
   private let id: UInt64
+  private let ledger: FlushLedger
   private let isOpen = AtomicFlag(true)
   private let onEnd: @Sendable (OffloadReservation) -> Void
 
@@ -25,11 +26,13 @@ public final class OffloadReservation: Sendable {
     _ namespace: NamespaceCore,
     _ prompt: PromptCopy,
     _ reserved: ReservedBlocks,
+    _ ledger: FlushLedger,
     onEnd: @escaping @Sendable (OffloadReservation) -> Void
   ) {
     self.core = core
     self.namespace = namespace
     self.prompt = prompt
+    self.ledger = ledger
     self.onEnd = onEnd
     result = reserved.result
     incoming = reserved.incoming
@@ -74,7 +77,7 @@ public final class OffloadReservation: Sendable {
     guard isOpen.exchange(false) else { throw .closed }
     defer { onEnd(self) }
     return try prompt.withPrompt { (prompt) throws(StoreError) in
-      core.commit(id, incoming, lengths, namespace, prompt)
+      core.commit(id, incoming, lengths, namespace, prompt, ledger)
     }
   }
 
@@ -123,7 +126,8 @@ extension StoreCore {
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
     _ limit: TransferLimit,
-    durationNanoseconds: UInt64
+    durationNanoseconds: UInt64,
+    for ledger: FlushLedger
   ) throws(StoreError) -> ReservedBlocks {
     try checkWritable()
     var reserved = ReservedBlocks()
@@ -135,7 +139,8 @@ extension StoreCore {
       blockCount: range.blocks.upperBound,
       touch: true
     ) { state, prefix in
-      (
+      state.promise(prefix, from: first, to: ledger)
+      return (
         prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey,
         state.head(at: prefix.location)
       )
@@ -224,7 +229,8 @@ extension StoreCore {
     _ incoming: [IncomingBlock],
     _ lengths: [Int],
     _ namespace: NamespaceCore,
-    _ prompt: Prompt
+    _ prompt: Prompt,
+    _ ledger: FlushLedger
   ) -> TransferResult {
     var result = TransferResult(.busy, blockCount: incoming.count)
     let isHeld = state.withLock { state in
@@ -234,7 +240,7 @@ extension StoreCore {
     guard isHeld, let first = incoming.first?.block else { return result }
     // Blocks of a reservation have the namespace's default life.
     let offered = offeredLife(nil, priority: nil, namespace)
-    var complete: [(incoming: IncomingBlock, payloadByteCount: Int)] = []
+    var complete: [CompleteBlock] = []
     for (index, block) in incoming.enumerated() {
       let count = namespace.regionCount
       let own = Array(lengths[index * count..<(index + 1) * count])
@@ -246,7 +252,7 @@ extension StoreCore {
     }
     result.outcomes = state.withLock { state in
       for block in incoming { state.arena.endLoan(block.hostSlot) }
-      return enterLocked(complete, first, namespace, prompt, offered, &state)
+      return enterLocked(complete, first, namespace, prompt, offered, ledger, &state)
     }
     for (block, outcome) in zip(complete, result.outcomes) where outcome == .done {
       result.hostBlockCount += 1

@@ -18,7 +18,13 @@ public final class Store: Sendable {
     var isClosed = false
   }
 
-  private init(core: StoreCore) { self.core = core }
+  /// Tells this handle's flush of this handle's blocks.
+  let ledger = FlushLedger()
+
+  private init(core: StoreCore) {
+    self.core = core
+    core.ledgers.withLock { $0.add(ledger) }
+  }
 
   /// Opens the store in `configuration.path`, creating it when absent.
   ///
@@ -43,23 +49,32 @@ public final class Store: Sendable {
     endOperations()
     endLoans()
     let deadline = KVCore.deadline(after: core.configuration.waitTimeoutNanoseconds)
-    try BoundedCall.run(until: deadline) { [gate, core] () throws(StoreError) in
+    try BoundedCall.run(until: deadline) { [gate, core, ledger] () throws(StoreError) in
       // Calls of other threads finish first: they may wait for the writer, which ends below.
       gate.drain()
-      try StoreRegistry.close(core)
+      try StoreRegistry.close(core, ledger)
     }
   }
 
   /// Waits until every offload that has returned is durable.
   ///
   /// - Parameter timeoutNanoseconds: 0 waits as long as it takes; else throws `.busy` when it is over.
-  /// - Returns: what became durable and what was dropped since the last flush.
-  /// - Throws: `StoreError`.
+  /// - Returns: what of this handle's blocks became durable and what was dropped since its last flush.
+  /// - Throws: `StoreError`; why blocks could not be written, once. The next flush counts them.
   @discardableResult
   public func flush(timeoutNanoseconds: UInt64 = 0) throws(StoreError) -> FlushResult {
+    var result = try flushTelling(timeoutNanoseconds: timeoutNanoseconds)
+    guard let error = result.error else { return result }
+    result.error = nil
+    ledger.putBack(result)
+    throw error
+  }
+
+  /// The same, with the reason why blocks could not be written beside their number.
+  package func flushTelling(timeoutNanoseconds: UInt64) throws(StoreError) -> FlushResult {
     try enter()
     defer { leave() }
-    return try core.flush(timeoutNanoseconds: timeoutNanoseconds)
+    return try core.flush(ledger, timeoutNanoseconds: timeoutNanoseconds)
   }
 
   /// Counters and sizes.

@@ -296,7 +296,7 @@ extension StoreCore {
     }
   }
 
-  private func walk(
+  func walk(
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ blockCount: Int,

@@ -10,6 +10,8 @@ struct IncomingBlock {
   let blockKey: BlockKey
   let parentKey: BlockKey
   let hostSlot: HostSlot
+  /// What of the block comes now, if its regions come one call at a time.
+  var part: PartialBlock.Copy?
   /// Of the regions that have been copied, in order.
   var regions: [SlotHeader.Region] = []
 }
@@ -20,13 +22,16 @@ extension StoreCore {
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
-    limit: TransferLimit
+    limit: TransferLimit,
+    for ledger: FlushLedger
   ) throws(StoreError) -> TransferResult {
     try checkWritable()
     var range = range
     range.offered = offeredLife(range.timeToLive, priority: range.priority, namespace)
     var result = TransferResult(.busy, blockCount: range.blocks.count)
     var next = range.blocks.lowerBound
+    // The key before `next`, once a window has been taken.
+    var parentKey: BlockKey?
     let admittedEnd = try admittedEnd(namespace, prompt, range)
     for block in admittedEnd..<range.blocks.upperBound {
       result.outcomes[block - range.blocks.lowerBound] = .declined
@@ -40,6 +45,8 @@ extension StoreCore {
         range,
         window,
         limit,
+        ledger,
+        &parentKey,
         &result
       )
       if outcome != .done {
@@ -75,6 +82,8 @@ extension StoreCore {
     _ range: NamespaceCore.Range,
     _ window: Range<Int>,
     _ limit: TransferLimit,
+    _ ledger: FlushLedger,
+    _ carriedKey: inout BlockKey?,
     _ result: inout TransferResult
   ) throws(StoreError) -> BlockOutcome {
     let (storedCount, tailKey, tailHead) = try withStoredPrefix(
@@ -85,13 +94,25 @@ extension StoreCore {
     ) { state, prefix in
       extendLives(namespace, prefix.segments, &state)
       renewLives(namespace, prefix.segments, window, range.offered, &state)
+      state.promise(prefix, from: window.lowerBound, to: ledger)
+      if !range.coversAllRegions {
+        state.dropPartials(namespace.id, prefix, from: window.lowerBound)
+      }
       return (
         prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey,
         state.head(at: prefix.location)
       )
     }
-    guard storedCount >= window.lowerBound else { return .parentMissing }
-    for block in window.lowerBound..<min(storedCount, window.upperBound) {
+    var parentKey = tailKey
+    var block = storedCount
+    if storedCount < window.lowerBound {
+      // Of blocks whose other regions are yet to come, those of the window before are in no index.
+      guard !range.coversAllRegions, let carriedKey else { return .parentMissing }
+      parentKey = carriedKey
+      block = window.lowerBound
+    }
+    defer { carriedKey = parentKey }
+    for block in window.lowerBound..<max(storedCount, window.lowerBound) {
       result.outcomes[block - range.blocks.lowerBound] = .done
       result.diskBlockCount += 1
     }
@@ -104,14 +125,13 @@ extension StoreCore {
     if storedCount > 0, let tailHead {
       noteUse(namespace, tailHead, tailKey, blockCount: storedCount, isRequest: false)
     }
-    guard storedCount < window.upperBound else { return .done }
-    if isFull(namespace, blockCount: window.upperBound - storedCount) { return .full }
+    guard block < window.upperBound else { return .done }
+    if isFull(namespace, blockCount: window.upperBound - block) { return .full }
 
-    var parentKey = tailKey
-    var block = storedCount
     while block < window.upperBound {
       // Slots come as they are free: a part of the window goes on while the writer frees more.
       var incoming: [IncomingBlock] = []
+      var isStored = false
       var hashCount: UInt64 = 0
       while block < window.upperBound {
         guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
@@ -121,29 +141,42 @@ extension StoreCore {
           extra: prompt.extraBytes(ofBlock: block)
         )
         hashCount += 1
-        guard
-          let slot = try takeHostSlot(
-            namespace,
-            prompt,
-            block,
-            key,
-            range,
-            mayWait: incoming.isEmpty,
-            limit
-          )
-        else { break }
-        incoming.append(
-          IncomingBlock(block: block, blockKey: key, parentKey: parentKey, hostSlot: slot)
+        let taken = try take(
+          namespace,
+          prompt,
+          block,
+          key,
+          parentKey,
+          range,
+          mayWait: incoming.isEmpty,
+          limit,
+          ledger
         )
+        if case .stored = taken, incoming.isEmpty {
+          // Another call was first; it is none of those that this one brings.
+          result.outcomes[block - range.blocks.lowerBound] = .done
+          result.diskBlockCount += 1
+          isStored = true
+        } else if case .incoming(let one) = taken {
+          incoming.append(one)
+        } else {
+          break
+        }
         parentKey = key
         block += 1
       }
       state.withLock { $0.statistics.hashesComputed += hashCount }
-      if incoming.isEmpty { return .busy }
+      if incoming.isEmpty {
+        if isStored { continue }
+        return .busy
+      }
       for index in incoming.indices {
         incoming[index].regions = fill(incoming[index], namespace, range)
       }
-      let outcome = enter(incoming, namespace, prompt, range, &result)
+      let outcome =
+        range.coversAllRegions
+        ? enter(incoming, namespace, prompt, range, ledger, &result)
+        : enterParts(incoming, namespace, prompt, range, limit, ledger, &result)
       if outcome != .done { return outcome }
     }
     return .done
@@ -151,70 +184,73 @@ extension StoreCore {
 
   // MARK: Arena slots
 
-  /// A pinned arena slot for the block: the one that holds its other regions already, or a new one.
-  private func takeHostSlot(
+  /// What an offload gets for a block.
+  enum Taken {
+    /// A pinned slot to copy into.
+    case incoming(IncomingBlock)
+    /// It is stored by now.
+    case stored
+  }
+
+  /// A pinned arena slot for the block; nil when the limit came first.
+  private func take(
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ block: Int,
     _ key: BlockKey,
+    _ parentKey: BlockKey,
     _ range: NamespaceCore.Range,
     mayWait: Bool,
-    _ limit: TransferLimit
-  ) throws(StoreError) -> HostSlot? {
-    let partialKey =
-      range.coversAllRegions ? nil : partialKey(namespace, prompt, block, key)
+    _ limit: TransferLimit,
+    _ ledger: FlushLedger
+  ) throws(StoreError) -> Taken? {
     let byteCount = namespace.layout.slotByteCount
-    let attempt: (inout StoreState) -> HostSlot? = { state in
-      if let partialKey, let partial = state.partials[partialKey] { return partial.hostSlot }
-      guard let slot = state.allocateHostSlot(byteCount) else { return nil }
-      if let partialKey {
-        state.partials[partialKey] = PartialBlock(
-          hostSlot: slot,
-          regions: Array(repeating: nil, count: namespace.regionCount),
-          startedAt: monotonicNanoseconds()
+    let attempt: (inout StoreState) -> Taken? = { state in
+      var incoming: IncomingBlock
+      if range.coversAllRegions {
+        guard let slot = state.allocateHostSlot(byteCount) else { return nil }
+        incoming = IncomingBlock(
+          block: block,
+          blockKey: key,
+          parentKey: parentKey,
+          hostSlot: slot
         )
+      } else {
+        let name = PartialBlock.Name(namespace: namespace.id, blockKey: key)
+        if state.partials[name] == nil, self.isStored(namespace, prompt, block, ledger, &state) {
+          return .stored
+        }
+        guard
+          let (slot, part) = state.takePart(
+            name,
+            namespace,
+            prompt,
+            block,
+            range.regions,
+            ledger
+          )
+        else { return nil }
+        incoming = IncomingBlock(
+          block: block,
+          blockKey: key,
+          parentKey: parentKey,
+          hostSlot: slot
+        )
+        incoming.part = part
       }
-      return slot
+      return .incoming(incoming)
     }
-    if let slot = state.withLock(attempt) { return slot }
+    if let taken = state.withLock(attempt) { return taken }
     guard mayWait else { return nil }
-    dropAbandonedPartials(namespace)
-    let slot = waitForRoom(limit, attempt)
-    if slot == nil, isPoisoned { throw .poisoned }
-    return slot
-  }
-
-  private func partialKey(
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    _ block: Int,
-    _ key: BlockKey
-  ) -> PartialKey {
-    let words = unsafe UnsafeRawBufferPointer(
-      start: namespace.words(of: prompt, block: block),
-      count: namespace.wordsPerBlock * 4
-    )
-    return PartialKey(
-      namespace: namespace.id,
-      blockKey: key,
-      wordsChecksum: xxh3Checksum(words)
-    )
-  }
-
-  /// Layer-wise offloads that nobody finished within a minute give their slots back.
-  private func dropAbandonedPartials(_ namespace: NamespaceCore) {
-    let limit = monotonicNanoseconds()
-    state.withLock { state in
-      for (key, partial) in state.partials where partial.startedAt + 60_000_000_000 < limit {
-        state.partials[key] = nil
-        state.dropHostSlot(partial.hostSlot)
-      }
-    }
+    state.withLock { $0.dropAbandonedPartials() }
+    let taken = waitForRoom(limit, attempt)
+    if taken == nil, isPoisoned { throw .poisoned }
+    return taken
   }
 
   // MARK: Copying in
 
-  /// Copies the block's regions of the range into its slot; answers what their headers say.
+  /// Copies the block's regions that come now into its slot; answers what their headers say.
   private func fill(
     _ incoming: IncomingBlock,
     _ namespace: NamespaceCore,
@@ -224,9 +260,10 @@ extension StoreCore {
     var regions: [SlotHeader.Region] = []
     regions.reserveCapacity(range.regions.count)
     var packedOffset = namespace.layout.headerByteCount
-    var spanIndex = range.spanIndex(ofBlock: incoming.block)
+    let firstSpan = range.spanIndex(ofBlock: incoming.block)
     for region in range.regions {
-      let span = unsafe range.spans[spanIndex]
+      if let part = incoming.part, !part.regions.contains(region) { continue }
+      let span = unsafe range.spans[firstSpan + region - range.regions.lowerBound]
       // A partial block's variable regions lie at their largest offsets until all have come.
       let offset =
         range.coversAllRegions ? packedOffset : namespace.layout.regionOffset(region)
@@ -242,7 +279,6 @@ extension StoreCore {
         )
       )
       packedOffset += span.length
-      spanIndex += 1
     }
     return regions
   }
@@ -330,69 +366,52 @@ extension StoreCore {
 
   // MARK: Entering the index
 
-  /// Puts the copied blocks into the index and the writer's queue, or notes the regions that have come.
+  /// A block that is whole, its header but for the generation included.
+  typealias CompleteBlock = (incoming: IncomingBlock, payloadByteCount: Int)
+
+  /// Puts the copied blocks into the index and the writer's queue.
   private func enter(
     _ incoming: [IncomingBlock],
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
+    _ ledger: FlushLedger,
     _ result: inout TransferResult
   ) -> BlockOutcome {
-    // Headers before the lock; a partial block's when its last region has come.
-    var complete: [(incoming: IncomingBlock, payloadByteCount: Int)] = []
+    guard let firstBlock = incoming.first?.block else { return .done }
+    var complete: [CompleteBlock] = []
+    complete.reserveCapacity(incoming.count)
     for block in incoming {
-      let index = block.block - range.blocks.lowerBound
       result.byteCount += block.regions.reduce(0) { $0 + Int($1.storedByteCount) }
-      if range.coversAllRegions {
-        complete.append((block, finish(block, block.regions, namespace, prompt, range.offered)))
-      } else if let regions = noteRegions(block, namespace, prompt, range) {
-        let lengths = regions.map { Int($0.storedByteCount) }
-        unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: lengths, namespace)
-        complete.append((block, finish(block, regions, namespace, prompt, range.offered)))
-      } else {
-        result.outcomes[index] = .done
-        result.hostBlockCount += 1
-      }
+      complete.append((block, finish(block, block.regions, namespace, prompt, range.offered)))
     }
-    guard let firstBlock = complete.first?.incoming.block else { return .done }
-
     let outcomes = state.withLock { state in
-      enterLocked(complete, firstBlock, namespace, prompt, range.offered, &state)
+      enterLocked(complete, firstBlock, namespace, prompt, range.offered, ledger, &state)
     }
+    return note(outcomes, of: complete, range, &result)
+  }
+
+  /// Answers the first outcome that is not `done`.
+  func note(
+    _ outcomes: [BlockOutcome],
+    of complete: [CompleteBlock],
+    _ range: NamespaceCore.Range,
+    _ result: inout TransferResult
+  ) -> BlockOutcome {
     for (block, outcome) in zip(complete, outcomes) {
-      let index = block.incoming.block - range.blocks.lowerBound
-      result.outcomes[index] = outcome
+      result.outcomes[block.incoming.block - range.blocks.lowerBound] = outcome
       if outcome == .done { result.hostBlockCount += 1 }
     }
     return outcomes.first { $0 != .done } ?? .done
   }
 
-  /// All regions of a block once the last has come, and it is no longer partial then; else nil.
-  private func noteRegions(
-    _ incoming: IncomingBlock,
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    _ range: NamespaceCore.Range
-  ) -> [SlotHeader.Region]? {
-    let key = partialKey(namespace, prompt, incoming.block, incoming.blockKey)
-    return state.withLock { state in
-      guard var partial = state.partials[key] else { return nil }
-      for (region, received) in zip(range.regions, incoming.regions) {
-        partial.regions[region] = received
-      }
-      let regions = partial.regions.compactMap(\.self)
-      let isComplete = regions.count == partial.regions.count
-      state.partials[key] = isComplete ? nil : partial
-      return isComplete ? regions : nil
-    }
-  }
-
   func enterLocked(
-    _ complete: [(incoming: IncomingBlock, payloadByteCount: Int)],
+    _ complete: [CompleteBlock],
     _ firstBlock: Int,
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ offered: OfferedLife,
+    _ ledger: FlushLedger,
     _ state: inout StoreState
   ) -> [BlockOutcome] {
     var segments: [IndexSegment] = []
@@ -410,7 +429,18 @@ extension StoreCore {
     var isReachable = parent.matchedBlockCount == firstBlock
     var last: (head: LeaseTable.Head, block: IncomingBlock)?
     var outcomes: [BlockOutcome] = []
+    var nextBlock = firstBlock
     for (incoming, payloadByteCount) in complete {
+      // A block hangs from the one before it, never from another.
+      if incoming.block != nextBlock { isReachable = false }
+      nextBlock = incoming.block + 1
+      // Handles that brought some of its regions.
+      var others: [FlushLedger] = []
+      if !state.partials.isEmpty {
+        let name = PartialBlock.Name(namespace: namespace.id, blockKey: incoming.blockKey)
+        others = state.partials[name]?.ledgers ?? []
+        state.dropPartial(name)
+      }
       var entry = IndexEntry(
         blockKey: incoming.blockKey,
         payloadByteCount: UInt32(payloadByteCount),
@@ -432,6 +462,7 @@ extension StoreCore {
       else {
         isReachable = false
         state.dropHostSlot(incoming.hostSlot)
+        for other in others where other !== ledger { other.note(.parent) }
         outcomes.append(.parentMissing)
         continue
       }
@@ -441,12 +472,18 @@ extension StoreCore {
         // Another thread was first.
         state.dropHostSlot(incoming.hostSlot)
         state.statistics.blocksDeduplicated += 1
+        for ledger in others + [ledger] { state.promise(location, to: ledger) }
         last = state.head(at: location).map { ($0, incoming) }
         continue
       }
       let ticket = state.nextTicket
       state.nextTicket += 1
-      state.hostBlocks.attach(incoming.hostSlot.rawValue, at: location, ticket: ticket)
+      state.hostBlocks.attach(
+        incoming.hostSlot.rawValue,
+        at: location,
+        pending: HostBlockTable.Pending(ticket: ticket, ledger: ledger)
+      )
+      for other in others { state.promise(location, to: other) }
       state.statistics.blocksOffloaded += 1
       state.statistics.offloadedBytes += UInt64(payloadByteCount)
       last = (.pending(ticket: ticket), incoming)
@@ -460,7 +497,8 @@ extension StoreCore {
           parentKey: incoming.parentKey,
           depth: incoming.block,
           payloadByteCount: payloadByteCount,
-          offered: offered
+          offered: offered,
+          ledger: ledger
         )
       )
     }

@@ -190,7 +190,7 @@ extension StoreCore {
         let entry = state.index.entry(at: location), entry.hostSlot < 0, entry.place == place
       {
         state.index.updateEntry(at: location) { $0.hostSlot = copy.slot.rawValue }
-        state.hostBlocks.attach(copy.slot.rawValue, at: location, ticket: nil)
+        state.hostBlocks.attach(copy.slot.rawValue, at: location)
       } else {
         // The block has moved on, or another thread was first: the bytes are good, but the copy is nobody's.
         state.arena.discard(copy.slot)

@@ -342,7 +342,7 @@ extension StoreCore {
         let entry = state.index.entry(at: location), entry.hostSlot < 0, entry.place == place
       {
         state.index.updateEntry(at: location) { $0.hostSlot = slot.rawValue }
-        state.hostBlocks.attach(slot.rawValue, at: location, ticket: nil)
+        state.hostBlocks.attach(slot.rawValue, at: location)
         state.arena.unpin(slot)
       } else {
         state.dropHostSlot(slot)

@@ -46,6 +46,8 @@ final class StoreCore: Sendable {
   let prefetchCancellation = Cancellation()
   /// What `explain` knows of removals; a leaf lock.
   let removalHistory = Monitor(RemovalHistory())
+  /// Of the handles that are open; a leaf lock.
+  let ledgers = Monitor(FlushLedgers())
   let deviceMeter = DeviceMeter()
   /// A leaf lock.
   let sessionLog = Monitor(SessionLog())
@@ -417,11 +419,13 @@ final class StoreCore: Sendable {
 
   var commits: UInt64 { commitCount.withLock { $0 } }
 
-  func flush(timeoutNanoseconds: UInt64) throws(StoreError) -> FlushResult {
+  /// Waits until everything that was offloaded is settled, and tells what became of one handle's blocks.
+  func flush(_ ledger: FlushLedger, timeoutNanoseconds: UInt64) throws(StoreError) -> FlushResult {
     guard let writer else { throw .readOnly }
     if isPoisoned { throw .poisoned }
     let deadline = timeoutNanoseconds == 0 ? nil : KVCore.deadline(after: timeoutNanoseconds)
-    return try writer.flush(deadline: deadline)
+    try writer.flush(deadline: deadline)
+    return ledger.take()
   }
 
   /// Where a pinned host slot's bytes are.
@@ -533,6 +537,10 @@ final class StoreCore: Sendable {
     }
     guard committed else { return }
     countCommit()
+    let evicted = removed.filter { $0.blockCount > $0.expiredBlockCount }.flatMap(\.ranges)
+    if !evicted.isEmpty {
+      for ledger in ledgers.withLock({ $0.all }) { ledger.noteEviction(evicted) }
+    }
     for file in files { diskTier.removeFile(file) }
   }
 }

@@ -84,7 +84,7 @@ enum StoreRegistry {
         until: deadline,
         dispose: { core in
           // Another thread may share it by now. Errors have nobody to go to.
-          do throws(StoreError) { try close(core) } catch { return }
+          do throws(StoreError) { try close(core, FlushLedger()) } catch { return }
         },
         { () throws(StoreError) in
           do throws(StoreError) {
@@ -109,10 +109,14 @@ enum StoreRegistry {
     entries.notifyAll()
   }
 
-  /// Flushes, and shuts down when this was the last handle.
-  static func close(_ core: StoreCore) throws(StoreError) {
+  /// Flushes, and shuts down when this was the last handle; throws what kept blocks of this one from being written.
+  static func close(_ core: StoreCore, _ ledger: FlushLedger) throws(StoreError) {
     var failure: StoreError?
-    do throws(StoreError) { _ = try core.flush(timeoutNanoseconds: 0) } catch { failure = error }
+    do throws(StoreError) {
+      failure = try core.flush(ledger, timeoutNanoseconds: 0).error
+    } catch {
+      failure = error
+    }
     let last: Identity? = try entries.withLock { (entries) throws(StoreError) in
       for (identity, entry) in entries {
         guard case .open(let other, let count) = entry.phase, other === core else { continue }

@@ -17,21 +17,8 @@ struct PendingBlock {
   let depth: Int
   let payloadByteCount: Int
   let offered: OfferedLife
-}
-
-/// A block whose regions come one call at a time.
-struct PartialBlock {
-  let hostSlot: HostSlot
-  /// Nil for those that have not come.
-  var regions: [SlotHeader.Region?]
-  var startedAt: UInt64
-}
-
-/// Names a partial block: its key alone would let a forged collision mix two blocks' regions.
-struct PartialKey: Hashable {
-  let namespace: NamespaceID
-  let blockKey: BlockKey
-  let wordsChecksum: UInt64
+  /// Of the handle that hears what became of it; for others see `StoreState.alsoPromised`.
+  let ledger: FlushLedger
 }
 
 /// What the state lock guards (docs/architecture.md, lock 2): who is where in RAM.
@@ -43,11 +30,13 @@ struct StoreState {
   let hostBlocks = HostBlockTable()
   let leases: LeaseTable
   let intents: EvictionIntents
-  var partials: [PartialKey: PartialBlock] = [:]
+  var partials: [PartialBlock.Name: PartialBlock] = [:]
   /// Of offloads in two phases, by their numbers.
   var reservations: [UInt64: SlotReservation] = [:]
   var namespaces: [BlockKey: NamespaceCore] = [:]
   var nextTicket: UInt64 = 1
+  /// Of blocks that more than one handle offered before they were durable, by their tickets: the ledgers but for the first's.
+  var alsoPromised: [UInt64: [FlushLedger]] = [:]
 
   /// Counts removals from the index, so that a loader sees that what it read may be gone.
   var removalEpoch: UInt64 = 0
@@ -96,9 +85,9 @@ struct StoreState {
   func head(at location: IndexLocation) -> LeaseTable.Head? {
     if let position = index.position(of: location) { return .published(position) }
     guard let entry = index.entry(at: location), entry.hostSlot >= 0,
-      let ticket = hostBlocks.ticket(of: entry.hostSlot)
+      let pending = hostBlocks.pending(entry.hostSlot)
     else { return nil }
-    return .pending(ticket: ticket)
+    return .pending(ticket: pending.ticket)
   }
 
   /// Takes blocks out of the index; their host copies become free, or do when their last pin ends.
@@ -160,25 +149,31 @@ struct StoreState {
 /// A class, because the index calls back into it while the state is being changed; the state lock guards it.
 final class HostBlockTable {
   private var locations: [Int32: IndexLocation] = [:]
-  private var tickets: [Int32: UInt64] = [:]
+  private var pending: [Int32: Pending] = [:]
 
-  func attach(_ slot: Int32, at location: IndexLocation, ticket: UInt64?) {
+  struct Pending {
+    let ticket: UInt64
+    let ledger: FlushLedger
+  }
+
+  func attach(_ slot: Int32, at location: IndexLocation, pending: Pending? = nil) {
     locations[slot] = location
-    tickets[slot] = ticket
+    self.pending[slot] = pending
   }
 
   func moved(_ slot: Int32, to location: IndexLocation) { locations[slot] = location }
 
-  func published(_ slot: Int32) { tickets[slot] = nil }
+  func published(_ slot: Int32) { pending[slot] = nil }
 
   func detach(_ slot: Int32) {
     locations[slot] = nil
-    tickets[slot] = nil
+    pending[slot] = nil
   }
 
   /// Slots that hold blocks.
   var count: Int { locations.count }
 
   func location(of slot: Int32) -> IndexLocation? { locations[slot] }
-  func ticket(of slot: Int32) -> UInt64? { tickets[slot] }
+  func pending(_ slot: Int32) -> Pending? { pending[slot] }
+  var hasPending: Bool { !pending.isEmpty }
 }

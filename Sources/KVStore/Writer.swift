@@ -126,23 +126,17 @@ final class Writer: Sendable {
     queue.notifyAll()
   }
 
-  func flush(deadline: UInt64?) throws(StoreError) -> FlushResult {
+  /// Waits until what is queued is done.
+  func flush(deadline: UInt64?) throws(StoreError) {
     let target = queue.withLock { queue in
       queue.hurryCount = queue.enqueuedCount
       return queue.enqueuedCount
     }
     queue.notifyAll()
-    let outcome: Result<FlushResult, StoreError>? = queue.wait(until: deadline) { queue in
-      guard queue.doneCount >= target else { return nil }
-      if let error = queue.error {
-        queue.error = nil
-        return .failure(error)
-      }
-      defer { queue.flushed = FlushResult() }
-      return .success(queue.flushed)
+    let isDone: Bool? = queue.wait(until: deadline) { queue in
+      queue.doneCount >= target ? true : nil
     }
-    guard let outcome else { throw .busy }
-    return try outcome.get()
+    if isDone == nil { throw .busy }
   }
 
   // MARK: The thread

@@ -158,7 +158,7 @@ extension WriterBatches {
         UnsafeRawBufferPointer(start: memory, count: block.namespace.layout.headerByteCount)
       )
     else {
-      placed.outcome = .droppedError
+      placed.outcome = .droppedError(.poisoned)
       return
     }
     let inlinePayload: UnsafeRawBufferPointer? =
@@ -196,14 +196,15 @@ extension WriterBatches {
       // Another process was first: its copy is the one.
       outcomes[block.ticket] = position
       let place = try transaction.row(block.namespace.id, position)?.places.first
-      placed.outcome = place.map { .published(position, $0) } ?? .droppedError
+      placed.outcome =
+        place.map { .published(position, $0) } ?? .droppedError(.corrupt(.catalogPage))
     case .collision:
       core.state.withLock { $0.statistics.keyCollisions += 1 }
       placed.outcome = .droppedParent
     case .parentMissing:
       placed.outcome = .droppedParent
     case .corruptRow, .expired, .slotNotReserved:
-      placed.outcome = .droppedError
+      placed.outcome = .droppedError(.poisoned)
     }
   }
 

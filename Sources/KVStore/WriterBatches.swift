@@ -35,9 +35,22 @@ final class WriterBatches: @unchecked Sendable {
     enum Outcome {
       case waiting
       case published(BlockPosition, BlockPlace)
-      case droppedFull, droppedParent, droppedError
+      case droppedFull, droppedParent
+      case droppedError(StoreError)
       /// Published, and evicted in the same commit: its namespace has room for less.
       case droppedQuota
+    }
+
+    /// What the handles that offloaded the block hear of it.
+    var fate: FlushLedger.Fate {
+      switch outcome {
+      case .published(let position, _): .durable(position)
+      case .droppedFull: .full
+      case .droppedQuota: .quota
+      case .droppedParent: .parent
+      case .droppedError(let error): .error(error)
+      case .waiting: .error(.poisoned)
+      }
     }
 
     mutating func noteRemoval(_ ranges: [RemovedRange]) {
@@ -161,10 +174,9 @@ final class WriterBatches: @unchecked Sendable {
   private func drop(_ placed: inout [Placed], _ error: StoreError) {
     for index in placed.indices {
       if case .waiting = placed[index].outcome {
-        placed[index].outcome = error == .full ? .droppedFull : .droppedError
+        placed[index].outcome = error == .full ? .droppedFull : .droppedError(error)
       }
     }
-    if error != .full { core.writer?.queue.withLock { $0.error = error } }
   }
 
   // MARK: Committing
@@ -207,7 +219,7 @@ final class WriterBatches: @unchecked Sendable {
         placed[index].place.slot = slot.slot
       }
       guard let generation = slots.takeGeneration() else {
-        placed[index].outcome = .droppedError
+        placed[index].outcome = .droppedError(.poisoned)
         continue
       }
       placed[index].place.generation = generation
@@ -217,7 +229,7 @@ final class WriterBatches: @unchecked Sendable {
         count: namespace.layout.headerByteCount
       )
       guard let checksum = unsafe SlotHeader.seal(header, generation: generation) else {
-        placed[index].outcome = .droppedError
+        placed[index].outcome = .droppedError(.poisoned)
         continue
       }
       placed[index].place.headerChecksum = checksum
@@ -325,6 +337,8 @@ final class WriterBatches: @unchecked Sendable {
   private func settle(_ placed: [Placed]) {
     guard !placed.isEmpty else { return }
     var counts = FlushResult()
+    // Ledgers beside the block's own.
+    var others: [UInt64: [FlushLedger]] = [:]
     var positions: [UInt64: BlockPosition] = [:]
     for item in placed {
       if case .published(let position, _) = item.outcome { positions[item.block.ticket] = position }
@@ -352,6 +366,7 @@ final class WriterBatches: @unchecked Sendable {
             state.hostBlocks.published(slot.rawValue)
           }
         case .waiting, .droppedError:
+          // All that waited are settled: by a commit or by its failure.
           counts.droppedErrorBlockCount += 1
           if let location { state.removeFromIndex(at: location) }
         case .droppedFull, .droppedQuota:
@@ -362,6 +377,9 @@ final class WriterBatches: @unchecked Sendable {
           if let location { state.removeFromIndex(at: location) }
         }
         state.arena.unpin(slot)
+        if let more = state.alsoPromised.removeValue(forKey: item.block.ticket) {
+          others[item.block.ticket] = more
+        }
       }
       // A lease that was taken between the commit and now still names its block by the ticket.
       state.leases.place(positions)
@@ -374,11 +392,10 @@ final class WriterBatches: @unchecked Sendable {
       state.statistics.blocksDroppedError += UInt64(counts.droppedErrorBlockCount)
     }
     core.state.notifyAll()
-    core.writer?.queue.withLock { queue in
-      queue.flushed.durableBlockCount += counts.durableBlockCount
-      queue.flushed.droppedFullBlockCount += counts.droppedFullBlockCount
-      queue.flushed.droppedParentBlockCount += counts.droppedParentBlockCount
-      queue.flushed.droppedErrorBlockCount += counts.droppedErrorBlockCount
+    for item in placed {
+      let fate = item.fate
+      item.block.ledger.note(fate)
+      for ledger in others[item.block.ticket] ?? [] { ledger.note(fate) }
     }
   }
 }

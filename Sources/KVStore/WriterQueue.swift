@@ -60,10 +60,6 @@ struct WriterQueue {
   /// When the oldest operation that needs a commit was queued; nil when there is none.
   var dueSince: UInt64?
   var isStopping = false
-  /// Since the last flush.
-  var flushed = FlushResult()
-  /// The error that made the writer drop blocks, until a flush reports it.
-  var error: StoreError?
 
   /// Touches alone wait for company this long, in nanoseconds (design: a crash loses a second of them at most).
   static let touchDelay: UInt64 = 1_000_000_000

@@ -123,15 +123,20 @@ public func exportFlush(
       // Checked before the flush, so that a bad struct does not lose the counts.
       try unsafe copyStruct(kvstore_flush_result_t(), to: result, minimum: 40)
     }
-    let flushed = try store.flush(timeoutNanoseconds: timeoutNanoseconds)
+    let flushed = try store.flushTelling(timeoutNanoseconds: timeoutNanoseconds)
     if unsafe result != nil {
       var copy = kvstore_flush_result_t()
       copy.blocks_durable = UInt64(flushed.durableBlockCount)
       copy.blocks_dropped_full = UInt64(flushed.droppedFullBlockCount)
       copy.blocks_dropped_parent = UInt64(flushed.droppedParentBlockCount)
       copy.blocks_dropped_error = UInt64(flushed.droppedErrorBlockCount)
+      copy.blocks_dropped_quota = UInt64(flushed.droppedQuotaBlockCount)
+      copy.blocks_dropped_evicted = UInt64(flushed.droppedEvictedBlockCount)
+      copy.blocks_dropped_incomplete = UInt64(flushed.droppedIncompleteBlockCount)
+      copy.dropped_errno = flushed.error?.errorNumber ?? 0
       try unsafe copyStruct(copy, to: result, minimum: 40)
     }
+    if let error = flushed.error { return fail(error) }
     return Status.ok
   } catch {
     return fail(error)

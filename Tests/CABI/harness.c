@@ -174,6 +174,8 @@ void flush_store(kvstore_t *store) {
     CHECK_EQ(result.blocks_dropped_full, 0);
     CHECK_EQ(result.blocks_dropped_parent, 0);
     CHECK_EQ(result.blocks_dropped_error, 0);
+    CHECK_EQ(result.blocks_dropped_quota, 0);
+    CHECK_EQ(result.blocks_dropped_incomplete, 0);
 }
 
 kvstore_stats_t stats_zero(void) {

@@ -391,8 +391,8 @@ static void quota_is_kept(void) {
         offload_prompt(ns, &shape, tokens, 4, 9);
         CHECK_STATUS(kvstore_flush(store, 0, &flushed), KVSTORE_OK);
         /* Where the first goes in a commit before the others, these have lost their parent. */
-        CHECK_EQ(flushed.blocks_dropped_full + flushed.blocks_dropped_parent, 4);
-        CHECK(flushed.blocks_dropped_full > 0);
+        CHECK_EQ(flushed.blocks_dropped_quota + flushed.blocks_dropped_parent, 4);
+        CHECK(flushed.blocks_dropped_quota > 0);
         CHECK_EQ(peek_blocks(ns, tokens, 64), 0);
         free(tokens);
     }

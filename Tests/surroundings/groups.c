@@ -1,11 +1,24 @@
 /* What a store's surroundings do to it. Each file of cases is one kind of surroundings. */
 #include "harness.h"
 
-extern const test_case_t capacity_end_cases[], clock_cases[];
-extern const child_role_t clock_roles[];
-
 const char *const suite_name = "surroundings";
 
-const test_case_t *const case_groups[] = {capacity_end_cases, clock_cases, NULL};
+#define CASES(EACH)          \
+    EACH(capacity_end_cases) \
+    EACH(clock_cases)        \
+    EACH(slow_copy_cases)    \
+    EACH(flush_cases)
 
-const child_role_t *const role_groups[] = {peer_roles, clock_roles, NULL};
+#define ROLES(EACH)  \
+    EACH(peer_roles) \
+    EACH(clock_roles)
+
+#define DECLARE_CASES(name) extern const test_case_t name[];
+#define DECLARE_ROLES(name) extern const child_role_t name[];
+#define LIST(name) name,
+
+CASES(DECLARE_CASES)
+ROLES(DECLARE_ROLES)
+
+const test_case_t *const case_groups[] = {CASES(LIST) NULL};
+const child_role_t *const role_groups[] = {ROLES(LIST) NULL};

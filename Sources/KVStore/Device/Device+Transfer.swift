@@ -201,7 +201,8 @@ extension Device {
       prompt,
       range,
       limit,
-      durationNanoseconds: .max
+      durationNanoseconds: .max,
+      for: store.ledger
     )
     result.diskBlockCount += reserved.result.diskBlockCount
     guard let firstBlock = reserved.incoming.first?.block else {
@@ -243,7 +244,14 @@ extension Device {
     }
     letGo()
     let lengths = reserved.incoming.flatMap { _ in core.identity.regionByteCounts }
-    let stored = store.core.commit(reserved.id, reserved.incoming, lengths, core, prompt)
+    let stored = store.core.commit(
+      reserved.id,
+      reserved.incoming,
+      lengths,
+      core,
+      prompt,
+      store.ledger
+    )
     result.doneBlockCount = firstBlock + stored.doneBlockCount
     result.hostBlockCount += stored.hostBlockCount
     result.byteCount += copies.count * blockByteCount

@@ -112,6 +112,11 @@ class FlushResult(Structure):
         ("blocks_dropped_full", c_uint64),
         ("blocks_dropped_parent", c_uint64),
         ("blocks_dropped_error", c_uint64),
+        ("blocks_dropped_quota", c_uint64),
+        ("blocks_dropped_evicted", c_uint64),
+        ("blocks_dropped_incomplete", c_uint64),
+        ("dropped_errno", c_int32),
+        ("reserved2", c_uint32),
     ]
 
 

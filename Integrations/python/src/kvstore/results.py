@@ -56,7 +56,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """What became of the blocks that were offloaded since the last flush."""
+    """What became of the blocks that were offloaded through this handle since its last flush."""
 
     status: Status
     """OK, or BUSY: the deadline passed first."""
@@ -64,6 +64,9 @@ class Flush:
     blocks_dropped_full: int
     blocks_dropped_parent: int
     blocks_dropped_error: int
+    blocks_dropped_quota: int
+    blocks_dropped_evicted: int
+    blocks_dropped_incomplete: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,9 @@ class Store(Closing):
             blocks_dropped_full=result.blocks_dropped_full,
             blocks_dropped_parent=result.blocks_dropped_parent,
             blocks_dropped_error=result.blocks_dropped_error,
+            blocks_dropped_quota=result.blocks_dropped_quota,
+            blocks_dropped_evicted=result.blocks_dropped_evicted,
+            blocks_dropped_incomplete=result.blocks_dropped_incomplete,
         )
 
     def stats(self) -> dict[str, Any]:
