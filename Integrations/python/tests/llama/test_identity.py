@@ -377,3 +377,35 @@ def test_a_model_file_that_changes_under_the_engine_ends_the_store(bench: Bench)
     before = bench()["identity"]
     (tmp_path / "new.gguf").rename(path)
     assert bench()["identity"] != before
+
+
+def test_what_was_loaded_before_anybody_watched_is_refused(tmp_path: Path) -> None:
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import gguf, kvstore, llama_cpp
+from pathlib import Path
+from llama_cpp import llama_cpp as api
+original = api.llama_context_default_params
+def two_sequences():
+    parameters = original()
+    parameters.n_seq_max, parameters.kv_unified = 2, True
+    return parameters
+api.llama_context_default_params = two_sequences
+import kvstore.llama_cpp
+(model,) = gguf.write_model(Path({str(tmp_path / "model.gguf")!r}))
+store = kvstore.Store({str(tmp_path / "store")!r}, capacity="128MiB", host="16MiB")
+llama = llama_cpp.Llama(str(model), n_ctx=512, verbose=False)
+kvstore.llama_cpp.allow_block_copies()
+try:
+    kvstore.llama_cpp.KVStoreCache(llama, model, store)
+except ValueError as reason:
+    print(reason)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "before the model is loaded" in done.stdout, done.stderr[-2000:]
