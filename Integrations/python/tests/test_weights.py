@@ -250,9 +250,13 @@ def test_records_that_are_not_believed(tmp_path: Path, cache: Path) -> None:
     for digest in ("0" * 63, "G" * 64, 7, None):
         assert not believed(json.dumps({**json.loads(text), "sha256": digest}))
     assert believed(text)
-    # Who else may write it could give one model another's name.
+    # Who else may write it could give one model another's name: neither the package nor the command believes it.
+    record.write_text(json.dumps({**json.loads(text), "sha256": "0" * 64}))
     record.chmod(0o666)
     assert files_digest([file]) == sampled
+    assert digest_by_command(file) == kept.hex()
+    assert record.read_text() == text
+    assert files_digest([file]) == kept
     record.chmod(0o600)
     if os.geteuid() == 0:
         os.chown(record, 12345, -1)

@@ -59,12 +59,19 @@ struct KeptDigest: Codable, Equatable {
 
   /// This state with its digest, if that was kept.
   func kept() -> KeptDigest? {
-    guard canBeKept, let data = FileManager.default.contents(atPath: file),
+    guard canBeKept, Self.isOurs(file), let data = FileManager.default.contents(atPath: file),
       let record = try? JSONDecoder().decode(KeptDigest.self, from: data)
     else { return nil }
     var expected = self
     expected.sha256 = record.sha256
     return record == expected ? record : nil
+  }
+
+  /// Whether nobody else may write a record: who may could give one model another's name.
+  private static func isOurs(_ file: String) -> Bool {
+    var state = stat()
+    guard unsafe lstat(file, &state) == 0, state.st_mode & S_IFMT == S_IFREG else { return false }
+    return [0, geteuid()].contains(state.st_uid) && state.st_mode & (S_IWGRP | S_IWOTH) == 0
   }
 
   /// Keeps it; another process finds the old record or the new one, whole.
@@ -75,6 +82,8 @@ struct KeptDigest: Codable, Equatable {
         withIntermediateDirectories: true,
         attributes: [.posixPermissions: 0o700]
       )
+      // A file that is written over keeps its owner's rights.
+      if !Self.isOurs(file) { _ = unsafe unlink(file) }
       try Data(try jsonText(self).utf8).write(to: URL(filePath: file), options: .atomic)
     } catch {
       throw CommandFailure(
