@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int clinux_o_direct(void) { return O_DIRECT; }
@@ -49,12 +51,55 @@ int clinux_record_lock(int fd) {
     return errno == EACCES ? EAGAIN : errno;
 }
 
+int clinux_description_lock(int fd) {
+    struct flock lock = first_byte();
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return 0;
+    return errno == EACCES ? EAGAIN : errno;
+}
+
 int clinux_record_lock_holder(int fd, int32_t *process_id) {
     struct flock lock = first_byte();
     if (fcntl(fd, F_GETLK, &lock) != 0) return errno;
     /* A holder in another PID namespace has no number here: the kernel says 0, and yet it holds the lock. */
     *process_id = lock.l_type == F_UNLCK ? 0 : lock.l_pid > 0 ? (int32_t)lock.l_pid : -1;
     return 0;
+}
+
+int clinux_file_lock(int fd, int is_exclusive) {
+    for (;;) {
+        if (flock(fd, (is_exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) return 0;
+        if (errno != EINTR) return errno == EWOULDBLOCK ? EAGAIN : errno;
+    }
+}
+
+static struct flock bytes_from(uint64_t first, uint64_t count, short type) {
+    struct flock lock = {0};
+    lock.l_type = type;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = (off_t)first;
+    lock.l_len = (off_t)count; /* 0: to the end */
+    return lock;
+}
+
+int clinux_share_byte(int fd, uint64_t offset) {
+    struct flock lock = bytes_from(offset, 1, F_RDLCK);
+    return fcntl(fd, F_SETLK, &lock) == 0 ? 0 : errno;
+}
+
+int clinux_other_byte_is_shared(int fd, uint64_t offset) {
+    struct flock before = bytes_from(1, offset - 1, F_WRLCK), after = bytes_from(offset + 1, 0, F_WRLCK);
+    if (offset > 1) {
+        if (fcntl(fd, F_GETLK, &before) != 0) return -errno;
+        if (before.l_type != F_UNLCK) return 1;
+    }
+    if (fcntl(fd, F_GETLK, &after) != 0) return -errno;
+    return after.l_type != F_UNLCK;
+}
+
+int clinux_is_in_memory(const char *path) {
+    struct statfs information;
+    if (statfs(path, &information) != 0) return 0;
+    return information.f_type == 0x01021994 /* tmpfs */ || information.f_type == 0x858458f6 /* ramfs */;
 }
 
 int clinux_random(void *bytes, size_t count) {

@@ -22,7 +22,7 @@ extension Catalog {
       flags |= UInt32(MDB_NORDAHEAD)
       if options.isReadOnly { flags |= UInt32(MDB_RDONLY) }
       if options.durability == .buffered { flags |= UInt32(MDB_NOSYNC) }
-      unsafe try check(mdb_env_open(environment, options.path, flags, 0o600))
+      unsafe try open(environment, options, flags)
       unsafe try check(mdb_reader_check(environment, nil))
       unsafe try checkFileIsWhole(environment)
     } catch {
@@ -31,6 +31,43 @@ extension Catalog {
     }
     return unsafe environment
   }
+
+  /// LMDB looks for its lock file under the name of the data file with `-lock` behind: so both are given other names for as long as it takes.
+  private static func open(
+    _ environment: OpaquePointer,
+    _ options: CatalogOptions,
+    _ flags: UInt32
+  ) throws(CatalogError) {
+    guard case .file(let lock) = options.lock else {
+      let flags = options.lock == .none ? flags | UInt32(MDB_NOLOCK) : flags
+      return unsafe try check(mdb_env_open(environment, options.path, flags, 0o600))
+    }
+    // LMDB would make one that nobody else has.
+    guard unsafe access(lock, F_OK) == 0 else { throw .io(errno: errno) }
+    var path = options.path
+    if !path.hasPrefix("/") {
+      guard let current = unsafe getcwd(nil, 0) else { throw .io(errno: errno) }
+      defer { unsafe free(current) }
+      path = unsafe String(cString: current) + "/" + path
+    }
+    let number = linkCount.withLock { count in
+      count += 1
+      return count
+    }
+    let folder = lock.lastIndex(of: "/").map { String(lock[..<$0]) } ?? "."
+    let link = folder + "/" + "open-\(getpid())-\(number)"
+    for (target, link) in [(path, link), (lock, link + "-lock")] {
+      unsafe unlink(link)
+      guard unsafe symlink(target, link) == 0 else { throw .io(errno: errno) }
+    }
+    defer {
+      unsafe unlink(link)
+      unsafe unlink(link + "-lock")
+    }
+    unsafe try check(mdb_env_open(environment, link, flags, 0o600))
+  }
+
+  private static let linkCount = Monitor<UInt64>(0)
 
   /// A file that was cut short would end in a SIGBUS at the first touch of a missing page.
   private static func checkFileIsWhole(_ environment: OpaquePointer) throws(CatalogError) {
@@ -42,9 +79,11 @@ extension Catalog {
     unsafe try check(mdb_env_stat(environment, &statistics))
     unsafe try check(mdb_env_get_fd(environment, &descriptor))
     guard unsafe fstat(descriptor, &status) == 0 else { throw .io(errno: errno) }
-    let (byteCount, overflow) = unsafe (information.me_last_pgno + 1)
-      .multipliedReportingOverflow(by: Int(statistics.ms_psize))
-    guard !overflow, byteCount <= status.st_size else { throw .corrupt(.file) }
+    let lastPage = unsafe information.me_last_pgno
+    // A size of LMDB's is unsigned, an Int here is not: what is below 0 is as wrong as what is beyond the file.
+    guard lastPage >= 0, lastPage < Int(status.st_size) / max(Int(statistics.ms_psize), 1) else {
+      throw .corrupt(.file)
+    }
   }
 
   /// The tables by their raw value.

@@ -32,9 +32,8 @@ extension Catalog {
       var cursor = unsafe try TableCursor(handle, 0)
       var isThere = try cursor.first()
       while isThere {
-        // LMDB's own table of free pages: each value is a list that begins with its length, each key a transaction's number.
-        if unsafe cursor.value.count >= 8 && cursor.key.count >= 8 {
-          let count = unsafe cursor.value.loadUnaligned(as: Int.self)
+        if unsafe cursor.key.count >= 8 {
+          let count = unsafe Self.freePageCount(cursor.value)
           freeCount += count
           if unsafe cursor.key.loadUnaligned(as: UInt64.self) == id { freedCount = count }
         }

@@ -118,10 +118,15 @@ package import KVCore
     _ body: (WriteTransaction) throws(CatalogError) -> R
   ) throws(CatalogError) -> R {
     guard !options.isReadOnly else { throw .readOnly }
-    let mapByteCount = try self.mapByteCount()
+    let information = unsafe try self.information()
+    let mapByteCount = unsafe information.me_mapsize
     let pagesBefore = pagesBeforeWrite()
     let environment = try enter()
     defer { leave() }
+    // Pages run short: those that a reader kept which was killed are to be had again. It asks for one record lock a process.
+    if unsafe information.me_last_pgno >= mapByteCount / CatalogSalvage.pageByteCount / 4 * 3 {
+      unsafe try check(mdb_reader_check(environment.handle, nil))
+    }
     var handle: OpaquePointer?
     unsafe try checkBegun(mdb_txn_begin(environment.handle, nil, 0, &handle))
     guard let handle = unsafe handle else { throw .lmdb(code: MDB_PANIC) }
@@ -146,8 +151,18 @@ package import KVCore
       if let handle = unsafe transaction.takeHandle() { unsafe mdb_txn_abort(handle) }
       // Was it the commit that failed, and is LMDB's state gone with it? A renewal tells.
       if let handle = unsafe try? begin(environment) { unsafe giveBack(handle) }
-      throw error
+      throw error == .io(errno: EIO) && isDiskFull(environment) ? .io(errno: ENOSPC) : error
     }
+  }
+
+  /// LMDB says of a write that was cut short that it failed, and not why.
+  private func isDiskFull(_ environment: Environment) -> Bool {
+    var descriptor: mdb_filehandle_t = -1
+    var status = statvfs()
+    guard unsafe mdb_env_get_fd(environment.handle, &descriptor) == MDB_SUCCESS,
+      unsafe fstatvfs(descriptor, &status) == 0
+    else { return false }
+    return status.f_bavail < 4
   }
 
   /// A call begins; `leave` must follow unless this throws.
@@ -228,7 +243,7 @@ package import KVCore
 
   /// Number of the last commit of any process; cheap, so that others' commits can be noticed by asking.
   package func transactionID() throws(CatalogError) -> UInt64 {
-    unsafe UInt64(try information().me_last_txnid)
+    unsafe UInt64(bitPattern: Int64(try information().me_last_txnid))
   }
 
   /// Bytes that commits of this process wrote to the file; one beside which another process committed may be missing.
@@ -244,12 +259,29 @@ package import KVCore
     guard let before, let now = try? pages() else { return }
     written.withLock { written in
       written.pages = now
-      guard now.transactionID == before.transactionID + 1 else { return }
+      guard now.transactionID == before.transactionID &+ 1 else { return }
       written.byteCount &+= now.bytesWritten(since: before)
     }
   }
 
-  func pageCount() throws(CatalogError) -> Int { unsafe Int(try information().me_last_pgno) + 1 }
+  func pageCount() throws(CatalogError) -> Int { unsafe Self.pageCount(try information()) }
+
+  /// Pages of the file, and no more than fit into the map, whatever LMDB's own page says.
+  private static func pageCount(_ information: MDB_envinfo) -> Int {
+    unsafe min(
+      max(information.me_last_pgno, 0),
+      max(information.me_mapsize, 0) / CatalogSalvage.pageByteCount
+    ) + 1
+  }
+
+  /// LMDB's own table of free pages: each value is a list that begins with its length, each key a transaction's number.
+  ///
+  /// A length that the value has no room for is damage, and none.
+  static func freePageCount(_ value: UnsafeRawBufferPointer) -> Int {
+    guard value.count >= 8 else { return 0 }
+    let count = unsafe value.loadUnaligned(as: UInt.self)
+    return count <= UInt(value.count / 8) ? Int(count) : 0
+  }
 
   /// Bytes that the catalog may grow to.
   package func mapByteCount() throws(CatalogError) -> Int { unsafe try information().me_mapsize }
@@ -265,17 +297,14 @@ package import KVCore
       var cursor = unsafe try TableCursor(handle, 0)
       var isThere = try cursor.first()
       while isThere {
-        // LMDB's own table of free pages: each value is a list that begins with its length.
-        if unsafe cursor.value.count >= 8 {
-          freePageCount += unsafe cursor.value.loadUnaligned(as: Int.self)
-        }
+        freePageCount += unsafe Self.freePageCount(cursor.value)
         isThere = try cursor.next()
       }
       let pageByteCount = Int(statistics.ms_psize)
       return unsafe CatalogUsage(
         mapByteCount: information.me_mapsize,
-        fileByteCount: (information.me_last_pgno + 1) * pageByteCount,
-        freeByteCount: freePageCount * pageByteCount
+        fileByteCount: Self.pageCount(information) * pageByteCount,
+        freeByteCount: min(freePageCount, Self.pageCount(information)) * pageByteCount
       )
     }
   }
@@ -288,6 +317,17 @@ package import KVCore
     var deadCount: Int32 = 0
     unsafe try check(mdb_reader_check(environment.handle, &deadCount))
     return Int(deadCount)
+  }
+
+  /// Device and inode of the file that is open.
+  package func fileIdentity() throws(CatalogError) -> (device: UInt64, inode: UInt64) {
+    let environment = try enter()
+    defer { leave() }
+    var descriptor: mdb_filehandle_t = -1
+    var status = stat()
+    unsafe try check(mdb_env_get_fd(environment.handle, &descriptor))
+    guard unsafe fstat(descriptor, &status) == 0 else { throw .io(errno: errno) }
+    return (UInt64(status.st_dev), UInt64(status.st_ino))
   }
 
   private func information() throws(CatalogError) -> MDB_envinfo {

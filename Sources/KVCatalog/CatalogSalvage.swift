@@ -15,9 +15,8 @@ package import KVCore
   package private(set) var meta: StoreMeta?
   /// By root key.
   package private(set) var namespaces: [BlockKey: NamespaceRow] = [:]
-  /// The largest generation that was given out.
-  package private(set) var nextGeneration: UInt64 = 0
-  package private(set) var nextEvent: UInt64 = 0
+  /// The largest numbers that were given out are below these.
+  package private(set) var numbers = GivenNumbers()
   /// Where inline payloads lie in the file: slot header and stored bytes.
   package private(set) var payloads: [Range<Int>] = []
 
@@ -125,8 +124,13 @@ package import KVCore
       if values.count == 4 { configRow = values }
     case .counters:
       guard let counters = unsafe Counters(body) else { return }
-      nextGeneration = max(nextGeneration, counters.generation)
-      nextEvent = max(nextEvent, counters.event)
+      numbers = numbers.joined(
+        with: GivenNumbers(
+          owner: counters.owner,
+          event: counters.event,
+          generation: counters.generation
+        )
+      )
     default: break
     }
   }

@@ -5,8 +5,19 @@ package struct CatalogOptions: Sendable {
   /// Whether a commit waits for the disk; `.buffered` is for tests.
   package enum Durability: Sendable { case synced, buffered }
 
-  /// The file `catalog.mdb`; LMDB puts its lock file beside it.
+  /// Where LMDB's lock file is, by which processes and threads keep clear of each other.
+  package enum Lock: Sendable, Equatable {
+    /// Beside the catalog.
+    case beside
+    /// This file, which is there already and as long as `lockByteCount` wants it; links to it are made in its folder.
+    case file(String)
+    /// Nowhere: nobody else knows of the catalog, or nobody can write to it.
+    case none
+  }
+
+  /// The file `catalog.mdb`.
   package var path: String
+  package var lock = Lock.beside
   /// Bytes that the catalog may grow to; nil = what the file says.
   package var mapByteCount: Int?
   package var isReadOnly = false
@@ -21,6 +32,9 @@ package struct CatalogOptions: Sendable {
   }
 
   package init(path: String) { self.path = path }
+
+  /// Bytes that LMDB's lock file takes at most for so many readers: a cache line for each, and what all share.
+  package var lockByteCount: Int { (Int(readerCountMax) + 64) * 64 }
 }
 
 /// What is decided once, when the store is made.

@@ -268,8 +268,8 @@ extension ReadTransaction {
       unsafe CatalogEvent(sequence, UnsafeRawBufferPointer(rebasing: value[8...])) != nil
     else { return unsafe audit.findings.add(.malformed, describedKey(.events, key), "the event") }
     // The ring moves on at its old end only: in between no number is left out, whoever writes meanwhile.
-    if let last = audit.lastEvent, sequence != last + 1 {
-      audit.findings.add(.missing, "events: \(last + 1)", "a number is left out")
+    if let last = audit.lastEvent, sequence != last &+ 1 {
+      audit.findings.add(.missing, "events: \(last &+ 1)", "a number is left out")
     }
     audit.lastEvent = sequence
   }

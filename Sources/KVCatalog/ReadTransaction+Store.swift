@@ -82,7 +82,7 @@ extension ReadTransaction {
   package func lastCommittedNanoseconds() throws(CatalogError) -> UInt64 {
     guard let value = unsafe try getChecked(.meta, .meta(.clock)) else { return 0 }
     var reader = unsafe ByteReader(value)
-    guard let time = reader.read(UInt64.self) else { throw .corrupt(.meta) }
+    guard let time = reader.read(UInt64.self), time < 1 << 63 else { throw .corrupt(.meta) }
     return time
   }
 
@@ -101,7 +101,9 @@ extension ReadTransaction {
       // The bitmap may be long, so the checksum is left to who reads it.
       var reader = unsafe ByteReader(value, offset: 8)
       guard let slotByteCount = reader.read(UInt32.self), let slotCount = reader.read(UInt32.self),
-        let usedCount = reader.read(UInt32.self), let state = reader.read(UInt32.self)
+        let usedCount = reader.read(UInt32.self), let state = reader.read(UInt32.self),
+        // More than any disk holds is damage, and adding such sizes up would trap.
+        UInt64(slotByteCount) * UInt64(slotCount) < 1 << 48
       else { throw .corrupt(.slotFile) }
       files.append(
         SlotFileRow(

@@ -137,7 +137,7 @@ extension WriteTransaction {
     var records: [DeadlineRecord] = []
     var cursor = try cursor(.deadlines)
     var isThere = try cursor.seekBefore(
-      .block(end.namespace, BlockPosition(run: end.at.run, position: end.at.position + 1))
+      .block(end.namespace, BlockPosition(run: end.at.run, position: end.at.position &+ 1))
     )
     while isThere, let found = unsafe keyIntegers(cursor.key),
       found.namespace == end.namespace, found.at.run == end.at.run

@@ -90,9 +90,6 @@ extension WriteTransaction {
       try put(.meta, .meta(.erase), writer.bytes)
     }
   }
-
-  /// The generation that comes next: everything written so far has a smaller one.
-  package var nextGeneration: Generation { Generation(rawValue: counters.generation) }
 }
 
 extension ReadTransaction {

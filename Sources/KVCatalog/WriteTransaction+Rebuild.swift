@@ -43,8 +43,9 @@ extension WriteTransaction {
   }
 
   /// Numbers below these are not given again.
-  package func raiseCounters(generation: UInt64, event: UInt64) {
-    counters.generation = max(counters.generation, generation)
-    counters.event = max(counters.event, event)
+  package func raiseCounters(to numbers: GivenNumbers) {
+    counters.generation = max(counters.generation, numbers.generation)
+    counters.event = max(counters.event, numbers.event)
+    counters.owner = max(counters.owner, numbers.owner)
   }
 }

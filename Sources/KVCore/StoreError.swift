@@ -69,5 +69,5 @@ public enum CorruptionReason: Sendable, Equatable {
 
 /// Why the catalog cannot be shared.
 public enum LockReason: Sendable, Equatable {
-  case otherPIDNamespace, readerTableFull, inUse, repairing, writerStalled
+  case otherPIDNamespace, otherSharedMemory, readerTableFull, inUse, repairing, writerStalled
 }

@@ -35,6 +35,14 @@ package struct FileDescriptor: ~Copyable, Sendable {
     return true
   }
 
+  /// Takes the lock of `tryRecordLock` for as long as this descriptor is open; false when anybody has it, this process included.
+  package func tryDescriptionLock() throws(FileError) -> Bool {
+    let code = clinux_description_lock(rawValue)
+    if code == EAGAIN { return false }
+    try check(code, .lock)
+    return true
+  }
+
   /// The other process that holds the record lock on byte 0 (-1 when it is in another PID namespace), or nil.
   package func recordLockHolder() throws(FileError) -> Int32? {
     var processID: Int32 = 0
@@ -46,6 +54,17 @@ package struct FileDescriptor: ~Copyable, Sendable {
     var status = stat()
     guard unsafe fstat(rawValue, &status) == 0 else { throw FileError(operation, errno: lastErrno) }
     return status
+  }
+
+  /// Whether `path` is a name of this very file now.
+  package func isNamed(_ path: String) throws(FileError) -> Bool {
+    let own = try status()
+    var named = stat()
+    guard unsafe lstat(path, &named) == 0 else {
+      if lastErrno == ENOENT { return false }
+      throw FileError(.status, errno: lastErrno)
+    }
+    return named.st_dev == own.st_dev && named.st_ino == own.st_ino
   }
 
   /// Device and inode: what tells two paths to one file from two files.

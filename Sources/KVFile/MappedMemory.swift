@@ -27,22 +27,13 @@ internal import Glibc
     return memory
   }
 
-  /// The first `byteCount` bytes of a file, shared with all who map it; the file is created or extended as needed.
-  package static func sharedFile(
-    _ path: String,
+  /// The first `byteCount` bytes of a file, shared with all who map it; the file is as long already.
+  package static func shared(
+    _ descriptor: borrowing FileDescriptor,
     byteCount: Int
   ) throws(FileError) -> MappedMemory {
-    let descriptor = try FileDescriptor.open(path, mode: .create)
-    if try descriptor.status(.map).st_size < byteCount {
-      // Real extents: a hole that the disk has no room for would be a signal at the first store.
-      let code = clinux_fallocate(descriptor.rawValue, UInt64(byteCount))
-      if code == EOPNOTSUPP || code == ENOSYS {
-        guard ftruncate(descriptor.rawValue, byteCount) == 0 else {
-          throw FileError(.allocate, errno: lastErrno)
-        }
-      } else {
-        try check(code, .allocate)
-      }
+    guard try descriptor.status(.map).st_size >= byteCount else {
+      throw FileError(.map, errno: ENODATA)
     }
     return try map(byteCount: byteCount, flags: MAP_SHARED, descriptor: descriptor.rawValue)
   }

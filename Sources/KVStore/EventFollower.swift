@@ -23,6 +23,8 @@ final class EventFollower: Sendable {
   static let intervalNanoseconds: UInt64 = 20_000_000
   /// What this process holds in memory is told to others so often.
   private static let publishNanoseconds: UInt64 = 1_000_000_000
+  /// Readers of the catalog that were killed are looked for so often; what they keep from being used again grows slowly.
+  private static let staleReadersNanoseconds: UInt64 = 10_000_000_000
   /// Events in one read transaction, and removals under one pass of the state lock.
   private static let eventCountMax = 1000
   private static let removalCountMax = 64
@@ -56,6 +58,7 @@ final class EventFollower: Sendable {
 
   private func run() {
     var published = monotonicNanoseconds()
+    var looked = published
     while true {
       let isStopping = progress.wait(until: deadline(after: Self.intervalNanoseconds)) { progress in
         progress.isStopping ? true : nil
@@ -66,6 +69,11 @@ final class EventFollower: Sendable {
       if now &- published >= Self.publishNanoseconds {
         published = now
         core.publishMemory()
+      }
+      if now &- looked >= Self.staleReadersNanoseconds {
+        looked = now
+        // An error is every other call's as well.
+        do throws(CatalogError) { try core.catalog.clearStaleReaders() } catch { continue }
       }
     }
   }
@@ -146,7 +154,7 @@ extension StoreCore {
     try catalogRead { (transaction) throws(CatalogError) in
       let id = try transaction.snapshotID()
       let kept = try transaction.eventSequences()
-      guard let kept, cursor <= kept.upperBound, cursor + 1 >= kept.lowerBound else {
+      guard let kept, cursor <= kept.upperBound, cursor >= kept.lowerBound &- 1 else {
         let newest = kept?.upperBound ?? 0
         return EventPage(
           cursor: newest,

@@ -11,9 +11,10 @@ internal import KVFile
 /// id | owner | run | namespace << 32 + position | end (CLOCK_BOOTTIME, ns) | generation
 /// ```
 ///
-/// An id is generation << 16 + entry, so it is never given twice, and any process releases by it. An id with the top bit set is being
-/// written. A lease ends by release, by time, or with its owner; it means nothing after a restart of the machine. The state lock
-/// guards what this process adds; other processes see the words as they are.
+/// An id is (base + generation) << 16 + entry, with a base of the table's own, so it is never given twice, and any process releases by
+/// it. With the top bit set, it is the owner of an entry that is being taken, or the id of one whose place is being written. A lease
+/// ends by release, by time, or with its owner; it means nothing once no process has the store open. The state lock guards what this
+/// process adds; other processes see the words as they are.
 final class LeaseTable {
   /// What a lease is on: a catalog position, or a block that is still pending, by its ticket.
   enum Head: Hashable {
@@ -33,13 +34,15 @@ final class LeaseTable {
   /// nil on a read-only store, which takes no leases.
   private let memory: MappedMemory?
   private let owner: OwnerID
+  private let base: UInt64
   /// Leases of this process on blocks that have no position yet.
   private var pendingTickets: [UInt64: UInt64] = [:]
   private var nextEntry = 0
 
-  init(memory: MappedMemory?, owner: OwnerID) {
+  init(memory: MappedMemory?, owner: OwnerID, base: UInt64 = 0) {
     self.memory = memory
     self.owner = owner
+    self.base = base
   }
 
   private func load(_ entry: Int, _ word: Word) -> UInt64 {
@@ -72,13 +75,15 @@ final class LeaseTable {
       let entry = (nextEntry + offset) % Self.entryCount
       let old = load(entry, .id)
       let isFree = old == 0 || hasEnded(entry, old, now: now, [])
-      guard isFree, exchange(entry, from: old, to: Self.busyBit) else { continue }
+      guard isFree, exchange(entry, from: old, to: Self.busyBit | UInt64(owner.rawValue)) else {
+        continue
+      }
       pendingTickets[old] = nil
-      let generation = (load(entry, .generation) + 1) & 0xFFFF_FFFF_FFFF
-      let id = generation << 16 & ~Self.busyBit | UInt64(entry)
+      let generation = load(entry, .generation) &+ 1
+      let id = number(generation) << 16 | UInt64(entry)
       store(generation, entry, .generation)
       store(UInt64(owner.rawValue), entry, .owner)
-      store(now + min(duration, Self.durationMax), entry, .end)
+      store(now &+ min(duration, Self.durationMax), entry, .end)
       setHead(entry, namespace, head, id)
       store(id, entry, .id)
       nextEntry = entry + 1
@@ -99,20 +104,41 @@ final class LeaseTable {
     }
   }
 
+  /// 47 bits, whatever the words hold.
+  private func number(_ generation: UInt64) -> UInt64 { (base &+ generation) & 0x7FFF_FFFF_FFFF }
+
   /// Ends a lease of any process; false when there never was one of that id.
   func release(_ id: UInt64) -> Bool {
     guard let entry = entry(of: id) else { return false }
     pendingTickets[id] = nil
-    return exchange(entry, from: id, to: 0) || id >> 16 <= load(entry, .generation)
+    _ = settledID(entry, id)
+    return exchange(entry, from: id, to: 0) || id >> 16 <= number(load(entry, .generation))
   }
 
   /// Moves the end; false when it has ended already.
+  ///
+  /// The end that is replaced was this lease's: whoever takes the entry meanwhile writes another before the id is there.
   func extend(_ id: UInt64, now: UInt64, duration: UInt64) -> Bool {
-    guard let entry = entry(of: id), load(entry, .id) == id, load(entry, .end) > now else {
-      return false
+    guard let entry = entry(of: id) else { return false }
+    let end = load(entry, .end)
+    guard settledID(entry, id) == id, end > now else { return false }
+    let isMoved =
+      memory?.atomicCompareExchange(
+        at: entry * Self.entryByteCount + Word.end.rawValue * 8,
+        expected: end,
+        desired: now &+ min(duration, Self.durationMax)
+      ) ?? false
+    // Where another has extended it just now, that counts.
+    return load(entry, .id) & ~Self.busyBit == id && (isMoved || load(entry, .end) > now)
+  }
+
+  /// What an entry says, once its place has been written, which takes another process no time unless it is stopped.
+  private func settledID(_ entry: Int, _ id: UInt64) -> UInt64 {
+    for _ in 0..<10_000 {
+      let word = load(entry, .id)
+      if word != id | Self.busyBit { return word }
     }
-    store(now + min(duration, Self.durationMax), entry, .end)
-    return load(entry, .id) == id
+    return id | Self.busyBit
   }
 
   private func entry(of id: UInt64) -> Int? {
@@ -126,11 +152,14 @@ final class LeaseTable {
   /// Called inside the write transaction, so that no evictor sees the blocks before it sees their leases.
   func place(_ positions: [UInt64: BlockPosition]) {
     for (id, ticket) in pendingTickets {
-      guard let position = positions[ticket], let entry = entry(of: id), load(entry, .id) == id
+      // Held while it is written: another process may release it, and the next lease of the entry has a place of its own.
+      guard let position = positions[ticket], let entry = entry(of: id),
+        exchange(entry, from: id, to: id | Self.busyBit)
       else { continue }
       let namespace = load(entry, .position) & ~0xFFFF_FFFF
       store(namespace | UInt64(position.position), entry, .position)
       store(position.run.rawValue, entry, .run)
+      store(id, entry, .id)
     }
   }
 
@@ -146,9 +175,7 @@ final class LeaseTable {
     for entry in 0..<Self.entryCount {
       // The id before the owner: an entry that is being taken still names the owner before.
       let id = load(entry, .id)
-      guard id != 0, id & Self.busyBit == 0, deadOwners.contains(leaseOwner(entry)) else {
-        continue
-      }
+      guard id != 0, deadOwners.contains(leaseOwner(entry, id)) else { continue }
       if exchange(entry, from: id, to: 0) { count += 1 }
     }
     return count
@@ -156,9 +183,9 @@ final class LeaseTable {
 
   /// Ends the leases of this process; at close.
   func releaseOwn() {
-    for entry in 0..<Self.entryCount where load(entry, .owner) == UInt64(owner.rawValue) {
+    for entry in 0..<Self.entryCount {
       let id = load(entry, .id)
-      if id != 0 { _ = exchange(entry, from: id, to: 0) }
+      if id != 0, leaseOwner(entry, id) == owner { _ = exchange(entry, from: id, to: 0) }
     }
     pendingTickets = [:]
   }
@@ -171,12 +198,19 @@ final class LeaseTable {
     now: UInt64,
     _ deadOwners: Set<OwnerID>
   ) -> Bool {
-    if deadOwners.contains(leaseOwner(entry)) { return true }
-    return id & Self.busyBit == 0 && load(entry, .end) <= now
+    if deadOwners.contains(leaseOwner(entry, id)) { return true }
+    return !isBeingTaken(id) && load(entry, .end) <= now
   }
 
-  private func leaseOwner(_ entry: Int) -> OwnerID {
-    OwnerID(rawValue: UInt32(truncatingIfNeeded: load(entry, .owner)))
+  /// Whether the word is that of an entry that has no lease yet.
+  private func isBeingTaken(_ id: UInt64) -> Bool {
+    id & Self.busyBit != 0 && id & ~Self.busyBit <= UInt64(UInt32.max)
+  }
+
+  private func leaseOwner(_ entry: Int, _ id: UInt64) -> OwnerID {
+    OwnerID(
+      rawValue: UInt32(truncatingIfNeeded: isBeingTaken(id) ? id : load(entry, .owner))
+    )
   }
 
   /// The other processes that hold leases.
@@ -184,8 +218,10 @@ final class LeaseTable {
   /// Needs no lock.
   func foreignOwners() -> Set<OwnerID> {
     var owners: Set<OwnerID> = []
-    for entry in 0..<Self.entryCount where load(entry, .id) != 0 {
-      let owner = leaseOwner(entry)
+    for entry in 0..<Self.entryCount {
+      let id = load(entry, .id)
+      guard id != 0 else { continue }
+      let owner = leaseOwner(entry, id)
       if owner != self.owner { owners.insert(owner) }
     }
     return owners
@@ -218,7 +254,7 @@ final class LeaseTable {
     guard memory != nil else { return deepest }
     for entry in 0..<Self.entryCount {
       let id = load(entry, .id)
-      guard id != 0, !hasEnded(entry, id, now: now, deadOwners) else { continue }
+      guard id != 0, !isBeingTaken(id), !hasEnded(entry, id, now: now, deadOwners) else { continue }
       let run = RunID(rawValue: load(entry, .run))
       guard run != .root else { continue }
       let position = UInt32(truncatingIfNeeded: load(entry, .position))

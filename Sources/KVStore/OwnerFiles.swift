@@ -34,10 +34,16 @@ final class OwnerFiles: Sendable {
     let ours = Self.pidNamespace()
     for name in names where name.hasSuffix(".lock") {
       let path = directory + "/" + name
-      guard isLocked(path), let theirs = Self.contents(path), !theirs.isEmpty, theirs != ours else {
-        continue
+      // Who removes the file of one that has ended holds its lock for a moment.
+      for attempt in 0..<20 {
+        guard isLocked(path), let theirs = Self.contents(path), !theirs.isEmpty,
+          theirs != ours + Self.inMemory
+        else { break }
+        guard attempt < 19 else {
+          throw .locked(theirs == ours ? .otherSharedMemory : .otherPIDNamespace)
+        }
+        usleep(1000)
       }
-      throw .locked(.otherPIDNamespace)
     }
   }
 
@@ -45,17 +51,34 @@ final class OwnerFiles: Sendable {
   func claim(_ owner: OwnerID) throws(StoreError) {
     let path = path(of: owner)
     do throws(FileError) {
-      let descriptor = try FileDescriptor.open(path, mode: .create)
-      guard try descriptor.tryRecordLock() else { throw FileError(.lock, errno: EAGAIN) }
-      let text = Self.pidNamespace()
+      let descriptor = try Self.openLocked(path)
+      let text = Self.pidNamespace() + Self.inMemory
       let written = unsafe text.withCString {
         unsafe Glibc.write(descriptor.rawValue, $0, strlen($0))
       }
-      guard written == text.utf8.count else { throw FileError(.write, errno: EIO) }
+      guard written == text.utf8.count else {
+        throw FileError(.write, errno: written < 0 ? errno : ENOSPC)
+      }
       let file = OwnFile(path: path, descriptor: descriptor)
       own.withLock { $0 = file }
     } catch {
       throw StoreError(error, .ownerLock)
+    }
+  }
+
+  /// The file under this name, locked.
+  ///
+  /// Between its making and its locking another process may take it for that of a process that has ended, and remove it.
+  private static func openLocked(_ path: String) throws(FileError) -> FileDescriptor {
+    let deadline = deadline(after: 10_000_000_000)
+    while true {
+      let descriptor = try FileDescriptor.open(path, mode: .create)
+      if try descriptor.tryRecordLock() {
+        if try descriptor.isNamed(path) { return descriptor }
+      } else {
+        guard monotonicNanoseconds() < deadline else { throw FileError(.lock, errno: EAGAIN) }
+        usleep(1000)
+      }
     }
   }
 
@@ -69,6 +92,11 @@ final class OwnerFiles: Sendable {
     else { return }
     // The lock goes with the descriptor; removed first, so that nobody finds it unlocked.
     do throws(FileError) { try storage.remove(file.path) } catch { return }
+  }
+
+  /// Processes that have a store open for writing.
+  static func livingCount(_ folder: String) -> Int {
+    OwnerFiles(directory: folder + "/owners", storage: LinuxStorage()).livingCount()
   }
 
   /// Processes that have the store open for writing, this one included.
@@ -99,15 +127,21 @@ final class OwnerFiles: Sendable {
     return (living, dead)
   }
 
-  /// Whether the process of this number has ended.
+  /// Whether the process of this number has ended; then its file is removed.
   ///
-  /// In doubt it lives.
+  /// In doubt it lives. The file is removed under its lock: what is locked by us cannot be locked by its owner meanwhile, and what
+  /// is not under this name any more is not removed.
   func isDead(_ owner: OwnerID) -> Bool {
+    if isOwn(owner) { return false }
     let path = path(of: owner)
-    guard storage.fileExists(path) else { return true }
-    guard !isLocked(path) else { return false }
-    do throws(FileError) { try storage.remove(path) } catch { return true }
-    return true
+    do throws(FileError) {
+      let descriptor = try FileDescriptor.open(path, mode: .existing)
+      guard try descriptor.tryDescriptionLock() else { return false }
+      if try descriptor.isNamed(path) { try storage.remove(path) }
+      return true
+    } catch {
+      return error.operation == .remove || error.isNotFound
+    }
   }
 
   /// Removes the files of processes that have ended.
@@ -147,7 +181,11 @@ final class OwnerFiles: Sendable {
     }
   }
 
-  private static func pidNamespace() -> String {
+  /// Says that the process shares memory as `SharedMemory` has it; those from before it had it in the store's folder, and the two
+  /// must not be in one store: each takes the other's text for that of another PID namespace.
+  private static let inMemory = " memory"
+
+  static func pidNamespace() -> String {
     var buffer = [CChar](repeating: 0, count: 256)
     let count = unsafe readlink("/proc/self/ns/pid", &buffer, 255)
     guard count > 0 else { return "" }

@@ -10,6 +10,7 @@ extension StoreCore {
   func removeLeftOvers() {
     _ = releaseDeadLeases()
     ownerFiles.removeDead()
+    sharedMemory.removeLeftOvers()
     // It is only tidying: where it fails, the next open tries again.
     do throws(StoreError) {
       try removeStrayFiles()

@@ -62,7 +62,7 @@ extension StoreCore {
           IdentityFile.Removal(
             rootKey: namespace.rootKey,
             top: nil,
-            generationFloor: transaction.nextGeneration.rawValue
+            generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
           )
         )
       }

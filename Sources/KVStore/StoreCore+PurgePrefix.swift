@@ -61,7 +61,7 @@ extension StoreCore {
         IdentityFile.Removal(
           rootKey: namespace.chain.rootKey,
           top: row.blockKey,
-          generationFloor: transaction.nextGeneration.rawValue
+          generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
         )
       )
       let removed = try transaction.removeSubtree(namespace.id, at: top, reason: .forgotten)

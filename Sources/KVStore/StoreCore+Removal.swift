@@ -61,7 +61,7 @@ extension StoreCore {
           IdentityFile.Removal(
             rootKey: namespace.chain.rootKey,
             top: forgotten,
-            generationFloor: transaction.nextGeneration.rawValue
+            generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
           )
         )
       }

@@ -11,6 +11,8 @@ internal import KVTiers
 /// Locks and threads: docs/architecture.md, "Concurrency".
 final class StoreCore: Sendable {
   let configuration: StoreConfiguration
+  /// Left once the catalog is closed: LMDB has its lock file there.
+  let sharedMemory: SharedMemory
   let catalog: Catalog
   let diskTier: DiskTier
   let hostMemoryBase: HostMemory
@@ -72,8 +74,8 @@ final class StoreCore: Sendable {
 
   /// What may lie in a folder in which a store is made: leftovers of an open that was killed, and a mount point's own.
   private static let ownNames: Set<String> = [
-    "slots", "archive", "owners", "leases", "opening.lock", "repair.lock", "identities.kvs",
-    "catalog.mdb-lock",
+    "slots", "archive", "owners", "leases", "memory", "opening.lock", "repair.lock",
+    "identities.kvs", "catalog.mdb-lock",
     "catalog.new",
     "catalog.new-lock", "lost+found",
   ]
@@ -113,12 +115,13 @@ final class StoreCore: Sendable {
       try Self.checkNothingIsLost(configuration)
       try Self.createCatalog(configuration)
     }
-    let catalog: Catalog
-    do throws(CatalogError) {
-      catalog = try Catalog(options)
-    } catch {
-      throw StoreError(error, .openCatalog)
-    }
+    let sharedMemory = try SharedMemory.enter(
+      folder,
+      isReadOnly: configuration.readOnly,
+      configuration.clock
+    )
+    self.sharedMemory = sharedMemory
+    let catalog = try sharedMemory.openCatalog(options)
     self.catalog = catalog
     do throws(CatalogError) {
       time = try catalog.read { (transaction) throws(CatalogError) in
@@ -179,14 +182,8 @@ final class StoreCore: Sendable {
       )
       let arena = try HostArena(byteCount: effectiveHostBytes)
       hostMemoryBase = arena.memory
-      let leaseMemory =
-        configuration.readOnly
-        ? nil
-        : try MappedMemory.sharedFile(
-          folder + "/leases",
-          byteCount: LeaseTable.byteCount + EvictionIntents.byteCount + ProcessMemoryTable.byteCount
-        )
-      let leases = LeaseTable(memory: leaseMemory, owner: owner)
+      let leaseMemory = sharedMemory.memory
+      let leases = LeaseTable(memory: leaseMemory, owner: owner, base: sharedMemory.leaseBase)
       unsafe self.leases = leases
       intents = EvictionIntents(memory: leaseMemory, start: LeaseTable.byteCount, owner: owner)
       processMemory = ProcessMemoryTable(memory: leaseMemory, owner: owner)
@@ -255,15 +252,14 @@ final class StoreCore: Sendable {
     let storage = configuration.storage
     let path = configuration.path + "/catalog.new"
     do throws(FileError) {
-      for leftover in [path, path + "-lock"] where storage.fileExists(leftover) {
-        try storage.remove(leftover)
-      }
+      if storage.fileExists(path) { try storage.remove(path) }
     } catch {
       throw StoreError(error, .removeFile)
     }
     do throws(CatalogError) {
       var options = CatalogOptions(path: path)
       options.mapByteCount = configuration.effectiveCatalogBytes
+      options.lock = .none
       try Catalog(options, create: try newMeta(configuration)).close()
     } catch {
       throw StoreError(error, .openCatalog)
@@ -271,7 +267,6 @@ final class StoreCore: Sendable {
     do throws(FileError) {
       // The folder's own name, before anything in it counts.
       try syncParent(of: configuration.path, storage)
-      try storage.remove(path + "-lock")
       try storage.rename(path, to: configuration.path + "/catalog.mdb")
       try storage.syncDirectory(configuration.path)
     } catch {
@@ -337,6 +332,7 @@ final class StoreCore: Sendable {
     diskTier.close()
     catalog.close()
     ownerFiles.release()
+    sharedMemory.leave()
   }
 
   // MARK: State of health
@@ -385,6 +381,9 @@ final class StoreCore: Sendable {
         let begin = transaction.useCounter
         let result = try body(transaction)
         try record.put(in: transaction)
+        if let numbers = try transaction.numbersToNote() {
+          try appendIdentities([.numbers(numbers)])
+        }
         return (result, (begin: begin, end: transaction.useCounter))
       }
       density?.victims.committed(from: useCounter.begin, to: useCounter.end)

@@ -1,6 +1,8 @@
 internal import KVCatalog
 internal import KVCodec
 internal import KVCore
+internal import KVFile
+internal import KVTiers
 
 /// What the writer puts into the catalog, and in how many commits.
 extension WriterBatches {
@@ -25,6 +27,12 @@ extension WriterBatches {
     var operations: ArraySlice<WriterOperation>
     /// The place of its first block among all.
     var firstBlock: Int
+
+    /// The places of its blocks among all.
+    var blocks: Range<Int> {
+      let count = operations.reduce(0) { if case .publish = $1 { $0 + 1 } else { $0 } }
+      return firstBlock..<firstBlock + count
+    }
 
     var halves: (first: RowsCommit, second: RowsCommit)? {
       guard operations.count > 1 else { return nil }
@@ -53,9 +61,14 @@ extension WriterBatches {
       var working = placed
       var removed: [RemovedSummary] = []
       var isNeeded = false
+      var isOutdated = false
       do throws(CatalogError) {
         try core.catalogWrite { (transaction) throws(CatalogError) in
           removed = []
+          if try hasOutdatedGenerations(placed[commit.blocks], transaction) {
+            isOutdated = true
+            throw .closed
+          }
           var next = commit.firstBlock
           for operation in commit.operations {
             if case .publish = operation {
@@ -80,6 +93,10 @@ extension WriterBatches {
       } catch {
         core.removalEnded(removed, committed: false)
         if isNeeded { continue }
+        if isOutdated {
+          try renewGenerations(&placed, commit.blocks)
+          continue
+        }
         // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
         if error == .mapFull, roomCount < roomCountMax,
           try slots.makeCatalogRoom(
@@ -102,6 +119,69 @@ extension WriterBatches {
       placed = working
       remember(outcomes)
       return
+    }
+  }
+
+  /// Whether a removal by another process came after one of the blocks' generations was reserved.
+  ///
+  /// Its mark in `identities.kvs` would cover them too, and a repair would not give them back.
+  private func hasOutdatedGenerations(
+    _ placed: ArraySlice<Placed>,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) -> Bool {
+    var floors: [NamespaceID: Generation] = [:]
+    for item in placed {
+      guard case .waiting = item.outcome else { continue }
+      let namespace = item.block.namespace.id
+      if floors[namespace] == nil {
+        floors[namespace] = try transaction.generationFloor(of: namespace)
+      }
+      if let floor = floors[namespace], item.place.generation.rawValue < floor.rawValue {
+        return true
+      }
+    }
+    return false
+  }
+
+  /// Gives blocks that are written, and not published, new generations: in their headers, in memory and on disk.
+  private func renewGenerations(
+    _ placed: inout [Placed],
+    _ blocks: Range<Int>
+  ) throws(StoreError) {
+    slots.dropGenerations()
+    try slots.prepareGenerations(blocks.count)
+    var writes: [DiskTier.Write] = []
+    for index in blocks {
+      guard case .waiting = placed[index].outcome else { continue }
+      let block = placed[index].block
+      let namespace = block.namespace
+      let header = unsafe UnsafeMutableRawBufferPointer(
+        start: core.hostMemory(of: block.hostSlot, namespace),
+        count: namespace.layout.headerByteCount
+      )
+      guard let generation = slots.takeGeneration(),
+        let checksum = unsafe SlotHeader.seal(header, generation: generation)
+      else {
+        placed[index].outcome = .droppedError(.poisoned)
+        continue
+      }
+      placed[index].place.generation = generation
+      placed[index].place.headerChecksum = checksum
+      guard !namespace.isInline else { continue }
+      unsafe writes.append(
+        DiskTier.Write(
+          address: placed[index].place.address,
+          slotByteCount: namespace.layout.slotByteCount,
+          bytes: UnsafeRawBufferPointer(header)
+        )
+      )
+    }
+    guard !writes.isEmpty else { return }
+    do throws(FileError) {
+      try core.diskTier.write(writes)
+      try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
+    } catch {
+      throw StoreError(error, .writeSlot)
     }
   }
 

@@ -84,6 +84,17 @@ static const char *below_root(const char *path) {
     return path[root_length] == '/' ? path + root_length + 1 : NULL;
 }
 
+/* The same of what is opened by way of a link, as LMDB opens the catalog. */
+static const char *opened_below_root(const char *path) {
+    static char target[4096]; /* guarded by the lock */
+    const char *name = below_root(path);
+    if (name != NULL || path == NULL) return name;
+    ssize_t length = readlink(path, target, sizeof target - 1);
+    if (length <= 0) return NULL;
+    target[length] = 0;
+    return below_root(target);
+}
+
 static iorecorder_operation_t *append(uint32_t kind) {
     if (operation_count == operation_capacity) {
         operation_capacity = operation_capacity ? 2 * operation_capacity : 1024;
@@ -247,7 +258,7 @@ void iorecorder_set_label(const char *text) {
 
 static int open_recorded(const char *path, int flags, mode_t mode) {
     pthread_mutex_lock(&lock);
-    const char *name = below_root(path);
+    const char *name = opened_below_root(path);
     if (name == NULL) {
         pthread_mutex_unlock(&lock);
         return real_open(path, flags, mode);

@@ -45,7 +45,10 @@ struct ImageCheck {
   ) -> Set<Int> {
     let hasConfirmed = mark.standings.contains { if case .confirmed = $0 { true } else { false } }
     do throws(CatalogError) {
-      let catalog = try Catalog(CatalogOptions(path: path + "/catalog.mdb"))
+      var options = CatalogOptions(path: path + "/catalog.mdb")
+      // The link to the lock file of a process that was killed may lead nowhere by now.
+      options.lock = .none
+      let catalog = try Catalog(options)
       defer { catalog.close() }
       let (faults, events, namespaces) = try catalog.read {
         (transaction) throws(CatalogError) in

@@ -28,8 +28,17 @@ import Testing
   @Test func sharedFileIsSeenByOtherMappings() throws {
     let folder = try TemporaryFolder()
     let path = folder.path + "/leases"
-    let first = try MappedMemory.sharedFile(path, byteCount: 8192)
-    let second = try MappedMemory.sharedFile(path, byteCount: 8192)
+    let file = try FileDescriptor.openNoFollow(path, ownedBy: nil)
+    try file.makeZeros(byteCount: 8192)
+    let first = try MappedMemory.shared(file, byteCount: 8192)
+    let second = try MappedMemory.shared(
+      FileDescriptor.openExistingNoFollow(path),
+      byteCount: 8192
+    )
+    // What is behind the end of a file is a signal at the first touch.
+    #expect(throws: FileError(.map, errno: ENODATA)) {
+      try MappedMemory.shared(file, byteCount: 8200)
+    }
     first.atomicStore(41, at: 4096)
     #expect(second.atomicFetchAdd(1, at: 4096) == 41)
     #expect(first.atomicLoad(at: 4096) == 42)

@@ -92,7 +92,9 @@ import Testing
       #expect(isRight && result.doneBlockCount == 8, "written at \(times[number])")
     }
     try fixture.whileClosed {
-      let catalog = try Catalog(CatalogOptions(path: fixture.configuration.path + "/catalog.mdb"))
+      var options = CatalogOptions(path: fixture.configuration.path + "/catalog.mdb")
+      options.lock = .none
+      let catalog = try Catalog(options)
       // While a store is open, steps of the wall's clock do not count; committed time never goes back.
       let committed = try catalog.read { (transaction) throws(CatalogError) in
         try transaction.lastCommittedNanoseconds()
@@ -116,16 +118,15 @@ import Testing
       func garbage(_ count: Int) -> Data {
         Data((0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) })
       }
-      // A mapped file after a power cut; a process number that nobody holds; a creation that did not end.
-      let leases = try #require(FileHandle(forWritingAtPath: path + "/leases"))
-      try leases.write(contentsOf: garbage(200 * 48))
-      try leases.close()
+      // What an older library mapped, after a power cut; a process number that nobody holds; a creation that did not end.
+      try garbage(200 * 48).write(to: URL(filePath: path + "/leases"))
       try garbage(8192).write(to: URL(filePath: path + "/catalog.mdb-lock"))
       try garbage(16).write(to: URL(filePath: path + "/owners/00000099.lock"))
       try garbage(5000).write(to: URL(filePath: path + "/catalog.new"))
       try garbage(10).write(to: URL(filePath: path + "/identities.kvs.torn"))
     }
     let namespace = try fixture.store.openNamespace(Self.identity)
+    #expect(!FileManager.default.fileExists(atPath: fixture.configuration.path + "/leases"))
     let (result, isRight) = try namespace.restore(Self.prompt(0))
     #expect(isRight && result.doneBlockCount == 8)
     for number in 1..<30 {

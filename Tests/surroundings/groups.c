@@ -1,5 +1,5 @@
 /* What a store's surroundings do to it. Each file of cases is one kind of surroundings. */
-#include "harness.h"
+#include "surroundings.h"
 
 const char *const suite_name = "surroundings";
 
@@ -7,11 +7,16 @@ const char *const suite_name = "surroundings";
     EACH(capacity_end_cases) \
     EACH(clock_cases)        \
     EACH(slow_copy_cases)    \
-    EACH(flush_cases)
+    EACH(flush_cases)        \
+    EACH(owner_cases)        \
+    EACH(memory_cases)
 
-#define ROLES(EACH)  \
-    EACH(peer_roles) \
-    EACH(clock_roles)
+#define ROLES(EACH)          \
+    EACH(peer_roles)         \
+    EACH(clock_roles)        \
+    EACH(surroundings_roles) \
+    EACH(owner_roles)        \
+    EACH(memory_roles)
 
 #define DECLARE_CASES(name) extern const test_case_t name[];
 #define DECLARE_ROLES(name) extern const child_role_t name[];

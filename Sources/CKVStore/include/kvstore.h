@@ -18,8 +18,8 @@
  *  - Structs begin with `struct_size`: set it to sizeof. Fields are only ever added at the end, and a
  *    field that an older caller does not know has its default. Unknown flags are refused.
  *  - No callback, no signal handler, no exit: the process that links the store never goes down because of
- *    it. (One limit: a page fault on a truncated or failing catalog file is a signal that no library can
- *    catch politely.)
+ *    it. (One limit: a page fault on a truncated or failing catalog file, or on a file of ours in /dev/shm
+ *    that somebody of the same user cuts short, is a signal that no library can catch politely.)
  *
  * Compiles as C99 and C++17. Licence: Apache-2.0. */
 #ifndef KVSTORE_H
@@ -149,9 +149,11 @@ kvstore_status_t kvstore_config_init(kvstore_config_t *config, size_t struct_siz
 /* Opens the store in config->path, creating it when absent, and sets *store_out. Blocks on disk for a few
  * milliseconds, whatever the size of the store. Several handles, threads and processes may have one store
  * open; two opens in one process share everything, and the first one's settings count.
- * Returns OK, E_INVALID_ARGUMENT, E_IO, E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (another PID namespace has
- * it open, the reader table is full, or a process that holds the write lock did not go on within
- * wait_timeout_nanoseconds), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
+ * While it is open, it takes about 1 MiB of /dev/shm, which all its processes have to see (containers: share
+ * the PID namespace and the ipc mode).
+ * Returns OK, E_INVALID_ARGUMENT, E_IO, E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (a process in another
+ * PID namespace or with another /dev/shm has it open, the reader table is full, or a process that holds the
+ * write lock did not go on within wait_timeout_nanoseconds), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
 kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_out);
 
 /* Flushes, then closes the handle and its namespaces and operations. NULL is a no-op (OK). Blocks until what was

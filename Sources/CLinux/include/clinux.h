@@ -25,8 +25,24 @@ int clinux_drop_page_cache(int fd);
 /* Takes the POSIX record lock on byte 0 for writing, without waiting. EAGAIN: another process holds it. */
 int clinux_record_lock(int fd);
 
+/* The same lock for as long as the descriptor is open, also against other threads of this process. EAGAIN: somebody holds it. */
+int clinux_description_lock(int fd);
+
 /* The process that holds the lock on byte 0, -1 if it is in another PID namespace, or 0. Tells nothing about locks of this process. */
 int clinux_record_lock_holder(int fd, int32_t *process_id);
+
+/* Takes a lock on the whole file that goes with the descriptor (flock), without waiting. EAGAIN: somebody holds one that excludes it.
+ * From shared to exclusive and back the lock is given up in between, and gone after EAGAIN. */
+int clinux_file_lock(int fd, int is_exclusive);
+
+/* Shares the POSIX record lock on the one byte at offset. */
+int clinux_share_byte(int fd, uint64_t offset);
+
+/* Whether another process shares a byte from offset 1 on that is not this one (1, 0), or an error (-errno). With 0, any. */
+int clinux_other_byte_is_shared(int fd, uint64_t offset);
+
+/* Whether what has this path lies in memory (tmpfs, ramfs). */
+int clinux_is_in_memory(const char *path);
 
 /* Fills bytes from the kernel's generator. */
 int clinux_random(void *bytes, size_t count);

@@ -320,6 +320,15 @@ final class TierMoves {
       try core.catalogWrite { (transaction) throws(CatalogError) in
         isMoved = []
         for move in moves {
+          // A repair would take it for removed; the next try has another.
+          guard
+            move.to.generation.rawValue
+              >= (try transaction.generationFloor(of: move.block.namespace)).rawValue
+          else {
+            isMoved.append(false)
+            reserve.dropGenerations()
+            continue
+          }
           isMoved.append(
             try transaction.move(
               move.block.namespace,

@@ -39,10 +39,17 @@ extension Store {
     let locks = try RepairLocks(configuration.path, configuration.storage)
     defer { withExtendedLifetime(locks) {} }
     var options = CatalogOptions(path: configuration.path + "/catalog.mdb")
-    let growth = try sizes(options, wanted)
+    let memory = try SharedMemory.enter(
+      configuration.path,
+      isReadOnly: false,
+      configuration.clock
+    )
+    defer { memory.leave() }
+    let growth = try sizes(memory, options, wanted)
     guard wanted > growth.catalogBytesBefore else { throw .invalidArgument(.catalogSize) }
     guard growth.capacityBytesNeeded <= configuration.capacityBytes else { throw .full }
     options.durability = .synced
+    options.lock = memory.catalogLock
     let meta: StoreMeta
     do throws(CatalogError) {
       meta = try Catalog.grow(
@@ -61,25 +68,28 @@ extension Store {
   package static func recordedCapacity(
     _ configuration: StoreConfiguration
   ) throws(StoreError) -> Int {
-    do throws(CatalogError) {
-      var options = CatalogOptions(path: configuration.path + "/catalog.mdb")
-      options.isReadOnly = true
-      let catalog = try Catalog(options)
-      defer { catalog.close() }
-      return Int(clamping: catalog.meta.capacityBytes)
-    } catch {
-      throw StoreError(error, .openCatalog)
-    }
+    var options = CatalogOptions(path: configuration.path + "/catalog.mdb")
+    options.isReadOnly = true
+    let memory = try SharedMemory.enter(
+      configuration.path,
+      isReadOnly: true,
+      configuration.clock
+    )
+    defer { memory.leave() }
+    let catalog = try memory.openCatalog(options)
+    defer { catalog.close() }
+    return Int(clamping: catalog.meta.capacityBytes)
   }
 
   /// The sizes as they are and would be.
   private static func sizes(
+    _ memory: SharedMemory,
     _ options: CatalogOptions,
     _ wanted: Int
   ) throws(StoreError) -> CatalogGrowth {
+    let catalog = try memory.openCatalog(options)
+    defer { catalog.close() }
     do throws(CatalogError) {
-      let catalog = try Catalog(options)
-      defer { catalog.close() }
       let slotBytes = try catalog.read { (transaction) throws(CatalogError) in
         try transaction.slotFiles().reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
       }
@@ -110,6 +120,7 @@ extension Store {
         meta: meta,
         identities: file.identities,
         removals: file.removals,
+        numbers: file.numbers,
         storage: configuration.storage
       )
     } catch {

@@ -28,9 +28,11 @@ struct IdentityFile {
     case store(StoreMeta)
     case identity(Identity)
     case removal(Removal)
+    /// Numbers of owners, events and generations that are given, or may be by now, lie below these.
+    case numbers(GivenNumbers)
   }
 
-  private enum Kind: UInt32 { case identity = 0, store, removal }
+  private enum Kind: UInt32 { case identity = 0, store, removal, numbers }
 
   private static let magic: UInt32 = 0x5349_564B
   private static let headerByteCount = 40
@@ -38,6 +40,7 @@ struct IdentityFile {
   private(set) var store: StoreMeta?
   private(set) var identities: [Identity] = []
   private(set) var removals: [Removal] = []
+  private(set) var numbers: GivenNumbers?
   /// Bytes that no record accounts for: torn or damaged.
   private(set) var damagedByteCount = 0
 
@@ -94,9 +97,22 @@ struct IdentityFile {
       if let removal = unsafe body.withUnsafeBytes({ unsafe Self.removal($0) }) {
         removals.append(removal)
       }
+    case .numbers:
+      if let more = unsafe body.withUnsafeBytes({ unsafe Self.numbers($0) }) {
+        numbers = more.joined(with: numbers ?? more)
+      }
     case nil: break
     }
     return reader.offset
+  }
+
+  private static func numbers(_ body: UnsafeRawBufferPointer) -> GivenNumbers? {
+    var reader = unsafe ByteReader(body)
+    guard reader.read(UInt32.self) == Kind.numbers.rawValue,
+      let owner = reader.read(UInt32.self), let event = reader.read(UInt64.self),
+      let generation = reader.read(UInt64.self)
+    else { return nil }
+    return GivenNumbers(owner: owner, event: event, generation: generation)
   }
 
   private static func store(_ body: UnsafeRawBufferPointer, _ uuid: [UInt8]) -> StoreMeta? {
@@ -153,6 +169,12 @@ struct IdentityFile {
       body.append(removal.rootKey)
       body.append(removal.top ?? BlockKey(high: 0, low: 0))
       body.append(removal.generationFloor)
+    case .numbers(let numbers):
+      kind = .numbers
+      body.append(kind.rawValue)
+      body.append(numbers.owner)
+      body.append(numbers.event)
+      body.append(numbers.generation)
     }
     var writer = ByteWriter(capacity: body.bytes.count + headerByteCount)
     writer.append(magic)
@@ -247,6 +269,7 @@ struct IdentityFile {
       meta: store ?? meta,
       identities: identities,
       removals: removals,
+      numbers: numbers,
       adding: records,
       storage: storage
     )
@@ -258,6 +281,7 @@ struct IdentityFile {
     meta: StoreMeta,
     identities: [Identity],
     removals: [Removal],
+    numbers: GivenNumbers?,
     adding records: [Record] = [],
     storage: any Storage
   ) throws(FileError) {
@@ -265,7 +289,7 @@ struct IdentityFile {
     if storage.fileExists(path) { try storage.remove(path) }
     let all =
       [.store(meta)] + identities.map { Record.identity($0) }
-      + removals.map { Record.removal($0) } + records
+      + removals.map { Record.removal($0) } + (numbers.map { [Record.numbers($0)] } ?? []) + records
     let file = try storage.openFile(path, mode: .createNew, direct: false)
     defer { file.close() }
     try write(

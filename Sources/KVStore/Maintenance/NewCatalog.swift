@@ -33,6 +33,7 @@ final class NewCatalog {
     var options = CatalogOptions(path: path)
     options.mapByteCount = Int(clamping: meta.catalogBytes)
     options.durability = .buffered
+    options.lock = .none
     do throws(CatalogError) { catalog = try Catalog(options, create: meta) } catch {
       throw StoreError(error, .openCatalog)
     }
@@ -52,13 +53,14 @@ final class NewCatalog {
   func begin(
     namespaces: [NamespaceRow],
     slotFiles: [SlotFileRow],
-    nextGeneration: UInt64,
-    nextEvent: UInt64
+    numbers: GivenNumbers
   ) throws(StoreError) {
     try write { (transaction) throws(CatalogError) in
       // Before the first event, so that no number is left out. A process that was killed may have written with generations that
       // nobody has seen.
-      transaction.raiseCounters(generation: nextGeneration + 1 << 20, event: nextEvent)
+      var numbers = numbers
+      numbers.generation += 1 << 20
+      transaction.raiseCounters(to: numbers)
       owner = transaction.nextOwner()
       for row in namespaces { try transaction.adoptNamespace(row.id, row.namespace) }
       for file in slotFiles {

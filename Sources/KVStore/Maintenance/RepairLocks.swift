@@ -32,7 +32,9 @@ final class RepairLocks {
       throw error.errno == EAGAIN ? .locked(.inUse) : StoreError(error, .ownerLock)
     }
     let owners = OwnerFiles(directory: folder + "/owners", storage: storage).owners()
-    guard owners.living.isEmpty else { throw .locked(.inUse) }
+    guard owners.living.isEmpty, !SharedMemory.isUsedByOthers(folder) else {
+      throw .locked(.inUse)
+    }
   }
 
   /// Whether another process repairs the store now.

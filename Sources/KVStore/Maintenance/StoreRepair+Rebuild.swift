@@ -44,8 +44,7 @@ extension StoreRepair {
       try catalog?.begin(
         namespaces: namespaceRows(),
         slotFiles: slotFiles,
-        nextGeneration: nextGeneration,
-        nextEvent: nextEvent
+        numbers: numbers
       )
     }
     var batch: [Verified] = []
@@ -314,12 +313,13 @@ extension StoreRepair {
         meta: meta,
         identities: names.sorted { $0.id < $1.id },
         removals: removals,
+        numbers: numbers,
         storage: storage
       )
       try storage.rename(aside + "/catalog.new", to: path)
       try storage.syncDirectory(folder)
       // What is left means nothing any more: nobody has the store open.
-      for name in [path + "-lock", aside + "/catalog.new-lock", folder + "/leases"]
+      for name in [path + "-lock", folder + "/leases"]
       where storage.fileExists(name) {
         try storage.remove(name)
       }

@@ -25,10 +25,10 @@ struct StoreRepair {
   var identities: [IdentityFile.Identity] = []
   /// The old catalog's file, for inline payloads.
   var oldCatalog: AlignedBuffer?
-  var nextGeneration: UInt64 = 1
+  /// What was given so far, by all that tells.
+  var numbers = GivenNumbers(owner: 1, event: 1, generation: 1)
   /// Far beyond what a store reaches in its life.
   static let generationMax: UInt64 = 1 << 61
-  var nextEvent: UInt64 = 1
   var slotFiles: [SlotFileRow] = []
   /// By file number.
   var archiveSlotSizes: [UInt32: Int] = [:]
@@ -103,8 +103,7 @@ struct StoreRepair {
     unsafe try file.read(into: buffer.bytes, at: 0)
     let salvage = unsafe CatalogSalvage(buffer.readOnly)
     meta = salvage.meta
-    nextGeneration = max(nextGeneration, salvage.nextGeneration)
-    nextEvent = max(nextEvent, salvage.nextEvent)
+    numbers = numbers.joined(with: salvage.numbers)
     for (rootKey, row) in salvage.namespaces {
       guard unsafe row.identityRecord.withUnsafeBytes({ xxh3Key($0) }) == rootKey else { continue }
       namespaces[rootKey] = RepairNamespace(row)
@@ -120,6 +119,15 @@ struct StoreRepair {
     meta = file.store ?? meta
     removals = file.removals
     identities = file.identities
+    if let noted = file.numbers, noted.owner < 1 << 30,
+      max(noted.event, noted.generation) < Self.generationMax
+    {
+      numbers = numbers.joined(with: noted)
+    }
+    for owner in OwnerFiles(directory: folder + "/owners", storage: storage).owners().dead
+    where owner.rawValue < 1 << 30 {
+      numbers.owner = max(numbers.owner, owner.rawValue + 1)
+    }
     guard let meta else { return }
     for identity in file.identities where namespaces[identity.rootKey] == nil {
       guard let read = NamespaceIdentity(record: identity.record) else { continue }
@@ -143,7 +151,7 @@ struct StoreRepair {
       )
     }
     for removal in removals where removal.generationFloor < Self.generationMax {
-      nextGeneration = max(nextGeneration, removal.generationFloor)
+      numbers.generation = max(numbers.generation, removal.generationFloor)
     }
   }
 
@@ -246,7 +254,7 @@ struct StoreRepair {
       result.unknownCount += 1
       return nil
     }
-    nextGeneration = max(nextGeneration, header.generation.rawValue &+ 1)
+    numbers.generation = max(numbers.generation, header.generation.rawValue &+ 1)
     guard unsafe header.storeUUID.elementsEqual(meta.storeUUID),
       let namespace = namespaces[header.rootKey], namespace.row.id == header.namespaceID,
       header.codec == 0 || header.tier == .archive && header.codec == SlotEncoder.framesCodec,

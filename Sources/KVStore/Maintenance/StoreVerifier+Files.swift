@@ -110,7 +110,7 @@ extension StoreVerifier {
         $0 + $1.slots.count
       }
     result.leftOver.leaseCount =
-      LeaseTable.owners(inFile: folder + "/leases", storage: storage)
+      (core.sharedMemory.tablesPath.map { LeaseTable.owners(inFile: $0, storage: storage) } ?? [])
       .count { !living.contains($0) }
   }
 }

@@ -102,11 +102,11 @@ final class ProcessMemoryTable: Sendable {
 
   // MARK: Looking
 
-  /// What the processes have published in a store's folder, with their leases that hold at a time (CLOCK_BOOTTIME).
+  /// What the processes have published in the tables at `path`, with their leases that hold at a time (CLOCK_BOOTTIME).
   ///
   /// Owners that have ended may be among them.
-  static func read(_ folder: String, now: UInt64) -> [OwnerID: ProcessMemory] {
-    guard let words = words(of: folder + "/leases"), words.count * 8 >= start + byteCount else {
+  static func read(_ path: String?, now: UInt64) -> [OwnerID: ProcessMemory] {
+    guard let path, let words = words(of: path), words.count * 8 >= start + byteCount else {
       return [:]
     }
     var result: [OwnerID: ProcessMemory] = [:]

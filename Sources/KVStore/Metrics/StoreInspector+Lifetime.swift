@@ -137,7 +137,7 @@ extension StoreInspector {
   /// Reads what they publish; none of them is asked or kept waiting.
   public func owners() -> [Owner] {
     let published = ProcessMemoryTable.read(
-      core.configuration.path,
+      core.sharedMemory.tablesPath,
       now: core.configuration.clock.bootTimeNanoseconds()
     )
     return core.ownerFiles.processes().map { owner, processID in
