@@ -194,7 +194,7 @@ import Testing
       try session.match(prompt, options: .peek)
     }
     #expect(try session.step() == nil)
-    #expect(throws: StoreError.invalidArgument(.identityFieldTooLong)) {
+    #expect(throws: StoreError.invalidArgument(.sessionName)) {
       try namespace.beginSession(String(repeating: "x", count: 65))
     }
   }
