@@ -2,13 +2,11 @@
 
 #include <pthread.h>
 
-static uint64_t generation;
+/* Written in a child only, before it has a second thread. */
+uint64_t clinux_fork_count;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void in_child(void) { generation += 1; }
+static void in_child(void) { clinux_fork_count += 1; }
 static void install(void) { pthread_atfork(0, 0, in_child); }
 
-uint64_t clinux_fork_generation(void) {
-    pthread_once(&once, install);
-    return generation;
-}
+void clinux_fork_watch(void) { pthread_once(&once, install); }

@@ -58,7 +58,7 @@ final class StoreCore: Sendable {
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)
-  private let forkGeneration = ForkGeneration.current
+  private let forkGeneration = ForkGeneration.noted()
   private let commitCount = Monitor<UInt64>(0)
   /// What of the counters is in the catalog; see `catalogWrite`.
   let recorded = Monitor(RecordedTotals())
@@ -69,6 +69,8 @@ final class StoreCore: Sendable {
   var writer: Writer? { writerBox.withLock { $0 } }
 
   static let smallFilesByteCount = 4 << 20
+  /// Address space that an open wants beside the arena: threads' stacks and heaps.
+  private static let spareByteCount = 64 << 20
 
   // MARK: Opening
 
@@ -181,6 +183,8 @@ final class StoreCore: Sendable {
         direct: !configuration.bufferedIO
       )
       let arena = try HostArena(byteCount: effectiveHostBytes)
+      // A small allocation that is refused ends a Swift program: where there is nothing to spare, the open is refused instead.
+      _ = try MappedMemory.anonymous(byteCount: Self.spareByteCount)
       hostMemoryBase = arena.memory
       let leaseMemory = sharedMemory.memory
       let leases = LeaseTable(memory: leaseMemory, owner: owner, base: sharedMemory.leaseBase)
@@ -195,6 +199,16 @@ final class StoreCore: Sendable {
     }
     processMemory.claim { [ownerFiles] in ownerFiles.isDead($0) }
     publishMemory()
+    do throws(StoreError) {
+      try startThreads()
+    } catch {
+      // One that runs goes on with what it has of this store: it ends first.
+      shutDown()
+      throw error
+    }
+  }
+
+  private func startThreads() throws(StoreError) {
     let follower = try EventFollower(core: self)
     if !configuration.readOnly {
       let writer = Writer(core: self)

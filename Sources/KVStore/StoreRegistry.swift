@@ -18,10 +18,10 @@ enum StoreRegistry {
     }
 
     var phase = Phase.opening
-    let forkGeneration = ForkGeneration.current
   }
 
-  private static let entries = Monitor<[Identity: Entry]>([:])
+  /// A forked child has none open: the parent's are never released in it, since they must not be torn down there.
+  private static let entries = ForkLocal<[Identity: Entry]> { [:] }
 
   /// Whether this process has the store in a folder open.
   static func isOpen(_ path: String) -> Bool {
@@ -36,17 +36,11 @@ enum StoreRegistry {
       case share(StoreCore)
       case create
     }
-    let step: Step? = entries.wait(until: deadline) { entries in
-      if let entry = entries[identity], entry.forkGeneration == ForkGeneration.current {
+    let step: Step? = entries.monitor.wait(until: deadline) { entries in
+      if let entry = entries[identity] {
         guard case .open(let core, let count) = entry.phase else { return nil }
         entries[identity]?.phase = .open(core, count: count + 1)
         return .share(core)
-      }
-      switch entries[identity]?.phase {
-      case .open(let core, _), .closing(let core):
-        // A forked child: the parent's store must not be torn down here, so it is never released.
-        _ = unsafe Unmanaged.passRetained(core)
-      case .opening, nil: break
       }
       entries[identity] = Entry()
       return .create
@@ -106,7 +100,7 @@ enum StoreRegistry {
     entries.withLock { entries in
       if let phase { entries[identity]?.phase = phase } else { entries[identity] = nil }
     }
-    entries.notifyAll()
+    entries.monitor.notifyAll()
   }
 
   /// Flushes, and shuts down when this was the last handle; throws what kept blocks of this one from being written.

@@ -39,7 +39,7 @@ enum CompletionTable {
     var next: UInt64 = 1
   }
 
-  private static let state = Monitor(State())
+  private static let state = ForkLocal { State() }
 
   static func insert(_ completion: DeviceCompletion) -> UInt64 {
     state.withLock { state in

@@ -17,7 +17,7 @@ public func exportDeviceAttach(
   guard let deviceOut = unsafe deviceOut else { return fail(.invalidArgument(.null)) }
   unsafe deviceOut.pointee = nil
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     var copy = unsafe kvstore_device_config_t()
@@ -40,7 +40,9 @@ public func exportDeviceAttach(
 @_cdecl("kvstore_device_detach")
 public func exportDeviceDetach(_ device: OpaquePointer?) -> Int32 {
   guard unsafe device != nil else { return Status.ok }
-  guard let open = unsafe HandleTable.device(device) else { return failBadHandle("device") }
+  guard let open = unsafe HandleTable.device(device) else {
+    return unsafe failBadHandle(device, "device")
+  }
   guard open.detach() else { return fail(.busy) }
   _ = unsafe HandleTable.remove(device, kind: .device)
   return Status.ok
@@ -68,7 +70,9 @@ public func exportDeviceMemory(
   }
   unsafe base.pointee = nil
   unsafe slotBytes.pointee = 0
-  guard let device = unsafe HandleTable.device(device) else { return failBadHandle("device") }
+  guard let device = unsafe HandleTable.device(device) else {
+    return unsafe failBadHandle(device, "device")
+  }
   unsafe slotBytes.pointee = UInt64(device.slotByteCount)
   unsafe base.pointee = device.simulated?.bytes.baseAddress
   return Status.ok
@@ -199,7 +203,9 @@ private func withDevice(
   _ handle: OpaquePointer?,
   _ body: (Device) throws(StoreError) -> Int32
 ) -> Int32 {
-  guard let device = unsafe HandleTable.device(handle) else { return failBadHandle("device") }
+  guard let device = unsafe HandleTable.device(handle) else {
+    return unsafe failBadHandle(handle, "device")
+  }
   do throws(StoreError) {
     return try body(device)
   } catch {

@@ -12,7 +12,9 @@ public func exportEventsRead(
   _ capacity: Int,
   _ countOut: UnsafeMutablePointer<Int>?
 ) -> Int32 {
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   guard let cursor = unsafe cursor, let countOut = unsafe countOut,
     unsafe events != nil || capacity == 0
   else { return fail(.invalidArgument(.null)) }

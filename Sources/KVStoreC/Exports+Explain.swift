@@ -13,7 +13,7 @@ public func exportExplain(
   _ explanation: UnsafeMutablePointer<kvstore_explanation_t>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     guard flags == 0 else { throw .invalidArgument(.flags) }

@@ -5,7 +5,9 @@ internal import KVStore
 /// See kvstore.h.
 @_cdecl("kvstore_lease_release")
 public func exportLeaseRelease(_ store: OpaquePointer?, _ lease: UInt64) -> Int32 {
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   do throws(StoreError) {
     // What a miss gives as its lease.
     if lease == 0 { return Status.ok }
@@ -23,7 +25,9 @@ public func exportLeaseExtend(
   _ lease: UInt64,
   _ leaseNanoseconds: UInt64
 ) -> Int32 {
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   do throws(StoreError) {
     guard leaseNanoseconds <= Namespace.leaseNanosecondsMax else {
       throw .invalidArgument(.leaseDuration)
@@ -79,7 +83,7 @@ private func keep(
   _ work: (Namespace, Prompt) throws(StoreError) -> Int
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     let count = try unsafe withPrompt(prompt, in: namespace) { (prompt) throws(StoreError) in

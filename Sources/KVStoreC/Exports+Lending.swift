@@ -10,7 +10,7 @@ public func exportPrefetch(
   _ blocksOut: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     let (stored, started) = try unsafe withPrompt(prompt, in: namespace) {
@@ -38,7 +38,7 @@ public func exportRestoreView(
   guard let viewOut = unsafe viewOut else { return fail(.invalidArgument(.null)) }
   unsafe viewOut.pointee = nil
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     try unsafe clearResult(result)
@@ -69,9 +69,11 @@ public func exportRestoreView(
 @_cdecl("kvstore_view_release")
 public func exportViewRelease(_ view: OpaquePointer?) -> Int32 {
   guard unsafe view != nil else { return Status.ok }
-  guard let open = unsafe HandleTable.view(view) else { return failBadHandle("view") }
+  guard let open = unsafe HandleTable.view(view) else { return unsafe failBadHandle(view, "view") }
   guard !open.view.isForked else { return fail(.forked) }
-  guard unsafe HandleTable.remove(view, kind: .view) != nil else { return failBadHandle("view") }
+  guard unsafe HandleTable.remove(view, kind: .view) != nil else {
+    return unsafe failBadHandle(view, "view")
+  }
   open.view.release()
   return Status.ok
 }
@@ -91,7 +93,7 @@ public func exportOffloadReserve(
   guard let reservationOut = unsafe reservationOut else { return fail(.invalidArgument(.null)) }
   unsafe reservationOut.pointee = nil
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     try unsafe clearResult(result)
@@ -134,14 +136,14 @@ public func exportOffloadCommit(
   _ result: UnsafeMutablePointer<kvstore_transfer_result_t>?
 ) -> Int32 {
   guard let open = unsafe HandleTable.reservation(reservation) else {
-    return failBadHandle("reservation")
+    return unsafe failBadHandle(reservation, "reservation")
   }
   do throws(StoreError) {
     try unsafe clearResult(result)
     let lengths = try unsafe lengths(of: open, spans, spanCount)
     let moved = try open.reservation.commit(lengths: lengths)
     guard unsafe HandleTable.remove(reservation, kind: .reservation) != nil else {
-      return failBadHandle("reservation")
+      return unsafe failBadHandle(reservation, "reservation")
     }
     return try unsafe answer(moved, nil, result)
   } catch {
@@ -187,11 +189,11 @@ private func lengths(
 public func exportOffloadAbort(_ reservation: OpaquePointer?) -> Int32 {
   guard unsafe reservation != nil else { return Status.ok }
   guard let open = unsafe HandleTable.reservation(reservation) else {
-    return failBadHandle("reservation")
+    return unsafe failBadHandle(reservation, "reservation")
   }
   guard !open.reservation.isForked else { return fail(.forked) }
   guard unsafe HandleTable.remove(reservation, kind: .reservation) != nil else {
-    return failBadHandle("reservation")
+    return unsafe failBadHandle(reservation, "reservation")
   }
   open.reservation.abort()
   return Status.ok

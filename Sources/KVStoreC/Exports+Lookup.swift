@@ -14,7 +14,7 @@ public func exportBlockKeys(
   _ countOut: UnsafeMutablePointer<Int>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   guard let countOut = unsafe countOut, unsafe keys != nil || capacity == 0 else {
     return fail(.invalidArgument(.null))
@@ -60,7 +60,7 @@ public func exportMatch(
   _ match: UnsafeMutablePointer<kvstore_match_t>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     let options = try matchOptions(flags, leaseNanoseconds)
@@ -85,7 +85,7 @@ public func exportMatchKeys(
   _ match: UnsafeMutablePointer<kvstore_match_t>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     let options = try matchOptions(flags, leaseNanoseconds)
@@ -123,7 +123,7 @@ public func exportMatchAll(
   var open: [Namespace] = []
   for index in 0..<namespaceCount {
     guard let namespace = unsafe HandleTable.namespace(namespaces[index]) else {
-      return failBadHandle("namespace")
+      return unsafe failBadHandle(namespaces[index], "namespace")
     }
     open.append(namespace)
   }

@@ -14,7 +14,9 @@ public func exportHostMemory(
   }
   unsafe base.pointee = nil
   unsafe byteCount.pointee = 0
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   do throws(StoreError) {
     let memory = try unsafe store.hostMemory()
     unsafe base.pointee = memory.baseAddress

@@ -10,7 +10,9 @@ public func exportMetricsText(
   _ capacity: Int,
   _ lengthOut: UnsafeMutablePointer<Int>?
 ) -> Int32 {
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   guard let lengthOut = unsafe lengthOut, unsafe text != nil || capacity == 0 else {
     return fail(.invalidArgument(.null))
   }

@@ -41,7 +41,7 @@ private func move(
   _ work: (Namespace, Prompt, Transfer) throws(StoreError) -> TransferResult
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     try unsafe clearResult(result)

@@ -46,7 +46,9 @@ public func exportNamespaceOpen(
 ) -> Int32 {
   guard let namespaceOut = unsafe namespaceOut else { return fail(.invalidArgument(.null)) }
   unsafe namespaceOut.pointee = nil
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   do throws(StoreError) {
     let config = try unsafe checked(config)
     let identity = try unsafe identity(config)
@@ -168,7 +170,7 @@ private func groups(_ config: kvstore_namespace_config_t) throws(StoreError) -> 
 public func exportNamespaceClose(_ namespace: OpaquePointer?) -> Int32 {
   guard unsafe namespace != nil else { return Status.ok }
   guard unsafe HandleTable.remove(namespace, kind: .namespace) != nil else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   return Status.ok
 }
@@ -180,7 +182,7 @@ public func exportNamespaceID(
   _ idOut: UnsafeMutablePointer<UInt32>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   guard let idOut = unsafe idOut else { return fail(.invalidArgument(.null)) }
   unsafe idOut.pointee = namespace.id.rawValue
@@ -195,7 +197,7 @@ public func exportNamespacePurge(
 ) -> Int32 {
   if let blocksOut = unsafe blocksOut { unsafe blocksOut.pointee = 0 }
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     let count = try namespace.purge()

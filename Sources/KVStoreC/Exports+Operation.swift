@@ -40,7 +40,7 @@ private func start(
   guard let operationOut = unsafe operationOut else { return fail(.invalidArgument(.null)) }
   unsafe operationOut.pointee = nil
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     let (transfer, blockStatus) = try unsafe transferArgument(transfer)
@@ -84,7 +84,9 @@ private func report(
   _ result: UnsafeMutablePointer<kvstore_transfer_result_t>?,
   _ look: (TransferOperation) throws(StoreError) -> TransferResult?
 ) -> Int32 {
-  guard let open = unsafe HandleTable.operation(handle) else { return failBadHandle("operation") }
+  guard let open = unsafe HandleTable.operation(handle) else {
+    return unsafe failBadHandle(handle, "operation")
+  }
   do throws(StoreError) {
     // Checked first, so that a bad struct does not lose the end.
     try unsafe clearResult(result)
@@ -95,13 +97,13 @@ private func report(
     guard let moved = try look(open.operation) else { return Status.running }
     // Of two threads that look at once, one reports it.
     guard unsafe HandleTable.remove(handle, kind: .operation) != nil else {
-      return failBadHandle("operation")
+      return unsafe failBadHandle(handle, "operation")
     }
     return try unsafe answer(moved, open.blockStatus, result)
   } catch {
     // In a forked child the handle stays the parent's.
     if error != .forked, unsafe HandleTable.remove(handle, kind: .operation) == nil {
-      return failBadHandle("operation")
+      return unsafe failBadHandle(handle, "operation")
     }
     return fail(error)
   }
@@ -111,7 +113,7 @@ private func report(
 @_cdecl("kvstore_cancel")
 public func exportCancel(_ operation: OpaquePointer?) -> Int32 {
   guard let open = unsafe HandleTable.operation(operation) else {
-    return failBadHandle("operation")
+    return unsafe failBadHandle(operation, "operation")
   }
   guard !open.operation.isForked else { return fail(.forked) }
   open.operation.cancel()

@@ -12,7 +12,7 @@ public func exportPin(
   _ blocksOut: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   guard let pinOut = unsafe pinOut else { return fail(.invalidArgument(.null)) }
   unsafe pinOut.pointee = 0
@@ -33,7 +33,9 @@ public func exportPin(
 /// See kvstore.h.
 @_cdecl("kvstore_unpin")
 public func exportUnpin(_ store: OpaquePointer?, _ pin: UInt64) -> Int32 {
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   do throws(StoreError) {
     return try store.unpin(pin) ? Status.ok : Status.miss
   } catch {

@@ -16,7 +16,7 @@ public func exportSectionOpen(
   guard let sectionOut = unsafe sectionOut else { return fail(.invalidArgument(.null)) }
   unsafe sectionOut.pointee = nil
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   guard let name = unsafe name else { return fail(.invalidArgument(.null)) }
   guard let text = unsafe String(validatingCString: name) else {
@@ -46,7 +46,7 @@ public func exportSectionDigest(
   _ byteCountOut: UnsafeMutablePointer<Int>?
 ) -> Int32 {
   guard let section = unsafe HandleTable.namespace(section) else {
-    return failBadHandle("section")
+    return unsafe failBadHandle(section, "section")
   }
   guard unsafe digest != nil || capacity == 0 else { return fail(.invalidArgument(.null)) }
   do throws(StoreError) {
@@ -83,7 +83,7 @@ public func exportMatchSections(
   _ matches: UnsafeMutablePointer<kvstore_match_t>?
 ) -> Int32 {
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   guard let matches = unsafe matches, unsafe sections != nil || sectionCount == 0 else {
     return fail(.invalidArgument(.null))
@@ -92,9 +92,10 @@ public func exportMatchSections(
   guard (0...1024).contains(sectionCount) else { return fail(.invalidArgument(.namespace)) }
   var open: [Namespace] = []
   for index in 0..<sectionCount {
-    guard let sections = unsafe sections,
-      let section = unsafe HandleTable.namespace(sections[index])
-    else { return failBadHandle("section") }
+    let handle = unsafe sections?[index]
+    guard let section = unsafe HandleTable.namespace(handle) else {
+      return unsafe failBadHandle(handle, "section")
+    }
     open.append(section)
   }
   do throws(StoreError) {

@@ -15,7 +15,7 @@ public func exportSessionBegin(
   guard let sessionOut = unsafe sessionOut else { return fail(.invalidArgument(.null)) }
   unsafe sessionOut.pointee = nil
   guard let namespace = unsafe HandleTable.namespace(namespace) else {
-    return failBadHandle("namespace")
+    return unsafe failBadHandle(namespace, "namespace")
   }
   do throws(StoreError) {
     var text = ""
@@ -43,7 +43,9 @@ public func exportSessionMatch(
   _ leaseNanoseconds: UInt64,
   _ match: UnsafeMutablePointer<kvstore_match_t>?
 ) -> Int32 {
-  guard let session = unsafe HandleTable.session(session) else { return failBadHandle("session") }
+  guard let session = unsafe HandleTable.session(session) else {
+    return unsafe failBadHandle(session, "session")
+  }
   do throws(StoreError) {
     let options = try matchOptions(flags, leaseNanoseconds)
     try unsafe copyStruct(kvstore_match_t(), to: match, minimum: matchSizeMin)
@@ -64,7 +66,9 @@ public func exportSessionStep(
   _ tokensComputed: UInt64,
   _ stepOut: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
-  guard let session = unsafe HandleTable.session(session) else { return failBadHandle("session") }
+  guard let session = unsafe HandleTable.session(session) else {
+    return unsafe failBadHandle(session, "session")
+  }
   do throws(StoreError) {
     let computed = tokensComputed == .max ? nil : Int(clamping: tokensComputed)
     let number = try session.step(computedTokenCount: computed)
@@ -81,7 +85,9 @@ public func exportSessionTouch(
   _ session: OpaquePointer?,
   _ blocksOut: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
-  guard let session = unsafe HandleTable.session(session) else { return failBadHandle("session") }
+  guard let session = unsafe HandleTable.session(session) else {
+    return unsafe failBadHandle(session, "session")
+  }
   do throws(StoreError) {
     let count = try session.touch()
     if let blocksOut = unsafe blocksOut { unsafe blocksOut.pointee = UInt64(count) }
@@ -98,7 +104,9 @@ public func exportSessionSetTTL(
   _ ttlNanoseconds: UInt64,
   _ blocksOut: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
-  guard let session = unsafe HandleTable.session(session) else { return failBadHandle("session") }
+  guard let session = unsafe HandleTable.session(session) else {
+    return unsafe failBadHandle(session, "session")
+  }
   do throws(StoreError) {
     let count = try session.keep(nanoseconds: ttlNanoseconds)
     if let blocksOut = unsafe blocksOut { unsafe blocksOut.pointee = UInt64(count) }
@@ -112,7 +120,9 @@ public func exportSessionSetTTL(
 @_cdecl("kvstore_session_end")
 public func exportSessionEnd(_ session: OpaquePointer?) -> Int32 {
   guard unsafe session != nil else { return Status.ok }
-  guard let open = unsafe HandleTable.session(session) else { return failBadHandle("session") }
+  guard let open = unsafe HandleTable.session(session) else {
+    return unsafe failBadHandle(session, "session")
+  }
   do throws(StoreError) {
     try open.end()
   } catch .forked {

@@ -97,10 +97,14 @@ private func configuration(
 @_cdecl("kvstore_close")
 public func exportClose(_ store: OpaquePointer?) -> Int32 {
   guard unsafe store != nil else { return Status.ok }
-  guard let open = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let open = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   // In a forked child the handle stays the parent's.
   guard !open.isForked else { return fail(.forked) }
-  guard unsafe HandleTable.remove(store, kind: .store) != nil else { return failBadHandle("store") }
+  guard unsafe HandleTable.remove(store, kind: .store) != nil else {
+    return unsafe failBadHandle(store, "store")
+  }
   HandleTable.removeAll(of: open)
   do throws(StoreError) {
     try open.close()
@@ -117,7 +121,9 @@ public func exportFlush(
   _ timeoutNanoseconds: UInt64,
   _ result: UnsafeMutablePointer<kvstore_flush_result_t>?
 ) -> Int32 {
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   do throws(StoreError) {
     if unsafe result != nil {
       // Checked before the flush, so that a bad struct does not lose the counts.
@@ -149,7 +155,9 @@ public func exportStats(
   _ store: OpaquePointer?,
   _ stats: UnsafeMutablePointer<kvstore_stats_t>?
 ) -> Int32 {
-  guard let store = unsafe HandleTable.store(store) else { return failBadHandle("store") }
+  guard let store = unsafe HandleTable.store(store) else {
+    return unsafe failBadHandle(store, "store")
+  }
   do throws(StoreError) {
     let now = try store.statistics()
     var copy = kvstore_stats_t()

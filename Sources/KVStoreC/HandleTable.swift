@@ -3,8 +3,9 @@ internal import KVStore
 
 /// The open handles of this process: numbers in pointer's clothes, never dereferenced.
 ///
-/// A handle is generation (32 bits) ‖ slot (28 bits) ‖ kind (3 bits) ‖ 1, so that a closed one, one of another kind, or
-/// any other pointer is told from an open one.
+/// A handle is generation (32 bits) ‖ slot (24 bits) ‖ forks (4 bits) ‖ kind (3 bits) ‖ 1, so that a closed one, one of another kind, or
+/// any other pointer is told from an open one; and one of the process that this one was forked from, without a look into a table that
+/// another thread had locked at the fork.
 enum HandleTable {
   enum Kind: UInt {
     case store = 1
@@ -26,7 +27,7 @@ enum HandleTable {
     var free: [Int] = []
   }
 
-  private static let state = Monitor(State())
+  private static let state = ForkLocal { State() }
 
   static func insert(_ object: any Sendable & AnyObject, kind: Kind) -> OpaquePointer? {
     unsafe state.withLock { state in
@@ -35,12 +36,14 @@ enum HandleTable {
         index = reused
       } else {
         index = state.slots.count
+        guard index < slotCountMax else { return nil }
         state.slots.append(Slot())
       }
       state.slots[index].generation &+= 1
       state.slots[index].object = object
       let bits =
-        UInt(state.slots[index].generation) << 32 | UInt(index) << 4 | kind.rawValue << 1 | 1
+        UInt(state.slots[index].generation) << 32 | UInt(index) << 8 | forkBits << 4
+        | kind.rawValue << 1 | 1
       return unsafe OpaquePointer(bitPattern: bits)
     }
   }
@@ -112,8 +115,21 @@ enum HandleTable {
 
   private static func slotIndex(_ handle: OpaquePointer?, kind: Kind) -> Int? {
     let bits = UInt(bitPattern: handle)
-    guard bits & 1 == 1, (bits >> 1) & 7 == kind.rawValue else { return nil }
-    return Int((bits >> 4) & 0x0FFF_FFFF)
+    guard bits & 1 == 1, (bits >> 1) & 7 == kind.rawValue, (bits >> 4) & 15 == forkBits else {
+      return nil
+    }
+    return Int((bits >> 8) & 0xFF_FFFF)
+  }
+
+  private static let slotCountMax = 1 << 24
+
+  /// The last ones of the number of forks.
+  private static var forkBits: UInt { UInt(truncatingIfNeeded: ForkCount.current) & 15 }
+
+  /// Whether it may be a handle of a process that this one was forked from.
+  static func isForked(_ handle: OpaquePointer?) -> Bool {
+    let bits = UInt(bitPattern: handle)
+    return ForkCount.current > 0 && bits & 1 == 1 && (bits >> 4) & 15 != forkBits
   }
 }
 

@@ -85,6 +85,10 @@ func fail(_ status: kvstore_status_t, _ message: String) -> kvstore_status_t {
 /// Remembers what `error` means for this thread and answers its status.
 func fail(_ error: StoreError) -> kvstore_status_t { fail(Status.of(error), error.message) }
 
-func failBadHandle(_ kind: String) -> kvstore_status_t {
-  fail(Status.badHandle, "not an open \(kind) handle: it is NULL, closed, or of another kind")
+func failBadHandle(_ handle: OpaquePointer?, _ kind: String) -> kvstore_status_t {
+  if unsafe HandleTable.isForked(handle) { return fail(.forked) }
+  return fail(
+    Status.badHandle,
+    "not an open \(kind) handle: it is NULL, closed, or of another kind"
+  )
 }

@@ -9,14 +9,16 @@ const char *const suite_name = "surroundings";
     EACH(slow_copy_cases)    \
     EACH(flush_cases)        \
     EACH(owner_cases)        \
-    EACH(memory_cases)
+    EACH(memory_cases)       \
+    EACH(thread_start_cases)
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \
     EACH(clock_roles)        \
     EACH(surroundings_roles) \
     EACH(owner_roles)        \
-    EACH(memory_roles)
+    EACH(memory_roles)       \
+    EACH(thread_start_roles)
 
 #define DECLARE_CASES(name) extern const test_case_t name[];
 #define DECLARE_ROLES(name) extern const child_role_t name[];

@@ -4,7 +4,12 @@
 
 #include <stdint.h>
 
-/* The number of forks between this process and the one that first called this. Cheap: no system call. */
-uint64_t clinux_fork_generation(void);
+extern uint64_t clinux_fork_count;
+
+/* From now on forks are counted. */
+void clinux_fork_watch(void);
+
+/* The number of forks between this process and the one that first called clinux_fork_watch. One load: every call of the C interface asks. */
+static inline uint64_t clinux_fork_generation(void) { return clinux_fork_count; }
 
 #endif
