@@ -341,6 +341,8 @@ package struct RemovedSummary: Sendable, Equatable {
   package var expiredTops: [ExpiredTop] = []
   package var expiredBlockCount = 0
   package var freedSlots: [SlotAddress] = []
+  /// Of a subtree: the slot of its first block.
+  package var topSlot: SlotAddress?
   package var blockCount = 0
   package var payloadByteCount: UInt64 = 0
   package var storedByteCount: UInt64 = 0

@@ -15,6 +15,7 @@ extension WriteTransaction {
     if top.position == 0 { try delete(.children, .child(namespace, parent, top.run)) }
     // A list instead of recursion: runs can hang below one another as deep as a chain is long.
     var tops = [top]
+    var pieces: [(run: RunID, positions: ClosedRange<UInt32>)] = []
     var newestStamp: UInt64 = 0
     var hits = RunHits()
     while let next = tops.popLast() {
@@ -24,10 +25,20 @@ extension WriteTransaction {
       newestStamp = max(newestStamp, try removeStamps(namespace, from: next))
       tops += try removeChildEntries(namespace, from: next)
       if next.position == 0 { hits.add(try takeRunHits(namespace, next.run)) }
+      pieces.append((next.run, next.position...last))
+    }
+    // Leaves first: who follows the events piece by piece never has a block without its parent, nor a wide subtree to remove at once.
+    for piece in pieces.reversed() {
+      let slotCount = summary.freedSlots.count
+      defer {
+        // The top comes last.
+        let slots = summary.freedSlots
+        summary.topSlot = slots.count > slotCount ? slots[slotCount] : nil
+      }
       try removeRows(
         namespace,
-        next.run,
-        next.position...last,
+        piece.run,
+        piece.positions,
         reason: reason,
         kind: kind,
         &summary

@@ -39,7 +39,7 @@ extension StoreCore {
     _ position: BlockPosition,
     _ range: RemovedRange
   ) throws(StoreError) -> Int {
-    defer { state.withLock { state in state.hidden.removeAll { $0 == range } } }
+    defer { state.withLock { state in state.hidden.remove(range) } }
     return try removeDurably(namespace, at: position, forgotten: nil)
   }
 
@@ -67,7 +67,7 @@ extension StoreCore {
       }
       let removed = try transaction.removeSubtree(namespace.id, at: position, reason: reason)
       // Before the commit: after it another process may reserve the slot.
-      if reason == .corrupt { invalidateHeaders(removed.freedSlots.prefix(1), namespace) }
+      if reason == .corrupt { invalidateHeader(removed.topSlot, namespace) }
       return removed
     }
     return removed.blockCount
@@ -82,17 +82,14 @@ extension StoreCore {
     do throws(CatalogError) {
       try catalogWrite { (transaction) throws(CatalogError) in
         removed = try body(transaction)
-        state.withLock { state in
-          state.hidden += removed.ranges
-          for range in removed.ranges { state.removeFromIndex(range) }
-        }
+        _ = hide(removed.ranges)
       }
     } catch {
-      ended(removed)
+      showHidden()
       throw StoreError(error)
     }
     countCommit()
-    ended(removed)
+    showHidden()
     state.withLock { state in
       switch reason {
       case .corrupt: state.statistics.blocksQuarantined += UInt64(removed.blockCount)
@@ -102,34 +99,24 @@ extension StoreCore {
     return removed
   }
 
-  private func ended(_ removed: RemovedSummary) {
-    state.withLock { state in
-      state.hidden.removeAll { removed.ranges.contains($0) }
-      state.removalEpoch += 1
-    }
-    state.notifyAll()
-  }
-
-  /// Zeroes the first page of slots whose contents failed a check.
+  /// Zeroes the first page of a slot whose contents failed a check.
   ///
-  /// Should the commit fail after it, their rows are found corrupt and removed; should the zeroing
-  /// fail, the rows are gone all the same.
-  private func invalidateHeaders(_ slots: ArraySlice<SlotAddress>, _ namespace: NamespaceCore) {
-    guard !slots.isEmpty else { return }
+  /// Should the commit fail after it, its row is found corrupt and removed; should the zeroing
+  /// fail, the row is gone all the same.
+  private func invalidateHeader(_ slot: SlotAddress?, _ namespace: NamespaceCore) {
+    guard let slot else { return }
     do throws(FileError) {
       let page = try AlignedBuffer(byteCount: 4096, isZeroed: true)
       // The address of a slot needs its size; a page is never a whole slot, so nothing is joined.
-      try diskTier.write(
-        slots.map {
-          unsafe DiskTier.Write(
-            address: $0,
-            slotByteCount: $0.tier == .archive
-              ? archiveSlotByteCount($0.file) ?? 0 : namespace.layout.slotByteCount,
-            bytes: page.readOnly
-          )
-        }
-      )
-      try diskTier.sync(files: Set(slots.map(\.fileID)))
+      try unsafe diskTier.write([
+        DiskTier.Write(
+          address: slot,
+          slotByteCount: slot.tier == .archive
+            ? archiveSlotByteCount(slot.file) ?? 0 : namespace.layout.slotByteCount,
+          bytes: page.readOnly
+        )
+      ])
+      try diskTier.sync(files: [slot.fileID])
     } catch {
       return
     }

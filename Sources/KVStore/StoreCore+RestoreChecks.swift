@@ -139,7 +139,7 @@ extension StoreCore {
     let isNew = state.withLock { state in
       state.removeFromIndex(range)
       guard !state.hidden.contains(range) else { return false }
-      state.hidden.append(range)
+      state.hidden.insert(range)
       return true
     }
     if isNew { writer?.enqueueQuarantine(namespace, position, range) }

@@ -62,6 +62,8 @@ final class StoreCore: Sendable {
   private let commitCount = Monitor<UInt64>(0)
   /// What of the counters is in the catalog; see `catalogWrite`.
   let recorded = Monitor(RecordedTotals())
+  /// What the removal under way has hidden.
+  let hiddenByWriter = Monitor<[RemovedRange]>([])
   /// Slot files whose rows a transaction under way has removed.
   private let filesToRemove = Monitor<[SlotFileID]>([])
 
@@ -510,39 +512,28 @@ final class StoreCore: Sendable {
     // Before the look: a lease of another process that this look misses sees the announcement.
     intents.announce(ranges)
     let dead = deadLeaseOwners()
-    return state.withLock { state in
+    let expired = Dictionary(grouping: removed.flatMap(\.expiredTops), by: \.at.run)
+    return hide(ranges) { ranges, state in
       let needed = unsafe leases.deepestPositions(now: now, deadOwners: dead)
         .merging(parents()) { max($0, $1) }
-      let conflict = ranges.contains { range in
-        needed[range.run].map { $0 >= range.firstPosition } ?? false
+      return ranges.allSatisfy { range in
+        if let needed = needed[range.run], needed >= range.firstPosition { return false }
+        // A use that is still in the writer's queue has prolonged its life.
+        return !(expired[range.run] ?? []).contains { isAlive($0, state) }
       }
-      if conflict { return false }
-      // A use that is still in the writer's queue has prolonged its life.
-      let expired = removed.flatMap(\.expiredTops)
-      if expired.contains(where: { isAlive($0, state) }) { return false }
-      state.hidden += ranges
-      for range in ranges { state.removeFromIndex(range) }
-      return true
     }
   }
 
   func removalEnded(_ removed: [RemovedSummary], committed: Bool) {
     intents.withdraw()
-    let ranges = Set(removed.flatMap(\.ranges).map(\.run))
-    if !ranges.isEmpty {
-      let keys = removed.flatMap(\.ranges)
+    showHidden()
+    if committed {
+      let expiredCount = removed.reduce(0) { $0 + $1.expiredBlockCount }
+      let count = removed.reduce(0) { $0 + $1.blockCount }
       state.withLock { state in
-        state.hidden.removeAll { keys.contains($0) }
-        // A loader may have read the rows before the commit and enter them after.
-        state.removalEpoch += 1
-        if committed {
-          let expiredCount = removed.reduce(0) { $0 + $1.expiredBlockCount }
-          let count = removed.reduce(0) { $0 + $1.blockCount }
-          state.statistics.blocksExpired += UInt64(expiredCount)
-          state.statistics.blocksEvicted += UInt64(count - expiredCount)
-        }
+        state.statistics.blocksExpired += UInt64(expiredCount)
+        state.statistics.blocksEvicted += UInt64(count - expiredCount)
       }
-      state.notifyAll()
     }
     let files = filesToRemove.withLock { files in
       defer { files = [] }

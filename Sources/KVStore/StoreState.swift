@@ -41,7 +41,7 @@ struct StoreState {
   /// Counts removals from the index, so that a loader sees that what it read may be gone.
   var removalEpoch: UInt64 = 0
   /// Removed from the index, with the removal's commit still to come; not to be loaded again.
-  var hidden: [RemovedSummary.Range] = []
+  var hidden = HiddenRanges()
   /// Callers that wait for arena room; the writer hurries for them.
   var arenaWaiterCount = 0
 
@@ -75,10 +75,7 @@ struct StoreState {
 
   /// Whether a removal of the block, by this process or another, is on its way.
   func isHidden(_ position: BlockPosition) -> Bool {
-    let isOwn = hidden.contains { range in
-      range.run == position.run && position.position >= range.firstPosition
-    }
-    return isOwn || intents.covers(position)
+    hidden.covers(position) || intents.covers(position)
   }
 
   /// What names the block at `location` to the writer and to leases.

@@ -10,7 +10,8 @@ const char *const suite_name = "surroundings";
     EACH(flush_cases)        \
     EACH(owner_cases)        \
     EACH(memory_cases)       \
-    EACH(thread_start_cases)
+    EACH(thread_start_cases) \
+    EACH(wide_tree_cases)
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \
