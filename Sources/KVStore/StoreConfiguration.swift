@@ -47,6 +47,8 @@ public struct StoreConfiguration: Sendable {
   package var archiveBytesMin = 64 << 20
   /// Bytes of an archive file, if there is room; nil = by the archive's size.
   package var archiveFileBytes: Int?
+  /// How long the writer waits for the archive before it goes on without.
+  package var archiveLimitNanoseconds: UInt64 = 2_000_000_000
   /// The clock; tests inject their own.
   public var clock: any StoreClock = SystemClock()
   /// Bits of each block key that are kept; tests narrow it to force collisions.

@@ -120,7 +120,9 @@ extension StoreCore {
         var slots: [SlotAddress] = []
         var sizes: [Int] = []
         for slot in try transaction.slotsToErase(limit: 1024) {
-          guard let file = files.first(where: { $0.tier == slot.tier && $0.file == slot.file })
+          // Those of an archive that does not answer wait for the next purge or open.
+          guard slot.tier != .archive || !diskTier.isArchiveStuck,
+            let file = files.first(where: { $0.tier == slot.tier && $0.file == slot.file })
           else { continue }
           slots.append(slot)
           sizes.append(Int(file.slotByteCount))
@@ -141,7 +143,7 @@ extension StoreCore {
     countCommit()
     let count = UInt64(erasedCount)
     state.withLock { $0.statistics.slotsErased += count }
-    return erasePendingSlotCount > 0
+    return erasedCount > 0 && erasePendingSlotCount > 0
   }
 
   private func overwrite(_ slots: [SlotAddress], _ sizes: [Int]) throws(FileError) {
@@ -152,7 +154,8 @@ extension StoreCore {
         unsafe DiskTier.Write(
           address: slot,
           slotByteCount: size,
-          bytes: UnsafeRawBufferPointer(rebasing: zeros.readOnly[..<size])
+          bytes: UnsafeRawBufferPointer(rebasing: zeros.readOnly[..<size]),
+          owner: zeros
         )
       }
     )

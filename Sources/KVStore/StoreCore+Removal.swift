@@ -113,7 +113,8 @@ extension StoreCore {
           address: slot,
           slotByteCount: slot.tier == .archive
             ? archiveSlotByteCount(slot.file) ?? 0 : namespace.layout.slotByteCount,
-          bytes: page.readOnly
+          bytes: page.readOnly,
+          owner: page
         )
       ])
       try diskTier.sync(files: [slot.fileID])

@@ -182,7 +182,8 @@ final class StoreCore: Sendable {
       diskTier = try DiskTier(
         directories: ArchiveFolder.directories(folder),
         storage: storage,
-        direct: !configuration.bufferedIO
+        direct: !configuration.bufferedIO,
+        archiveLimitNanoseconds: configuration.archiveLimitNanoseconds
       )
       let arena = try HostArena(byteCount: effectiveHostBytes)
       // A small allocation that is refused ends a Swift program: where there is nothing to spare, the open is refused instead.

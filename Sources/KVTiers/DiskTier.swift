@@ -19,6 +19,10 @@ package final class DiskTier: Sendable {
   private let readers: ServicePool
   /// Beside the thread that calls `write`; apart from the readers, so that no read waits behind writes.
   private let writers: ServicePool
+  /// The archive may lie on a disk of its own, which may hang: it has threads of its own, and nobody waits for them without a bound.
+  private let archiveLane: PatientLane
+  private let archiveReaders: ServicePool
+  private let archiveWriters: ServicePool
   private let written = TierCounter()
   private let read = TierCounter()
   private let syncs = Atomic<UInt64>(0)
@@ -40,14 +44,21 @@ package final class DiskTier: Sendable {
   package init(
     directories: [Tier: String],
     storage: any Storage,
-    direct: Bool
+    direct: Bool,
+    archiveLimitNanoseconds: UInt64 = 2_000_000_000
   ) throws(FileError) {
     self.directories = directories
     self.storage = storage
     self.direct = direct
     readers = ServicePool(threadCount: Self.readerCount)
     writers = ServicePool(threadCount: Self.writerCount - 1)
+    archiveLane = PatientLane(limitNanoseconds: archiveLimitNanoseconds)
+    archiveReaders = ServicePool(threadCount: Self.readerCount)
+    archiveWriters = ServicePool(threadCount: Self.writerCount - 1)
   }
+
+  /// The archive has not answered for too long: every operation on it is refused with `ETIMEDOUT` until the one under way is over.
+  package var isArchiveStuck: Bool { archiveLane.isStuck }
 
   /// Bytes written to a tier's slot files.
   package func bytesWritten(_ tier: Tier) -> UInt64 { written[tier] }
@@ -64,6 +75,19 @@ package final class DiskTier: Sendable {
 
   /// Makes and preallocates a file; one that a crash left behind under this number is replaced.
   package func createFile(
+    _ file: SlotFileID,
+    slotByteCount: Int,
+    slotCount: Int
+  ) throws(FileError) {
+    let create: @Sendable () throws(FileError) -> Void = { [self] () throws(FileError) in
+      try makeFile(file, slotByteCount: slotByteCount, slotCount: slotCount)
+    }
+    guard file.tier == .archive else { return try create() }
+    // Nobody knows of one that comes too late.
+    try archiveLane.run(.allocate, late: { [self] in deleteFile(file) }, create)
+  }
+
+  private func makeFile(
     _ file: SlotFileID,
     slotByteCount: Int,
     slotCount: Int
@@ -87,6 +111,11 @@ package final class DiskTier: Sendable {
   ///
   /// Should it fail, the file is replaced when its number comes up, or stays as waste.
   package func removeFile(_ file: SlotFileID) {
+    guard file.tier == .archive else { return deleteFile(file) }
+    try? archiveLane.run(.remove) { [self] () throws(FileError) in deleteFile(file) }
+  }
+
+  private func deleteFile(_ file: SlotFileID) {
     let opened = files.withLock { $0.removeValue(forKey: file) }
     opened?.file.close()
     try? storage.remove(path(of: file))
@@ -95,13 +124,21 @@ package final class DiskTier: Sendable {
   /// A tier's files in its directory but these: a process that died around a commit left them.
   package func strayFiles(of tier: Tier, except known: Set<SlotFileID>) -> [SlotFileID] {
     let prefix = hexadecimalText(UInt64(tier.rawValue), digitCount: 2)
-    return ((try? storage.list(directory(of: tier))) ?? []).compactMap { name in
+    return names(in: tier).compactMap { name in
       guard name.count == 14, name.hasPrefix(prefix), name.hasSuffix(".kvs"),
         let number = UInt32(name.dropFirst(2).dropLast(4), radix: 16)
       else { return nil }
       let file = SlotFileID(tier: tier, file: number)
       return known.contains(file) ? nil : file
     }
+  }
+
+  private func names(in tier: Tier) -> [String] {
+    let list: @Sendable () throws(FileError) -> [String] = { [self] () throws(FileError) in
+      try storage.list(directory(of: tier))
+    }
+    let names = tier == .archive ? try? archiveLane.run(.list, list) : try? list()
+    return names ?? []
   }
 
   /// The length of a file; 0 when it cannot be opened.
@@ -155,15 +192,25 @@ package final class DiskTier: Sendable {
   // MARK: Writing
 
   /// One slot's bytes from its start on; a multiple of 4096, in memory aligned to 4096.
-  @safe package struct Write {
+  ///
+  /// Unchecked: the memory is lent until the write is over. One to the archive may be over long after it was given up, so that it
+  /// needs an owner.
+  @safe package struct Write: @unchecked Sendable {
     package let address: SlotAddress
     let slotByteCount: Int
     let bytes: UnsafeRawBufferPointer
+    let owner: AlignedBuffer?
 
-    package init(address: SlotAddress, slotByteCount: Int, bytes: UnsafeRawBufferPointer) {
+    package init(
+      address: SlotAddress,
+      slotByteCount: Int,
+      bytes: UnsafeRawBufferPointer,
+      owner: AlignedBuffer? = nil
+    ) {
       self.address = address
       self.slotByteCount = slotByteCount
       unsafe self.bytes = unsafe bytes
+      self.owner = owner
     }
   }
 
@@ -175,6 +222,20 @@ package final class DiskTier: Sendable {
       assertionFailure("a write beyond its slot")
       throw FileError(.write, errno: 0)
     }
+    let archived = writes.filter { $0.address.tier == .archive }
+    let others = archived.isEmpty ? writes : writes.filter { $0.address.tier != .archive }
+    if !others.isEmpty { try write(others, with: writers) }
+    guard !archived.isEmpty else { return }
+    guard archived.allSatisfy({ $0.owner != nil }) else {
+      assertionFailure("a write to the archive from memory that may go before it is over")
+      throw FileError(.write, errno: 0)
+    }
+    try archiveLane.run(.write) { [self] () throws(FileError) in
+      try write(archived, with: archiveWriters)
+    }
+  }
+
+  private func write(_ writes: [Write], with writers: ServicePool) throws(FileError) {
     let batch = WriteBatch(try calls(for: writes))
     // Writes into the page cache are copies: more threads are of no use there.
     if isDirect == true {
@@ -232,15 +293,23 @@ package final class DiskTier: Sendable {
   /// tell of it.
   package func sync(files: Set<SlotFileID>) throws(FileError) {
     for file in files.sorted(by: { $0.file < $1.file }) {
-      let opened = try open(file, toWrite: true)
-      do throws(FileError) { try opened.sync() } catch {
-        // The kernel may have dropped what it could not write: this descriptor is not written through again, the next
-        // write opens the file anew.
-        self.files.withLock { if $0[file]?.file === opened { $0[file] = nil } }
-        throw error
+      guard file.tier == .archive else {
+        try sync(file)
+        continue
       }
-      syncs.add(1, ordering: .relaxed)
+      try archiveLane.run(.sync) { [self] () throws(FileError) in try sync(file) }
     }
+  }
+
+  private func sync(_ file: SlotFileID) throws(FileError) {
+    let opened = try open(file, toWrite: true)
+    do throws(FileError) { try opened.sync() } catch {
+      // The kernel may have dropped what it could not write: this descriptor is not written through again, the next
+      // write opens the file anew.
+      self.files.withLock { if $0[file]?.file === opened { $0[file] = nil } }
+      throw error
+    }
+    syncs.add(1, ordering: .relaxed)
   }
 
   // MARK: Reading
@@ -252,8 +321,10 @@ package final class DiskTier: Sendable {
     let batch = ReadBatch(count: requests.count)
     for (index, request) in requests.enumerated() {
       let job = ReadJob(batch: batch, index: index, request: request, tier: self)
-      // One read gains nothing from another thread; without any to be had it is done here as well.
-      let runsHere = requests.count == 1 && mayReadHere
+      let isArchived = request.address.tier == .archive
+      // One read of the disk gains nothing from another thread; without any to be had it is done here as well.
+      let runsHere = requests.count == 1 && mayReadHere && !isArchived
+      let readers = isArchived ? archiveReaders : readers
       if runsHere || readers.submit({ job.run() }) != nil { job.run() }
     }
     return batch
@@ -275,6 +346,9 @@ package final class DiskTier: Sendable {
   package func close() {
     readers.stop()
     writers.stop()
+    archiveLane.stop()
+    archiveReaders.stop()
+    archiveWriters.stop()
     let opened = files.withLock { files in
       defer { files = [:] }
       return files

@@ -1,6 +1,8 @@
 import Foundation
 import KVCore
+import KVFile
 import KVStore
+import KVTestSupport
 import Testing
 
 /// Blocks that have to leave the disk go to the archive first, compressed, and come back when they are used.
@@ -290,5 +292,65 @@ import Testing
     #expect(try Self.bytes(fixture.configuration.path) <= (64 + 5) << 20)
     #expect(try fixture.store.statistics().missesCorrupt == 0)
     try Self.expectSound(fixture.store)
+  }
+}
+
+/// An archive that stops to answer is given up, and taken up again when it does.
+@Suite struct HungArchiveTests {
+  private static let identity = StoreFixture.identity([40_000, 24_000])
+
+  @Test(arguments: [FileOperation.write, .sync, .allocate])
+  func offloadsGoOn(_ operation: FileOperation) throws {
+    let storage = FaultInjectingStorage()
+    let fixture = try StoreFixture {
+      $0.capacityBytes = 64 << 20
+      $0.catalogBytes = 56 << 20
+      $0.archiveBytesMin = 1
+      $0.archiveBytes = 16 << 20
+      $0.archiveFileBytes = 1 << 20
+      $0.archiveLimitNanoseconds = 50_000_000
+      $0.storage = storage
+    }
+    defer { storage.release() }
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    func fill(_ numbers: Range<Int>) throws {
+      for number in numbers {
+        let prompt = QuotaTests.prompt(number, blocks: 10)
+        #expect(try namespace.offload(prompt).doneBlockCount == 10)
+        let flushed = try fixture.store.flush()
+        #expect(flushed.durableBlockCount == 10)
+      }
+    }
+    try fill(0..<8)
+    #expect(try fixture.store.statistics().blocksDemoted > 0)
+    storage.hold(operation, at: "/archive/")
+    try fill(8..<30)
+    #expect(storage.heldCount > 0)
+    let stuck = try fixture.store.statistics()
+    #expect(stuck.blocksEvicted > 0)
+    // The disk is as good as ever.
+    for number in 27..<30 {
+      let prompt = QuotaTests.prompt(number, blocks: 10)
+      let (result, isRight) = try namespace.restore(prompt)
+      #expect(result.doneBlockCount == 10 && isRight)
+    }
+    storage.release()
+    var next = 30
+    for _ in 0..<200 where try fixture.store.statistics().blocksDemoted == stuck.blocksDemoted {
+      try fill(next..<next + 1)
+      next += 1
+      usleep(20_000)
+    }
+    #expect(try fixture.store.statistics().blocksDemoted > stuck.blocksDemoted)
+    #expect(try fixture.store.verify().findings == [])
+    // Whatever is there is right.
+    for number in 0..<next {
+      let prompt = QuotaTests.prompt(number, blocks: 10)
+      let count = try namespace.peek(prompt)
+      guard count > 0 else { continue }
+      let (result, isRight) = try namespace.restore(QuotaTests.prompt(number, blocks: count))
+      #expect(result.doneBlockCount == count && isRight)
+    }
+    try fixture.store.close()
   }
 }

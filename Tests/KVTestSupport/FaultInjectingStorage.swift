@@ -67,6 +67,8 @@ package final class FaultInjectingStorage: Storage {
   /// Operations that hang.
   private struct Held {
     var operation: FileOperation?
+    /// What the paths hold of those that hang.
+    var place = ""
     /// So many may go on all the same.
     var passCount = 0
     var waitingCount = 0
@@ -98,7 +100,14 @@ package final class FaultInjectingStorage: Storage {
   }
 
   /// Lets operations of a kind hang until `release`: a disk that does not answer.
-  package func hold(_ operation: FileOperation) { held.withLock { $0.operation = operation } }
+  ///
+  /// Those of all files, or of the ones whose path holds `place`.
+  package func hold(_ operation: FileOperation, at place: String = "") {
+    held.withLock { held in
+      held.operation = operation
+      held.place = place
+    }
+  }
 
   /// Lets so many of those that hang go on, or all of them and those that follow.
   package func release(_ count: Int? = nil) {
@@ -125,9 +134,11 @@ package final class FaultInjectingStorage: Storage {
   package var heldCount: Int { held.withLock { $0.waitingCount } }
 
   /// Hangs while operations of this kind are held; outside of the other lock, so that the others go on.
-  fileprivate func passHold(_ operation: FileOperation) {
+  fileprivate func passHold(_ operation: FileOperation, _ path: String) {
     let isHeld = held.withLock { held in
-      guard held.operation == operation else { return false }
+      guard held.operation == operation, held.place.isEmpty || path.contains(held.place) else {
+        return false
+      }
       held.waitingCount += 1
       return true
     }
@@ -394,14 +405,14 @@ private final class FaultInjectingFile: StorageFile {
   }
 
   func read(into bytes: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(FileError) {
-    storage.passHold(.read)
+    storage.passHold(.read, path)
     try storage.run(.read, epoch: epoch) { _ throws(FileError) in
       try base.read(into: bytes, at: offset)
     }
   }
 
   func read(into buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(FileError) {
-    storage.passHold(.read)
+    storage.passHold(.read, path)
     try storage.run(.read, epoch: epoch) { _ throws(FileError) in
       try base.read(into: buffers, at: offset)
     }
@@ -413,13 +424,13 @@ private final class FaultInjectingFile: StorageFile {
 
   func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(FileError) {
     try checkWritable(.write)
-    storage.passHold(.write)
+    storage.passHold(.write, path)
     try storage.write(buffers, at: offset, to: base, path: path, epoch: epoch)
   }
 
   func sync() throws(FileError) {
     try checkWritable(.sync)
-    storage.passHold(.sync)
+    storage.passHold(.sync, path)
     do throws(FileError) {
       try storage.run(.sync, epoch: epoch) { state throws(FileError) in
         try base.sync()
@@ -433,6 +444,7 @@ private final class FaultInjectingFile: StorageFile {
 
   func allocate(byteCount: UInt64) throws(FileError) {
     try checkWritable(.allocate)
+    storage.passHold(.allocate, path)
     try storage.run(.allocate, epoch: epoch) { state throws(FileError) in
       let size = try base.byteCount()
       try base.allocate(byteCount: byteCount)

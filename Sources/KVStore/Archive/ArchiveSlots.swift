@@ -174,7 +174,7 @@ final class ArchiveSlots {
   }
 
   private func grow(_ size: Int, _ transaction: WriteTransaction) throws(CatalogError) -> Bool {
-    guard !growthFailed else { return false }
+    guard !growthFailed, !core.diskTier.isArchiveStuck else { return false }
     let files = try transaction.slotFiles().filter { $0.tier == .archive }
     // What a process that died left behind: nobody else makes or removes files while this transaction is open.
     let known = Set(files.map { SlotFileID(tier: .archive, file: $0.file) })

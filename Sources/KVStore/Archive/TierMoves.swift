@@ -1,3 +1,4 @@
+internal import Glibc
 internal import KVCatalog
 internal import KVCodec
 internal import KVCore
@@ -18,6 +19,8 @@ final class TierMoves {
   private var resume: [Int: StampOrder] = [:]
   /// After a failure nothing is tried for a while: the archive's disk may be away.
   private var failedUntil: UInt64 = 0
+  /// Archive slots whose writes were given up before they were over: nobody else gets them until the archive answers again.
+  private var lateSlots: [(slot: SlotAddress, slotByteCount: Int)] = []
 
   /// Blocks that one step moves back to disk.
   static let promotionCount = 64
@@ -34,6 +37,7 @@ final class TierMoves {
   /// Whether blocks that have to leave the disk may go to the archive.
   var isPossible: Bool {
     core.archiveBytesCapacity > 0 && monotonicNanoseconds() >= failedUntil
+      && !core.diskTier.isArchiveStuck
   }
 
   // MARK: Demotion
@@ -45,6 +49,10 @@ final class TierMoves {
     protecting: () -> [RunID: UInt32]
   ) throws(StoreError) -> [SlotAddress] {
     var freed: [SlotAddress] = []
+    if isPossible {
+      for (slot, slotByteCount) in lateSlots { archive.giveBack(slot, slotByteCount) }
+      lateSlots = []
+    }
     while freed.count < count, isPossible {
       let window = min(count - freed.count, max(1, Self.windowByteCount / slotByteCount))
       let more = try demoteWindow(slotByteCount, window, protecting)
@@ -98,7 +106,8 @@ final class TierMoves {
         DiskTier.Write(
           address: slot,
           slotByteCount: size,
-          bytes: UnsafeRawBufferPointer(rebasing: encoding.target.readOnly[..<result.byteCount])
+          bytes: UnsafeRawBufferPointer(rebasing: encoding.target.readOnly[..<result.byteCount]),
+          owner: encoding.target
         )
       )
     }
@@ -108,7 +117,13 @@ final class TierMoves {
       try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
     } catch {
       failedUntil = monotonicNanoseconds() &+ Self.retryNanoseconds
-      for move in moves { archive.giveBack(move.to.address, move.slotByteCount) }
+      for move in moves {
+        if error.errno == ETIMEDOUT {
+          lateSlots.append((move.to.address, move.slotByteCount))
+        } else {
+          archive.giveBack(move.to.address, move.slotByteCount)
+        }
+      }
       return []
     }
     return try withExtendedLifetime(encodings) { () throws(StoreError) in
@@ -187,7 +202,7 @@ final class TierMoves {
     _ uses: [ArchiveUse],
     protecting: @escaping () -> [RunID: UInt32]
   ) throws(StoreError) {
-    for (slotByteCount, some) in Dictionary(grouping: uses, by: \.slotByteCount) {
+    for (slotByteCount, some) in Dictionary(grouping: uses, by: \.slotByteCount) where isPossible {
       let window = max(1, Self.windowByteCount / slotByteCount)
       var next = 0
       while next < some.count {
@@ -292,7 +307,17 @@ final class TierMoves {
       indices.append(index)
     }
     let batch = core.diskTier.startReads(requests)
-    for (request, index) in indices.enumerated() where batch.wait(request) != nil {
+    // As long as the archive's other operations, for all of them together.
+    let end = deadline(after: core.configuration.archiveLimitNanoseconds)
+    for (request, index) in indices.enumerated() {
+      switch batch.wait(request, until: end) {
+      case .finished(nil): continue
+      case .finished: break
+      case .unfinished:
+        failedUntil = monotonicNanoseconds() &+ Self.retryNanoseconds
+        let (buffer, completion) = (buffers[index], requests[request].completion)
+        batch.abandon(request) { withExtendedLifetime((buffer, completion)) {} }
+      }
       buffers[index] = nil
     }
     return buffers
