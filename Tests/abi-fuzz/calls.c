@@ -1,9 +1,12 @@
 /* Calls that move no bytes: opening and closing, look-ups, keeping, events. */
 #include "fuzz.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---------------------------------------------------------------- stores and namespaces */
 
@@ -294,10 +297,44 @@ static void use_any_handle(fuzzer_t *fuzzer) {
     }
 }
 
+/* A fork among the calls of all threads: in the child every handle is refused at once, whoever held which lock. */
+static void fork_a_child(fuzzer_t *fuzzer) {
+    unsigned space;
+    uint32_t words[8] = {0};
+    kvstore_prompt_t prompt;
+    kvstore_namespace_t *ns = pick_namespace(fuzzer, &space);
+    kvstore_t *store = atomic_load(&stores[below(fuzzer, store_count)]);
+    kvstore_transfer_t transfer;
+    pid_t child;
+    int status = 0;
+    memset(&prompt, 0, sizeof prompt);
+    prompt.struct_size = (uint32_t)sizeof prompt;
+    prompt.tokens = words;
+    prompt.token_count = 8;
+    memset(&transfer, 0, sizeof transfer);
+    transfer.struct_size = (uint32_t)sizeof transfer;
+    atomic_store(&fuzzer->call, "fork");
+    child = fork();
+    if (child == 0) {
+        kvstore_match_t found;
+        memset(&found, 0, sizeof found);
+        found.struct_size = (uint32_t)sizeof found;
+        alarm(60);
+        signal(SIGALRM, SIG_DFL);
+        if (ns != NULL && kvstore_match(ns, &prompt, 0, 0, &found) >= 0) _exit(2);
+        if (ns != NULL && kvstore_offload(ns, &prompt, &transfer, NULL) >= 0) _exit(3);
+        if (store != NULL && kvstore_flush(store, 0, NULL) >= 0) _exit(4);
+        if (store != NULL && kvstore_close(store) >= 0) _exit(5);
+        _exit(0);
+    }
+    if (child > 0 && waitpid(child, &status, 0) == child && status != 0) fail(fuzzer, "a forked child", status);
+}
+
 void call_something(fuzzer_t *fuzzer) {
     uint64_t chance = below(fuzzer, 100000);
     unsigned space;
     if (chance < 15) return close_store(fuzzer);
+    if (chance >= 1050 && chance < 1070) return fork_a_child(fuzzer);
     if (chance < 30) {
         CALL(namespace_purge, pick_namespace(fuzzer, &space), NULL);
         return;

@@ -1,6 +1,7 @@
 /* Calls that move bytes: copied, lent, reserved, asynchronous. Whatever comes back is compared. */
 #include "fuzz.h"
 
+#include <sched.h>
 #include <string.h>
 
 static void fill_move(unsigned space, uint64_t number, const move_t *move, unsigned char *memory) {
@@ -54,6 +55,38 @@ static void copy(fuzzer_t *fuzzer, bool is_offload) {
     CALL(restore, ns, prompt, transfer, result);
     done = blocks_done(fuzzer, &move, result);
     compare(fuzzer, space, number, move.first_block, move.first_region, move.region_count, spans, done, true);
+}
+
+/* A prompt layer by layer, as several threads do with the same one at the same time; now and then one stops half way. */
+static void layers(fuzzer_t *fuzzer) {
+    unsigned space, n;
+    uint64_t number = below(fuzzer, 4);
+    kvstore_span_t spans[blocks_max * regions_max];
+    kvstore_namespace_t *ns = pick_namespace(fuzzer, &space);
+    const shape_t *shape = &shapes[space % shape_count];
+    unsigned count = 1 + (unsigned)below(fuzzer, blocks_max), first = (unsigned)below(fuzzer, shape->region_count);
+    const kvstore_prompt_t *prompt = pick_prompt(fuzzer, space, number, count, true);
+    for (n = 0; n < shape->region_count; n++) {
+        unsigned region = (first + n) % shape->region_count, b;
+        kvstore_transfer_t transfer;
+        if (one_in(fuzzer, 20)) break;
+        memset(&transfer, 0, sizeof transfer);
+        transfer.struct_size = (uint32_t)sizeof transfer;
+        transfer.block_count = count;
+        transfer.first_region = region;
+        transfer.region_count = 1;
+        transfer.spans = spans;
+        transfer.span_count = count;
+        transfer.timeout_nanoseconds = one_in(fuzzer, 2) ? 1 + below(fuzzer, 3000000) : 0;
+        for (b = 0; b < count; b++) {
+            spans[b].data = fuzzer->payload + (size_t)b * region_bytes_max;
+            spans[b].capacity = spans[b].length = shape->region_bytes[region];
+            if (shape->variable) spans[b].length = 1 + mix(number * 64 + b * 4 + region) % shape->region_bytes[region];
+            fill_payload(space, number, b, region, spans[b].data, region_bytes_max);
+        }
+        CALL(offload, ns, prompt, &transfer, NULL);
+        if (one_in(fuzzer, 8)) sched_yield();
+    }
 }
 
 static void view(fuzzer_t *fuzzer) {
@@ -180,7 +213,7 @@ void end_operations(fuzzer_t *fuzzer) {
 
 void move_something(fuzzer_t *fuzzer) {
     operation_t *operation = &fuzzer->operations[below(fuzzer, operation_count)];
-    switch (below(fuzzer, 10)) {
+    switch (below(fuzzer, 11)) {
     case 0:
     case 1: copy(fuzzer, true); break;
     case 2:
@@ -188,6 +221,7 @@ void move_something(fuzzer_t *fuzzer) {
     case 4: copy(fuzzer, false); break;
     case 5: view(fuzzer); break;
     case 6: reserve(fuzzer); break;
+    case 7: layers(fuzzer); break;
     default:
         if (operation->handle == NULL) start(fuzzer, operation);
         else finish(fuzzer, operation, one_in(fuzzer, 20));

@@ -3,21 +3,28 @@
  * usage: soak FOLDER SECONDS SEED room|full
  *   room  everything fits: what a flush confirmed is there, in every process, until the end
  *   full  a small store: blocks come and go, what a lease covers stays, the disk is bounded
+ * Half of the prompts are saved layer by layer, by two threads of a process at once and from memory that comes slowly; now and then a writer
+ * forks while it does, and the child finds its handles refused.
  * Prints counts; exit status 1 and a line on stderr when something was wrong. */
 #define _GNU_SOURCE
 #include <kvstore.h>
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,7 +39,7 @@ enum { region_bytes = 64 * 1024, prompts_max = 1 << 16, family = 4 };
 typedef struct {
     uint64_t next_prompt;            /* the next one that nobody has offloaded */
     unsigned char confirmed[prompts_max]; /* a flush has said that it is durable */
-    uint64_t offloaded, restored, refused, shortened;
+    uint64_t offloaded, layered, slowed, forked, restored, refused, shortened;
     int failed;
 } shared_t;
 
@@ -167,9 +174,132 @@ static void restore(kvstore_namespace_t *ns, uint64_t prompt, unsigned count) {
     __atomic_add_fetch(&shared->restored, count, __ATOMIC_RELAXED);
 }
 
+/* ---------------------------------------------------------------- layer by layer */
+
+/* A region's memory whose pages come when a thread of ours gets to it; NULL where that cannot be had. */
+static unsigned char *slow_region;
+static int slow_descriptor = -1;
+static uint64_t slow_prompt;
+
+static void *serve_slow_region(void *argument) {
+    static uint64_t page[512];
+    struct uffd_msg message;
+    (void)argument;
+    while (read(slow_descriptor, &message, sizeof message) == (ssize_t)sizeof message) {
+        struct uffdio_copy copy;
+        uint64_t at = (message.arg.pagefault.address & ~UINT64_C(4095)) - (uintptr_t)slow_region;
+        uint64_t state = mix64(chain_of(slow_prompt, 0) * 64), i;
+        if (message.event != UFFD_EVENT_PAGEFAULT) continue;
+        usleep((useconds_t)(mix64(slow_prompt + at) % 3000));
+        for (i = 0; i < 512; i++) page[i] = state + (at / 8 + i) * UINT64_C(0x9E3779B97F4A7C15);
+        memset(&copy, 0, sizeof copy);
+        copy.dst = (uintptr_t)slow_region + at;
+        copy.src = (uintptr_t)page;
+        copy.len = 4096;
+        (void)ioctl(slow_descriptor, UFFDIO_COPY, &copy);
+    }
+    return NULL;
+}
+
+static void start_slow_region(void) {
+    struct uffdio_api api;
+    struct uffdio_register range;
+    pthread_t thread;
+    slow_descriptor = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+    if (slow_descriptor < 0) return;
+    memset(&api, 0, sizeof api);
+    api.api = UFFD_API;
+    memset(&range, 0, sizeof range);
+    slow_region = (unsigned char *)mmap(NULL, region_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    range.range.start = (uintptr_t)slow_region;
+    range.range.len = region_bytes;
+    range.mode = UFFDIO_REGISTER_MODE_MISSING;
+    if (slow_region == MAP_FAILED || ioctl(slow_descriptor, UFFDIO_API, &api) != 0 ||
+        ioctl(slow_descriptor, UFFDIO_REGISTER, &range) != 0 || pthread_create(&thread, NULL, serve_slow_region, NULL) != 0)
+        slow_region = NULL;
+}
+
+typedef struct {
+    kvstore_namespace_t *ns;
+    uint64_t prompt;
+    unsigned first_region;
+    bool is_slow;
+    kvstore_status_t status; /* the first that is not OK */
+} layers_t;
+
+/* Brings the regions one call at a time, from this one on. */
+static void *save_layers(void *argument) {
+    layers_t *layers = (layers_t *)argument;
+    uint32_t tokens[TOKENS];
+    kvstore_prompt_t asked;
+    unsigned n, b;
+    make_tokens(layers->prompt, tokens);
+    asked = prompt_of(tokens);
+    layers->status = KVSTORE_OK;
+    for (n = 0; n < regions && layers->status == KVSTORE_OK; n++) {
+        unsigned region = (layers->first_region + n) % regions;
+        kvstore_span_t own[blocks];
+        kvstore_transfer_t transfer;
+        memset(&transfer, 0, sizeof transfer);
+        transfer.struct_size = (uint32_t)sizeof transfer;
+        transfer.block_count = blocks;
+        transfer.first_region = region;
+        transfer.region_count = 1;
+        transfer.spans = own;
+        transfer.span_count = blocks;
+        for (b = 0; b < blocks; b++) {
+            bool slow = layers->is_slow && b == 0 && region == 0;
+            own[b].data = slow ? (void *)slow_region : (void *)(memory + (b * regions + region) * (region_bytes / 8));
+            own[b].capacity = own[b].length = region_bytes;
+        }
+        layers->status = kvstore_offload(layers->ns, &asked, &transfer, NULL);
+    }
+    return NULL;
+}
+
+/* Two threads save the same prompt, each beginning with another layer; the worse of their statuses. */
+static kvstore_status_t offload_layers(kvstore_t *store, kvstore_namespace_t *ns, uint64_t prompt) {
+    layers_t layers[2];
+    pthread_t thread;
+    int t;
+    for (t = 0; t < 2; t++) {
+        layers[t].ns = ns;
+        layers[t].prompt = prompt;
+        layers[t].first_region = (unsigned)t;
+        layers[t].is_slow = false;
+    }
+    if (slow_region != NULL && random_below(2) == 0) {
+        slow_prompt = prompt;
+        madvise(slow_region, region_bytes, MADV_DONTNEED);
+        layers[random_below(2)].is_slow = true;
+        __atomic_add_fetch(&shared->slowed, 1, __ATOMIC_RELAXED);
+    }
+    if (pthread_create(&thread, NULL, save_layers, &layers[1]) != 0) wrong("pthread_create", prompt, errno);
+    if (random_below(16) == 0) {
+        pid_t child = fork();
+        if (child == 0) {
+            kvstore_stats_t stats;
+            memset(&stats, 0, sizeof stats);
+            stats.struct_size = (uint32_t)sizeof stats;
+            alarm(30);
+            _exit(kvstore_stats(store, &stats) == KVSTORE_E_FORKED && kvstore_close(store) == KVSTORE_E_FORKED ? 0 : 1);
+        }
+        if (child > 0) {
+            int status = 0;
+            if (waitpid(child, &status, 0) == child && status != 0) wrong("a forked child was not refused", prompt, status);
+            __atomic_add_fetch(&shared->forked, 1, __ATOMIC_RELAXED);
+        }
+    }
+    (void)save_layers(&layers[0]);
+    pthread_join(thread, NULL);
+    __atomic_add_fetch(&shared->layered, 1, __ATOMIC_RELAXED);
+    return layers[0].status != KVSTORE_OK ? layers[0].status : layers[1].status;
+}
+
 static void run_writer(void) {
     kvstore_t *store = open_store();
     kvstore_namespace_t *ns = open_namespace(store);
+    start_slow_region();
     for (;;) {
         uint64_t prompt = __atomic_fetch_add(&shared->next_prompt, 1, __ATOMIC_SEQ_CST);
         uint32_t tokens[TOKENS];
@@ -190,7 +320,7 @@ static void run_writer(void) {
         result.struct_size = (uint32_t)sizeof result;
         memset(&flushed, 0, sizeof flushed);
         flushed.struct_size = (uint32_t)sizeof flushed;
-        status = kvstore_offload(ns, &asked, &transfer, &result);
+        status = random_below(2) == 0 ? offload_layers(store, ns, prompt) : kvstore_offload(ns, &asked, &transfer, &result);
         if (status < 0 || (has_room && status != KVSTORE_OK && status != KVSTORE_BUSY))
             wrong("offload", prompt, status);
         if (status != KVSTORE_OK) {
@@ -354,6 +484,8 @@ int main(int argc, char **argv) {
         found += match.blocks_matched;
     }
     if (kvstore_close(store) != KVSTORE_OK) wrong("close", 0, 0);
+    printf("%s: %" PRIu64 " prompts saved layer by layer by two threads, %" PRIu64 " from slow memory, %" PRIu64 " forks meanwhile\n", argv[4],
+           shared->layered, shared->slowed, shared->forked);
     printf("%s: %.0f s, %" PRIu64 " kills, %" PRIu64 " stops; %" PRIu64 " prompts confirmed, %" PRIu64
            " blocks restored, %" PRIu64 " matches shortened, %" PRIu64 " offloads refused; at the end %" PRIu64
            " blocks found and compared; most bytes on disk %" PRIu64 "\n",
