@@ -7,10 +7,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from vllm.multimodal.inputs import (
+    MultiModalBatchedField,
+    MultiModalFeatureSpec,
+    MultiModalFieldElem,
+    MultiModalKwargsItem,
+    PlaceholderRange,
+)
 
 import kvstore
-from kvstore.vllm.identity import AdapterDigests
-from kvstore.vllm.metadata import StepMetadata
+from kvstore.vllm import scheduler
+from kvstore.vllm.metadata import StepMetadata, WorkerNews
 from kvstore.vllm.options import Options
 from kvstore.vllm.scheduler import SchedulerSide
 
@@ -67,6 +75,7 @@ def output(new: dict[str, tuple[list[int], int]] | None = None, cached: Any = ()
             resumed_req_ids={entry[0] for entry in cached if entry[3]},
         ),
         preempted_req_ids=preempted,
+        total_num_scheduled_tokens=len(new) + len(cached),
     )
 
 
@@ -241,8 +250,35 @@ def test_salts_and_images_are_part_of_the_identity(side: SchedulerSide, store: k
         fill(store, rank, tokens, salt=b"one")
     assert side.matched_tokens(Request("a", tokens), 0) == (0, False)
     assert side.matched_tokens(Request("b", tokens, cache_salt="one"), 0) == (48, True)
-    image = SimpleNamespace(identifier="cat", mm_position=SimpleNamespace(offset=20, length=10))
-    assert side.matched_tokens(Request("c", tokens, cache_salt="one", mm_features=[image]), 0) == (16, True)
+    request = Request("c", tokens, cache_salt="one", mm_features=[image(1)])
+    assert side.matched_tokens(request, 0) == (16, True)
+
+
+def image(content: int | None, name: str = "cat") -> MultiModalFeatureSpec:
+    """Ten tokens of an image, from the twentieth on."""
+    item = None
+    if content is not None:
+        pixels = torch.full((3, 4, 4), content, dtype=torch.float32)
+        item = MultiModalKwargsItem(
+            {"pixel_values": MultiModalFieldElem(data=pixels, field=MultiModalBatchedField())}
+        )
+    return MultiModalFeatureSpec(
+        data=item, modality="image", identifier=name, mm_position=PlaceholderRange(offset=20, length=10)
+    )
+
+
+def test_images_are_told_apart_by_their_content_not_by_a_name(side: SchedulerSide) -> None:
+    """vLLM names them by a counter that starts over with each process, where its own caches are off, or as a client says."""
+
+    def extra(*features: MultiModalFeatureSpec) -> list[bytes]:
+        return side._extra(Request("a", list(range(64)), mm_features=list(features)))
+
+    assert extra(image(1)) == extra(image(1, "dog"))
+    assert extra(image(1)) != extra(image(2))
+    assert [bool(part) for part in extra(image(1))] == [False, True]
+    # The content is with the worker alone.
+    assert side.matched_tokens(Request("b", list(range(64)), mm_features=[image(None)]), 0) == (0, False)
+    assert side._tenant(Request("b", list(range(64)), mm_features=[image(None)])) is None
 
 
 @pytest.mark.parametrize("odd", [{"prompt_embeds": object()}, {"resumable": True}, {"skip_reading_prefix_cache": True}])
@@ -253,18 +289,77 @@ def test_requests_that_tokens_do_not_identify_are_not_looked_up(side: SchedulerS
     assert side.matched_tokens(Request("a", tokens, **odd), 0) == (0, False)
 
 
-def test_adapters_are_told_apart_by_their_content(tmp_path: Path) -> None:
-    def adapter(name: str, content: bytes) -> Any:
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "adapter_model.safetensors").write_bytes(content)
-        return SimpleNamespace(lora_name=name, lora_path=str(tmp_path / name))
+def lora(number: int = 1, path: str = "/adapter", **more: Any) -> Any:
+    return SimpleNamespace(lora_name="a", lora_int_id=number, lora_path=path, load_inplace=False, **more)
 
-    digests = AdapterDigests()
-    assert digests.digest(None) == b""
-    one = digests.digest(adapter("one", b"weights"))
-    assert one and digests.digest(adapter("two", b"weights")) == one
-    assert digests.digest(adapter("two", b"changed")) not in (one, None)
-    assert digests.digest(SimpleNamespace(lora_name="x", lora_path=str(tmp_path / "none"))) is None
+
+def hear(side: SchedulerSide, *digests: bytes, number: int = 1) -> None:
+    side.hear(WorkerNews(adapters={rank: {number: digest} for rank, digest in zip(RANKS, digests, strict=True)}))
+
+
+def test_an_adapter_is_what_all_ranks_have_loaded(side: SchedulerSide) -> None:
+    request = Request("a", list(range(64)), lora_request=lora())
+    assert side.matched_tokens(request, 0) == (None, False)
+    assert side.matched_tokens(request, 0) == (None, False)
+    step = side.step(output())
+    assert (step.adapters, step.idle) == ([request.lora_request], True)
+    assert side._tenant(request) is None
+    side.hear(WorkerNews(adapters={RANKS[0]: {1: b"one"}}))
+    assert side.matched_tokens(request, 0) == (None, False)
+    hear(side, b"one", b"other")
+    assert side.matched_tokens(request, 0) == (0, False)
+    digest = side._tenant(request).adapter_digest
+    hear(side, b"one", b"changed")
+    assert side._tenant(request).adapter_digest not in (digest, b"")
+    # One that cannot be told from others, or could not be loaded.
+    hear(side, b"one", b"")
+    assert side.matched_tokens(request, 0) == (0, False) and side._tenant(request) is None
+
+
+def test_an_adapter_that_left_the_memory_is_loaded_again_before_it_is_looked_up(side: SchedulerSide) -> None:
+    request = Request("a", list(range(64)), lora_request=lora())
+    hear(side, b"one", b"one")
+    assert side.matched_tokens(request, 0) == (0, False)
+    side.hear(WorkerNews(adapters={RANKS[0]: {}}))
+    assert side.matched_tokens(request, 0) == (None, False)
+    assert side.step(output()).adapters == [request.lora_request]
+
+
+def test_an_adapter_that_is_never_loaded_holds_up_nothing(side: SchedulerSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_ADAPTER_SECONDS", 0.0)
+    request = Request("a", list(range(64)), lora_request=lora())
+    assert side.matched_tokens(request, 0) == (0, False)
+
+
+def test_what_a_replaced_adapter_computes_is_not_stored(side: SchedulerSide) -> None:
+    hear(side, b"one", b"one")
+    before = Request("a", list(range(64)), lora_request=lora())
+    side.allocated(before, [1, 2, 3, 4], 0)
+    side.step(output(new={"a": ([1, 2, 3, 4], 0)}))
+    hear(side, b"two", b"two")
+    # One that was running, and a later one: vLLM's own cache may mix both.
+    assert transfers(side.step(output(cached=[("a", [], 64, False)]))) == []
+    after = Request("b", list(range(64)), lora_request=lora())
+    side.allocated(after, [5, 6, 7, 8], 0)
+    side.step(output(new={"b": ([5, 6, 7, 8], 0)}))
+    assert transfers(side.step(output(cached=[("b", [], 64, False)]))) == []
+    elsewhere = Request("c", list(range(64)), lora_request=lora(path="/elsewhere"))
+    side.allocated(elsewhere, [9, 10, 11, 12], 0)
+    side.step(output(new={"c": ([9, 10, 11, 12], 0)}))
+    assert transfers(side.step(output(cached=[("c", [], 64, False)]))) == [("c", 0, 4)]
+
+
+def test_after_other_weights_nothing_is_looked_up_or_saved(side: SchedulerSide, store: kvstore.Store) -> None:
+    tokens = list(range(64))
+    for rank in RANKS:
+        fill(store, rank, tokens)
+    request = Request("a", list(range(100, 164)))
+    side.allocated(request, [1, 2, 3, 4], 0)
+    side.step(output(new={"a": ([1, 2, 3, 4], 0)}))
+    assert side.matched_tokens(Request("b", tokens), 0) == (48, True)
+    side.hear(WorkerNews(changed=["reload_weights"]))
+    assert side.matched_tokens(Request("b", tokens), 0) == (0, False)
+    assert transfers(side.step(output(cached=[("a", [], 64, False)]))) == []
 
 
 @pytest.mark.parametrize(
@@ -274,7 +369,9 @@ def test_adapters_are_told_apart_by_their_content(tmp_path: Path) -> None:
         ({"path": "x", "disk": 1}, "unknown setting disk"),
         ({"path": "x", "load": "fast"}, "load is 'fast'"),
         ({"path": "x", "disk_bytes": "many"}, "not a size"),
-        ({"path": "x", "weights_digest": "xyz"}, "non-hexadecimal"),
+        ({"path": "x", "weights_digest": "xyz"}, "32 bytes in hexadecimal"),
+        ({"path": "x", "weights_digest": " "}, "32 bytes in hexadecimal"),
+        ({"path": "x", "weights_digest": "00"}, "32 bytes in hexadecimal"),
         ({"path": "x", "load_threads": 0}, "load_threads"),
     ],
 )

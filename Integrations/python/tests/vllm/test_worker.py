@@ -6,6 +6,7 @@ import subprocess
 import time
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kvstore.vllm.layout import kv_layout
 from kvstore.vllm.metadata import RequestUpdate, StepMetadata, Tenant, Transfer
 from kvstore.vllm.options import Options
 from kvstore.vllm.staging import memory_of
+from kvstore.vllm.watch import Watch
 from kvstore.vllm.worker import WorkerSide
 
 BLOCKS, BLOCK = 10, 16
@@ -33,7 +35,8 @@ class Worker:
             tokens_per_block=BLOCK, region_bytes=tuple(region.byte_count for region in layout.regions)
         )
         options = Options.of({"path": str(path), "disk_bytes": "128MiB", "host_bytes": "16MiB", **settings})
-        self.side = WorkerSide(options, RANK, identity, layout, memory_of(layout, self.kv))
+        self.watch = Watch()
+        self.side = WorkerSide(options, RANK, identity, layout, memory_of(layout, self.kv), self.watch)
 
     def fill(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -172,6 +175,40 @@ def test_reset_forgets(worker: Worker) -> None:
     save(worker, "other", range(500, 516), [0])
     _, _, failed = worker.step(layers=True, updates=[update("b", range(32), [0, 5])], loads=[Transfer("b", 0, 2)])
     assert failed == {0, 5}
+
+
+def test_after_an_unknown_call_nothing_is_loaded_or_saved(worker: Worker, tmp_path: Path) -> None:
+    worker.fill(1)
+    save(worker, "a", range(32), [3, 7])
+    assert worker.side.news() is None
+    worker.watch.unknown_calls.append("call_of_a_later_version")
+    _, _, failed = worker.step(layers=True, updates=[update("b", range(32), [0, 5])], loads=[Transfer("b", 0, 2)])
+    assert failed == {0, 5}
+    news = worker.side.news()
+    assert news is not None and news.changed == ["call_of_a_later_version"]
+    worker.step(updates=[update("c", range(64), [0, 5, 1, 4])], saves=[Transfer("c", 0, 4)], finishing={"c"})
+    with kvstore.Store(tmp_path / "store", capacity="128MiB", host="16MiB") as store:
+        assert store.namespace(worker.side.identity).match(kvstore.Prompt(range(64))).blocks == 2
+
+
+def test_a_replaced_adapter_is_noticed_before_the_scheduler_hears_of_it(worker: Worker) -> None:
+    worker.fill(1)
+    worker.watch.adapters[3] = b"one"
+    with_one = {"adapter": 3, "adapter_digests": {RANK: b"one"}}
+    blocks = update("a", range(32), [3, 7])
+    worker.step(updates=[replace(blocks, **with_one)], saves=[Transfer("a", 0, 2)], finishing={"a"})
+    again = replace(update("b", range(32), [0, 5]), **with_one)
+    assert worker.step(layers=True, updates=[again], loads=[Transfer("b", 0, 2)])[2] == set()
+    worker.watch.adapters[3] = b"two"
+    late = replace(update("c", range(32), [0, 5]), **with_one)
+    assert worker.step(layers=True, updates=[late], loads=[Transfer("c", 0, 2)])[2] == {0, 5}
+
+
+def test_the_scheduler_hears_of_adapters_once(worker: Worker) -> None:
+    worker.watch.adapters[3] = b"one"
+    news = worker.side.news()
+    assert news is not None and news.adapters == {RANK: {3: b"one"}}
+    assert worker.side.news() is None
 
 
 def test_a_full_disk_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

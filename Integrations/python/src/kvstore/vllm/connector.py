@@ -16,10 +16,11 @@ from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
 from .identity import engine_identity, refuse_what_is_not_supported
 from .layout import kv_layout
-from .metadata import StepMetadata, WorkerHandshake
+from .metadata import StepMetadata, WorkerHandshake, WorkerNews
 from .options import Options
 from .scheduler import SchedulerSide
 from .staging import memory_of
+from .watch import Watch
 from .worker import WorkerSide
 
 if TYPE_CHECKING:
@@ -70,10 +71,18 @@ class KVStoreConnector(KVConnectorBase_V1):
         """Waiting layer by layer is not possible within one captured graph."""
         return extra_config.get("load") == "layerwise"
 
+    @classmethod
+    def get_required_kvcache_layout(cls, vllm_config: VllmConfig) -> str | None:
+        """None in particular; but vLLM asks before it refuses recurrent models in words that nobody understands."""
+        refuse_what_is_not_supported(vllm_config)
+        return None
+
     # ------------------------------------------------------------ worker
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
         """Learns where the blocks are, and opens the store."""
+        # From here on what happens to the weights is noticed, so that the record is of those that it was made of.
+        watch = Watch.install()
         layout = kv_layout(kv_caches, self._kv_cache_config.num_blocks)
         identity = engine_identity(self._vllm_config, self._spec, layout, kv_caches, self._options)
         rank = (identity.pipeline_parallel_rank, identity.tensor_parallel_rank)
@@ -83,7 +92,7 @@ class KVStoreConnector(KVConnectorBase_V1):
             staging=self._options.staging,
             load_timeout_seconds=self._options.load_timeout_seconds,
         )
-        self._worker = WorkerSide(self._options, rank, identity, layout, memory)
+        self._worker = WorkerSide(self._options, rank, identity, layout, memory, watch)
 
     def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
         """Tells the scheduler this worker's identity record."""
@@ -122,6 +131,10 @@ class KVStoreConnector(KVConnectorBase_V1):
         """Blocks that did not come: vLLM computes them."""
         return self._worker.failed_blocks() if self._worker else set()
 
+    def build_connector_worker_meta(self) -> WorkerNews | None:
+        """Tells the scheduler's side what this worker has loaded since."""
+        return self._worker.news() if self._worker else None
+
     # ------------------------------------------------------------ scheduler
 
     def set_xfer_handshake_metadata_pp_aware(
@@ -154,8 +167,10 @@ class KVStoreConnector(KVConnectorBase_V1):
         return self._scheduler.step(scheduler_output)
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
-        """Learns which loads have ended, and how."""
+        """Learns which loads have ended, and how, and what the workers have loaded."""
         assert self._scheduler
+        if isinstance(connector_output.kv_connector_worker_meta, WorkerNews):
+            self._scheduler.hear(connector_output.kv_connector_worker_meta)
         self._scheduler.loaded(connector_output.finished_recving or set(), connector_output.invalid_block_ids)
 
     def request_finished(self, request: Request, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:

@@ -1,23 +1,34 @@
-"""What tells the KV of one engine from that of another: everything that changes its bytes, or what they mean."""
+"""What tells the KV of one engine from that of another: everything that changes its bytes, or what they mean.
+
+vLLM's whole configuration is in, as it stands in the worker once the model is loaded; left_out.py says what is not, and why.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+import logging
 from typing import Any
 
+from .. import loaded
+from ..effective import Effective, environment, nonce
 from ..namespace import Identity
 from ..weights import IdentityUnknownError, files_digest, weight_files
 from .layout import KVLayout
+from .left_out import DRAFTERS_WITHOUT_KV, ENVIRONMENT, ENVIRONMENT_LEFT_OUT, LEFT_OUT
 from .options import Options
 
+logger = logging.getLogger("vllm.kvstore")
+
 # Counts changes of what this connector puts into a block; one that changes it makes all that is stored a miss.
-FORMAT = 1
+FORMAT = 2
 
 
 def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: dict[str, Any], options: Options) -> Identity:
-    """The identity record of this worker's blocks; salt and adapter are added for each request."""
+    """The identity record of this worker's blocks; salt and adapter are added for each request.
+
+    All workers of the engine call it together: what one rank has loaded changes what the others compute.
+    """
     import torch
     import vllm
 
@@ -26,6 +37,14 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
     first = next(iter(kv_caches.values()))
     # The cache dtype "fp8" is stored as uint8: the name says which format it is.
     kv_dtype = str(first.dtype).removeprefix("torch.")
+    record = {
+        # Layers by name: ranks of a pipeline that have as many layers each may have other ones.
+        "layers": list(kv_caches),
+        "config": effective_config(vllm_config),
+        "environment": environment(ENVIRONMENT, ENVIRONMENT_LEFT_OUT),
+        "numbers": torch.get_float32_matmul_precision(),
+        "loaded": _of_all_ranks(_loaded(vllm_config, kv_caches)),
+    }
     return Identity(
         region_bytes=tuple(region.byte_count for region in layout.regions),
         tokens_per_block=spec.block_size,
@@ -39,7 +58,7 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
             f"vllm {vllm.__version__}, torch {torch.__version__}, {first.device.type}, "
             f"{_backend(vllm_config, kv_caches, spec)}, kvstore {FORMAT}"
         ),
-        engine_bytes=hashlib.sha256(_canonical(_other(vllm_config)).encode()).digest(),
+        engine_bytes=hashlib.sha256(_canonical(record).encode()).digest(),
         layer_count=len(kv_caches),
         kv_head_count=getattr(spec, "num_kv_heads", 0) or 0,
         head_size=getattr(spec, "head_size", 0) or 0,
@@ -50,9 +69,56 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
     )
 
 
+def effective_config(vllm_config: Any) -> str:
+    """vLLM's configuration as text, without what is left out. Of values that have no content to go by, it says so."""
+    effective = Effective(LEFT_OUT)
+    parts = {"vllm": effective.record(vllm_config)}
+    speculative = vllm_config.speculative_config
+    if speculative is not None and getattr(speculative, "method", None) not in DRAFTERS_WITHOUT_KV:
+        parts["speculative"] = effective.record(speculative, "speculative_config")
+    if effective.unnameable:
+        logger.warning(
+            "kvstore: what these settings hold cannot be told, so that blocks of this process serve it alone: %s",
+            ", ".join(sorted(set(effective.unnameable))),
+        )
+        parts["process"] = nonce().hex()
+    return _canonical(parts)
+
+
+def _loaded(vllm_config: Any, kv_caches: dict[str, Any]) -> dict[str, Any]:
+    """The weights and the code of the models that own this rank's layers."""
+    context = vllm_config.compilation_config.static_forward_context
+    models = loaded.models_of(context.get(name) for name in kv_caches)
+    if not models:
+        raise IdentityUnknownError(
+            "kvstore: this version of vLLM does not tell which model its layers belong to, and so not which weights it has "
+            "loaded"
+        )
+    return {"weights": loaded.weights_digest(models).hex(), "code": loaded.code_digests(models)}
+
+
+def _of_all_ranks(ours: Any) -> Any:
+    """What every rank says, in the order of the ranks: a rank's KV depends on what comes from the others."""
+    import torch.distributed
+    from vllm.distributed import parallel_state
+
+    group = parallel_state.get_world_group()
+    if group.world_size == 1:
+        return [ours]
+    said: list[Any] = [None] * group.world_size
+    torch.distributed.all_gather_object(said, ours, group=group.cpu_group)
+    return said
+
+
 def refuse_what_is_not_supported(vllm_config: Any) -> None:
     """Raises ValueError for engines whose KV this connector cannot store, and says why."""
-    parallel = vllm_config.parallel_config
+    model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    if model.is_hybrid or model.has_inner_state or model.is_attention_free:
+        kinds = ", ".join(sorted(set(getattr(model.hf_text_config, "layer_types", None) or ["recurrent"])))
+        raise ValueError(
+            f"kvstore: {model.model} has recurrent layers ({kinds}), whose state is not made of blocks; this connector stores "
+            "models whose layers all have attention over blocks. Start vLLM without --kv-transfer-config"
+        )
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(parallel, name, 1) > 1:
             raise ValueError(
@@ -67,46 +133,35 @@ def refuse_what_is_not_supported(vllm_config: Any) -> None:
 
 
 def weights_digest(vllm_config: Any, options: Options) -> bytes:
-    """What tells these weights from others: the setting, else the files."""
+    """What tells these weights from others: the setting, else the files that they were read from."""
     model, load = vllm_config.model_config, vllm_config.load_config
     if options.weights_digest is not None:
         return bytes.fromhex(options.weights_digest)
     if str(load.load_format) == "dummy":
         return hashlib.sha256(f"dummy {model.seed}".encode()).digest()
-    files = weight_files(str(model.model), model.revision)
+    digests = [_files_digest(model)]
+    speculative = vllm_config.speculative_config
+    draft = getattr(speculative, "draft_model_config", None)
+    if draft is not None and speculative.method not in DRAFTERS_WITHOUT_KV and draft.model != model.model:
+        digests.append(_files_digest(draft))
+    return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
+
+
+def _files_digest(model: Any) -> bytes:
+    files = weight_files(str(model.model_weights or model.model), model.revision)
     if not files:
         raise IdentityUnknownError(
-            f'kvstore: the weight files of {model.model} were not found; set "weights_digest" (hexadecimal) in '
+            f'kvstore: the weight files of {model.model} were not found; set "weights_digest" (32 bytes in hexadecimal) in '
             "kv_connector_extra_config to something that changes with the weights"
         )
+    if changed := loaded.changed_since_start(files):
+        logger.warning(
+            "kvstore: %s was changed since this engine began to start, and what of it was loaded cannot be told: "
+            "blocks of this process serve it alone",
+            ", ".join(str(file) for file in changed),
+        )
+        return nonce()
     return files_digest(files)
-
-
-class AdapterDigests:
-    """Digests of adapters by their content; read once for each state of their files."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], bytes] = {}
-
-    def digest(self, lora_request: Any) -> bytes | None:
-        """The digest of a request's adapter: empty without one, None if its files cannot be read."""
-        if lora_request is None:
-            return b""
-        folder = Path(lora_request.lora_path)
-        try:
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            state = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-            if not state:
-                return None
-            if state not in self._known:
-                digest = hashlib.sha256()
-                for file in files:
-                    digest.update(_canonical([str(file.relative_to(folder)), file.stat().st_size]).encode())
-                    digest.update(file.read_bytes())
-                self._known[state] = digest.digest()
-            return self._known[state]
-        except OSError:
-            return None
 
 
 def _canonical(value: Any) -> str:
@@ -117,24 +172,6 @@ def _rope(model: Any) -> dict[str, Any]:
     config = model.hf_text_config
     names = ("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "rope_local_base_freq")
     return {name: getattr(config, name) for name in names if getattr(config, name, None) is not None}
-
-
-def _other(vllm_config: Any) -> dict[str, Any]:
-    """What else changes the KV: the model's configuration, how its weights are used, a draft model's layers."""
-    model = vllm_config.model_config
-    config = model.hf_config.to_dict()
-    for name in ("_name_or_path", "transformers_version"):
-        config.pop(name, None)
-    speculative = vllm_config.speculative_config
-    return {
-        "hf_config": config,
-        "dtype": str(model.dtype),
-        "quantization": str(model.quantization),
-        "load_format": str(vllm_config.load_config.load_format),
-        "speculative": None
-        if speculative is None
-        else [str(speculative.method), str(speculative.model), str(getattr(speculative, "revision", None))],
-    }
 
 
 def _backend(vllm_config: Any, kv_caches: dict[str, Any], spec: Any) -> str:

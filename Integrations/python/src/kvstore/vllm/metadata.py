@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
-from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorHandshakeMetadata, KVConnectorMetadata
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorHandshakeMetadata,
+    KVConnectorMetadata,
+    KVConnectorWorkerMetadata,
+)
 
 from ..namespace import Identity
 
@@ -19,6 +24,7 @@ class Tenant:
 
     salt: bytes = b""
     adapter_digest: bytes = b""
+    """Of what every rank has loaded for the adapter."""
 
 
 @dataclass
@@ -35,6 +41,10 @@ class RequestUpdate:
     block_ids: list[int]
     extra: list[bytes] = field(default_factory=list)
     """With the first update: extra bytes of the prompt's blocks."""
+    adapter: int = 0
+    """The number of its adapter, 0 without one."""
+    adapter_digests: dict[Rank, bytes] = field(default_factory=dict)
+    """What each rank had loaded for it when the scheduler looked: a rank that has another one by now stops."""
 
 
 @dataclass
@@ -63,6 +73,10 @@ class StepMetadata(KVConnectorMetadata):
     """Finished requests with nothing left to save."""
     reset: bool = False
     """Forget all blocks that this engine's namespaces hold."""
+    adapters: list[Any] = field(default_factory=list)
+    """LoRA requests whose adapters are to be loaded, so that what they hold is known before blocks are looked up."""
+    idle: bool = False
+    """Nothing is computed in this step."""
 
 
 @dataclass
@@ -70,3 +84,18 @@ class WorkerHandshake(KVConnectorHandshakeMetadata):
     """A worker's identity record: the scheduler looks up in exactly the namespaces that the workers use."""
 
     identity: Identity
+
+
+@dataclass
+class WorkerNews(KVConnectorWorkerMetadata):
+    """What the scheduler must know of the workers before it goes on."""
+
+    changed: list[str] = field(default_factory=list)
+    """Calls that may have changed the weights of a worker."""
+    adapters: dict[Rank, dict[int, bytes]] = field(default_factory=dict)
+    """By rank: the adapters that it has loaded, by their numbers; empty where one cannot be told from others."""
+
+    def aggregate(self, other: KVConnectorWorkerMetadata) -> KVConnectorWorkerMetadata:
+        """Both."""
+        assert isinstance(other, WorkerNews)
+        return WorkerNews(self.changed + other.changed, {**self.adapters, **other.adapters})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..effective import digest_setting
 from ..sizes import byte_count
 from ..store import Store
 
@@ -40,7 +41,7 @@ class Options:
     lease_seconds: float = 120.0
     """How long blocks that a request waits for are kept from being evicted."""
     weights_digest: str | None = None
-    """Hexadecimal; what tells these weights from others, where the files cannot be read."""
+    """32 bytes in hexadecimal; what tells these weights from others, where the files cannot be read."""
     buffered_io: bool = False
     """Never use O_DIRECT."""
     read_only: bool = False
@@ -71,7 +72,7 @@ class Options:
         if options.load_threads < 1:
             raise ValueError("kvstore: load_threads must be at least 1")
         if options.weights_digest is not None:
-            bytes.fromhex(options.weights_digest)
+            digest_setting("weights_digest", options.weights_digest)
         return options
 
     def open(self, block_bytes: int, *, lookup_only: bool = False) -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,14 +15,16 @@ from ..errors import KVStoreError
 from ..namespace import Identity, Namespace
 from ..prompt import Prompt
 from ..store import Store
-from .identity import AdapterDigests
-from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer
+from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
+from .multimodal import FeatureDigests
 from .options import Options
 
 logger = logging.getLogger("vllm.kvstore")
 
 # Open namespaces of tenants. One more costs a few hundred bytes; one that is closed is opened again when needed.
 _NAMESPACES_MAX = 1024
+# How long a request waits until the workers have loaded its adapter, and said what it holds.
+_ADAPTER_SECONDS = 5.0
 
 
 @dataclass
@@ -35,6 +38,10 @@ class _Tracked:
     """Blocks from the first one on that need no saving any more: stored, or handed to the workers."""
     tokens_sent: int = 0
     blocks_sent: int = 0
+    adapter_digests: dict[Rank, bytes] = field(default_factory=dict)
+    """What each rank had loaded for its adapter when it was looked up."""
+    savable: bool = True
+    """False: some of its blocks may be of another adapter, or of an image that cannot be told from others."""
     saving: bool = False
     """A save was handed out, and may still read the request's blocks."""
     loading: Transfer | None = None
@@ -49,7 +56,11 @@ class SchedulerSide:
         self._store: Store | None = None
         self._identities: dict[Rank, Identity] = {}
         self._namespaces: OrderedDict[Tenant, dict[Rank, Namespace]] = OrderedDict()
-        self._adapters = AdapterDigests()
+        self._adapters: dict[Rank, dict[int, bytes]] = {}
+        self._adapters_asked: dict[int, float] = {}
+        self._adapters_used: dict[tuple[str, str], bytes] = {}
+        self._features = FeatureDigests()
+        self._stopped = False
         self._prompts: dict[str, tuple[int, Prompt]] = {}
         self._tracked: dict[str, _Tracked] = {}
         self._local_tokens: dict[str, int] = {}
@@ -66,13 +77,35 @@ class SchedulerSide:
         except KVStoreError as reason:
             logger.error("kvstore: running without the store: %s", reason)
 
+    def hear(self, news: WorkerNews) -> None:
+        """Takes what workers have loaded."""
+        if news.changed:
+            self._stopped = True
+        for rank, adapters in news.adapters.items():
+            before, self._adapters[rank] = self._adapters.get(rank, {}), adapters
+            for number in before.keys() - adapters.keys():
+                # It has left the worker's memory; before it is used again, it is loaded again.
+                self._adapters_asked.pop(number, None)
+            renewed = {number for number, digest in before.items() if adapters.get(number) != digest}
+            for tracked in self._tracked.values():
+                adapter = tracked.request.lora_request
+                if adapter is not None and adapter.lora_int_id in renewed:
+                    tracked.savable = False
+
     # ------------------------------------------------------------ lookup
 
-    def matched_tokens(self, request: Any, computed_tokens: int) -> tuple[int, bool]:
-        """Tokens that can be loaded behind those that vLLM has, and whether it is done between steps; no side effects."""
+    def matched_tokens(self, request: Any, computed_tokens: int) -> tuple[int | None, bool]:
+        """Tokens that can be loaded behind those that vLLM has, and whether it is done between steps; no side effects.
+
+        None: ask again, the workers are to load the request's adapter first.
+        """
         self._local_tokens[request.request_id] = computed_tokens
-        if self._store is None or request.request_id in self._no_load or request.skip_reading_prefix_cache:
+        if self._store is None or self._stopped:
             return 0, False
+        if request.request_id in self._no_load or request.skip_reading_prefix_cache:
+            return 0, False
+        if self._waits_for_adapter(request.lora_request):
+            return None, False
         tenant = self._tenant(request)
         if tenant is None:
             return 0, False
@@ -96,7 +129,9 @@ class SchedulerSide:
             return
         tracked = self._tracked.get(request.request_id)
         if tracked is None:
-            tracked = self._tracked[request.request_id] = _Tracked(request, tenant)
+            savable = self._uses_adapter(request.lora_request, tenant.adapter_digest)
+            parts = self._adapter_parts(request.lora_request) if request.lora_request else {}
+            tracked = self._tracked[request.request_id] = _Tracked(request, tenant, adapter_digests=parts, savable=savable)
         if external_tokens <= 0:
             return
         size = self._tokens_per_block
@@ -155,6 +190,7 @@ class SchedulerSide:
                 self._step.preempted.add(request_id)
                 tracked.saving = False
         step, self._step = self._step, StepMetadata()
+        step.idle = not output.total_num_scheduled_tokens
         return step
 
     def finished(self, request: Any, block_ids: list[int]) -> bool:
@@ -213,7 +249,7 @@ class SchedulerSide:
     def _save(self, tracked: _Tracked, computed_tokens: int) -> None:
         """Hands out the blocks that are full with `computed_tokens`."""
         request = tracked.request
-        if self._options.offload == "none" or self._options.read_only:
+        if self._options.offload == "none" or self._options.read_only or self._stopped or not tracked.savable:
             return
         known = request.num_prompt_tokens if self._options.offload == "prompt" else request.num_tokens
         full = min(computed_tokens, known) // self._tokens_per_block
@@ -238,6 +274,8 @@ class SchedulerSide:
                 first_block=first_new,
                 block_ids=tracked.block_ids[first_new:],
                 extra=self._extra(request) if tracked.tokens_sent == 0 else [],
+                adapter=request.lora_request.lora_int_id if request.lora_request else 0,
+                adapter_digests=tracked.adapter_digests,
             )
         )
         tracked.tokens_sent = max(tracked.tokens_sent, tokens)
@@ -256,7 +294,7 @@ class SchedulerSide:
         return known[1]
 
     def _extra(self, request: Any) -> list[bytes]:
-        """A digest for each block that holds part of an image or the like: which ones, and where they begin."""
+        """A digest for each block that holds part of an image or the like: what they hold, and where they begin."""
         if not request.mm_features:
             return []
         size = self._tokens_per_block
@@ -264,19 +302,59 @@ class SchedulerSide:
         blocks: list[list[str]] = [[] for _ in range(-(-end // size))]
         for feature in request.mm_features:
             start, length = feature.mm_position.offset, feature.mm_position.length
+            content = self._features.digest(feature).hex()
             for block in range(start // size, -(-(start + length) // size)):
-                blocks[block].append(f"{feature.identifier} {start - block * size} {length}")
+                blocks[block].append(f"{content} {start - block * size} {length}")
         return [hashlib.sha256("\n".join(sorted(items)).encode()).digest() if items else b"" for items in blocks]
 
     def _tenant(self, request: Any) -> Tenant | None:
         """Salt and adapter of a request; None if its blocks cannot be identified, and must not be stored."""
         if request.prompt_embeds is not None or request.prompt_token_ids is None or request.resumable:
             return None
-        adapter = self._adapters.digest(request.lora_request)
-        if adapter is None:
-            logger.warning("kvstore: the files of adapter %s cannot be read: not cached", request.lora_request.lora_name)
+        if not all(self._features.is_known(feature) for feature in request.mm_features):
+            return None
+        adapter = self._adapter_digest(request.lora_request)
+        if not adapter and request.lora_request is not None:
             return None
         return Tenant(salt=(request.cache_salt or "").encode(), adapter_digest=adapter)
+
+    # ------------------------------------------------------------ adapters
+
+    def _adapter_digest(self, adapter: Any) -> bytes:
+        """What all ranks have loaded for the adapter; empty without one, or while it cannot be told."""
+        if adapter is None or adapter.load_inplace:
+            return b""
+        parts = self._adapter_parts(adapter)
+        if not parts or not all(parts.values()):
+            return b""
+        return hashlib.sha256(b"".join(parts.values())).digest()
+
+    def _adapter_parts(self, adapter: Any) -> dict[Rank, bytes]:
+        """What each rank has said that it has loaded."""
+        return {rank: self._adapters.get(rank, {}).get(adapter.lora_int_id, b"") for rank in sorted(self._identities)}
+
+    def _waits_for_adapter(self, adapter: Any) -> bool:
+        """Whether the workers are still to say what they have loaded; asks them to load it."""
+        if adapter is None or adapter.load_inplace:
+            return False
+        number = adapter.lora_int_id
+        if all(number in self._adapters.get(rank, {}) for rank in self._identities):
+            return False
+        now = time.monotonic()
+        if number not in self._adapters_asked:
+            self._adapters_asked[number] = now
+            self._step.adapters.append(adapter)
+        return now < self._adapters_asked[number] + _ADAPTER_SECONDS
+
+    def _uses_adapter(self, adapter: Any, digest: bytes) -> bool:
+        """Whether what a request computes may be stored.
+
+        Not where the adapter was replaced: vLLM's own cache goes by its name and path, and may still have blocks of the one
+        before.
+        """
+        if adapter is None:
+            return True
+        return self._adapters_used.setdefault((adapter.lora_name, adapter.lora_path), digest) == digest
 
     def _open(self, tenant: Tenant) -> dict[Rank, Namespace]:
         """The tenant's namespaces of all ranks; none while one is missing."""

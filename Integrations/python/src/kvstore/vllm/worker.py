@@ -17,9 +17,10 @@ from ..namespace import Identity, Namespace
 from ..prompt import Prompt
 from ..store import Store
 from .layout import KVLayout
-from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer
+from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
 from .options import Options
 from .staging import Memory
+from .watch import Watch
 
 logger = logging.getLogger("vllm.kvstore")
 
@@ -35,6 +36,8 @@ class _Request:
     tokens: array[int] = field(default_factory=lambda: array("I"))
     block_ids: list[int] = field(default_factory=list)
     extra: list[bytes] = field(default_factory=list)
+    adapter: int = 0
+    adapter_digest: bytes | None = None
     saves: set[Future[None]] = field(default_factory=set)
 
 
@@ -52,8 +55,21 @@ class _Load:
 class WorkerSide:
     """Loads and saves what the scheduler's metadata says. vLLM's thread calls it; threads of its own do the work."""
 
-    def __init__(self, options: Options, rank: Rank, identity: Identity, layout: KVLayout, memory: Memory) -> None:
+    def __init__(
+        self,
+        options: Options,
+        rank: Rank,
+        identity: Identity,
+        layout: KVLayout,
+        memory: Memory,
+        watch: Watch | None = None,
+    ) -> None:
         self.identity = identity
+        self._watch = watch or Watch()
+        self._news: WorkerNews | None = None
+        self._adapters_said: dict[int, bytes] = {}
+        self._adapters_wanted: list[Any] = []
+        self._stopped = False
         self._options = options
         self._rank = rank
         self._layout = layout
@@ -64,7 +80,7 @@ class WorkerSide:
         self._loads = ThreadPoolExecutor(options.load_threads, thread_name_prefix="kvstore-load")
         # One thread: a block is stored after its parent.
         self._saves = ThreadPoolExecutor(1, thread_name_prefix="kvstore-save")
-        self._loaded: queue.SimpleQueue[tuple[str, set[int]]] = queue.SimpleQueue()
+        self._loaded: queue.SimpleQueue[tuple[str, set[int], list[int]]] = queue.SimpleQueue()
         self._layers: dict[str, list[Future[None]]] = {}
         self._failed_blocks: set[int] = set()
         self._failed_layers: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
@@ -93,6 +109,12 @@ class WorkerSide:
 
     def preempt(self, step: StepMetadata) -> None:
         """Before the step: blocks of these requests are about to be overwritten."""
+        self._notice_changes()
+        # Here the step has not taken its adapters into use yet.
+        self._adapters_wanted += step.adapters
+        self._adapters_wanted = [
+            wanted for wanted in self._adapters_wanted if not self._watch.load_adapter(wanted, idle=step.idle)
+        ]
         for request_id in step.preempted:
             request = self._requests.get(request_id)
             for save in list(request.saves) if request else ():
@@ -100,11 +122,18 @@ class WorkerSide:
 
     def load(self, step: StepMetadata) -> None:
         """Takes the step's metadata, and starts or does its loads."""
+        self._notice_changes()
         for update in step.updates:
             self._update(update)
         for transfer in step.loads:
             load = self._prepare(transfer)
-            if self._options.load == "async":
+            if self._stopped or not self._has_adapter(self._requests[transfer.request_id]):
+                self._release(transfer)
+                if self._options.load == "async":
+                    self._loaded.put((transfer.request_id, set(load.block_ids), load.block_ids))
+                else:
+                    self._failed_blocks |= set(load.block_ids)
+            elif self._options.load == "async":
                 self._loads.submit(self._load_async, load)
             elif self._options.load == "layerwise":
                 self._load_layers(load)
@@ -123,7 +152,7 @@ class WorkerSide:
             self.wait_for_layer(waiting)
         for transfer in step.saves:
             request = self._requests.get(transfer.request_id)
-            if request is None:
+            if request is None or self._stopped or not self._has_adapter(request):
                 continue
             # Later steps change what is known of a request: the save has its own.
             size = self.identity.tokens_per_block
@@ -153,11 +182,21 @@ class WorkerSide:
         loaded: set[str] = set()
         while True:
             try:
-                request_id, failed = self._loaded.get_nowait()
+                request_id, failed, block_ids = self._loaded.get_nowait()
             except queue.Empty:
                 return saved, loaded
             loaded.add(request_id)
-            self._failed_blocks |= failed
+            # What came while the weights changed was computed with others.
+            self._failed_blocks |= set(block_ids) if self._stopped else failed
+
+    def news(self) -> WorkerNews | None:
+        """What the scheduler does not know yet: which adapters are loaded, and that the weights have changed."""
+        news, self._news = self._news, None
+        if (adapters := self._watch.current()) != self._adapters_said:
+            self._adapters_said = adapters
+            news = news or WorkerNews()
+            news.adapters[self._rank] = dict(adapters)
+        return news
 
     def failed_blocks(self) -> set[int]:
         """Ids of blocks that did not come, since the last call; vLLM calls it after finished()."""
@@ -170,9 +209,28 @@ class WorkerSide:
 
     def close(self) -> None:
         """Ends what is under way, makes it durable, and closes the store."""
+        self._watch.close()
         self._loads.shutdown(wait=True, cancel_futures=True)
         self._saves.shutdown(wait=True)
         self._close_store(flush=True)
+
+    def _has_adapter(self, request: _Request) -> bool:
+        """False once the request's adapter was replaced, which the scheduler may not have heard of yet."""
+        return not request.adapter or self._watch.current().get(request.adapter) == request.adapter_digest
+
+    def _notice_changes(self) -> None:
+        """Nothing is loaded or saved any more once the weights may be others than those of the identity record.
+
+        No namespace of the new ones either: vLLM may have blocks of the old ones in its own cache, and go on with them.
+        """
+        if self._watch.unknown_calls and not self._stopped:
+            self._stopped = True
+            calls = sorted(set(self._watch.unknown_calls))
+            self._news = WorkerNews(changed=calls)
+            logger.warning(
+                "kvstore: %s may have changed the weights: nothing is loaded or stored until vLLM is started again",
+                ", ".join(calls),
+            )
 
     # ------------------------------------------------------------ load
 
@@ -191,7 +249,7 @@ class WorkerSide:
         try:
             failed = self._load_all(load)
         finally:
-            self._loaded.put((load.transfer.request_id, failed))
+            self._loaded.put((load.transfer.request_id, failed, load.block_ids))
 
     def _load_all(self, load: _Load) -> set[int]:
         """Loads all layers; returns the ids of the blocks that did not come."""
@@ -272,7 +330,13 @@ class WorkerSide:
         request = self._requests.get(update.request_id)
         if request is None or update.first_token == 0:
             saves = request.saves if request else set()
-            request = self._requests[update.request_id] = _Request(update.tenant, extra=update.extra, saves=saves)
+            request = self._requests[update.request_id] = _Request(
+                update.tenant,
+                extra=update.extra,
+                adapter=update.adapter,
+                adapter_digest=update.adapter_digests.get(self._rank),
+                saves=saves,
+            )
         del request.tokens[update.first_token :]
         request.tokens.extend(update.tokens)
         request.block_ids[update.first_block :] = update.block_ids
