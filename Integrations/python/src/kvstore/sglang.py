@@ -12,6 +12,7 @@ serves. docs/engines/sglang.md tells what is stored. Importing this module needs
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -20,17 +21,20 @@ from typing import Any
 import torch
 from sglang.srt.mem_cache.hicache_storage import HiCacheStorage, HiCacheStorageConfig, HiCacheStorageExtraInfo
 
+from . import loaded
+from .effective import Effective, digest_setting, environment, nonce
 from .errors import KVStoreError, Status
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
+from .sglang_left_out import ENVIRONMENT, ENVIRONMENT_LEFT_OUT, HARMLESS_CALLS, LEFT_OUT
 from .store import Store
 from .weights import IdentityUnknownError, files_digest, weight_files
 
 logger = logging.getLogger(__name__)
 
 # Counts changes of what this backend puts into a block.
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST_BYTES = 32
 _OURS: dict[str, type | tuple[type, ...]] = {
     "path": str,
@@ -65,11 +69,15 @@ class KVStoreHiCache(HiCacheStorage):
             raise ValueError('kvstore: set "path" in --hicache-storage-backend-extra-config to the folder of the store')
         if storage_config.dcp_size > 1:
             raise ValueError("kvstore: decode context parallelism is not supported")
+        # From here on what happens to the weights is noticed, so that the record is of those that it was made of.
+        self._weight_calls = _watch_weights()
         self._weights = self._weights_digest()
+        self._engine_bytes = hashlib.sha256(effective_configuration().encode()).digest()
         self._store: Store | None = None
         self._namespaces: dict[tuple[bool, tuple[int, ...]], Namespace] = {}
         self._lock = threading.Lock()
         self._warned: set[str] = set()
+        self._chains: list[list[str]] = []
 
     # ------------------------------------------------------------ SGLang's contract
 
@@ -94,9 +102,20 @@ class KVStoreHiCache(HiCacheStorage):
         except KVStoreError as reason:
             logger.error("kvstore: running without the store: %s", reason)
 
+    def register_mem_host_pool_v2(self, host_pool: Any, host_pool_name: Any) -> None:
+        """Refuses models whose cache has more pools than KV: their pages would be of no use without the others."""
+        name = str(host_pool_name)
+        if name != "kv":
+            raise ValueError(
+                f"kvstore: this model has a cache of kind {name} beside its KV (recurrent, sliding-window or draft layers), "
+                "which this storage backend does not keep; start SGLang without --hicache-storage-backend"
+            )
+
     def batch_exists(self, keys: list[str], extra_info: HiCacheStorageExtraInfo | None = None) -> int:
         """The number of leading keys whose pages are stored."""
         prefix = _prefix(extra_info)
+        if prefix is None and (known := self._from_the_start(keys)):
+            return known
 
         def look(namespace: Namespace) -> int:
             if prefix is None:
@@ -107,6 +126,30 @@ class KVStoreHiCache(HiCacheStorage):
             return max(0, namespace.match(_chain([*prefix, *keys]), peek=True).blocks - len(prefix))
 
         return self._attempt("look-up", self._piece_bytes(), prefix is not None, look, 0)
+
+    def _from_the_start(self, keys: list[str]) -> int:
+        """How many of the keys are stored as a chain, where SGLang does not say what comes before them.
+
+        It says None for no pages before, also where it passes the keys of pages before: then these are the first ones.
+        """
+
+        def look(namespace: Namespace) -> int:
+            return namespace.match(_chain(keys), peek=True).blocks
+
+        found = self._attempt("look-up", self._piece_bytes(), True, look, 0)
+        if found:
+            with self._lock:
+                # For the call that brings these pages, and may begin behind the first ones.
+                self._chains = [keys[:found], *self._chains[:15]]
+        return found
+
+    def _known_prefix(self, keys: list[str]) -> list[str] | None:
+        """The keys before these, if a look-up has found them as a chain."""
+        with self._lock:
+            for chain in self._chains:
+                if keys[0] in chain:
+                    return chain[: chain.index(keys[0])]
+        return None
 
     def exists(self, key: str) -> bool:
         """Whether a page is stored, outside of any chain."""
@@ -200,6 +243,8 @@ class KVStoreHiCache(HiCacheStorage):
         addresses, sizes = self.mem_pool_host.get_page_buffer_meta(host_indices)
         pieces = len(addresses) // len(keys)
         prefix = _prefix(extra_info)
+        if prefix is None and what == "load":
+            prefix = self._known_prefix(keys)
 
         def move(namespace: Namespace) -> int:
             if prefix is not None:
@@ -242,6 +287,11 @@ class KVStoreHiCache(HiCacheStorage):
         try:
             if self._store is None:
                 return without
+            if self._weight_calls:
+                # SGLang may have pages of the old weights in its own cache, and go on with them.
+                calls = ", ".join(sorted(set(self._weight_calls)))
+                self._warn(what, f"{calls} may have changed the weights: nothing is loaded or stored until it is started again")
+                return without
             with self._lock:
                 namespace = self._namespaces.get((chained, piece_bytes))
                 if namespace is None:
@@ -267,7 +317,10 @@ class KVStoreHiCache(HiCacheStorage):
             weights_digest=self._weights,
             kv_dtype=self._settings.get("kv_cache_dtype") or str(pool.dtype).removeprefix("torch."),
             layout=f"{pool.layout} {geometry} {type(pool).__name__}",
-            engine_format=f"sglang {sglang.__version__}, kvstore {_FORMAT}{', chained' if chained else ''}",
+            engine_format=(
+                f"sglang {sglang.__version__}, torch {torch.__version__}, kvstore {_FORMAT}{', chained' if chained else ''}"
+            ),
+            engine_bytes=self._engine_bytes,
             layer_count=getattr(pool, "layer_num", 0) or 0,
             kv_head_count=getattr(pool, "head_num", 0) or 0,
             head_size=getattr(pool, "head_dim", 0) or 0,
@@ -280,15 +333,22 @@ class KVStoreHiCache(HiCacheStorage):
         )
 
     def _weights_digest(self) -> bytes:
-        if self._settings.get("weights_digest"):
-            return bytes.fromhex(self._settings["weights_digest"])
+        if "weights_digest" in self._settings:
+            return digest_setting("weights_digest", self._settings["weights_digest"])
         model = self._settings.get("model_path") or self._config.model_name or ""
         files = weight_files(model) if model else []
         if not files:
             raise IdentityUnknownError(
                 f'kvstore: the weight files of {model!r} were not found; set "model_path" to their folder, or '
-                '"weights_digest" (hexadecimal) to something that changes with the weights'
+                '"weights_digest" (32 bytes in hexadecimal) to something that changes with the weights'
             )
+        if changed := loaded.changed_since_start(files):
+            logger.warning(
+                "kvstore: %s was changed since this engine began to start, and what of it was loaded cannot be told: "
+                "pages of this process serve it alone",
+                ", ".join(str(file) for file in changed),
+            )
+            return nonce()
         return files_digest(files)
 
     def _warn(self, what: str, reason: object) -> None:
@@ -296,6 +356,77 @@ class KVStoreHiCache(HiCacheStorage):
         if kind not in self._warned and len(self._warned) < 100:
             self._warned.add(kind)
             logger.warning("kvstore: %s failed; SGLang goes on without: %s", what, reason)
+
+
+def effective_configuration(models: list[Any] | None = None, configs: list[Any] | None = None) -> str:
+    """SGLang's published settings, the models' configurations, their weights and their code, without what is left out.
+
+    Models and configurations are those that this process has, if none are given.
+    """
+    from sglang.srt.configs.model_config import ModelConfig
+    from sglang.srt.runtime_context import get_context
+
+    settings: dict[str, Any] = {}
+    for bag in (getattr(get_context(), "_config_bags", None) or {}).values():
+        settings.update(_settings_of(bag))
+    if not settings:
+        raise IdentityUnknownError("kvstore: this version of SGLang does not tell its settings")
+    effective = Effective(LEFT_OUT)
+    if models is None or configs is None:
+        models, configs = loaded.models_of(), loaded.instances_of(ModelConfig)
+    record = {
+        "settings": effective.record(settings),
+        "models": sorted({effective.text(config) for config in configs}),
+        "environment": environment(ENVIRONMENT, ENVIRONMENT_LEFT_OUT),
+        "numbers": torch.get_float32_matmul_precision(),
+        "weights": sorted(loaded.weights_digest([model]).hex() for model in models),
+        "code": loaded.code_digests(models),
+    }
+    if settings.get("lora.enable_lora") or settings.get("lora.lora_paths"):
+        logger.warning(
+            "kvstore: SGLang does not tell its storage what an adapter holds: pages of this process serve it alone"
+        )
+        record["process"] = nonce().hex()
+    elif effective.unnameable:
+        logger.warning(
+            "kvstore: what these settings hold cannot be told, so that pages of this process serve it alone: %s",
+            ", ".join(sorted(set(effective.unnameable))),
+        )
+        record["process"] = nonce().hex()
+    return json.dumps(record, sort_keys=True)
+
+
+def _settings_of(bag: Any) -> dict[str, Any]:
+    """The settings of a group and of those in it, by their whole names, without those that are left out."""
+    if bag._path in LEFT_OUT:
+        return {}
+    found = {f"{bag._path}.{name}": value for name, value in bag._fields.items()}
+    found = {name: value for name, value in found.items() if name not in LEFT_OUT}
+    for part in bag._subs.values():
+        found.update(_settings_of(part))
+    return found
+
+
+_weight_calls: list[str] = []
+_watched: list[type] = []
+
+
+def _watch_weights() -> list[str]:
+    """What this process is told to do to its weights from now on: names of calls, all but those known to be harmless."""
+    # Where it is gone, SGLang does not start with this backend: better than hits of other weights.
+    from sglang.srt.model_executor.model_runner_components.weight_updater import WeightUpdater
+
+    if WeightUpdater not in _watched:
+        original = WeightUpdater.__getattribute__
+
+        def fetch(self: Any, name: str) -> Any:
+            if name not in HARMLESS_CALLS and not name.startswith("__"):
+                _weight_calls.append(name)
+            return original(self, name)
+
+        WeightUpdater.__getattribute__ = fetch
+        _watched.append(WeightUpdater)
+    return _weight_calls
 
 
 def _prefix(extra_info: HiCacheStorageExtraInfo | None) -> list[str] | None:

@@ -73,11 +73,8 @@ def content(host: MHATokenToKVPoolHost, page: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def backend(tmp_path: Path) -> Any:
-    """Makes backends as SGLang does, through its factory, and closes them."""
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"weights")
+def backend(tmp_path: Path, published: object) -> Any:
+    """Makes backends as SGLang does, through its factory, and closes them; a setting that is None is not given."""
     made: list[KVStoreHiCache] = []
 
     def make(host: MHATokenToKVPoolHost, *, rank: int = 0, mla: bool = False, **settings: Any) -> KVStoreHiCache:
@@ -100,10 +97,11 @@ def backend(tmp_path: Path) -> Any:
                 "path": str(tmp_path / "store"),
                 "disk_bytes": "128MiB",
                 "host_bytes": "16MiB",
-                "model_path": str(model),
+                "weights_digest": "11" * 32,
                 **settings,
             },
         )
+        config.extra_config = {name: value for name, value in config.extra_config.items() if value is not None}
         storage = StorageBackendFactory.create_backend("dynamic", config, host)
         assert isinstance(storage, KVStoreHiCache)
         storage.register_mem_pool_host(host)
@@ -166,7 +164,7 @@ def test_pages_as_tensors(backend: Make, layout: str) -> None:
         assert torch.equal(content(other, target), content(host, source))
 
 
-def test_ranks_layouts_and_weights_share_nothing(backend: Make, tmp_path: Path) -> None:
+def test_ranks_layouts_and_weights_share_nothing(backend: Make) -> None:
     host = pool("page_first", seed=1)
     chain = keys(list(range(2 * PAGE)))
     storage = backend(host)
@@ -177,8 +175,36 @@ def test_ranks_layouts_and_weights_share_nothing(backend: Make, tmp_path: Path) 
     assert backend(pool("layer_first", seed=1)).batch_exists(chain) == 0
     assert backend(pool("page_first_direct", seed=1)).batch_exists(chain) == 0
     assert backend(host, kv_cache_dtype="fp8_e4m3").batch_exists(chain) == 0
-    (tmp_path / "model" / "model.safetensors").write_bytes(b"WEIGHTS")
-    assert backend(host).batch_exists(chain) == 0
+    assert backend(host, weights_digest="22" * 32).batch_exists(chain) == 0
+
+
+def test_weights_are_told_by_their_files(backend: Make, tmp_path: Path) -> None:
+    """Of one that was changed since this process began, nobody can tell what was loaded."""
+    host = pool("page_first", seed=1)
+    chain = keys(list(range(2 * PAGE)))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    files = {"weights_digest": None, "model_path": str(tmp_path)}
+    storage = backend(host, **files)
+    storage.batch_set_v1(chain, indices(0, 1))
+    assert storage.batch_exists(chain) == 2
+    assert backend(host, **files).batch_exists(chain) == 0
+
+
+def test_no_prefix_is_said_in_two_ways(backend: Make) -> None:
+    """SGLang looks up the first pages with None for the keys before them, and stores them with an empty list."""
+    host = pool("page_first", seed=1)
+    chain = keys(list(range(6 * PAGE)))
+    storage = backend(host)
+    first, behind = HiCacheStorageExtraInfo(prefix_keys=[]), HiCacheStorageExtraInfo(prefix_keys=chain[:4])
+    assert storage.batch_set_v1(chain[:4], indices(0, 1, 2, 3), first) == [True] * 4
+    assert storage.batch_set_v1(chain[4:], indices(4, 5), behind) == [True] * 2
+    nothing = HiCacheStorageExtraInfo(prefix_keys=None)
+    assert storage.batch_exists(chain, nothing) == 6
+    assert storage.batch_exists([*chain[:3], *keys(list(range(90, 90 + PAGE)))], nothing) == 3
+    # In batches, of which only the first begins with the prompt.
+    assert storage.batch_get_v1(chain[:2], indices(6, 7), nothing) == [True] * 2
+    assert storage.batch_get_v1(chain[2:], indices(8, 9, 10, 11), nothing) == [True] * 4
+    assert torch.equal(content(host, 8), content(host, 2))
 
 
 def test_latent_kv_is_the_same_on_all_ranks(backend: Make) -> None:
@@ -239,7 +265,7 @@ def test_without_a_store_nothing_is_found_and_nothing_fails(backend: Make, tmp_p
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"path": ""}, '"path"'), ({"path": 7}, "path is 7"), ({"model_path": "/nowhere"}, "weight files")],
+    [({"path": ""}, '"path"'), ({"path": 7}, "path is 7"), ({"weights_digest": None, "model_path": "/nowhere"}, "weight files")],
 )
 def test_bad_settings(backend: Make, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -1,0 +1,155 @@
+"""What an SGLang may find of another one: nothing whose own model it would not have computed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from engine import Engine
+from mutate import UNKNOWN, mutations_of, other
+from tiny_model import write_model
+
+from kvstore import sglang
+from kvstore.sglang_left_out import LEFT_OUT
+
+PAGE = 64
+
+
+def tokens(seed: int, count: int) -> list[int]:
+    generator = random.Random(seed)
+    return [generator.randrange(3, 4096) for _ in range(count)]
+
+
+PROMPT = tokens(1, 700)
+STORED = 640
+
+
+# ---------------------------------------------------------------- every field
+
+
+def bags(bag: Any) -> Iterator[Any]:
+    yield bag
+    for part in bag._subs.values():
+        yield from bags(part)
+
+
+def is_listed(name: str) -> bool:
+    """Whether a setting, or a group that it is of, is on the list."""
+    parts = name.split(".")
+    return any(".".join(parts[:length]) in LEFT_OUT for length in range(1, len(parts) + 1))
+
+
+def record(published: Any) -> str:
+    return sglang.effective_configuration([], [published])
+
+
+def test_every_setting_is_in_the_identity_or_on_the_list(published: Any) -> None:
+    """Each of SGLang's published settings, and one that no version has yet, changes the identity."""
+    from sglang.srt.runtime_context import get_context
+
+    before = record(published)
+    assert record(published) == before
+    changed, listed, wrong = 0, 0, []
+    for bag in [part for root in get_context()._config_bags.values() for part in bags(root)]:
+        for name in [*bag._fields, UNKNOWN]:
+            missing = name not in bag._fields
+            value = bag._fields.get(name)
+            bag._fields[name] = True if name == "enable_lora" else 1 if missing else other(value)
+            try:
+                is_changed = record(published) != before
+            finally:
+                if missing:
+                    del bag._fields[name]
+                else:
+                    bag._fields[name] = value
+            whole = f"{bag._path}.{name}"
+            changed += is_changed
+            listed += is_listed(whole)
+            if is_changed == is_listed(whole):
+                wrong.append(whole)
+    print(f"settings: {changed + listed} mutated, {changed} changed the identity, {listed} are on the list")
+    assert not wrong and changed > 300
+    assert record(published) == before
+
+
+def test_every_field_of_the_model_is_in_the_identity_or_on_the_list(published: Any) -> None:
+    """What --json-model-override-args and an edited config.json end up in."""
+    done = mutations_of(published, LEFT_OUT, lambda: record(published))
+    print(
+        f"model: {len(done)} mutated, {sum(one['changed'] for one in done)} changed the identity, "
+        f"{sum(one['listed'] for one in done)} are on the list"
+    )
+    assert [one["field"] for one in done if one["changed"] == one["listed"]] == []
+    assert len(done) > 80
+
+
+@pytest.mark.parametrize(
+    ("variable", "counts"), [("SGLANG_VARIABLE_OF_A_LATER_VERSION", True), ("SGLANG_RUN_ID", False)]
+)
+def test_environment(published: Any, monkeypatch: pytest.MonkeyPatch, variable: str, counts: bool) -> None:
+    before = record(published)
+    monkeypatch.setenv(variable, "another")
+    assert (record(published) != before) == counts
+
+
+@pytest.mark.parametrize("digest", ["", " ", "00", "zz" * 32])
+def test_a_digest_that_is_none(published: Any, digest: str) -> None:
+    storage = sglang.KVStoreHiCache.__new__(sglang.KVStoreHiCache)
+    storage._settings = {"weights_digest": digest}
+    with pytest.raises(ValueError, match="32 bytes in hexadecimal"):
+        storage._weights_digest()
+
+
+@pytest.mark.parametrize("pool", ["mamba", "swa", "draft", "indexer", "pool_of_a_later_version"])
+def test_pools_beside_kv_are_refused_in_clear_words(published: Any, pool: str) -> None:
+    storage = sglang.KVStoreHiCache.__new__(sglang.KVStoreHiCache)
+    storage.register_mem_host_pool_v2(SimpleNamespace(), "kv")
+    with pytest.raises(ValueError, match=f"kvstore: this model has a cache of kind {pool} beside its KV"):
+        storage.register_mem_host_pool_v2(SimpleNamespace(), pool)
+
+
+# ---------------------------------------------------------------- in the engine
+
+
+def storage(path: Path, model: Path, **more: Any) -> dict[str, Any]:
+    """The settings of docs/engines/sglang.md."""
+    return {
+        "backend_name": "kvstore",
+        "module_path": "kvstore.sglang",
+        "class_name": "KVStoreHiCache",
+        "interface_v1": 1,
+        "hicache_storage_pass_prefix_keys": True,
+        "path": str(path),
+        "disk_bytes": "512MiB",
+        "host_bytes": "32MiB",
+        "model_path": str(model),
+        **more,
+    }
+
+
+def test_a_whole_engine(tmp_path: Path) -> None:
+    """After a restart everything is found; with other settings of the model, and after other weights, nothing is."""
+    write_model(tmp_path / "one", seed=1)
+    write_model(tmp_path / "two", seed=2)
+    settings = storage(tmp_path / "store", tmp_path / "one")
+    with Engine(tmp_path / "one", settings, tmp_path / "first") as engine:
+        assert engine.generate(PROMPT)["cached"] == 0
+        first = engine.generate(PROMPT)
+        assert first["cached"] == STORED
+    with Engine(tmp_path / "one", settings, tmp_path / "second") as engine:
+        restored = engine.generate(PROMPT)
+        assert (restored["cached"], restored["tokens"]) == (STORED, first["tokens"])
+        assert restored["logprobs"] == first["logprobs"]
+        engine.update_weights(tmp_path / "two")
+        engine.generate(tokens(2, 700))
+        assert "may have changed the weights" in engine.said()
+    override = '{"rope_theta": 50000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0}}'
+    with Engine(tmp_path / "one", settings, tmp_path / "third", json_model_override_args=override) as engine:
+        found = engine.generate(PROMPT)
+        assert found["cached"] == 0 and found["tokens"] != first["tokens"]
+        # Nothing of the new weights was stored under the name of the old ones, nor of anything else.
+        assert engine.generate(tokens(2, 700))["cached"] == 0
