@@ -140,7 +140,7 @@ let package = Package(
     .target(
       name: "KVFuzzTargets",
       dependencies: [
-        "KVCore", "KVCodec", "KVCatalog", "KVStore", "KVSimulation", "KVVocabulary",
+        "KVCore", "KVCodec", "KVCatalog", "KVStore", "KVSimulation", "KVVocabulary", "KVRequests",
       ],
       path: "Tests/Fuzzing/Targets",
       swiftSettings: testSettings

@@ -114,6 +114,14 @@ extension ChangeFinder {
 
   // MARK: - Sent once more
 
+  /// Long texts in what was appended from a part on that stand further in front already.
+  static func attachedAgain(_ request: PromptRequest, from index: Int) -> [RequestChange] {
+    var finder = ChangeFinder(old: request, new: request)
+    finder.appended = index..<request.parts.count
+    finder.findAttachedAgain()
+    return finder.changes(from: 0)
+  }
+
   /// A long text in a user's new message that stands further in front already.
   mutating func findAttachedAgain() {
     var lines: Set<UInt64>?

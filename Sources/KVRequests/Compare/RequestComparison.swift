@@ -32,6 +32,8 @@ public struct RequestComparison: Sendable {
   public let sharedTokenCount: Int
   /// Bytes of the common front.
   let commonByteCount: Int
+  /// Parts of the later request that were appended behind what the earlier one has.
+  let appended: Range<Int>
 
   /// Compares two requests.
   ///
@@ -55,6 +57,7 @@ public struct RequestComparison: Sendable {
     let hasSameSettings = finder.hasSameSettings
     commonByteCount = hasSameSettings ? front : 0
     commonTokenCount = TokenEstimate.count(next.prompt, 0..<commonByteCount)
+    appended = finder.appended
     changes = finder.changes(from: hasSameSettings ? max(front, foundByteCount) : foundByteCount)
     sharedTokenCount = max(commonTokenCount, finder.keptTokenCount)
     if !changes.isEmpty {

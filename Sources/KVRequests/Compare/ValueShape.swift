@@ -34,6 +34,8 @@ public enum ValueShape: String, Sendable, CaseIterable {
     case (.time, .date), (.date, .time), (.counter, .time), (.time, .counter): return .time
     case (.counter, .date), (.date, .counter): return .date
     case (.host, .path), (.path, .host), (.uuid, .path), (.path, .uuid): return .path
+    // 0653e1 and 9d3ff9: a hash that for once reads as a number.
+    case (.hash, _), (_, .hash): return before.count == after.count ? .hash : .id
     default: return [a, b].contains(.counter) && before.count < 7 ? nil : .id
     }
   }
@@ -75,6 +77,8 @@ public enum ValueShape: String, Sendable, CaseIterable {
       return isUnixTime(word) ? .time : .counter
     }
     if isAddress(word) { return .host }
+    // 2.1.7
+    if word.allSatisfy({ JSONNumber.isDigit($0) || $0 == UInt8(ascii: ".") }) { return .value }
     let slashes = word.count { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") }
     if slashes >= 1, word.count >= 4, slashes >= 2 || digits > 0 || word.first == UInt8(ascii: "/")
     {

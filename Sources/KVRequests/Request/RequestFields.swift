@@ -50,13 +50,12 @@ enum RequestFields {
   /// The order in which a template writes the fields of a message; what is not among them comes behind, by name.
   static func order(_ key: String) -> Int {
     switch key {
-    case "name": 1
+    case "name", "tool_call_id", "call_id", "tool_use_id": 1
     case "summary": 2
     case "reasoning", "reasoning_content", "thinking", "encrypted_content": 3
     case "content", "parts", "text", "output", "result": 4
     case "arguments", "input": 6
     case "tool_calls", "function_call": 7
-    case "tool_call_id", "call_id", "tool_use_id": 8
     default: 5
     }
   }

@@ -366,7 +366,10 @@ struct RequestReader {
   }
 
   private mutating func addBlockFields(_ node: Int, _ kind: RequestPiece.Kind) {
-    for (key, value) in document.members(node) {
+    let members = document.members(node).sorted {
+      RequestFields.order(document.text($0.key)) < RequestFields.order(document.text($1.key))
+    }
+    for (key, value) in members {
       let name = document.text(key)
       guard !RequestFields.kinds.contains(name), !RequestFields.ignoredInMessages.contains(name),
         name != "id", isFilled(value) || document.kind(value) == .number

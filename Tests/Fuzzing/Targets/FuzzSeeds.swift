@@ -16,6 +16,7 @@ extension FuzzTarget {
     case .traceLines: Self.traces.map { Array($0.utf8) }
     case .blockFile: BlockFileFuzzer.seeds(Self.identities)
     case .modelFile: ModelFileFuzzer.seeds
+    case .requestLogs: RequestFuzzer.seeds
     }
   }
 

@@ -15,6 +15,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case traceLines = "trace-lines"
   case blockFile = "block-file"
   case modelFile = "model-file"
+  case requestLogs = "request-logs"
 
   /// Parses the bytes.
   public func run(_ bytes: UnsafeRawBufferPointer) {
@@ -28,6 +29,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case .traceLines: TraceFuzzer.run(unsafe Array(bytes))
     case .blockFile: BlockFileFuzzer.run(unsafe Array(bytes))
     case .modelFile: ModelFileFuzzer.run(unsafe Array(bytes))
+    case .requestLogs: RequestFuzzer.run(unsafe Array(bytes))
     }
   }
 
