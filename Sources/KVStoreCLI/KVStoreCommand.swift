@@ -16,6 +16,7 @@ struct KVStoreCommand: ParsableCommand {
         kvstore inspect /var/cache/my-engine
         kvstore inspect tree /var/cache/my-engine --limit 50
         kvstore verify /var/cache/my-engine
+        kvstore lint requests.jsonl
         kvstore bench
         kvstore bench restore --block-bytes 288KiB --json
       """,
@@ -23,7 +24,7 @@ struct KVStoreCommand: ParsableCommand {
     subcommands: [
       InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
       GCCommand.self, PinCommand.self, UnpinCommand.self, ExportCommand.self,
-      ImportCommand.self, GrowCatalogCommand.self, WeightsDigestCommand.self,
+      ImportCommand.self, GrowCatalogCommand.self, WeightsDigestCommand.self, LintCommand.self,
       BenchCommand.self, ReplayCommand.self, PlanCommand.self, ManualCommand.self,
     ]
   )
