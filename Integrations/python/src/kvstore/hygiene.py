@@ -1,0 +1,201 @@
+"""Keeps the prefix of prompts whole: says what breaks it, and writes requests in a form that does not.
+
+    from kvstore import hygiene
+
+    body = {"model": "m", **hygiene.canonical(messages, tools)}
+    for finding in hygiene.check(previous, body):
+        print(finding.kind, finding.path, finding.tokens_lost, finding.remedy)
+
+What is found, and what it is called, is what `kvstore lint` finds: the command does the work. In tests, the fixture `prefix` of the
+pytest plugin `kvstore.hygiene_pytest` fails a test whose prompts break the prefix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CommandNotFoundError", "Finding", "canonical", "check", "check_log", "mend"]
+
+# A message or a whole request, as it goes over the wire.
+Json = dict[str, Any]
+
+
+class CommandNotFoundError(RuntimeError):
+    """There is no `kvstore` command."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a request has in another way than the one before it, and that costs what stands behind it."""
+
+    # Which request of those given, from 1 on.
+    line: int
+    # `kvstore lint` lists them: volatileValue, keyOrder, toolsReordered, edited …
+    kind: str
+    # The field of the request, and the code points in it.
+    path: str
+    start: int
+    end: int
+    # Tokens that count as new because of it, estimated.
+    tokens_lost: int
+    # What to do, in a sentence.
+    remedy: str
+    # What kind of value, of a volatile one: time, uuid, counter …
+    value: str | None = None
+    # The few characters that show the fault.
+    now: str | None = None
+    was: str | None = None
+
+    def __str__(self) -> str:
+        shown = f": {self.now or 'nothing'} was {self.was or 'nothing'}" if self.now or self.was else ""
+        return (
+            f"request {self.line}, {self.path or 'the conversation'}, characters {self.start} to {self.end}: "
+            f"{self.kind}, {self.tokens_lost} tokens{shown}. {self.remedy}"
+        )
+
+
+def check(previous: Mapping[str, Any], next: Mapping[str, Any]) -> list[Finding]:
+    """What `next` has changed in what `previous` had sent; an empty list where the prefix is whole."""
+    return check_log([previous, next])
+
+
+def check_log(requests: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    """The findings in requests that were sent one after the other, of one conversation or of several."""
+    document = json.loads(_run(["-", "--json", "--ttl", "0s"], requests))
+    return [
+        Finding(
+            line=found["line"],
+            kind=found["kind"],
+            path=found["path"],
+            start=found["start"],
+            end=found["end"],
+            tokens_lost=found["tokens_lost"],
+            remedy=found["remedy"],
+            value=found.get("value"),
+            now=found.get("now"),
+            was=found.get("was"),
+        )
+        for found in document["findings"]
+    ]
+
+
+def mend(previous: Mapping[str, Any], next: Mapping[str, Any]) -> Json:
+    """`next` as it should be after `previous`: what was sent stays, what is new comes behind it.
+
+    Values that change each time, and corrections, stand at the end of the newest user message. Where nothing breaks the prefix, `next`
+    is returned as it is.
+    """
+    if not check(previous, next):
+        return dict(next)
+    mended: Json = json.loads(_run(["-", "--show-fixed", "2", "--ttl", "0s"], [previous, next]))
+    return mended
+
+
+def canonical(
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    previous: Mapping[str, Any] | None = None,
+    placeholders: Mapping[str, str] | None = None,
+) -> Json:
+    """`messages` and `tools` in the one form in which the same content is always the same bytes.
+
+    Tools come by name, with their keys sorted; arguments of calls are serialised again with sorted keys and no blanks; text is NFC.
+    `placeholders` gives, for ids of tool calls, what is sent instead of their results: from the start, or it costs what lies behind.
+    With `previous`, the request that was sent before, values that change each time move to the end of the newest user message.
+    """
+    body: Json = {"messages": [_message(message, placeholders or {}) for message in messages]}
+    if tools is not None:
+        body["tools"] = sorted((_sorted(tool) for tool in tools), key=_tool_name)
+    if previous is not None:
+        mended = mend({key: previous[key] for key in ("messages", "tools") if key in previous}, body)
+        body = {key: mended[key] for key in ("messages", "tools") if key in mended}
+    return body
+
+
+# ---------------------------------------------------------------- one form
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_text(key): _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_sorted(item) for item in value]
+    return _text(value)
+
+
+def _text(value: Any) -> Any:
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
+def _tool_name(tool: Mapping[str, Any]) -> str:
+    function = tool.get("function", tool)
+    return str(function.get("name", "")) if isinstance(function, Mapping) else ""
+
+
+def _message(message: Mapping[str, Any], placeholders: Mapping[str, str]) -> Json:
+    result = _normal(dict(message))
+    if result.get("tool_call_id") in placeholders:
+        result["content"] = placeholders[result["tool_call_id"]]
+    for call in result.get("tool_calls") or []:
+        function = call.get("function", {})
+        if isinstance(function.get("arguments"), str):
+            function["arguments"] = _arguments(function["arguments"])
+    if isinstance(result.get("content"), list):
+        for block in result["content"]:
+            if isinstance(block, dict) and block.get("type") == "tool_use":
+                block["input"] = _sorted(block.get("input"))
+            if isinstance(block, dict) and block.get("tool_use_id") in placeholders:
+                block["content"] = placeholders[block["tool_use_id"]]
+    return result
+
+
+def _normal(value: Any) -> Any:
+    """The value with its text in NFC; the order of keys stays, since the server picks the fields of a message by name."""
+    if isinstance(value, dict):
+        return {key: _normal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_normal(item) for item in value]
+    return _text(value)
+
+
+def _arguments(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # What a model wrote need not be JSON.
+        return text
+    return json.dumps(_sorted(value), ensure_ascii=False, separators=(",", ":"))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def command() -> str:
+    """The `kvstore` command: $KVSTORE_COMMAND, the one in this package, the one on the path."""
+    chosen = os.environ.get("KVSTORE_COMMAND")
+    packaged = Path(__file__).parent / "bin" / "kvstore"
+    found = chosen or (str(packaged) if packaged.exists() else shutil.which("kvstore"))
+    if not found:
+        raise CommandNotFoundError(
+            "there is no kvstore command: install it (Scripts/install, or the package), or set KVSTORE_COMMAND to where it is"
+        )
+    return found
+
+
+def _run(options: Sequence[str], requests: Iterable[Mapping[str, Any]]) -> str:
+    lines = "".join(json.dumps(request, ensure_ascii=False) + "\n" for request in requests)
+    done = subprocess.run(
+        [command(), "lint", *options], input=lines, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"kvstore lint: {done.stderr.strip() or f'status {done.returncode}'}")
+    return done.stdout

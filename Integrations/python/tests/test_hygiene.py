@@ -1,0 +1,109 @@
+"""Findings through the command, the one form, and the pytest plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from kvstore import hygiene
+
+pytest_plugins = ["pytester"]
+
+BIN = Path(os.environ.get("KVSTORE_PREFIX", "")) / "bin" / "kvstore"
+COMMAND = os.environ.get("KVSTORE_COMMAND") or (str(BIN) if BIN.exists() else shutil.which("kvstore"))
+pytestmark = pytest.mark.skipif(COMMAND is None, reason="the kvstore command is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVSTORE_COMMAND", str(COMMAND))
+
+
+def body(time: str, *more: str) -> dict:
+    messages = [
+        {"role": "system", "content": f"It is 2026-11-29 {time}. Answer in one sentence, and name the file that you looked at."},
+        {"role": "user", "content": "Where is the parser, and who calls it?"},
+    ]
+    return {"model": "m", "messages": messages + [{"role": "user", "content": text} for text in more]}
+
+
+def test_an_append_breaks_nothing() -> None:
+    assert hygiene.check(body("21:48"), body("21:48", "And the lexer?")) == []
+
+
+def test_a_time_is_found_and_mended() -> None:
+    previous, following = body("21:48"), body("21:49", "And the lexer?")
+    (finding,) = hygiene.check(previous, following)
+    assert (finding.kind, finding.value, finding.path, finding.line) == ("volatileValue", "time", "messages[0].content", 2)
+    text = following["messages"][0]["content"]
+    assert text[finding.start : finding.end] == "2026-11-29 21:49"
+    mended = hygiene.mend(previous, following)
+    assert mended["messages"][:2] == previous["messages"]
+    assert mended["messages"][2]["content"] == "And the lexer?\n\n2026-11-29 21:49"
+    assert hygiene.check(previous, mended) == []
+
+
+def test_the_one_form() -> None:
+    tools = [{"type": "function", "function": {"name": name, "parameters": {"b": 1, "a": 2}}} for name in ("write", "read")]
+    call = {"id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"b": 1,  "a": "cafe\\u0301"}'}}
+    messages = [
+        {"role": "user", "content": "cafe\u0301"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "a long table"},
+    ]
+    form = hygiene.canonical(messages, tools, placeholders={"c1": "[ref#1: 47 rows]"})
+    assert [tool["function"]["name"] for tool in form["tools"]] == ["read", "write"]
+    assert list(form["tools"][0]["function"]["parameters"]) == ["a", "b"]
+    assert form["messages"][0]["content"] == "caf\u00e9"
+    assert form["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"a":"caf\u00e9","b":1}'
+    assert form["messages"][2]["content"] == "[ref#1: 47 rows]"
+    # What was given is as it was.
+    assert messages[0]["content"] == "cafe\u0301" and call["function"]["arguments"].startswith('{"b": 1')
+    # In whatever order things come, the form is the same.
+    assert json.dumps(form) == json.dumps(hygiene.canonical(messages, tools[::-1], placeholders={"c1": "[ref#1: 47 rows]"}))
+
+
+def test_volatile_values_move_to_the_end() -> None:
+    following = body("21:49", "And the lexer?")
+    form = hygiene.canonical(following["messages"], previous=body("21:48"))
+    assert form["messages"][-1]["content"].endswith("2026-11-29 21:49")
+
+
+def test_the_plugin_fails_a_test_that_breaks_the_prefix(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        pytest_plugins = ["kvstore.hygiene_pytest"]
+
+        def request(time, *more):
+            system = {"role": "system", "content": f"It is {time}. Answer in one sentence, with the name of a file."}
+            return {"messages": [system, {"role": "user", "content": "Where is the parser?"}, *more]}
+
+        NEXT = {"role": "user", "content": "And the lexer?"}
+
+        def test_whole(prefix):
+            prefix.sent(request("21:48"))
+            assert prefix.sent(request("21:48", NEXT))["messages"][-1] is NEXT
+
+        def test_broken(prefix):
+            prefix.sent(request("21:48"))
+            prefix.sent(request("21:49", NEXT))
+
+        def test_allowed(prefix):
+            prefix.allow("volatileValue")
+            prefix.sent(request("21:48"))
+            prefix.sent(request("21:49", NEXT))
+        """
+    )
+    result = pytester.runpytest("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["*break their prefix*", "*messages?0?.content*volatileValue*"])
+
+
+def test_without_the_command_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KVSTORE_COMMAND")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(hygiene.CommandNotFoundError, match="KVSTORE_COMMAND"):
+        hygiene.check(body("21:48"), body("21:49"))
