@@ -424,7 +424,7 @@ extension StoreCore {
       state.statistics.hashesComputed += hashCount
       state.statistics.keyCollisions += collisionCount
     }
-    if let corrupt { quarantine(namespace, corrupt) }
+    if let corrupt { quarantine(namespace, corrupt, nil) }
     return rows
   }
 

@@ -21,18 +21,21 @@ extension StoreCore {
     _ = try writer.perform(deadline: deadline) { 0 }
     let end = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: false) {
       state,
-      prefix -> (BlockPosition, Int)? in
+      prefix -> (BlockPosition, BlockKey, Int)? in
       guard prefix.blockCount > 0, onlyTail || prefix.blockCount == blockCount else { return nil }
-      return state.index.position(of: prefix.location).map { ($0, prefix.blockCount) }
+      guard let position = state.index.position(of: prefix.location),
+        let key = state.index.blockKey(at: prefix.location)
+      else { return nil }
+      return (position, key, prefix.blockCount)
     }
-    guard let (end, storedCount) = end else { return 0 }
+    guard let (end, endKey, storedCount) = end else { return 0 }
     let sections = try sectionNamespaces(ofRecord: namespace.record)
     // Of a tail, what its removal tells; of all that goes on from here, before it is gone.
     var digests =
       try sections.isEmpty || onlyTail
       ? [] : sectionDigests(namespace, prompt, blockCount: blockCount, below: end)
     let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-      try purgeBelow(namespace, end, onlyTail: onlyTail)
+      try purgeBelow(namespace, end, endKey, onlyTail: onlyTail)
     }
     if count > 0, !namespace.isInline { writer.enqueueErasing() }
     guard !sections.isEmpty, count > 0 else { return count }
@@ -48,11 +51,16 @@ extension StoreCore {
   private func purgeBelow(
     _ namespace: NamespaceCore,
     _ end: BlockPosition,
+    _ endKey: BlockKey,
     onlyTail: Bool
   ) throws(StoreError) -> Int {
     // What is offloaded from now on is not meant by the mark.
     writer?.batches.dropGenerations()
     let removed = try commitRemoval(reason: .forgotten) { (transaction) throws(CatalogError) in
+      // Since the caller found it, its block may have left and another one taken its position.
+      if let row = try readableRow(transaction, namespace, end), row.blockKey != endKey {
+        return RemovedSummary()
+      }
       guard
         let top = onlyTail ? try transaction.topOfTail(namespace.id, endingAt: end) : end,
         let row = try transaction.row(namespace.id, top)

@@ -27,7 +27,9 @@ extension StoreCore {
       try sections.isEmpty
       ? [] : sectionDigests(namespace, prompt, blockCount: blockCount, below: position)
     let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-      try removeDurably(namespace, at: position, forgotten: blockKey)
+      try removeDurably(namespace, at: position, forgotten: blockKey) { row in
+        row.map { $0.blockKey == blockKey } ?? true
+      }
     }
     try removeSections(sections, digests, erases: false)
     return count
@@ -37,25 +39,32 @@ extension StoreCore {
   func removeQuarantined(
     _ namespace: NamespaceCore,
     _ position: BlockPosition,
+    _ place: BlockPlace?,
     _ range: RemovedRange
   ) throws(StoreError) -> Int {
     defer { state.withLock { state in state.hidden.remove(range) } }
-    return try removeDurably(namespace, at: position, forgotten: nil)
+    return try removeDurably(namespace, at: position, forgotten: nil) { $0?.places.first == place }
   }
 
   /// On the writer's thread.
   ///
   /// Slots are freed by the same commit. What was forgotten (the block of this key, and all below it) is marked first, so that
   /// no repair raises the dead; without a key it is a quarantine.
+  ///
+  /// `isMeant` sees the row: since the caller found it, its block may have left and another one taken its position.
   private func removeDurably(
     _ namespace: NamespaceCore,
     at position: BlockPosition,
-    forgotten: BlockKey?
+    forgotten: BlockKey?,
+    if isMeant: (BlockRow?) -> Bool
   ) throws(StoreError) -> Int {
     // What is offloaded from now on is not meant by the mark.
     if forgotten != nil { writer?.batches.dropGenerations() }
     let reason: RemovalReason = forgotten == nil ? .corrupt : .forgotten
     let removed = try commitRemoval(reason: reason) { (transaction) throws(CatalogError) in
+      guard isMeant(try readableRow(transaction, namespace, position)) else {
+        return RemovedSummary()
+      }
       if let forgotten {
         try note(
           IdentityFile.Removal(
@@ -71,6 +80,20 @@ extension StoreCore {
       return removed
     }
     return removed.blockCount
+  }
+
+  /// A block's row; nil when there is none, or its checksum fails.
+  func readableRow(
+    _ transaction: WriteTransaction,
+    _ namespace: NamespaceCore,
+    _ position: BlockPosition
+  ) throws(CatalogError) -> BlockRow? {
+    do throws(CatalogError) {
+      return try transaction.row(namespace.id, position)
+    } catch {
+      guard case .corrupt = error else { throw error }
+      return nil
+    }
   }
 
   /// Runs a removal, hides what goes until it is committed, and counts it; on the writer's thread.

@@ -111,7 +111,7 @@ extension StoreCore {
     }
     if isSame {
       state.withLock { $0.statistics.missesCorrupt += 1 }
-      quarantine(namespace, position)
+      quarantine(namespace, position, place)
     } else {
       state.withLock { state in
         state.statistics.missesStale += 1
@@ -129,7 +129,9 @@ extension StoreCore {
   }
 
   /// Hides a block and everything below it at once, and lets the writer remove them.
-  func quarantine(_ namespace: NamespaceCore, _ position: BlockPosition) {
+  ///
+  /// `place` is where the bad bytes lie; nil when it is the row that is bad.
+  func quarantine(_ namespace: NamespaceCore, _ position: BlockPosition, _ place: BlockPlace?) {
     let range = RemovedSummary.Range(
       namespace: namespace.id,
       run: position.run,
@@ -142,6 +144,6 @@ extension StoreCore {
       state.hidden.insert(range)
       return true
     }
-    if isNew { writer?.enqueueQuarantine(namespace, position, range) }
+    if isNew { writer?.enqueueQuarantine(namespace, position, place, range) }
   }
 }

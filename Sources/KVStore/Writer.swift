@@ -1,3 +1,4 @@
+internal import KVCatalog
 internal import KVCodec
 internal import KVCore
 
@@ -85,11 +86,12 @@ final class Writer: Sendable {
   func enqueueQuarantine(
     _ namespace: NamespaceCore,
     _ position: BlockPosition,
+    _ place: BlockPlace?,
     _ range: RemovedRange
   ) {
     enqueue(
       WriterCall { [core] () throws(StoreError) in
-        try core.removeQuarantined(namespace, position, range)
+        try core.removeQuarantined(namespace, position, place, range)
       }
     )
   }

@@ -40,12 +40,13 @@ static uint64_t fill_with_pinned(kvstore_t *store, kvstore_namespace_t *ns, cons
     return 0;
 }
 
-static kvstore_t *open_tight(const char *path) {
+static kvstore_t *open_tight(const char *path, uint64_t commit_interval_nanoseconds) {
     kvstore_config_t config;
     small_config(&config, path);
     config.capacity_bytes = 64 * MIB;
     config.catalog_bytes = 32 * MIB;
     config.host_bytes = 64 * MIB;
+    config.commit_interval_nanoseconds = commit_interval_nanoseconds;
     return open_store(&config);
 }
 
@@ -53,7 +54,9 @@ static kvstore_t *open_tight(const char *path) {
 static void each_handle_hears_of_its_own(void) {
     shape_t shape = mebibyte_shape();
     char *path = path_in_dir("store");
-    kvstore_t *first = open_tight(path), *second = open_tight(path);
+    /* What is offloaded is pending until somebody flushes. */
+    const uint64_t hour = UINT64_C(3600000000000);
+    kvstore_t *first = open_tight(path, hour), *second = open_tight(path, hour);
     kvstore_namespace_t *ns = open_namespace(first, &shape), *other = open_namespace(second, &shape);
     kvstore_flush_result_t flushed;
     uint32_t *tokens = make_tokens(1000, 16);
@@ -81,7 +84,7 @@ static void each_handle_hears_of_its_own(void) {
 static void durable_is_what_is_there(void) {
     enum { blocks = 20 };
     shape_t shape = mebibyte_shape();
-    kvstore_t *store = open_tight(path_in_dir("store"));
+    kvstore_t *store = open_tight(path_in_dir("store"), 1000000);
     kvstore_namespace_t *ns = open_namespace(store, &shape);
     uint64_t pinned = fill_with_pinned(store, ns, &shape), found = 0, seed;
     kvstore_flush_result_t flushed;

@@ -11,7 +11,8 @@ const char *const suite_name = "surroundings";
     EACH(owner_cases)        \
     EACH(memory_cases)       \
     EACH(thread_start_cases) \
-    EACH(wide_tree_cases)
+    EACH(wide_tree_cases)    \
+    EACH(forget_cases)
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \

@@ -173,18 +173,20 @@ typedef struct {
   uint64_t blocks_dropped_parent; /* not kept: their parent left before they were written */
   uint64_t blocks_dropped_error;  /* not kept: writing failed, see dropped_errno */
   uint64_t blocks_dropped_quota;      /* not kept: their namespace is over its quota */
-  uint64_t blocks_dropped_evicted;    /* evicted again since, to make room: not among blocks_durable */
-  uint64_t blocks_dropped_incomplete; /* not kept: some of their regions did not come within a minute */
-  int32_t dropped_errno;              /* why writing failed, of the last such block; 0 = no system error */
+  uint64_t blocks_dropped_evicted;    /* evicted again since, to make room; not among the durable */
+  uint64_t blocks_dropped_incomplete; /* not kept: some of their regions never came */
+  int32_t dropped_errno; /* why writing failed, of the last such block; 0 = no system error */
   uint32_t reserved2;
 } kvstore_flush_result_t;
 
-/* Waits until every offload that has returned OK in this process is durable: its bytes, then its catalog entry,
- * synced in that order. `result` (may be NULL) tells of the blocks that were offloaded through this handle since its
- * last flush, whoever flushed in between; of a block that several handles offered before it was durable each one hears.
- * Blocks that were durable already when they were offered are not counted. `timeout_nanoseconds` 0 waits as long as it takes.
- * Returns OK (also when blocks were dropped: read `result`), BUSY (deadline), E_IO or E_NO_SPACE (blocks of this handle
- * could not be written; `result` is filled then too), E_BAD_HANDLE, E_FORKED, E_READ_ONLY, E_INTERNAL. */
+/* Waits until every offload that has returned OK in this process is durable: its bytes, then its
+ * catalog entry, synced in that order. `result` (may be NULL) tells of the blocks that were
+ * offloaded through this handle since its last flush, whoever flushed in between; of a block that
+ * several handles offered before it was durable each one hears. Blocks that were durable already
+ * when they were offered are not counted. `timeout_nanoseconds` 0 waits as long as it takes.
+ * Returns OK (also when blocks were dropped: read `result`), BUSY (deadline), E_IO or E_NO_SPACE
+ * (blocks of this handle could not be written; `result` is filled then too), E_BAD_HANDLE,
+ * E_FORKED, E_READ_ONLY, E_INTERNAL. */
 kvstore_status_t kvstore_flush(kvstore_t *store, uint64_t timeout_nanoseconds,
                                kvstore_flush_result_t *result);
 
