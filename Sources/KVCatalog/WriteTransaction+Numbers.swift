@@ -13,6 +13,15 @@ package struct GivenNumbers: Sendable, Equatable {
     self.generation = generation
   }
 
+  /// Larger by as much; sums of a catalog's counters and of what is added to them here do not overflow.
+  func advanced(by more: GivenNumbers) -> GivenNumbers {
+    GivenNumbers(
+      owner: owner + more.owner,
+      event: event + more.event,
+      generation: generation + more.generation
+    )
+  }
+
   /// What neither of the two is above.
   package func joined(with other: GivenNumbers) -> GivenNumbers {
     GivenNumbers(
@@ -95,28 +104,30 @@ extension WriteTransaction {
   private static let ahead = GivenNumbers(owner: 1 << 12, event: 1 << 22, generation: 1 << 26)
   private static let margin = GivenNumbers(owner: 1 << 11, event: 1 << 20, generation: 1 << 24)
 
-  /// What has to be written outside the catalog before this commits; nil while what was noted will do.
+  /// What is to be written outside the catalog before this commits, and whether it can wait; nil while what was noted will do.
   ///
   /// A store without a namespace holds nothing that a repair could find.
-  package func numbersToNote() throws(CatalogError) -> GivenNumbers? {
+  package func numbersToNote() throws(CatalogError) -> (numbers: GivenNumbers, canWait: Bool)? {
     guard counters.namespace > 1 else { return nil }
     let noted = try notedNumbers()
-    guard
-      counters.owner + Self.margin.owner > noted.owner
-        || counters.event + UInt64(pendingEvents.count) + Self.margin.event > noted.event
-        || counters.generation + Self.margin.generation > noted.generation
-    else { return nil }
-    let next = GivenNumbers(
-      owner: counters.owner + Self.ahead.owner,
-      event: counters.event + Self.ahead.event,
-      generation: counters.generation + Self.ahead.generation
+    let given = GivenNumbers(
+      owner: counters.owner,
+      event: counters.event + UInt64(pendingEvents.count),
+      generation: counters.generation
     )
+    guard given.advanced(by: Self.margin).joined(with: noted) != noted else { return nil }
+    // A store from before this was noted has no less than it had.
+    let canWait = noted == GivenNumbers() || given.joined(with: noted) == noted
+    return (given.advanced(by: Self.ahead), canWait)
+  }
+
+  /// The numbers are written.
+  package func noteNumbers(_ numbers: GivenNumbers) throws(CatalogError) {
     var writer = ByteWriter(capacity: 20)
-    writer.append(next.owner)
-    writer.append(next.event)
-    writer.append(next.generation)
+    writer.append(numbers.owner)
+    writer.append(numbers.event)
+    writer.append(numbers.generation)
     try put(.meta, .meta(.noted), writer.bytes)
-    return next
   }
 
   private func notedNumbers() throws(CatalogError) -> GivenNumbers {

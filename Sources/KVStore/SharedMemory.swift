@@ -83,7 +83,7 @@ final class SharedMemory: Sendable {
       isReadOnly: isReadOnly,
       leaseBase: leaseBase(clock)
     )
-    try checkLockBeside(entry)
+    if !isReadOnly { try checkLockBeside(entry) }
     // Two that come at once may see each other where neither stays.
     for attempt in 0..<50 {
       if attempt > 0 { usleep(2000) }
@@ -163,17 +163,15 @@ final class SharedMemory: Sendable {
 
   /// LMDB's lock file beside the catalog is that of others: an older library, or LMDB's own tools.
   ///
-  /// Throws while one of them has the catalog open: we and they would not see each other.
+  /// Throws while one of them has the catalog open: it would read what we write anew. Who only reads is in nobody's way.
   private static func checkLockBeside(_ entry: Entry) throws(StoreError) {
-    defer {
-      // What an older library had in place of our memory.
-      if !entry.isReadOnly { unsafe unlink(entry.storeFolder + "/leases") }
-    }
+    // What an older library had in place of our memory.
+    defer { _ = unsafe unlink(entry.storeFolder + "/leases") }
     do throws(FileError) {
       guard try FileStatus(ofPath: entry.lockBeside).isFile else { return }
       let file = try FileDescriptor.openExistingNoFollow(entry.lockBeside)
       guard try file.tryDescriptionLock() else { throw FileError(.lock, errno: EAGAIN) }
-      if !entry.isReadOnly { unsafe unlink(entry.lockBeside) }
+      unsafe unlink(entry.lockBeside)
     } catch {
       if error.errno == EAGAIN { throw .locked(.otherSharedMemory) }
       // None, a link of ours, or one that we may not touch, as nobody else may then.

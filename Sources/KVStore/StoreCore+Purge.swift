@@ -82,6 +82,20 @@ extension StoreCore {
     try appendIdentities([.removal(removal)])
   }
 
+  /// Writes numbers that may be given soon into identities.kvs, long before they are; within a transaction.
+  ///
+  /// A file that cannot be written now is tried again by the next commit, as long as there are noted numbers left.
+  func note(numbersOf transaction: WriteTransaction) throws(CatalogError) {
+    guard let (numbers, canWait) = try transaction.numbersToNote() else { return }
+    do throws(CatalogError) {
+      try appendIdentities([.numbers(numbers)])
+    } catch {
+      guard canWait else { throw error }
+      return
+    }
+    try transaction.noteNumbers(numbers)
+  }
+
   /// Appends to identities.kvs; within a write transaction.
   func appendIdentities(_ records: [IdentityFile.Record]) throws(CatalogError) {
     do throws(FileError) {

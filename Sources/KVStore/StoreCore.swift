@@ -398,9 +398,7 @@ final class StoreCore: Sendable {
         let begin = transaction.useCounter
         let result = try body(transaction)
         try record.put(in: transaction)
-        if let numbers = try transaction.numbersToNote() {
-          try appendIdentities([.numbers(numbers)])
-        }
+        try note(numbersOf: transaction)
         return (result, (begin: begin, end: transaction.useCounter))
       }
       density?.victims.committed(from: useCounter.begin, to: useCounter.end)

@@ -31,7 +31,7 @@ extension StoreError {
       "a process in another PID namespace (container) has the store open: LMDB cannot be shared across them; "
         + "run both in one PID namespace or give each its own folder"
     case .locked(.otherSharedMemory):
-      "a process that does not share our /dev/shm has the store open (another container, or an older library): "
+      "a process that does not share our /dev/shm has the store open (another container, an older library, one of LMDB's own tools): "
         + "let them share it (ipc mode), stop it, or give each its own folder"
     case .locked(.inUse): "a process has the store open: stop it first"
     case .locked(.repairing): "the store is being repaired: open it when that is done"

@@ -286,6 +286,24 @@ static void a_killed_reader(void) {
     close_store(store);
 }
 
+/* One that was there before the store was opened has a lock file of its own, and would not be seen. */
+static void a_reader_of_before(void) {
+    char *path = path_in_dir("store");
+    kvstore_config_t config;
+    kvstore_t *store = NULL;
+    int reader;
+    small_config(&config, path);
+    close_store(open_store(&config));
+    reader = spawn_role("reader", path_in(path, "catalog.mdb"), NULL, NULL);
+    await_file(path_in_dir("reading"));
+    CHECK_STATUS(kvstore_open(&config, &store), KVSTORE_E_LOCKED);
+    config.flags = KVSTORE_OPEN_READ_ONLY;
+    close_store(open_store(&config));
+    kill_child(reader);
+    config.flags = 0;
+    close_store(open_store(&config));
+}
+
 /* ---------------------------------------------------------------- hostile words */
 
 static void write_words(const char *path, uint64_t (*word)(uint64_t number), uint64_t count) {
@@ -376,6 +394,7 @@ const test_case_t memory_cases[] = {
     {"repair_beside_a_reader", repair_beside_a_reader},
     {"nothing_is_left_in_memory", nothing_is_left_in_memory},
     {"a_killed_reader", a_killed_reader},
+    {"a_reader_of_before", a_reader_of_before},
     {"killed_while_taking", killed_while_taking},
     {"words_of_ones", words_of_ones},
     {"words_of_noise", words_of_noise},
