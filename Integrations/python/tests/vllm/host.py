@@ -77,6 +77,11 @@ class Host:
         """Everything that the process has written."""
         return self.log.read_text(errors="replace")
 
+    def renew(self) -> None:
+        """Goes on with another process: what a start that failed leaves behind must not become part of the next one."""
+        self.close()
+        self.__init__(self.log)  # type: ignore[misc]
+
     def close(self) -> None:
         """Ends the process."""
         if self._process.poll() is None:
