@@ -35,6 +35,17 @@ int clinux_direct_alignment(int fd, uint32_t *memory_alignment, uint32_t *offset
 #endif
 }
 
+int clinux_birth_time(int fd, uint64_t *nanoseconds) {
+    struct statx info;
+    *nanoseconds = 0;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &info) != 0) return errno;
+    if (info.stx_mask & STATX_BTIME)
+        *nanoseconds = (uint64_t)info.stx_btime.tv_sec * 1000000000u + info.stx_btime.tv_nsec;
+    return 0;
+}
+
+off_t clinux_first_data(int fd) { return lseek(fd, 0, SEEK_DATA); }
+
 int clinux_drop_page_cache(int fd) { return posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
 
 static struct flock first_byte(void) {
@@ -55,6 +66,28 @@ int clinux_description_lock(int fd) {
     struct flock lock = first_byte();
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return 0;
     return errno == EACCES ? EAGAIN : errno;
+}
+
+int clinux_share_lock(int fd, uint64_t offset) {
+    struct flock own = {0};
+    if (offset > INT64_MAX - 1) return EINVAL;
+    own.l_type = F_RDLCK;
+    own.l_whence = SEEK_SET;
+    own.l_start = (off_t)offset;
+    own.l_len = 1;
+    if (fcntl(fd, F_SETLK, &own) != 0) return errno == EACCES ? EAGAIN : errno;
+    /* Ours first, so that of two at once at least one sees the other. */
+    for (int behind = 0; behind < 2; behind++) {
+        struct flock other = {0};
+        if (!behind && offset == 0) continue;
+        other.l_type = F_WRLCK;
+        other.l_whence = SEEK_SET;
+        other.l_start = behind ? (off_t)offset + 1 : 0;
+        other.l_len = behind ? 0 : (off_t)offset;
+        if (fcntl(fd, F_GETLK, &other) != 0) return errno;
+        if (other.l_type != F_UNLCK) return EAGAIN;
+    }
+    return 0;
 }
 
 int clinux_record_lock_holder(int fd, int32_t *process_id) {

@@ -24,7 +24,7 @@ extension Catalog {
       if options.durability == .buffered { flags |= UInt32(MDB_NOSYNC) }
       unsafe try open(environment, options, flags)
       unsafe try check(mdb_reader_check(environment, nil))
-      unsafe try checkFileIsWhole(environment)
+      unsafe try checkFile(environment, options.identity)
     } catch {
       unsafe mdb_env_close(environment)
       throw error
@@ -69,8 +69,13 @@ extension Catalog {
 
   private static let linkCount = Monitor<UInt64>(0)
 
-  /// A file that was cut short would end in a SIGBUS at the first touch of a missing page.
-  private static func checkFileIsWhole(_ environment: OpaquePointer) throws(CatalogError) {
+  /// LMDB opens by path: another file may have come there since it was looked at.
+  ///
+  /// And a file that was cut short would end in a SIGBUS at the first touch of a missing page.
+  private static func checkFile(
+    _ environment: OpaquePointer,
+    _ identity: FileIdentity?
+  ) throws(CatalogError) {
     var information = unsafe MDB_envinfo()
     var statistics = MDB_stat()
     var descriptor: mdb_filehandle_t = -1
@@ -79,6 +84,8 @@ extension Catalog {
     unsafe try check(mdb_env_stat(environment, &statistics))
     unsafe try check(mdb_env_get_fd(environment, &descriptor))
     guard unsafe fstat(descriptor, &status) == 0 else { throw .io(errno: errno) }
+    let found = FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+    guard identity == nil || identity == found else { throw .io(errno: ESTALE) }
     let lastPage = unsafe information.me_last_pgno
     // A size of LMDB's is unsigned, an Int here is not: what is below 0 is as wrong as what is beyond the file.
     guard lastPage >= 0, lastPage < Int(status.st_size) / max(Int(statistics.ms_psize), 1) else {

@@ -18,6 +18,10 @@ package struct CatalogOptions: Sendable {
   /// The file `catalog.mdb`.
   package var path: String
   package var lock = Lock.beside
+  /// The file that has to be found there, an empty one where a catalog is made; nil = whatever there is.
+  package var identity: FileIdentity?
+  /// Kept as long as the catalog is open: the path may go through it.
+  package var folder: (any AnyObject & Sendable)?
   /// Bytes that the catalog may grow to; nil = what the file says.
   package var mapByteCount: Int?
   package var isReadOnly = false

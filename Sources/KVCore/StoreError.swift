@@ -53,12 +53,14 @@ public enum Argument: Sendable, Equatable {
   case noTokens, tokensNotWholeBlocks, wrongIdentityMode, extraCount
   case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8,
     namespacesDiffer, namespace, archivePath, archiveSize, priority, pinDuration, timeToLive,
-    deviceSlotCount, sequence, sequenceNotEmpty, groups, prefixBlockCount, salt, sectionName, sessionName
+    deviceSlotCount, sequence, sequenceNotEmpty, groups, prefixBlockCount, salt, sectionName,
+    sessionName
 }
 
 /// What was being done to which file.
 public enum FileAction: Sendable, Equatable {
-  case createFolder, openCatalog, catalog, openSlotFile, allocateSlotFile, readSlot, writeSlot
+  case folder, createFolder, openCatalog, catalog, openSlotFile, allocateSlotFile, readSlot,
+    writeSlot
   case syncSlotFile, identities, ownerLock, leaseTable, removeFile, randomNumbers, device
 }
 
@@ -70,4 +72,5 @@ public enum CorruptionReason: Sendable, Equatable {
 /// Why the catalog cannot be shared.
 public enum LockReason: Sendable, Equatable {
   case otherPIDNamespace, otherSharedMemory, readerTableFull, inUse, repairing, writerStalled
+  case opening, archiveOfAnother, archiveAway
 }

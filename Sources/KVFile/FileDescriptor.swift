@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Glibc
+package import KVCore
 
 /// An open file of the kernel; closed at the end of its life, never twice.
 package struct FileDescriptor: ~Copyable, Sendable {
@@ -10,16 +11,42 @@ package struct FileDescriptor: ~Copyable, Sendable {
 
   deinit { close(rawValue) }
 
-  /// Opens `path`; the descriptor is not inherited over `exec`, a file that is created has mode 0600.
+  /// Opens a regular file; the descriptor is not inherited over `exec`, a file that is created has mode 0600.
+  ///
+  /// With a folder, `path` is a name in it, and the file is one of the folder's owner or of this user. A symbolic link is not
+  /// followed, and what is no regular file (a FIFO would hang, a device would do something) is refused.
   package static func open(
     _ path: String,
+    in folder: OpenFolder? = nil,
     mode: OpenMode,
     direct: Bool = false
   ) throws(FileError) -> FileDescriptor {
-    var flags = O_CLOEXEC | mode.flags
+    var flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | mode.flags
     if direct { flags |= clinux_o_direct() }
+    let descriptor = try open(path, in: folder, flags: flags)
+    let status = try descriptor.status(.open)
+    guard status.st_mode & S_IFMT == S_IFREG else { throw .wrongKind }
+    try folder?.checkOwner(status, isWritten: mode != .readOnly)
+    return descriptor
+  }
+
+  /// Opens a folder; one in a folder is no symbolic link.
+  static func openFolder(_ path: String, in folder: OpenFolder?) throws(FileError) -> FileDescriptor
+  {
+    var flags = O_CLOEXEC | O_RDONLY | O_DIRECTORY
+    if folder != nil { flags |= O_NOFOLLOW }
+    do throws(FileError) { return try open(path, in: folder, flags: flags) } catch {
+      throw FileError(.open, .directory, errno: error.errno)
+    }
+  }
+
+  private static func open(
+    _ path: String,
+    in folder: OpenFolder?,
+    flags: Int32
+  ) throws(FileError) -> FileDescriptor {
     while true {
-      let descriptor = unsafe Glibc.open(path, flags, 0o600)
+      let descriptor = unsafe openat(folder.number, path, flags, 0o600)
       if descriptor >= 0 { return FileDescriptor(owning: descriptor) }
       guard lastErrno == EINTR else { throw FileError(.open, errno: lastErrno) }
     }
@@ -38,6 +65,16 @@ package struct FileDescriptor: ~Copyable, Sendable {
   /// Takes the lock of `tryRecordLock` for as long as this descriptor is open; false when anybody has it, this process included.
   package func tryDescriptionLock() throws(FileError) -> Bool {
     let code = clinux_description_lock(rawValue)
+    if code == EAGAIN { return false }
+    try check(code, .lock)
+    return true
+  }
+
+  /// Takes a shared lock on one byte without waiting; false when another process has a lock on any other byte.
+  ///
+  /// As above: it ends when any descriptor of the file is closed in the process.
+  package func shareLock(of offset: UInt64) throws(FileError) -> Bool {
+    let code = clinux_share_lock(rawValue, offset)
     if code == EAGAIN { return false }
     try check(code, .lock)
     return true
@@ -68,9 +105,12 @@ package struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// Device and inode: what tells two paths to one file from two files.
-  package func identity() throws(FileError) -> (device: UInt64, inode: UInt64) {
-    let status = try status()
-    return (UInt64(status.st_dev), UInt64(status.st_ino))
+  package func identity() throws(FileError) -> FileIdentity { FileIdentity(try status()) }
+}
+
+extension FileIdentity {
+  init(_ status: stat) {
+    self.init(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 }
 

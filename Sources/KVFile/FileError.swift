@@ -29,8 +29,17 @@ package struct FileError: Error, Equatable, Sendable {
   /// The bytes were read, and are not what they should be.
   package static let unsound = FileError(.read, errno: EBADMSG)
 
+  /// What is there is no regular file.
+  package static let wrongKind = FileError(.open, errno: EMEDIUMTYPE)
+
+  /// The file belongs to another user than its folder.
+  package static let foreignOwner = FileError(.open, errno: EKEYREJECTED)
+
   /// The disk or a quota is full.
   package var isNoSpace: Bool { errno == ENOSPC || errno == EDQUOT }
+
+  /// This process was refused something, whatever the file holds: descriptors, memory, or the file was closed in it.
+  package var isOfProcess: Bool { [EMFILE, ENFILE, ENOMEM, EAGAIN, EBADF].contains(errno) }
 
   /// There is no such file or folder.
   package var isNotFound: Bool { errno == ENOENT }

@@ -19,16 +19,26 @@ final class LinuxFile: StorageFile {
   private let isSuspect = Atomic(false)
   private let isClosed = Atomic(false)
 
-  init(_ path: String, mode: OpenMode, direct wantsDirect: Bool) throws(FileError) {
-    buffered = try FileDescriptor.open(path, mode: mode)
+  init(
+    _ path: String,
+    in folder: OpenFolder?,
+    mode: OpenMode,
+    direct wantsDirect: Bool
+  ) throws(FileError) {
+    buffered = try FileDescriptor.open(path, in: folder, mode: mode)
     var memoryAlignment: UInt32 = 4096
     var offsetAlignment: UInt32 = 4096
     var descriptor: FileDescriptor?
     if wantsDirect {
       let mode: OpenMode = mode == .readOnly ? .readOnly : .existing
       // EINVAL: this file system has no O_DIRECT.
-      do { descriptor = try FileDescriptor.open(path, mode: mode, direct: true) } catch {
+      do { descriptor = try FileDescriptor.open(path, in: folder, mode: mode, direct: true) } catch
+      {
         guard error.errno == EINVAL else { throw error }
+      }
+      // The name may be another file's by now.
+      if let direct = try descriptor?.identity(), try direct != buffered.identity() {
+        throw FileError(.open, errno: ESTALE)
       }
       // A kernel that does not say is taken to want whole pages.
       if unsafe clinux_direct_alignment(buffered.rawValue, &memoryAlignment, &offsetAlignment) != 0
@@ -222,6 +232,17 @@ final class LinuxFile: StorageFile {
     try checkOpen(.status)
     // st_blocks counts 512-byte units whatever the block size is.
     return UInt64(clamping: try buffered.status().st_blocks) * 512
+  }
+
+  func hasData() throws(FileError) -> Bool {
+    try checkOpen(.status)
+    // ENXIO: nothing but holes and room that was never written.
+    return clinux_first_data(buffered.rawValue) >= 0 || lastErrno != ENXIO
+  }
+
+  func identity() throws(FileError) -> FileIdentity {
+    try checkOpen(.status)
+    return try buffered.identity()
   }
 
   func dropPageCache() throws(FileError) {

@@ -3,34 +3,51 @@ internal import Glibc
 
 /// The real file system.
 package struct LinuxStorage: Storage {
-  package init() {}
+  package let folder: OpenFolder?
+
+  package init() { folder = nil }
+
+  private init(_ folder: OpenFolder) { self.folder = folder }
+
+  package func openFolder(_ path: String) throws(FileError) -> any Storage {
+    LinuxStorage(try OpenFolder(path, in: folder))
+  }
 
   package func openFile(
     _ path: String,
     mode: OpenMode,
     direct: Bool
   ) throws(FileError) -> any StorageFile {
-    try LinuxFile(path, mode: mode, direct: direct)
+    try LinuxFile(path, in: folder, mode: mode, direct: direct)
   }
 
   package func makeDirectory(_ path: String) throws(FileError) {
-    guard unsafe mkdir(path, 0o700) != 0, lastErrno != EEXIST else { return }
+    guard unsafe mkdirat(folder.number, path, 0o700) != 0, lastErrno != EEXIST else { return }
     throw FileError(.makeDirectory, .directory, errno: lastErrno)
   }
 
   package func remove(_ path: String) throws(FileError) {
-    guard unsafe Glibc.remove(path) == 0 else { throw FileError(.remove, errno: lastErrno) }
+    guard unsafe unlinkat(folder.number, path, 0) != 0 else { return }
+    guard lastErrno == EISDIR, unsafe unlinkat(folder.number, path, AT_REMOVEDIR) == 0 else {
+      throw FileError(.remove, errno: lastErrno)
+    }
   }
 
   package func rename(_ path: String, to newPath: String) throws(FileError) {
-    guard unsafe Glibc.rename(path, newPath) == 0 else {
+    guard unsafe renameat(folder.number, path, folder.number, newPath) == 0 else {
+      throw FileError(.rename, errno: lastErrno)
+    }
+  }
+
+  package func link(_ path: String, to newPath: String) throws(FileError) {
+    guard unsafe linkat(folder.number, path, folder.number, newPath, 0) == 0 else {
       throw FileError(.rename, errno: lastErrno)
     }
   }
 
   package func syncDirectory(_ path: String) throws(FileError) {
     let descriptor: FileDescriptor
-    do { descriptor = try FileDescriptor.open(path, mode: .readOnly) } catch {
+    do { descriptor = try FileDescriptor.openFolder(path, in: folder) } catch {
       throw FileError(.sync, .directory, errno: error.errno)
     }
     guard fsync(descriptor.rawValue) == 0 else {
@@ -39,8 +56,9 @@ package struct LinuxStorage: Storage {
   }
 
   package func freeByteCount(_ path: String) throws(FileError) -> UInt64 {
+    let descriptor = try FileDescriptor.openFolder(path, in: folder)
     var status = statvfs()
-    guard unsafe statvfs(path, &status) == 0 else {
+    guard unsafe fstatvfs(descriptor.rawValue, &status) == 0 else {
       throw FileError(.status, .directory, errno: lastErrno)
     }
     let (product, overflow) = UInt64(status.f_bavail)
@@ -48,11 +66,21 @@ package struct LinuxStorage: Storage {
     return overflow ? .max : product
   }
 
-  package func fileExists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+  package func fileExists(_ path: String) -> Bool {
+    unsafe faccessat(folder.number, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0
+  }
 
   package func list(_ path: String) throws(FileError) -> [String] {
-    guard let directory = unsafe opendir(path) else {
-      throw FileError(.list, .directory, errno: lastErrno)
+    let descriptor: FileDescriptor
+    do { descriptor = try FileDescriptor.openFolder(path, in: folder) } catch {
+      throw FileError(.list, .directory, errno: error.errno)
+    }
+    // `closedir` closes what `fdopendir` took.
+    let number = fcntl(descriptor.rawValue, F_DUPFD_CLOEXEC, 0)
+    guard number >= 0, let directory = unsafe fdopendir(number) else {
+      let code = lastErrno
+      if number >= 0 { close(number) }
+      throw FileError(.list, .directory, errno: code)
     }
     defer { unsafe closedir(directory) }
     var names: [String] = []

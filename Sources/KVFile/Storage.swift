@@ -1,5 +1,13 @@
+package import KVCore
+
 /// The file system as the store uses it: the seam where tests inject faults and power loss.
+///
+/// Paths begin at a folder that is open (`openFolder`), or like any path where there is none.
 package protocol Storage: Sendable {
+  /// The folder at which paths begin; nil for all paths there are.
+  var folder: OpenFolder? { get }
+  /// The same file system, with paths that begin at this folder.
+  func openFolder(_ path: String) throws(FileError) -> any Storage
   /// Opens a file. With `direct` its aligned transfers go past the page cache where the file system allows it.
   func openFile(
     _ path: String,
@@ -11,7 +19,9 @@ package protocol Storage: Sendable {
   func remove(_ path: String) throws(FileError)
   /// Replaces `newPath` if it exists.
   func rename(_ path: String, to newPath: String) throws(FileError)
-  /// Makes the folder's entries durable.
+  /// Gives a file a second name.
+  func link(_ path: String, to newPath: String) throws(FileError)
+  /// Makes the folder's entries durable; "." is the folder at which paths begin.
   func syncDirectory(_ path: String) throws(FileError)
   /// Bytes that an unprivileged process can still use on the file system of `path`.
   func freeByteCount(_ path: String) throws(FileError) -> UInt64
@@ -41,6 +51,9 @@ package protocol StorageFile: AnyObject, Sendable {
   func byteCount() throws(FileError) -> UInt64
   /// Bytes that the file really takes up on disk.
   func allocatedByteCount() throws(FileError) -> UInt64
+  /// Whether anything was ever written to it; in doubt yes.
+  func hasData() throws(FileError) -> Bool
+  func identity() throws(FileError) -> FileIdentity
   /// Whether aligned transfers go past the page cache.
   var isDirect: Bool { get }
   /// Lets the kernel forget its cached pages of this file.

@@ -7,36 +7,35 @@ internal import KVFile
 /// The lock dies with the process and is not inherited by a child, so it tells the living from the dead without a
 /// process number that may be reused. The file names the PID namespace, since LMDB cannot be shared across them.
 final class OwnerFiles: Sendable {
-  private let directory: String
-  private let storage: any Storage
+  /// nil: a read-only store without.
+  private let folder: (any Storage)?
   private let own = Monitor<OwnFile?>(nil)
 
   private final class OwnFile: Sendable {
-    let path: String
+    let name: String
     let descriptor: FileDescriptor
-    init(path: String, descriptor: consuming FileDescriptor) {
-      self.path = path
+    init(name: String, descriptor: consuming FileDescriptor) {
+      self.name = name
       self.descriptor = descriptor
     }
   }
 
-  init(directory: String, storage: any Storage) {
-    self.directory = directory
-    self.storage = storage
+  init(_ folder: (any Storage)?) { self.folder = folder }
+
+  private func names() -> [String] {
+    let names = try? folder?.list(".")
+    return (names ?? []).filter { $0.hasSuffix(".lock") }
   }
 
   /// Throws when a living process of another PID namespace has the store open.
   ///
   /// Removes nothing.
   func checkPIDNamespace() throws(StoreError) {
-    let names: [String]
-    do throws(FileError) { names = try storage.list(directory) } catch { return }
     let ours = Self.pidNamespace()
-    for name in names where name.hasSuffix(".lock") {
-      let path = directory + "/" + name
+    for name in names() {
       // Who removes the file of one that has ended holds its lock for a moment.
       for attempt in 0..<20 {
-        guard isLocked(path), let theirs = Self.contents(path), !theirs.isEmpty,
+        guard isLocked(name), let theirs = contents(name), !theirs.isEmpty,
           theirs != ours + Self.inMemory
         else { break }
         guard attempt < 19 else {
@@ -49,9 +48,9 @@ final class OwnerFiles: Sendable {
 
   /// Makes and locks this process's file.
   func claim(_ owner: OwnerID) throws(StoreError) {
-    let path = path(of: owner)
+    let name = name(of: owner)
     do throws(FileError) {
-      let descriptor = try Self.openLocked(path)
+      let descriptor = try openLocked(name)
       let text = Self.pidNamespace() + Self.inMemory
       let written = unsafe text.withCString {
         unsafe Glibc.write(descriptor.rawValue, $0, strlen($0))
@@ -59,7 +58,7 @@ final class OwnerFiles: Sendable {
       guard written == text.utf8.count else {
         throw FileError(.write, errno: written < 0 ? errno : ENOSPC)
       }
-      let file = OwnFile(path: path, descriptor: descriptor)
+      let file = OwnFile(name: name, descriptor: descriptor)
       own.withLock { $0 = file }
     } catch {
       throw StoreError(error, .ownerLock)
@@ -69,12 +68,12 @@ final class OwnerFiles: Sendable {
   /// The file under this name, locked.
   ///
   /// Between its making and its locking another process may take it for that of a process that has ended, and remove it.
-  private static func openLocked(_ path: String) throws(FileError) -> FileDescriptor {
+  private func openLocked(_ name: String) throws(FileError) -> FileDescriptor {
     let deadline = deadline(after: 10_000_000_000)
     while true {
-      let descriptor = try FileDescriptor.open(path, mode: .create)
+      let descriptor = try FileDescriptor.open(name, in: folder?.folder, mode: .create)
       if try descriptor.tryRecordLock() {
-        if try descriptor.isNamed(path) { return descriptor }
+        if try isNamed(descriptor, name) { return descriptor }
       } else {
         guard monotonicNanoseconds() < deadline else { throw FileError(.lock, errno: EAGAIN) }
         usleep(1000)
@@ -91,38 +90,37 @@ final class OwnerFiles: Sendable {
       })
     else { return }
     // The lock goes with the descriptor; removed first, so that nobody finds it unlocked.
-    do throws(FileError) { try storage.remove(file.path) } catch { return }
+    do throws(FileError) { try folder?.remove(file.name) } catch { return }
+  }
+
+  /// Whether the name is this very file's now.
+  private func isNamed(_ descriptor: borrowing FileDescriptor, _ name: String) throws(FileError)
+    -> Bool
+  {
+    try descriptor.identity() == folder?.folder?.identity(of: name)
   }
 
   /// Processes that have a store open for writing.
-  static func livingCount(_ folder: String) -> Int {
-    OwnerFiles(directory: folder + "/owners", storage: LinuxStorage()).livingCount()
+  static func livingCount(_ folder: StoreFolder) -> Int {
+    OwnerFiles((try? folder.subfolder("owners")) ?? nil).livingCount()
   }
 
   /// Processes that have the store open for writing, this one included.
   func livingCount() -> Int {
-    let names: [String]
-    do throws(FileError) { names = try storage.list(directory) } catch { return 0 }
-    let ownPath = own.withLock { $0?.path }
-    return names.filter { name in
-      let path = directory + "/" + name
-      return name.hasSuffix(".lock") && (path == ownPath || isLocked(path))
-    }.count
+    let ownName = own.withLock { $0?.name }
+    return names().filter { $0 == ownName || isLocked($0) }.count
   }
 
   /// The owners that have a file here: those that live, this process among them, and those that have ended.
   ///
   /// Removes nothing.
   func owners() -> (living: Set<OwnerID>, dead: Set<OwnerID>) {
-    let names: [String]
-    do throws(FileError) { names = try storage.list(directory) } catch { return ([], []) }
-    let ownPath = own.withLock { $0?.path }
+    let ownName = own.withLock { $0?.name }
     var (living, dead): (Set<OwnerID>, Set<OwnerID>) = ([], [])
-    for name in names where name.hasSuffix(".lock") {
+    for name in names() {
       guard let number = UInt32(name.dropLast(5), radix: 16) else { continue }
-      let path = directory + "/" + name
       let owner = OwnerID(rawValue: number)
-      if path == ownPath || isLocked(path) { living.insert(owner) } else { dead.insert(owner) }
+      if name == ownName || isLocked(name) { living.insert(owner) } else { dead.insert(owner) }
     }
     return (living, dead)
   }
@@ -133,11 +131,11 @@ final class OwnerFiles: Sendable {
   /// is not under this name any more is not removed.
   func isDead(_ owner: OwnerID) -> Bool {
     if isOwn(owner) { return false }
-    let path = path(of: owner)
+    let name = name(of: owner)
     do throws(FileError) {
-      let descriptor = try FileDescriptor.open(path, mode: .existing)
+      let descriptor = try FileDescriptor.open(name, in: folder?.folder, mode: .existing)
       guard try descriptor.tryDescriptionLock() else { return false }
-      if try descriptor.isNamed(path) { try storage.remove(path) }
+      if try isNamed(descriptor, name) { try folder?.remove(name) }
       return true
     } catch {
       return error.operation == .remove || error.isNotFound
@@ -146,36 +144,36 @@ final class OwnerFiles: Sendable {
 
   /// Removes the files of processes that have ended.
   func removeDead() {
-    let names: [String]
-    do throws(FileError) { names = try storage.list(directory) } catch { return }
-    for name in names where name.hasSuffix(".lock") {
+    for name in names() {
       guard let number = UInt32(name.dropLast(5), radix: 16) else { continue }
       let owner = OwnerID(rawValue: number)
       // Our own is locked by us, which nobody but another process can tell.
-      if own.withLock({ $0?.path }) != path(of: owner) { _ = isDead(owner) }
+      if own.withLock({ $0?.name }) != name { _ = isDead(owner) }
     }
   }
 
   /// Whether it is this process.
-  func isOwn(_ owner: OwnerID) -> Bool { own.withLock { $0?.path } == path(of: owner) }
+  func isOwn(_ owner: OwnerID) -> Bool { own.withLock { $0?.name } == name(of: owner) }
 
   /// The process that holds another owner's lock; nil when it has ended.
   func holder(of owner: OwnerID) -> Int32? {
     do throws(FileError) {
-      return try FileDescriptor.open(path(of: owner), mode: .existing).recordLockHolder()
+      return try FileDescriptor.open(name(of: owner), in: folder?.folder, mode: .existing)
+        .recordLockHolder()
     } catch {
       return nil
     }
   }
 
-  private func path(of owner: OwnerID) -> String {
-    directory + "/" + hexadecimalText(UInt64(owner.rawValue), digitCount: 8) + ".lock"
+  private func name(of owner: OwnerID) -> String {
+    hexadecimalText(UInt64(owner.rawValue), digitCount: 8) + ".lock"
   }
 
-  private func isLocked(_ path: String) -> Bool {
+  private func isLocked(_ name: String) -> Bool {
     do throws(FileError) {
       // Opening and closing another's file does not touch its lock; our own is never opened twice.
-      return try FileDescriptor.open(path, mode: .existing).recordLockHolder() != nil
+      return try FileDescriptor.open(name, in: folder?.folder, mode: .existing)
+        .recordLockHolder() != nil
     } catch {
       return !error.isNotFound
     }
@@ -192,9 +190,9 @@ final class OwnerFiles: Sendable {
     return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
-  private static func contents(_ path: String) -> String? {
+  private func contents(_ name: String) -> String? {
     do throws(FileError) {
-      let descriptor = try FileDescriptor.open(path, mode: .readOnly)
+      let descriptor = try FileDescriptor.open(name, in: folder?.folder, mode: .readOnly)
       var buffer = [UInt8](repeating: 0, count: 256)
       let count = unsafe Glibc.read(descriptor.rawValue, &buffer, 256)
       return count < 0 ? nil : String(decoding: buffer[..<count], as: UTF8.self)

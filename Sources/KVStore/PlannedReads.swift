@@ -15,8 +15,8 @@ struct PlannedReads {
     /// Keeps memory of its own; nil for an arena slot.
     let buffer: AlignedBuffer?
     let requests: Range<Int>
-    /// The bytes came, and are not what the catalog promised.
-    var isUnsound = false
+    /// Why there are no bytes to look at; `.unsound` when they came, and are not what the catalog promised.
+    var failure: FileError?
   }
 
   private let batch: ReadBatch?
@@ -94,20 +94,18 @@ struct PlannedReads {
     limit.cancellation?.watch(batch)
   }
 
-  /// Waits for a block's reads: its memory once they went well, nil when one failed or none was possible.
+  /// Waits for a block's reads: its memory once they are over, nil when none was possible.
   ///
   /// Throws when the limit came first; then `abandon` must follow.
   func wait(_ index: Int, _ limit: TransferLimit) throws(GaveUp) -> Memory? {
     guard let batch, var memory = memories[index] else { return nil }
-    var isGood = true
     for request in memory.requests {
       switch limit.wait(batch, request) {
-      case .finished(.some(.unsound)): memory.isUnsound = true
-      case .finished(let error): if error != nil { isGood = false }
+      case .finished(let error): memory.failure = memory.failure ?? error
       case .unfinished: throw GaveUp()
       }
     }
-    return isGood ? memory : nil
+    return memory
   }
 
   /// Gives a block's reads up; `release` runs once nothing writes into its memory any more.

@@ -219,6 +219,8 @@ public struct StoreStatistics: Sendable, Equatable {
   public var missesStale: UInt64 = 0
   /// Reads that failed a check.
   public var missesCorrupt: UInt64 = 0
+  /// Reads that failed: the file was cut or removed, or the disk gave an error.
+  public var missesUnreadable: UInt64 = 0
   /// Blocks taken.
   public var blocksOffloaded: UInt64 = 0
   /// Blocks offered that were there.

@@ -69,15 +69,17 @@ final class SharedMemory: Sendable {
   /// Who only reads takes no leases, and writes nothing into the store's folder where it need not. Throws
   /// `.locked(.otherSharedMemory)` when a process is elsewhere.
   static func enter(
-    _ storeFolder: String,
+    _ store: StoreFolder,
     isReadOnly: Bool,
     _ clock: any StoreClock
   ) throws(StoreError) -> SharedMemory {
+    let storeFolder = store.stablePath
     let catalog: FileStatus
     do throws(FileError) { catalog = try FileStatus(ofPath: storeFolder + "/catalog.mdb") } catch {
       throw StoreError(error, .openCatalog)
     }
     let entry = Entry(
+      store: store,
       storeFolder: storeFolder,
       catalog: catalog,
       isReadOnly: isReadOnly,
@@ -103,7 +105,7 @@ final class SharedMemory: Sendable {
       guard isElsewhere else {
         // Nobody can write to a file system that is read-only here; who can, on another mount, is seen by the owners' files.
         if isReadOnly, isOnReadOnlyFileSystem(storeFolder) {
-          guard OwnerFiles.livingCount(storeFolder) == 0 else {
+          guard OwnerFiles.livingCount(store) == 0 else {
             throw .locked(.otherSharedMemory)
           }
           return SharedMemory(entry, folder: nil, own: nil, memory: nil)
@@ -150,9 +152,10 @@ final class SharedMemory: Sendable {
   private static func placePath(_ storeFolder: String) -> String { storeFolder + "/owners/place" }
 
   /// Whether another process has the store open, if only to read it; those before this was so are not seen.
-  static func isUsedByOthers(_ storeFolder: String) -> Bool {
+  static func isUsedByOthers(_ store: StoreFolder) -> Bool {
     do throws(FileError) {
-      let place = try FileDescriptor.openExistingNoFollow(placePath(storeFolder), toWrite: false)
+      let path = placePath(store.stablePath)
+      let place = try FileDescriptor.openExistingNoFollow(path, toWrite: false)
       return try place.isOtherByteShared(than: 0)
     } catch {
       return false
@@ -182,7 +185,7 @@ final class SharedMemory: Sendable {
   private func linkLock() {
     guard let folder, !entry.isReadOnly, !isLockLinked(folder) else { return }
     unsafe unlink(entry.lockBeside)
-    _ = unsafe symlink(folder + "/lock", entry.lockBeside)
+    _ = unsafe symlink(lockTarget(folder), entry.lockBeside)
   }
 
   private func unlinkLock(_ folder: String) {
@@ -194,11 +197,19 @@ final class SharedMemory: Sendable {
     let count = unsafe readlink(entry.lockBeside, &buffer, 512)
     guard count > 0 else { return false }
     let target = String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    return target == folder + "/lock"
+    return target == lockTarget(folder)
+  }
+
+  /// Within the store's folder from there: the path that we have to it is our own.
+  private func lockTarget(_ folder: String) -> String {
+    let prefix = entry.storeFolder + "/"
+    return (folder.hasPrefix(prefix) ? String(folder.dropFirst(prefix.count)) : folder) + "/lock"
   }
 
   /// One who comes.
   private struct Entry {
+    /// Keeps the folder open that the path goes through.
+    let store: StoreFolder
     let storeFolder: String
     let catalog: FileStatus
     let isReadOnly: Bool

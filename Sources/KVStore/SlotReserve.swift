@@ -346,8 +346,10 @@ final class SlotReserve {
   ) throws(CatalogError) -> Bool {
     let files = try transaction.slotFiles().filter { $0.tier == .disk }
     let known = Set(files.map { SlotFileID(tier: .disk, file: $0.file) })
-    core.diskTier.removeStrayFiles(of: .disk, except: known.union(core.filesAboutToGo))
-    let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
+    core.diskTier.settleStrayFiles(of: .disk, known: known, leaving: core.filesAboutToGo)
+    let usedByteCount = files.reduce(core.diskTier.setAsideByteCount(of: .disk)) {
+      $0 + Int($1.slotByteCount) * Int($1.slotCount)
+    }
     let room = core.slotBytesCapacity - usedByteCount
     let slotCount = min(max(core.slotFileBytes / slotByteCount, 1), 8192, room / slotByteCount)
     guard slotCount > 0 else { return false }

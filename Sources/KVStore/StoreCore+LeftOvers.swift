@@ -33,18 +33,22 @@ extension StoreCore {
   }
 
   private func removeStrayFiles() throws(StoreError) {
-    let tiers: [Tier] = [.disk, .archive]
+    let tiers: [Tier] = archive.isOwn ? [.disk, .archive] : [.disk]
     let known = try catalogRead { (transaction) throws(CatalogError) in
       try knownFiles(transaction)
     }
     // A file that is being made is stray until its commit: only the write lock tells.
-    guard tiers.contains(where: { !diskTier.strayFiles(of: $0, except: known).isEmpty }) else {
-      return
-    }
+    guard
+      tiers.contains(where: { tier in
+        diskTier.strayFiles(of: tier, except: known).contains { $0.kind != .setAside }
+      })
+    else { return }
     do throws(CatalogError) {
       try catalogWrite { (transaction) throws(CatalogError) in
-        let known = try knownFiles(transaction).union(filesAboutToGo)
-        for tier in tiers { diskTier.removeStrayFiles(of: tier, except: known) }
+        let known = try knownFiles(transaction)
+        for tier in tiers {
+          diskTier.settleStrayFiles(of: tier, known: known, leaving: filesAboutToGo)
+        }
       }
     } catch {
       throw StoreError(error)

@@ -1,6 +1,7 @@
 internal import KVCatalog
 internal import KVCore
 internal import KVIndex
+internal import KVTiers
 
 /// The longest prefix of a prompt that the index has, after loading what the catalog has more of it.
 struct StoredPrefix {
@@ -345,6 +346,7 @@ extension StoreCore {
     var after = after
     var parentKey = parentKey
     let now = time.now()
+    let hasArchive = diskTier.hasFolder(of: .archive)
     // Read when the first block with an idle life is met: most namespaces have none.
     var deadlines: (run: RunID, deadlines: RunDeadlines)?
     var needsDeadlines = false
@@ -382,7 +384,8 @@ extension StoreCore {
           let parent =
             position == 0
             ? row.parent : BlockPosition(run: found.run, position: position - 1)
-          guard index < blockCount, parent == after,
+          // An archive that is away promises nothing; it is not empty either.
+          guard row.place.tier != .archive || hasArchive, index < blockCount, parent == after,
             let words = unsafe namespace.words(of: prompt, block: index),
             unsafe row.wordsEqual(UnsafeRawPointer(words)),
             unsafe row.extra.elementsEqual(prompt.extraBytes(ofBlock: index))

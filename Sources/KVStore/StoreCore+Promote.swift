@@ -167,9 +167,12 @@ extension StoreCore {
     case .disk(let from, _):
       place = from
       do throws(PlannedReads.GaveUp) {
-        guard let memory = try reads.wait(index, limit) else { return .miss }
-        if memory.isUnsound {
-          hasMoved = failedCheck(namespace, copy.planned.position, place)
+        guard let memory = try reads.wait(index, limit) else {
+          hasMoved = checkHasFile(namespace, copy.planned.position, place)
+          return .miss
+        }
+        if let failure = memory.failure {
+          hasMoved = failedRead(namespace, copy.planned.position, place, failure)
           return .miss
         }
       } catch {
@@ -177,7 +180,10 @@ extension StoreCore {
       }
     case .inline(let from):
       place = from
-      guard fillFromCatalog(copy, namespace) else { return .miss }
+      guard fillFromCatalog(copy, namespace) else {
+        hasMoved = failedCheck(namespace, copy.planned.position, place)
+        return .miss
+      }
     }
     guard isRight(copy, place, namespace, prompt) else {
       hasMoved = failedCheck(namespace, copy.planned.position, place)

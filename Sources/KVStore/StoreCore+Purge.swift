@@ -101,9 +101,8 @@ extension StoreCore {
     do throws(FileError) {
       try IdentityFile.append(
         records,
-        configuration.path,
-        meta: catalog.meta,
-        storage: configuration.storage
+        folder.files,
+        meta: catalog.meta
       )
     } catch {
       throw .io(errno: error.errno)
@@ -134,8 +133,8 @@ extension StoreCore {
         var slots: [SlotAddress] = []
         var sizes: [Int] = []
         for slot in try transaction.slotsToErase(limit: 1024) {
-          // Those of an archive that does not answer wait for the next purge or open.
-          guard slot.tier != .archive || !diskTier.isArchiveStuck,
+          // Those of an archive that is away or does not answer wait for the next purge or open.
+          guard slot.tier != .archive || archive.isOwn && !diskTier.isArchiveStuck,
             let file = files.first(where: { $0.tier == slot.tier && $0.file == slot.file })
           else { continue }
           slots.append(slot)

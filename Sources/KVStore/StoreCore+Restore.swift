@@ -243,14 +243,19 @@ extension StoreCore {
     _ result: inout TransferResult,
     _ hasMoved: inout Bool
   ) -> BlockOutcome {
-    guard let memory else { return .miss }
+    guard let memory else {
+      hasMoved = checkHasFile(namespace, planned.position, place)
+      return .miss
+    }
+    if let failure = memory.failure {
+      hasMoved = failedRead(namespace, planned.position, place, failure)
+      return .miss
+    }
     let headerBytes = unsafe UnsafeRawBufferPointer(
       start: memory.base,
       count: namespace.layout.headerByteCount
     )
-    guard !memory.isUnsound,
-      unsafe headerMatches(headerBytes, place, planned, namespace, prompt)
-    else {
+    guard unsafe headerMatches(headerBytes, place, planned, namespace, prompt) else {
       hasMoved = failedCheck(namespace, planned.position, place)
       return .miss
     }

@@ -1,6 +1,8 @@
 internal import KVCatalog
 internal import KVCodec
 internal import KVCore
+internal import KVFile
+internal import KVTiers
 
 extension StoreCore {
   // MARK: Checks and copies
@@ -88,6 +90,31 @@ extension StoreCore {
 
   // MARK: Failed checks
 
+  /// A read that failed is a failed check as well, unless it says nothing of the block.
+  func failedRead(
+    _ namespace: NamespaceCore,
+    _ position: BlockPosition?,
+    _ place: BlockPlace,
+    _ failure: FileError
+  ) -> Bool {
+    // Who is out of descriptors or memory would lose all that it asks for.
+    if failure.isOfProcess {
+      state.withLock { $0.statistics.missesUnreadable += 1 }
+      return false
+    }
+    return failedCheck(namespace, position, place, isUnreadable: failure != .unsound)
+  }
+
+  /// A block could not even be tried: memory was short, or its archive file is not in the catalog.
+  func checkHasFile(
+    _ namespace: NamespaceCore,
+    _ position: BlockPosition?,
+    _ place: BlockPlace
+  ) -> Bool {
+    guard place.tier == .archive, archiveSlotByteCount(place.file) == nil else { return false }
+    return failedCheck(namespace, position, place, isUnreadable: true)
+  }
+
   /// Tells stale from corrupt: the row is read again, and only if it still points at the bad slot is the block hidden and removed.
   ///
   /// True when the block only lies elsewhere by now: a look-up finds it there.
@@ -95,9 +122,12 @@ extension StoreCore {
   func failedCheck(
     _ namespace: NamespaceCore,
     _ position: BlockPosition?,
-    _ place: BlockPlace
+    _ place: BlockPlace,
+    isUnreadable: Bool = false
   ) -> Bool {
     guard let position else { return false }
+    // Another process may have made the file anew after somebody removed it.
+    if !place.isInline, diskTier.closeReplaced(place.address.fileID) { return true }
     var isSame = false
     var hasMoved = false
     do throws(StoreError) {
@@ -110,7 +140,13 @@ extension StoreCore {
       isSame = false
     }
     if isSame {
-      state.withLock { $0.statistics.missesCorrupt += 1 }
+      state.withLock { state in
+        if isUnreadable {
+          state.statistics.missesUnreadable += 1
+        } else {
+          state.statistics.missesCorrupt += 1
+        }
+      }
       quarantine(namespace, position, place)
     } else {
       state.withLock { state in

@@ -11,6 +11,9 @@ internal import KVTiers
 /// Locks and threads: docs/architecture.md, "Concurrency".
 final class StoreCore: Sendable {
   let configuration: StoreConfiguration
+  let folder: StoreFolder
+  let archive: ArchiveFolder
+  private let catalogIdentity: FileIdentity?
   /// Left once the catalog is closed: LMDB has its lock file there.
   let sharedMemory: SharedMemory
   let catalog: Catalog
@@ -58,6 +61,8 @@ final class StoreCore: Sendable {
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)
+  /// What was open is not the store any more that one finds at its path.
+  private let gone = AtomicFlag(false)
   private let forkGeneration = ForkGeneration.noted()
   private let commitCount = Monitor<UInt64>(0)
   /// What of the counters is in the catalog; see `catalogWrite`.
@@ -84,41 +89,62 @@ final class StoreCore: Sendable {
     "catalog.new-lock", "lost+found",
   ]
 
-  static func prepareFolder(_ configuration: StoreConfiguration) throws(StoreError) {
-    guard !configuration.readOnly else { return }
-    let storage = LinuxStorage()
+  /// Opens the folder, and makes it first when there is none.
+  static func prepareFolder(_ configuration: StoreConfiguration) throws(StoreError) -> StoreFolder {
     do throws(FileError) {
-      try storage.makeDirectory(configuration.path)
+      guard !configuration.readOnly else { return try StoreFolder(configuration) }
+      try LinuxStorage().makeDirectory(configuration.path)
+      let folder = try StoreFolder(configuration)
       // A store is never laid over somebody's files.
-      let names = Set(try storage.list(configuration.path))
-      guard names.contains("catalog.mdb") || names.isSubset(of: ownNames) else {
+      let names = Set(try folder.files.list("."))
+      guard names.contains(StoreFolder.catalogName) || names.isSubset(of: ownNames) else {
         throw FileError(.list, errno: ENOTDIR)
       }
-      try storage.makeDirectory(configuration.path + "/slots")
-      try storage.makeDirectory(configuration.path + "/owners")
+      try folder.files.makeDirectory("slots")
+      try folder.files.makeDirectory("owners")
+      return folder
     } catch {
       if error.errno == ENOTDIR { throw .notAStore }
       throw StoreError(error, .createFolder)
     }
   }
 
-  init(_ configuration: StoreConfiguration) throws(StoreError) {
-    let storage: any Storage = configuration.storage
-    let folder = configuration.path
-    let opening = try Self.lockOpening(configuration)
+  private struct Folders {
+    let slots: (any Storage)?
+    let owners: (any Storage)?
+
+    init(_ folder: StoreFolder) throws(StoreError) {
+      do throws(FileError) {
+        slots = try folder.subfolder("slots")
+        owners = try folder.subfolder("owners")
+      } catch {
+        throw StoreError(error, .folder)
+      }
+    }
+  }
+
+  init(_ configuration: StoreConfiguration, _ folder: StoreFolder) throws(StoreError) {
+    self.folder = folder
+    let opening = try Self.lockOpening(configuration, folder)
     defer { withExtendedLifetime(opening) {} }
-    ownerFiles = OwnerFiles(directory: folder + "/owners", storage: storage)
+    let folders = try Folders(folder)
+    ownerFiles = OwnerFiles(folders.owners)
     try ownerFiles.checkPIDNamespace()
 
-    var options = CatalogOptions(path: folder + "/catalog.mdb")
-    options.isReadOnly = configuration.readOnly
-    options.durability = configuration.catalogIsSynced ? .synced : .buffered
-    let isNew = !storage.fileExists(options.path)
+    let isNew = !folder.files.fileExists(StoreFolder.catalogName)
     guard !isNew || !configuration.readOnly else { throw .io(.openCatalog, errno: ENOENT) }
     if isNew {
-      try Self.checkNothingIsLost(configuration)
-      try Self.createCatalog(configuration)
+      try Self.checkNothingIsLost(folder)
+      try Self.createCatalog(configuration, folder)
     }
+    var options: CatalogOptions
+    do throws(FileError) {
+      options = try folder.catalogOptions(isReadOnly: configuration.readOnly)
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    options.durability = configuration.catalogIsSynced ? .synced : .buffered
+    catalogIdentity = options.identity
     let sharedMemory = try SharedMemory.enter(
       folder,
       isReadOnly: configuration.readOnly,
@@ -157,9 +183,24 @@ final class StoreCore: Sendable {
     density =
       configuration.evictionPolicy == .density && !configuration.readOnly
       ? DensityEviction(time: time) : nil
-    archiveBytesCapacity =
-      try ArchiveFolder.prepare(configuration, storeUUID: meta.storeUUID)
-      ? configuration.archiveBytes : 0
+    let archiveFiles: Set<SlotFileID>
+    do throws(CatalogError) {
+      archiveFiles = try catalog.read { (transaction) throws(CatalogError) in
+        Set(
+          try transaction.slotFiles().filter { $0.tier == .archive }
+            .map { SlotFileID(tier: .archive, file: $0.file) }
+        )
+      }
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    archive = try ArchiveFolder.open(
+      folder,
+      configuration,
+      storeUUID: meta.storeUUID,
+      known: archiveFiles
+    )
+    archiveBytesCapacity = archive.isWritable ? configuration.archiveBytes : 0
     effectiveHostBytes = max(configuration.hostBytes, 1 << 20)
 
     if configuration.readOnly {
@@ -180,8 +221,7 @@ final class StoreCore: Sendable {
     }
     do throws(FileError) {
       diskTier = try DiskTier(
-        directories: ArchiveFolder.directories(folder),
-        storage: storage,
+        folders: [.disk: folders.slots, .archive: archive.files].compactMapValues { $0 },
         direct: !configuration.bufferedIO,
         archiveLimitNanoseconds: configuration.archiveLimitNanoseconds
       )
@@ -231,33 +271,42 @@ final class StoreCore: Sendable {
 
   /// Held while a process opens the store, so that two do not create it at once.
   ///
-  /// Gives up waiting after ten seconds.
+  /// Without it nobody goes on: one that was stopped halfway may go on at any time. Gives up waiting after ten seconds, or three
+  /// quarters of what the caller allows, who shall hear what it was.
   private static func lockOpening(
-    _ configuration: StoreConfiguration
+    _ configuration: StoreConfiguration,
+    _ folder: StoreFolder
   ) throws(StoreError) -> OpeningLock? {
     guard !configuration.readOnly else { return nil }
+    let patience = min(10_000_000_000, configuration.waitTimeoutNanoseconds / 4 * 3)
+    let deadline = KVCore.deadline(after: patience)
     do throws(FileError) {
-      let descriptor = try FileDescriptor.open(configuration.path + "/opening.lock", mode: .create)
-      let deadline = monotonicNanoseconds() + 10_000_000_000
-      while try !descriptor.tryRecordLock(), monotonicNanoseconds() < deadline { usleep(1000) }
-      if RepairLocks.isRepaired(configuration.path) { throw FileError(.lock, errno: EBUSY) }
-      return OpeningLock(descriptor)
+      while true {
+        let descriptor = try FileDescriptor.open("opening.lock", in: folder.handle, mode: .create)
+        while try !descriptor.tryRecordLock() {
+          guard monotonicNanoseconds() < deadline else { throw FileError(.lock, errno: EAGAIN) }
+          usleep(1000)
+        }
+        if RepairLocks.isRepaired(folder) { throw FileError(.lock, errno: EBUSY) }
+        // Somebody may have removed it meanwhile, and another process have locked a new one.
+        if try descriptor.identity() == folder.handle.identity(of: "opening.lock") {
+          return OpeningLock(descriptor)
+        }
+      }
     } catch {
-      throw error.errno == EBUSY ? .locked(.repairing) : StoreError(error, .ownerLock)
+      switch error.errno {
+      case EAGAIN: throw .locked(.opening)
+      case EBUSY: throw .locked(.repairing)
+      default: throw StoreError(error, .ownerLock)
+      }
     }
   }
 
   /// A store that lost its catalog is not an empty folder: a new one would overwrite slot files that a repair can read.
-  private static func checkNothingIsLost(
-    _ configuration: StoreConfiguration
-  ) throws(StoreError) {
+  private static func checkNothingIsLost(_ folder: StoreFolder) throws(StoreError) {
     let known: IdentityFile
     do throws(FileError) {
-      known = try IdentityFile.read(
-        configuration.path,
-        storeUUID: nil,
-        storage: configuration.storage
-      )
+      known = try IdentityFile.read(folder.files, storeUUID: nil)
     } catch {
       throw StoreError(error, .identities)
     }
@@ -265,16 +314,22 @@ final class StoreCore: Sendable {
   }
 
   /// Makes the catalog under another name first: whenever this process dies, there is a whole catalog or none.
-  private static func createCatalog(_ configuration: StoreConfiguration) throws(StoreError) {
-    let storage = configuration.storage
-    let path = configuration.path + "/catalog.new"
+  private static func createCatalog(
+    _ configuration: StoreConfiguration,
+    _ folder: StoreFolder
+  ) throws(StoreError) {
+    let files = folder.files
+    let name = "catalog.new"
+    var options: CatalogOptions
     do throws(FileError) {
-      if storage.fileExists(path) { try storage.remove(path) }
+      for leftover in [name, name + "-lock"] where files.fileExists(leftover) {
+        try files.remove(leftover)
+      }
+      options = try folder.catalogOptions(name, creates: true)
     } catch {
-      throw StoreError(error, .removeFile)
+      throw StoreError(error, .openCatalog)
     }
     do throws(CatalogError) {
-      var options = CatalogOptions(path: path)
       options.mapByteCount = configuration.effectiveCatalogBytes
       options.lock = .none
       try Catalog(options, create: try newMeta(configuration)).close()
@@ -283,23 +338,17 @@ final class StoreCore: Sendable {
     }
     do throws(FileError) {
       // The folder's own name, before anything in it counts.
-      try syncParent(of: configuration.path, storage)
-      try storage.rename(path, to: configuration.path + "/catalog.mdb")
-      try storage.syncDirectory(configuration.path)
+      try syncParent(of: folder)
+      try files.rename(name, to: StoreFolder.catalogName)
+      try files.syncDirectory(".")
     } catch {
       throw StoreError(error, .createFolder)
     }
   }
 
-  private static func syncParent(
-    of path: String,
-    _ storage: any Storage
-  ) throws(FileError) {
-    var parent = path[...]
-    while parent.count > 1, parent.hasSuffix("/") { parent.removeLast() }
-    parent = parent.lastIndex(of: "/").map { parent[..<$0] } ?? "."
+  private static func syncParent(of folder: StoreFolder) throws(FileError) {
     do throws(FileError) {
-      try storage.syncDirectory(parent.isEmpty ? "/" : String(parent))
+      try folder.files.syncDirectory("..")
     } catch {
       // A parent that we may not read is not ours: whoever made the folder there answers for its name.
       guard error.errno == EACCES || error.errno == EPERM else { throw error }
@@ -370,6 +419,14 @@ final class StoreCore: Sendable {
 
   func checkWritable() throws(StoreError) {
     if isPoisoned { throw .poisoned }
+    if gone.value { try checkFolder() }
+  }
+
+  /// Throws while the folder is removed, moved or replaced: what is written there is not found again.
+  func checkFolder() throws(StoreError) {
+    let isGone = folder.isGone(catalog: catalogIdentity)
+    gone.exchange(isGone)
+    if isGone { throw .io(.folder, errno: ESTALE) }
   }
 
   // MARK: Small services
@@ -388,6 +445,8 @@ final class StoreCore: Sendable {
   func catalogWrite<Result>(
     _ body: (WriteTransaction) throws(CatalogError) -> Result
   ) throws(CatalogError) -> Result {
+    // Names in the folder may be another store's by now.
+    guard (try? checkFolder()) != nil else { throw .io(errno: ESTALE) }
     density?.victims.begin()
     let record = totalsRecord()
     do throws(CatalogError) {
@@ -439,7 +498,14 @@ final class StoreCore: Sendable {
     if isPoisoned { throw .poisoned }
     let deadline = timeoutNanoseconds == 0 ? nil : KVCore.deadline(after: timeoutNanoseconds)
     try writer.flush(deadline: deadline)
-    return ledger.take()
+    var result = ledger.take()
+    do throws(StoreError) { try checkFolder() } catch {
+      // Synced, and in files that nobody finds.
+      result.droppedErrorBlockCount += result.durableBlockCount
+      result.durableBlockCount = 0
+      result.error = error
+    }
+    return result
   }
 
   /// Where a pinned host slot's bytes are.
@@ -474,7 +540,10 @@ final class StoreCore: Sendable {
   /// Slot files that the transaction under way gives up.
   var filesAboutToGo: Set<SlotFileID> { filesToRemove.withLock { Set($0) } }
 
-  func removeFileAfterCommit(_ file: SlotFileID) { filesToRemove.withLock { $0.append(file) } }
+  func removeFileAfterCommit(_ file: SlotFileID) {
+    filesToRemove.withLock { $0.append(file) }
+    diskTier.giveUpFile(file)
+  }
 
   // MARK: Removal
 
@@ -538,7 +607,7 @@ final class StoreCore: Sendable {
       defer { files = [] }
       return files
     }
-    guard committed else { return }
+    guard committed else { return files.forEach(diskTier.takeBackFile) }
     countCommit()
     let evicted = removed.filter { $0.blockCount > $0.expiredBlockCount }.flatMap(\.ranges)
     if !evicted.isEmpty {

@@ -29,6 +29,7 @@ extension StoreError {
     case .corrupt(.namespace): self = .corrupt(.identityRecord)
     case .corrupt: self = .corrupt(.catalogPage)
     case .io(ENOMEM): self = .outOfMemory
+    case .io(ESTALE) where action == .catalog: self = .io(.folder, errno: ESTALE)
     case .io(let code):
       self = code == ENOSPC || code == EDQUOT ? .noSpace(action) : .io(action, errno: code)
     case .closed: self = .closed

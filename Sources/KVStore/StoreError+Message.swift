@@ -11,6 +11,8 @@ extension StoreError {
     case .invalidArgument(let argument): argument.message
     case .closed: "the store or namespace was closed"
     case .forked: "the handle was opened before fork(): open the store again in the child"
+    case .io(.folder, errno: ESTALE):
+      "the store's folder was removed, moved or replaced while it was open: close the store and open it again"
     case .io(let action, let code): "\(action.phrase): \(errorText(code))"
     case .noSpace(let action):
       "\(action.phrase): no space left on the device or in the disk quota; free some, or lower capacity_bytes"
@@ -34,6 +36,15 @@ extension StoreError {
       "a process that does not share our /dev/shm has the store open (another container, an older library, one of LMDB's own tools): "
         + "let them share it (ipc mode), stop it, or give each its own folder"
     case .locked(.inUse): "a process has the store open: stop it first"
+    case .locked(.opening):
+      "another process is opening the store and does not go on: is it stopped (SIGSTOP, a debugger)? continue or end it"
+    case .locked(.archiveOfAnother):
+      "the archive belongs to another store, of which this one is a copy: set archive_bytes to 0, or remove the link archive "
+        + "and give this store an archive_path of its own; if the other store is no more (this one was moved), remove the "
+        + "file owner in the archive's folder"
+    case .locked(.archiveAway):
+      "the store's archive is not there (is its disk mounted?): a repair would lose its blocks; mount it, or repair with "
+        + "--without-archive"
     case .locked(.repairing): "the store is being repaired: open it when that is done"
     case .locked(.readerTableFull):
       "the catalog's reader table is full: too many threads or processes read it at once"
@@ -86,7 +97,8 @@ extension Argument {
     case .tokensNotWholeBlocks: "the token count must be a whole number of blocks here"
     case .wrongIdentityMode:
       "tokens were given to a namespace in digest mode, or digests to one in tokens mode"
-    case .extraCount: "extra has more entries than the prompt has blocks, one that is not full included"
+    case .extraCount:
+      "extra has more entries than the prompt has blocks, one that is not full included"
     case .blockRange: "first_block and block_count reach beyond the prompt's full blocks"
     case .regionRange: "first_region and region_count reach beyond the namespace's regions"
     case .spanCount: "span_count must be block_count × region_count"
@@ -115,6 +127,7 @@ extension Argument {
 extension FileAction {
   fileprivate var phrase: String {
     switch self {
+    case .folder: "the store's folder"
     case .createFolder: "cannot create or use the store's folder"
     case .openCatalog: "cannot open the catalog"
     case .catalog: "the catalog cannot be read or written"
@@ -134,6 +147,13 @@ extension FileAction {
 }
 
 private func errorText(_ code: Int32) -> String {
+  switch code {
+  case ELOOP: return "there is a symbolic link, which is not followed"
+  case EMEDIUMTYPE: return "what is there is no regular file"
+  case EKEYREJECTED: return "the file belongs to another user than its folder"
+  case ESTALE: return "another file came in its place meanwhile"
+  default: break
+  }
   guard let text = unsafe strerror(code) else { return "error \(code)" }
   return unsafe String(cString: text)
 }

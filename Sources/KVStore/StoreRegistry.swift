@@ -4,11 +4,6 @@ internal import KVFile
 
 /// The stores that this process has open, by device and inode: LMDB must not be opened twice in one process.
 enum StoreRegistry {
-  private struct Identity: Hashable {
-    let device: UInt64
-    let inode: UInt64
-  }
-
   private struct Entry {
     enum Phase {
       case opening
@@ -21,17 +16,17 @@ enum StoreRegistry {
   }
 
   /// A forked child has none open: the parent's are never released in it, since they must not be torn down there.
-  private static let entries = ForkLocal<[Identity: Entry]> { [:] }
+  private static let entries = ForkLocal<[FileIdentity: Entry]> { [:] }
 
   /// Whether this process has the store in a folder open.
-  static func isOpen(_ path: String) -> Bool {
-    guard let identity = try? identity(of: path) else { return false }
-    return entries.withLock { $0[identity] != nil }
+  static func isOpen(_ folder: FileIdentity) -> Bool {
+    entries.withLock { $0[folder] != nil }
   }
 
   static func open(_ configuration: StoreConfiguration) throws(StoreError) -> StoreCore {
     let deadline = KVCore.deadline(after: configuration.waitTimeoutNanoseconds)
-    let identity = try prepare(configuration, deadline)
+    let folder = try prepare(configuration, deadline)
+    let identity = folder.handle.identity
     enum Step {
       case share(StoreCore)
       case create
@@ -47,7 +42,7 @@ enum StoreRegistry {
     }
     switch step {
     case .share(let core): return core
-    case .create: return try create(configuration, identity, deadline)
+    case .create: return try create(configuration, folder, deadline)
     // Another thread's open or close waits for another process.
     case nil: throw .locked(.writerStalled)
     }
@@ -57,11 +52,10 @@ enum StoreRegistry {
   private static func prepare(
     _ configuration: StoreConfiguration,
     _ deadline: UInt64
-  ) throws(StoreError) -> Identity {
+  ) throws(StoreError) -> StoreFolder {
     do throws(StoreError) {
       return try BoundedCall.run(until: deadline) { () throws(StoreError) in
         try StoreCore.prepareFolder(configuration)
-        return try identity(of: configuration.path)
       }
     } catch {
       throw error == .busy ? .locked(.writerStalled) : error
@@ -70,9 +64,10 @@ enum StoreRegistry {
 
   private static func create(
     _ configuration: StoreConfiguration,
-    _ identity: Identity,
+    _ folder: StoreFolder,
     _ deadline: UInt64
   ) throws(StoreError) -> StoreCore {
+    let identity = folder.handle.identity
     do throws(StoreError) {
       return try BoundedCall.run(
         until: deadline,
@@ -82,7 +77,7 @@ enum StoreRegistry {
         },
         { () throws(StoreError) in
           do throws(StoreError) {
-            let core = try StoreCore(configuration)
+            let core = try StoreCore(configuration, folder)
             change(identity, to: .open(core, count: 1))
             return core
           } catch {
@@ -96,7 +91,7 @@ enum StoreRegistry {
     }
   }
 
-  private static func change(_ identity: Identity, to phase: Entry.Phase?) {
+  private static func change(_ identity: FileIdentity, to phase: Entry.Phase?) {
     entries.withLock { entries in
       if let phase { entries[identity]?.phase = phase } else { entries[identity] = nil }
     }
@@ -111,7 +106,7 @@ enum StoreRegistry {
     } catch {
       failure = error
     }
-    let last: Identity? = try entries.withLock { (entries) throws(StoreError) in
+    let last: FileIdentity? = try entries.withLock { (entries) throws(StoreError) in
       for (identity, entry) in entries {
         guard case .open(let other, let count) = entry.phase, other === core else { continue }
         if count > 1 {
@@ -128,12 +123,5 @@ enum StoreRegistry {
       change(last, to: nil)
     }
     if let failure, failure != .readOnly { throw failure }
-  }
-
-  private static func identity(of path: String) throws(StoreError) -> Identity {
-    var status = stat()
-    guard unsafe stat(path, &status) == 0 else { throw .io(.createFolder, errno: errno) }
-    guard status.st_mode & S_IFMT == S_IFDIR else { throw .notAStore }
-    return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 }

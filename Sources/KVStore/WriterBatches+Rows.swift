@@ -275,9 +275,22 @@ extension WriterBatches {
     case .duplicate(let position):
       // Another process was first: its copy is the one.
       outcomes[block.ticket] = position
-      let place = try transaction.row(block.namespace.id, position)?.places.first
-      placed.outcome =
-        place.map { .published(position, $0) } ?? .droppedError(.corrupt(.catalogPage))
+      guard let place = try transaction.row(block.namespace.id, position)?.places.first else {
+        placed.outcome = .droppedError(.corrupt(.catalogPage))
+        return
+      }
+      // A copy in an archive that is away is of no use: this one takes its place.
+      var isMoved = false
+      if place.tier == .archive, !core.diskTier.hasFolder(of: .archive) {
+        isMoved = try transaction.move(
+          block.namespace.id,
+          position,
+          from: place,
+          to: placed.place,
+          owner: core.owner
+        )
+      }
+      placed.outcome = .published(position, isMoved ? placed.place : place)
     case .collision:
       core.state.withLock { $0.statistics.keyCollisions += 1 }
       placed.outcome = .droppedParent

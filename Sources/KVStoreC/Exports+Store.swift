@@ -176,6 +176,7 @@ public func exportStats(
     copy.misses_absent = now.missesAbsent
     copy.misses_stale = now.missesStale
     copy.misses_corrupt = now.missesCorrupt
+    copy.misses_unreadable = now.missesUnreadable
     copy.blocks_offloaded = now.blocksOffloaded
     copy.blocks_deduplicated = now.blocksDeduplicated
     copy.offloaded_bytes = now.offloadedBytes

@@ -5,14 +5,14 @@ internal import Synchronization
 
 /// The durable tiers, disk and archive: slots in preallocated files `TTFFFFFFFF.kvs`, written and read where they lie.
 ///
-/// Each tier has a folder of its own, the archive's maybe on another file system.
+/// Each tier has a folder of its own, the archive's maybe on another file system. A file that its tier gives up is renamed to
+/// `.gone` before its row goes and removed after; one with data that the catalog does not know is set aside as `-N.aside`.
 ///
 /// Thread-safe.
 ///
 /// Freeing a slot is the catalog's matter; nothing is ever moved or compacted here, so each payload byte is written once.
 package final class DiskTier: Sendable {
-  private let directories: [Tier: String]
-  private let storage: any Storage
+  private let folders: [Tier: any Storage]
   private let direct: Bool
   private let files = Monitor<[SlotFileID: OpenedFile]>([:])
   /// So that the disk works while the caller verifies and copies.
@@ -40,15 +40,13 @@ package final class DiskTier: Sendable {
   /// Bytes that one system call writes at most, neighbouring slots together.
   private static let writeByteCountMax = 2 << 20
 
-  /// `directories` are those of `.disk` and `.archive`; what is not there is met when it is used.
+  /// `folders` are those of `.disk` and `.archive`; what is not there is met when it is used.
   package init(
-    directories: [Tier: String],
-    storage: any Storage,
+    folders: [Tier: any Storage],
     direct: Bool,
     archiveLimitNanoseconds: UInt64 = 2_000_000_000
   ) throws(FileError) {
-    self.directories = directories
-    self.storage = storage
+    self.folders = folders
     self.direct = direct
     readers = ServicePool(threadCount: Self.readerCount)
     writers = ServicePool(threadCount: Self.writerCount - 1)
@@ -73,7 +71,7 @@ package final class DiskTier: Sendable {
 
   // MARK: Files
 
-  /// Makes and preallocates a file; one that a crash left behind under this number is replaced.
+  /// Makes and preallocates a file; one that is there under this number is not the catalog's.
   package func createFile(
     _ file: SlotFileID,
     slotByteCount: Int,
@@ -83,8 +81,14 @@ package final class DiskTier: Sendable {
       try makeFile(file, slotByteCount: slotByteCount, slotCount: slotCount)
     }
     guard file.tier == .archive else { return try create() }
-    // Nobody knows of one that comes too late.
-    try archiveLane.run(.allocate, late: { [self] in deleteFile(file) }, create)
+    // Nobody knows of one that comes too late: nothing was ever written to it.
+    try archiveLane.run(.allocate, late: { [self] in deleteNewFile(file) }, create)
+  }
+
+  private func deleteNewFile(_ file: SlotFileID) {
+    let opened = files.withLock { $0.removeValue(forKey: file) }
+    opened?.file.close()
+    try? folders[file.tier]?.remove(Self.name(of: file))
   }
 
   private func makeFile(
@@ -92,24 +96,42 @@ package final class DiskTier: Sendable {
     slotByteCount: Int,
     slotCount: Int
   ) throws(FileError) {
-    let path = path(of: file)
-    if storage.fileExists(path) { try storage.remove(path) }
-    let opened = try storage.openFile(path, mode: .createNew, direct: direct)
+    let folder = try folder(of: file.tier)
+    let name = Self.name(of: file)
+    if folder.fileExists(name) { try clear(file, in: folder) }
+    let opened = try folder.openFile(name, mode: .createNew, direct: direct)
     do throws(FileError) {
       try opened.allocate(byteCount: UInt64(slotByteCount) * UInt64(slotCount))
       try opened.sync()
-      try storage.syncDirectory(directory(of: file.tier))
+      try folder.syncDirectory(".")
     } catch {
       opened.close()
-      try? storage.remove(path)
+      try? folder.remove(name)
       throw error
     }
     files.withLock { $0[file] = OpenedFile(file: opened) }
   }
 
-  /// Removes a file whose row is gone.
+  /// Says of an empty file that its row is about to go; to be followed by `removeFile`, or by `takeBackFile` where it stays.
   ///
-  /// Should it fail, the file is replaced when its number comes up, or stays as waste.
+  /// Else one could not tell it from a file whose row was lost.
+  package func giveUpFile(_ file: SlotFileID) {
+    rename(Self.name(of: file), to: Self.name(of: file, .givenUp), in: file.tier)
+  }
+
+  /// Its row stays.
+  package func takeBackFile(_ file: SlotFileID) {
+    rename(Self.name(of: file, .givenUp), to: Self.name(of: file), in: file.tier)
+  }
+
+  private func rename(_ name: String, to newName: String, in tier: Tier) {
+    let change: @Sendable () throws(FileError) -> Void = { [self] () throws(FileError) in
+      try folder(of: tier).rename(name, to: newName)
+    }
+    if tier == .archive { try? archiveLane.run(.rename, change) } else { try? change() }
+  }
+
+  /// Removes a file that was given up and whose row is gone.
   package func removeFile(_ file: SlotFileID) {
     guard file.tier == .archive else { return deleteFile(file) }
     try? archiveLane.run(.remove) { [self] () throws(FileError) in deleteFile(file) }
@@ -118,57 +140,170 @@ package final class DiskTier: Sendable {
   private func deleteFile(_ file: SlotFileID) {
     let opened = files.withLock { $0.removeValue(forKey: file) }
     opened?.file.close()
-    try? storage.remove(path(of: file))
+    try? folders[file.tier]?.remove(Self.name(of: file, .givenUp))
   }
 
-  /// A tier's files in its directory but these: a process that died around a commit left them.
-  package func strayFiles(of tier: Tier, except known: Set<SlotFileID>) -> [SlotFileID] {
-    let prefix = hexadecimalText(UInt64(tier.rawValue), digitCount: 2)
-    return names(in: tier).compactMap { name in
-      guard name.count == 14, name.hasPrefix(prefix), name.hasSuffix(".kvs"),
-        let number = UInt32(name.dropFirst(2).dropLast(4), radix: 16)
-      else { return nil }
-      let file = SlotFileID(tier: tier, file: number)
-      return known.contains(file) ? nil : file
+  /// A slot file that is not the catalog's.
+  package struct StrayFile: Sendable {
+    package let name: String
+    package let kind: Kind
+    package let file: SlotFileID
+
+    package enum Kind: String, Sendable {
+      /// Left by a process that died around a commit, or its row was lost.
+      case unknown = ".kvs"
+      /// Left by a process that died before it could remove it.
+      case givenUp = ".gone"
+      /// Holds data, and its row was lost.
+      case setAside = ".aside"
+    }
+  }
+
+  /// The stray files of a tier.
+  package func strayFiles(of tier: Tier, except known: Set<SlotFileID>) -> [StrayFile] {
+    Self.strays(names(in: tier), of: tier, except: known)
+  }
+
+  private static func strays(
+    _ names: [String],
+    of tier: Tier,
+    except known: Set<SlotFileID>
+  ) -> [StrayFile] {
+    names.compactMap { name in
+      guard let stray = strayFile(name), stray.file.tier == tier else { return nil }
+      return stray.kind == .unknown && known.contains(stray.file) ? nil : stray
     }
   }
 
   private func names(in tier: Tier) -> [String] {
     let list: @Sendable () throws(FileError) -> [String] = { [self] () throws(FileError) in
-      try storage.list(directory(of: tier))
+      try folder(of: tier).list(".")
     }
     let names = tier == .archive ? try? archiveLane.run(.list, list) : try? list()
     return names ?? []
   }
 
-  /// The length of a file; 0 when it cannot be opened.
-  package func byteCount(of file: SlotFileID) -> Int {
-    let count = try? open(file, toWrite: false).byteCount()
+  /// What a name in a tier's folder says: two digits of the tier, eight of the number, what it is.
+  package static func strayFile(_ name: String) -> StrayFile? {
+    let stem = name.prefix { $0 != "." && $0 != "-" }
+    guard stem.utf8.count == 10, let kind = StrayFile.Kind(rawValue: suffix(of: name)),
+      let tier = UInt8(stem.prefix(2), radix: 16).flatMap(Tier.init(rawValue:)),
+      let number = UInt32(stem.dropFirst(2), radix: 16)
+    else { return nil }
+    return StrayFile(name: name, kind: kind, file: SlotFileID(tier: tier, file: number))
+  }
+
+  private static func suffix(of name: String) -> String {
+    name.lastIndex(of: ".").map { String(name[$0...]) } ?? ""
+  }
+
+  /// The length of a stray file; 0 when it cannot be opened.
+  package func byteCount(of stray: StrayFile) -> Int {
+    let file = try? folders[stray.file.tier]?.openFile(stray.name, mode: .readOnly, direct: false)
+    let count = try? file?.byteCount()
     return Int(clamping: count ?? 0)
   }
 
-  /// Removes stray files, inside a write transaction: nobody else makes or removes files meanwhile.
+  /// Bytes of the files of a tier that were set aside: they count against its bound.
+  package func setAsideByteCount(of tier: Tier) -> Int {
+    strayFiles(of: tier, except: []).reduce(0) {
+      $1.kind == .setAside ? $0 + byteCount(of: $1) : $0
+    }
+  }
+
+  /// Sees to stray files, inside a write transaction: nobody else makes or removes files meanwhile.
   ///
-  /// What cannot be removed stays, and is tried again the next time.
-  package func removeStrayFiles(of tier: Tier, except known: Set<SlotFileID>) {
-    for file in strayFiles(of: tier, except: known) { removeFile(file) }
+  /// What was given up goes, unless its row is there after all, and so does what was never written. Data is never removed only because
+  /// the catalog does not know it: it is set aside. `leaving` are the files that this very transaction gives up. What cannot be done is
+  /// tried again the next time.
+  package func settleStrayFiles(
+    of tier: Tier,
+    known: Set<SlotFileID>,
+    leaving: Set<SlotFileID>
+  ) {
+    let work: @Sendable () throws(FileError) -> Void = { [self] () throws(FileError) in
+      let names = try folder(of: tier).list(".")
+      try settle(Self.strays(names, of: tier, except: known), known, leaving)
+    }
+    if tier == .archive { try? archiveLane.run(.list, work) } else { try? work() }
+  }
+
+  private func settle(
+    _ strays: [StrayFile],
+    _ known: Set<SlotFileID>,
+    _ leaving: Set<SlotFileID>
+  ) throws(FileError) {
+    for stray in strays where !leaving.contains(stray.file) {
+      let folder = try folder(of: stray.file.tier)
+      switch stray.kind {
+      case .unknown: try? clear(stray.file, in: folder)
+      case .givenUp:
+        let name = Self.name(of: stray.file)
+        if known.contains(stray.file), !folder.fileExists(name) {
+          try? folder.rename(stray.name, to: name)
+        } else {
+          try? folder.remove(stray.name)
+        }
+      case .setAside: break
+      }
+    }
+  }
+
+  /// Frees the name of a file that the catalog does not know.
+  private func clear(_ file: SlotFileID, in folder: any Storage) throws(FileError) {
+    let name = Self.name(of: file)
+    let opened = files.withLock { $0.removeValue(forKey: file) }
+    opened?.file.close()
+    do throws(FileError) {
+      let file = try folder.openFile(name, mode: .readOnly, direct: false)
+      defer { file.close() }
+      if try Self.isBlank(file) { return try folder.remove(name) }
+    } catch {
+      guard !error.isNotFound else { return }
+    }
+    var number = 1
+    while folder.fileExists(Self.name(of: file, .setAside, number)) { number += 1 }
+    try folder.rename(name, to: Self.name(of: file, .setAside, number))
+  }
+
+  /// Whether no slot of a file was ever written; where its room had to be written, that is zeros.
+  private static func isBlank(_ file: any StorageFile) throws(FileError) -> Bool {
+    guard try file.hasData() else { return true }
+    let chunk = try AlignedBuffer(byteCount: 1 << 20)
+    let byteCount = try file.byteCount()
+    var offset: UInt64 = 0
+    while offset < byteCount {
+      let count = unsafe Int(min(UInt64(chunk.bytes.count), byteCount - offset))
+      let part = unsafe UnsafeMutableRawBufferPointer(rebasing: chunk.bytes[..<count])
+      try unsafe file.read(into: part, at: offset)
+      guard unsafe part.allSatisfy({ $0 == 0 }) else { return false }
+      offset += UInt64(count)
+    }
+    return true
   }
 
   private func open(_ file: SlotFileID, toWrite: Bool) throws(FileError) -> any StorageFile {
     let known = files.withLock { $0[file] }
     // What could once be opened for reading only is tried again when it is to be written.
     if let known, !toWrite || !known.isReadOnly { return known.file }
-    let path = path(of: file)
+    let folder = try folder(of: file.tier)
+    let name = Self.name(of: file)
     let opened: OpenedFile
     do throws(FileError) {
-      opened = OpenedFile(file: try storage.openFile(path, mode: .existing, direct: direct))
+      opened = OpenedFile(file: try folder.openFile(name, mode: .existing, direct: direct))
     } catch {
-      // A read-only store, or one on a read-only file system.
-      guard !toWrite, [EACCES, EPERM, EROFS].contains(error.errno) else { throw error }
-      opened = OpenedFile(
-        file: try storage.openFile(path, mode: .readOnly, direct: direct),
-        isReadOnly: true
-      )
+      if toWrite, error.isNotFound {
+        // Somebody removed it. Its slots are still the catalog's: what was in them is gone, they are not.
+        opened = OpenedFile(file: try folder.openFile(name, mode: .create, direct: direct))
+        try folder.syncDirectory(".")
+      } else {
+        // A read-only store, or one on a read-only file system.
+        guard !toWrite, [EACCES, EPERM, EROFS].contains(error.errno) else { throw error }
+        opened = OpenedFile(
+          file: try folder.openFile(name, mode: .readOnly, direct: direct),
+          isReadOnly: true
+        )
+      }
     }
     return files.withLock { files in
       if let other = files[file], opened.isReadOnly || !other.isReadOnly { return other.file }
@@ -177,16 +312,34 @@ package final class DiskTier: Sendable {
     }
   }
 
-  private func directory(of tier: Tier) -> String { directories[tier] ?? "" }
-
-  private func path(of file: SlotFileID) -> String {
-    directory(of: file.tier) + "/" + Self.name(of: file)
+  /// Closes a file whose name is another file's by now, or nobody's; whether there is such a file to be opened.
+  package func closeReplaced(_ file: SlotFileID) -> Bool {
+    guard let known = files.withLock({ $0[file] }), let folder = folders[file.tier]?.folder else {
+      return false
+    }
+    let now = folder.identity(of: Self.name(of: file))
+    guard let identity = try? known.file.identity(), identity != now else { return false }
+    files.withLock { if $0[file]?.file === known.file { $0[file] = nil } }
+    return now != nil
   }
 
+  private func folder(of tier: Tier) throws(FileError) -> any Storage {
+    guard let folder = folders[tier] else { throw FileError(.open, .directory, errno: ENOENT) }
+    return folder
+  }
+
+  /// Whether the tier's folder is there.
+  package func hasFolder(of tier: Tier) -> Bool { folders[tier] != nil }
+
   /// A slot file's name in its tier's folder.
-  package static func name(of file: SlotFileID) -> String {
+  package static func name(
+    of file: SlotFileID,
+    _ kind: StrayFile.Kind = .unknown,
+    _ number: Int = 0
+  ) -> String {
     hexadecimalText(UInt64(file.tier.rawValue), digitCount: 2)
-      + hexadecimalText(UInt64(file.file), digitCount: 8) + ".kvs"
+      + hexadecimalText(UInt64(file.file), digitCount: 8)
+      + (number > 0 ? "-\(number)" : "") + kind.rawValue
   }
 
   // MARK: Writing
@@ -303,7 +456,13 @@ package final class DiskTier: Sendable {
 
   private func sync(_ file: SlotFileID) throws(FileError) {
     let opened = try open(file, toWrite: true)
-    do throws(FileError) { try opened.sync() } catch {
+    do throws(FileError) {
+      try opened.sync()
+      // Of a file that was removed or moved nobody reads again what was written.
+      guard let folder = try folder(of: file.tier).folder,
+        try opened.identity() == folder.identity(of: Self.name(of: file))
+      else { throw FileError(.sync, errno: ENOENT) }
+    } catch {
       // The kernel may have dropped what it could not write: this descriptor is not written through again, the next
       // write opens the file anew.
       self.files.withLock { if $0[file]?.file === opened { $0[file] = nil } }

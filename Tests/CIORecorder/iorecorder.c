@@ -69,8 +69,8 @@ int iorecorder_is_available(void) {
 
 /* ------------------------------------------------------------ the real calls */
 
-static int real_open(const char *path, int flags, mode_t mode) {
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+static int real_open(int folder, const char *path, int flags, mode_t mode) {
+    return (int)syscall(SYS_openat, folder, path, flags, mode);
 }
 static ssize_t real_pwrite(int fd, const void *bytes, size_t count, off_t offset) {
     return syscall(SYS_pwrite64, fd, bytes, count, offset);
@@ -84,15 +84,46 @@ static const char *below_root(const char *path) {
     return path[root_length] == '/' ? path + root_length + 1 : NULL;
 }
 
-/* The same of what is opened by way of a link, as LMDB opens the catalog. */
-static const char *opened_below_root(const char *path) {
+/* The whole path of a name in one of our folders, which a descriptor stands for, also by /proc/self/fd/N/NAME; other paths as they are. */
+static const char *whole_path(int folder, const char *path, char buffer[8192]) {
+    static const char by_descriptor[] = "/proc/self/fd/";
+    if (root_length == 0 || path == NULL) return NULL;
+    if (strncmp(path, by_descriptor, sizeof by_descriptor - 1) == 0) {
+        char *end;
+        folder = (int)strtol(path + sizeof by_descriptor - 1, &end, 10);
+        if (*end != '/') return path;
+        path = end + 1;
+    } else if (path[0] == '/') {
+        return path;
+    }
+    if (folder < 0 || folder >= descriptor_max || descriptors[folder].file == 0) return NULL;
+    const char *parts[] = {root, descriptors[folder].path, strcmp(path, ".") == 0 ? "" : path};
+    size_t length = 0;
+    for (size_t i = 0; i < 3; i++) {
+        size_t count = strlen(parts[i]);
+        if (count == 0) continue;
+        if (length > 0) buffer[length++] = '/';
+        if (length + count + 2 > 8192) abort();
+        memcpy(buffer + length, parts[i], count);
+        length += count;
+    }
+    buffer[length] = 0;
+    if (strcmp(path, "..") == 0) {
+        *strrchr(buffer, '/') = 0;
+        *strrchr(buffer, '/') = 0;
+    }
+    return buffer;
+}
+
+/* What a path below the root is called there, also when it is opened by way of a link, as LMDB opens the catalog. */
+static const char *opened_below_root(int folder, const char *path, char buffer[8192]) {
     static char target[4096]; /* guarded by the lock */
-    const char *name = below_root(path);
-    if (name != NULL || path == NULL) return name;
+    const char *name = below_root(whole_path(folder, path, buffer));
+    if (name != NULL || path == NULL || path[0] != '/') return name;
     ssize_t length = readlink(path, target, sizeof target - 1);
     if (length <= 0) return NULL;
     target[length] = 0;
-    return below_root(target);
+    return below_root(whole_path(AT_FDCWD, target, buffer));
 }
 
 static iorecorder_operation_t *append(uint32_t kind) {
@@ -256,22 +287,23 @@ void iorecorder_set_label(const char *text) {
 
 /* ------------------------------------------------------------ opening */
 
-static int open_recorded(const char *path, int flags, mode_t mode) {
+static int open_recorded(int folder, const char *path, int flags, mode_t mode) {
+    char buffer[8192];
     pthread_mutex_lock(&lock);
-    const char *name = opened_below_root(path);
+    const char *name = opened_below_root(folder, path, buffer);
     if (name == NULL) {
         pthread_mutex_unlock(&lock);
-        return real_open(path, flags, mode);
+        return real_open(folder, path, flags, mode);
     }
     struct stat status;
-    int is_new = (flags & O_CREAT) && stat(path, &status) != 0 && errno == ENOENT;
+    int is_new = (flags & O_CREAT) && fstatat(folder, path, &status, 0) != 0 && errno == ENOENT;
     uint32_t kind = is_new                            ? IORECORDER_CREATE
                     : (flags & O_ACCMODE) == O_RDONLY ? IORECORDER_OPEN_TO_READ
                                                       : IORECORDER_OPEN;
     int error = enter(kind);
     int fd = -1;
     if (error > 0) errno = error;
-    else fd = real_open(path, flags, mode);
+    else fd = real_open(folder, path, flags, mode);
     if (fd >= 0 && fd < descriptor_max && fstat(fd, &status) == 0) {
         uint32_t file = file_of(status.st_ino, is_new);
         free(descriptors[fd].path);
@@ -298,12 +330,22 @@ static int open_recorded(const char *path, int flags, mode_t mode) {
 
 int open(const char *path, int flags, ...) {
     MODE_ARGUMENT
-    return open_recorded(path, flags, mode);
+    return open_recorded(AT_FDCWD, path, flags, mode);
+}
+
+int openat(int folder, const char *path, int flags, ...) {
+    MODE_ARGUMENT
+    return open_recorded(folder, path, flags, mode);
+}
+
+int openat64(int folder, const char *path, int flags, ...) {
+    MODE_ARGUMENT
+    return open_recorded(folder, path, flags | O_LARGEFILE, mode);
 }
 
 int open64(const char *path, int flags, ...) {
     MODE_ARGUMENT
-    return open_recorded(path, flags | O_LARGEFILE, mode);
+    return open_recorded(AT_FDCWD, path, flags | O_LARGEFILE, mode);
 }
 
 int close(int fd) {
@@ -361,7 +403,7 @@ static ssize_t write_recorded(int fd, const struct iovec *parts, int part_count,
         memcpy(path, "/proc/self/fd/", 14);
         for (int i = 0; i < length; i++) path[14 + i] = number[length - 1 - i];
         path[14 + length] = 0;
-        int plain = landing > 0 ? real_open(path, O_WRONLY | O_CLOEXEC, 0) : -1;
+        int plain = landing > 0 ? real_open(AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0) : -1;
         if (plain >= 0) {
             done = real_pwrite(plain, bytes, landing, offset);
             syscall(SYS_close, plain);
@@ -493,24 +535,24 @@ int fsync(int fd) {
 
 /* ------------------------------------------------------------ names */
 
-static int change_name(uint32_t kind, const char *path, const char *new_path, mode_t mode) {
+static int change_name(uint32_t kind, int folder, const char *path, const char *new_path, mode_t mode) {
+    char buffer[8192], new_buffer[8192];
     pthread_mutex_lock(&lock);
-    const char *name = below_root(path);
+    const char *name = below_root(whole_path(folder, path, buffer));
     int error = name == NULL ? -1 : enter(kind), code = -1;
     if (error > 0) {
         errno = error;
     } else if (kind == IORECORDER_MAKE_DIRECTORY) {
-        code = (int)syscall(SYS_mkdir, path, mode);
+        code = (int)syscall(SYS_mkdirat, folder, path, mode);
     } else if (kind == IORECORDER_RENAME) {
-        code = (int)syscall(SYS_rename, path, new_path);
+        code = (int)syscall(SYS_renameat2, folder, path, folder, new_path, 0);
     } else {
-        code = (int)syscall(SYS_unlink, path);
-        if (code != 0 && errno == EISDIR) code = (int)syscall(SYS_rmdir, path);
+        code = (int)syscall(SYS_unlinkat, folder, path, (int)mode);
     }
     if (code == 0 && name != NULL) {
         iorecorder_operation_t *operation = append(kind);
         operation->path = strdup(name);
-        const char *new_name = below_root(new_path);
+        const char *new_name = below_root(whole_path(folder, new_path, new_buffer));
         if (new_name != NULL) operation->new_path = strdup(new_name);
     }
     pthread_mutex_unlock(&lock);
@@ -518,12 +560,26 @@ static int change_name(uint32_t kind, const char *path, const char *new_path, mo
 }
 
 int mkdir(const char *path, mode_t mode) {
-    return change_name(IORECORDER_MAKE_DIRECTORY, path, NULL, mode);
+    return change_name(IORECORDER_MAKE_DIRECTORY, AT_FDCWD, path, NULL, mode);
 }
-int unlink(const char *path) { return change_name(IORECORDER_REMOVE, path, NULL, 0); }
-int remove(const char *path) { return change_name(IORECORDER_REMOVE, path, NULL, 0); }
+int mkdirat(int folder, const char *path, mode_t mode) {
+    return change_name(IORECORDER_MAKE_DIRECTORY, folder, path, NULL, mode);
+}
+int unlink(const char *path) { return change_name(IORECORDER_REMOVE, AT_FDCWD, path, NULL, 0); }
+int unlinkat(int folder, const char *path, int flags) {
+    return change_name(IORECORDER_REMOVE, folder, path, NULL, (mode_t)flags);
+}
+int remove(const char *path) {
+    int code = unlink(path);
+    return code != 0 && errno == EISDIR ? unlinkat(AT_FDCWD, path, AT_REMOVEDIR) : code;
+}
 int rename(const char *path, const char *new_path) {
-    return change_name(IORECORDER_RENAME, path, new_path, 0);
+    return change_name(IORECORDER_RENAME, AT_FDCWD, path, new_path, 0);
+}
+/* Within one folder. */
+int renameat(int folder, const char *path, int new_folder, const char *new_path) {
+    if (folder != new_folder) return (int)syscall(SYS_renameat2, folder, path, new_folder, new_path, 0);
+    return change_name(IORECORDER_RENAME, folder, path, new_path, 0);
 }
 
 #endif

@@ -46,7 +46,7 @@ import Testing
     #expect(try fixture.store.flush().durableBlockCount == 10)
   }
 
-  @Test func aFailedReadIsAMissAndNoQuarantine() throws {
+  @Test func aFailedReadIsAMissAndStoredAgain() throws {
     let storage = FaultInjectingStorage()
     let fixture = try StoreFixture { $0.storage = storage }
     try fixture.store.openNamespace(Self.identity).offload(Self.first)
@@ -57,7 +57,28 @@ import Testing
     storage.add(.init(.read, number: next, errno: EIO, isLasting: true))
     let (failed, _) = try namespace.restore(Self.first)
     #expect(failed.doneBlockCount == 0)
-    #expect(try fixture.store.statistics().missesCorrupt == 0)
+    storage.removeFaults()
+    let statistics = try fixture.store.statistics()
+    #expect(statistics.missesCorrupt == 0 && statistics.missesUnreadable == 1)
+    #expect(try namespace.match(Self.first, .peek).blockCount == 0)
+    try namespace.offload(Self.first)
+    #expect(try fixture.store.flush().durableBlockCount == 10)
+    try fixture.reopen()
+    let (result, isRight) = try fixture.store.openNamespace(Self.identity).restore(Self.first)
+    #expect(isRight && result.doneBlockCount == 10)
+  }
+
+  @Test func aReadThatTheProcessHasNoDescriptorForLosesNothing() throws {
+    let storage = FaultInjectingStorage()
+    let fixture = try StoreFixture { $0.storage = storage }
+    try fixture.store.openNamespace(Self.identity).offload(Self.first)
+    try fixture.store.flush()
+    try fixture.reopen()
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    storage.add(.init(.open, number: storage.count(of: .open) + 1, errno: EMFILE, isLasting: true))
+    let (failed, _) = try namespace.restore(Self.first)
+    #expect(failed.doneBlockCount == 0)
+    #expect(try fixture.store.statistics().missesUnreadable > 0)
     storage.removeFaults()
     let (result, isRight) = try namespace.restore(Self.first)
     #expect(isRight && result.doneBlockCount == 10)

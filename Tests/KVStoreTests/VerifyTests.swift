@@ -222,7 +222,7 @@ import Testing
     let path = fixture.configuration.path
     try fixture.whileClosed {
       try Data("x".utf8).write(to: URL(filePath: path + "/owners/000000fe.lock"))
-      try Data("x".utf8).write(to: URL(filePath: path + "/slots/0200000777.kvs"))
+      try Data(count: 4096).write(to: URL(filePath: path + "/slots/0200000777.kvs"))
       // Looked at only: an open for writing frees what is left over.
       var configuration = fixture.configuration
       configuration.readOnly = true

@@ -247,7 +247,7 @@ package final class FaultInjectingStorage: Storage {
     }
   }
 
-  private func run<Result>(
+  fileprivate func run<Result>(
     _ operation: FileOperation,
     _ pathKind: PathKind = .file,
     _ body: (inout State) throws(FileError) -> Result
@@ -262,52 +262,35 @@ package final class FaultInjectingStorage: Storage {
 
   // MARK: Storage
 
+  private var place: Place { Place(storage: self, base: base, prefix: "") }
+
+  package var folder: OpenFolder? { base.folder }
+
+  package func openFolder(_ path: String) throws(FileError) -> any Storage {
+    try place.openFolder(path)
+  }
+
   package func openFile(
     _ path: String,
     mode: OpenMode,
     direct: Bool
   ) throws(FileError) -> any StorageFile {
-    try run(.open) { state throws(FileError) in
-      let isNew = !base.fileExists(path)
-      let file = try base.openFile(path, mode: mode, direct: direct)
-      if isNew { state.unsyncedEntries[path] = folder(of: path) }
-      return FaultInjectingFile(file, path: path, storage: self, epoch: state.epoch)
-    }
+    try place.openFile(path, mode: mode, direct: direct)
   }
 
-  private func folder(of path: String) -> String {
-    guard let slash = path.lastIndex(of: "/") else { return "." }
-    return String(path[..<slash])
-  }
+  package func makeDirectory(_ path: String) throws(FileError) { try place.makeDirectory(path) }
 
-  package func makeDirectory(_ path: String) throws(FileError) {
-    try run(.makeDirectory, .directory) { _ throws(FileError) in try base.makeDirectory(path) }
-  }
-
-  package func remove(_ path: String) throws(FileError) {
-    try run(.remove) { state throws(FileError) in
-      try base.remove(path)
-      state.logs[path] = nil
-      state.unsyncedEntries[path] = nil
-    }
-  }
+  package func remove(_ path: String) throws(FileError) { try place.remove(path) }
 
   package func rename(_ path: String, to newPath: String) throws(FileError) {
-    try run(.rename) { state throws(FileError) in
-      try base.rename(path, to: newPath)
-      state.logs[newPath] = state.logs.removeValue(forKey: path)
-      if state.unsyncedEntries.removeValue(forKey: path) != nil {
-        state.unsyncedEntries[newPath] = folder(of: newPath)
-      }
-    }
+    try place.rename(path, to: newPath)
   }
 
-  package func syncDirectory(_ path: String) throws(FileError) {
-    try run(.sync, .directory) { state throws(FileError) in
-      try base.syncDirectory(path)
-      state.unsyncedEntries = state.unsyncedEntries.filter { $0.value != path }
-    }
+  package func link(_ path: String, to newPath: String) throws(FileError) {
+    try place.link(path, to: newPath)
   }
+
+  package func syncDirectory(_ path: String) throws(FileError) { try place.syncDirectory(path) }
 
   package func freeByteCount(_ path: String) throws(FileError) -> UInt64 {
     try base.freeByteCount(path)
@@ -315,8 +298,90 @@ package final class FaultInjectingStorage: Storage {
 
   package func fileExists(_ path: String) -> Bool { base.fileExists(path) }
 
-  package func list(_ path: String) throws(FileError) -> [String] {
-    try run(.list, .directory) { _ throws(FileError) in try base.list(path) }
+  package func list(_ path: String) throws(FileError) -> [String] { try place.list(path) }
+
+  /// A folder that is open; what it does counts and fails with everything else.
+  private struct Place: Storage {
+    let storage: FaultInjectingStorage
+    let base: any Storage
+    /// From the outermost folder, with its slash.
+    let prefix: String
+
+    var folder: OpenFolder? { base.folder }
+
+    func openFolder(_ path: String) throws(FileError) -> any Storage {
+      Place(storage: storage, base: try base.openFolder(path), prefix: prefix + path + "/")
+    }
+
+    func openFile(
+      _ path: String,
+      mode: OpenMode,
+      direct: Bool
+    ) throws(FileError) -> any StorageFile {
+      try storage.run(.open) { state throws(FileError) in
+        let isNew = !base.fileExists(path)
+        let file = try base.openFile(path, mode: mode, direct: direct)
+        if isNew { state.unsyncedEntries[prefix + path] = parent(of: prefix + path) }
+        return FaultInjectingFile(
+          file,
+          path: prefix + path,
+          storage: storage,
+          epoch: state.epoch
+        )
+      }
+    }
+
+    private func parent(of path: String) -> String {
+      guard let slash = path.lastIndex(of: "/") else { return "." }
+      return String(path[..<slash])
+    }
+
+    func makeDirectory(_ path: String) throws(FileError) {
+      try storage.run(.makeDirectory, .directory) { _ throws(FileError) in
+        try base.makeDirectory(path)
+      }
+    }
+
+    func remove(_ path: String) throws(FileError) {
+      try storage.run(.remove) { state throws(FileError) in
+        try base.remove(path)
+        state.logs[prefix + path] = nil
+        state.unsyncedEntries[prefix + path] = nil
+      }
+    }
+
+    func rename(_ path: String, to newPath: String) throws(FileError) {
+      try storage.run(.rename) { state throws(FileError) in
+        try base.rename(path, to: newPath)
+        let (old, new) = (prefix + path, prefix + newPath)
+        state.logs[new] = state.logs.removeValue(forKey: old)
+        if state.unsyncedEntries.removeValue(forKey: old) != nil {
+          state.unsyncedEntries[new] = parent(of: new)
+        }
+      }
+    }
+
+    func link(_ path: String, to newPath: String) throws(FileError) {
+      try storage.run(.rename) { _ throws(FileError) in try base.link(path, to: newPath) }
+    }
+
+    func syncDirectory(_ path: String) throws(FileError) {
+      let whole = path == "." && !prefix.isEmpty ? String(prefix.dropLast()) : prefix + path
+      try storage.run(.sync, .directory) { state throws(FileError) in
+        try base.syncDirectory(path)
+        state.unsyncedEntries = state.unsyncedEntries.filter { $0.value != whole }
+      }
+    }
+
+    func freeByteCount(_ path: String) throws(FileError) -> UInt64 {
+      try base.freeByteCount(path)
+    }
+
+    func fileExists(_ path: String) -> Bool { base.fileExists(path) }
+
+    func list(_ path: String) throws(FileError) -> [String] {
+      try storage.run(.list, .directory) { _ throws(FileError) in try base.list(path) }
+    }
   }
 
   // MARK: For its files
@@ -454,6 +519,8 @@ private final class FaultInjectingFile: StorageFile {
 
   func byteCount() throws(FileError) -> UInt64 { try base.byteCount() }
   func allocatedByteCount() throws(FileError) -> UInt64 { try base.allocatedByteCount() }
+  func hasData() throws(FileError) -> Bool { try base.hasData() }
+  func identity() throws(FileError) -> FileIdentity { try base.identity() }
   var isDirect: Bool { base.isDirect }
   func dropPageCache() throws(FileError) { try base.dropPageCache() }
   func close() { base.close() }

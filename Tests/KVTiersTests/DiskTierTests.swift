@@ -14,7 +14,7 @@ import Testing
 
   init() throws {
     folder = try TemporaryFolder()
-    tier = try DiskTier(directories: [.disk: folder.path], storage: storage, direct: true)
+    tier = try DiskTier(folders: [.disk: storage.openFolder(folder.path)], direct: true)
   }
 
   private func id(_ file: UInt32) -> SlotFileID { SlotFileID(tier: .disk, file: file) }
@@ -205,13 +205,26 @@ import Testing
     #expect(try mark(of: address(1, 3)) == 0)
   }
 
-  @Test func aLeftoverFileIsReplaced() throws {
+  @Test func aFileThatTheCatalogDoesNotKnowIsSetAside() throws {
     try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     try write([(address(1, 0), try filled(with: 9))])
     try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     #expect(try mark(of: address(1, 0)) == 0)
+    // A crash right after it was made: nothing was ever written to it.
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
+    #expect(
+      try LinuxStorage().list(folder.path).sorted() == [
+        "0200000001-1.aside", "0200000001.kvs",
+      ]
+    )
+    tier.giveUpFile(id(1))
+    tier.takeBackFile(id(1))
+    #expect(try mark(of: address(1, 0)) == 0)
+    tier.giveUpFile(id(1))
     tier.removeFile(id(1))
-    #expect(try LinuxStorage().list(folder.path) == [])
+    let aside = folder.path + "/0200000001-1.aside"
+    #expect(try LinuxStorage().list(folder.path) == ["0200000001-1.aside"])
+    #expect(try Data(contentsOf: URL(filePath: aside)).first == 9)
     #expect(throws: FileError(.open, errno: ENOENT)) { try mark(of: address(1, 0)) }
   }
 
@@ -232,7 +245,10 @@ import Testing
   @Test func aFileThatWasReadOnlyIsTriedAgain() throws {
     try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
     try write([(address(1, 0), try filled(with: 1))])
-    let reopened = try DiskTier(directories: [.disk: folder.path], storage: storage, direct: true)
+    let reopened = try DiskTier(
+      folders: [.disk: storage.openFolder(folder.path)],
+      direct: true
+    )
     storage.add(.init(.open, number: storage.count(of: .open) + 1, errno: EROFS))
     let bytes = try filled(with: 3)
     // The refused opening was that of a read, which is content with less.
@@ -253,12 +269,42 @@ import Testing
     #expect(try mark(of: address(1, 1)) == 3)
   }
 
+  @Test func strayFilesAreSettledByWhatTheyAre() throws {
+    for file in UInt32(1)...4 {
+      try tier.createFile(id(file), slotByteCount: Self.slotByteCount, slotCount: 2)
+    }
+    // 1: its row was lost. 2: its maker died. 3: given up, its row went. 4: given up, its row stayed. 5: known.
+    try write([(address(1, 1), try filled(with: 7)), (address(4, 0), try filled(with: 4))])
+    tier.giveUpFile(id(3))
+    tier.giveUpFile(id(4))
+    try tier.createFile(id(5), slotByteCount: Self.slotByteCount, slotCount: 2)
+    tier.settleStrayFiles(of: .disk, known: [id(4), id(5)], leaving: [])
+    #expect(
+      try LinuxStorage().list(folder.path).sorted() == [
+        "0200000001-1.aside", "0200000004.kvs", "0200000005.kvs",
+      ]
+    )
+    #expect(try mark(of: address(4, 0)) == 4)
+    #expect(tier.setAsideByteCount(of: .disk) == 2 * Self.slotByteCount)
+  }
+
+  @Test func whatIsWrittenToARemovedFileIsNotDurable() throws {
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 2)
+    try write([(address(1, 0), try filled(with: 1))])
+    try LinuxStorage().remove(folder.path + "/0200000001.kvs")
+    #expect(throws: FileError(.sync, errno: ENOENT)) { try tier.sync(files: [id(1)]) }
+    // Its slots are still the catalog's: the file is made anew.
+    try write([(address(1, 1), try filled(with: 2))])
+    try tier.sync(files: [id(1)])
+    #expect(try mark(of: address(1, 1)) == 2)
+    #expect(try mark(of: address(1, 0)) == 0)
+  }
+
   @Test func syncedSlotsSurvivePowerLoss() throws {
     for seed in UInt64(1)...10 {
       let file = UInt32(seed)
       let tier = try DiskTier(
-        directories: [.disk: folder.path],
-        storage: storage,
+        folders: [.disk: storage.openFolder(folder.path)],
         direct: true
       )
       try tier.createFile(id(file), slotByteCount: Self.slotByteCount, slotCount: 2)

@@ -152,3 +152,13 @@ int open(const char *path, int flags, ...) {
     opens++;
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
+
+int openat(int folder, const char *path, int flags, ...) {
+    va_list rest;
+    mode_t mode = 0;
+    va_start(rest, flags);
+    if (flags & (O_CREAT | __O_TMPFILE)) mode = va_arg(rest, mode_t);
+    va_end(rest);
+    opens++;
+    return (int)syscall(SYS_openat, folder, path, flags, mode);
+}

@@ -12,7 +12,10 @@ const char *const suite_name = "surroundings";
     EACH(memory_cases)       \
     EACH(thread_start_cases) \
     EACH(wide_tree_cases)    \
-    EACH(forget_cases)
+    EACH(forget_cases)       \
+    EACH(folder_cases)       \
+    EACH(file_cases)         \
+    EACH(archive_cases)
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \
@@ -20,7 +23,9 @@ const char *const suite_name = "surroundings";
     EACH(surroundings_roles) \
     EACH(owner_roles)        \
     EACH(memory_roles)       \
-    EACH(thread_start_roles)
+    EACH(thread_start_roles) \
+    EACH(folder_roles)       \
+    EACH(archive_roles)
 
 #define DECLARE_CASES(name) extern const test_case_t name[];
 #define DECLARE_ROLES(name) extern const child_role_t name[];

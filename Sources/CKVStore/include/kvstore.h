@@ -128,7 +128,9 @@ typedef struct {
    * without loss, and come back when they are used. 0 (the default): none; else at least 64 MiB. */
   uint64_t archive_bytes;
   /* A folder for the archive, for example on a larger and slower disk; NULL: in the store's folder. Chosen once: the store's
-   * folder keeps a symbolic link to it. When it leads nowhere (its disk is not mounted), the blocks there are misses. */
+   * folder keeps a symbolic link to it. When it leads nowhere (its disk is not mounted), no look-up finds the blocks
+   * there, which may be stored again. The archive knows its store: a copy of the store's folder is refused
+   * (E_LOCKED) until it has archive_bytes 0 or an archive of its own. */
   const char *archive_path;
   /* Which new blocks are taken; an offload answers KVSTORE_DECLINED for the others, and keeps nothing of them. */
   uint32_t admission; /* KVSTORE_ADMIT_*; default all */
@@ -151,9 +153,13 @@ kvstore_status_t kvstore_config_init(kvstore_config_t *config, size_t struct_siz
  * open; two opens in one process share everything, and the first one's settings count.
  * While it is open, it takes about 1 MiB of /dev/shm, which all its processes have to see (containers: share
  * the PID namespace and the ipc mode).
- * Returns OK, E_INVALID_ARGUMENT, E_IO, E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (a process in another
- * PID namespace or with another /dev/shm has it open, the reader table is full, or a process that holds the
- * write lock did not go on within wait_timeout_nanoseconds), E_NOT_A_STORE, E_OUT_OF_MEMORY. */
+ * Afterwards neither config->path nor the working directory matters: a store whose folder is removed, moved or
+ * replaced takes no more blocks (E_IO, from kvstore_flush at the latest), and still restores what it had.
+ * Returns OK, E_INVALID_ARGUMENT, E_IO (also for a file that is a symbolic link, no regular file, or another
+ * user's), E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (a process in another PID namespace or with another
+ * /dev/shm has it open, the reader table is full, the archive is another store's, or a process that opens the
+ * store or holds its write lock did not go on within wait_timeout_nanoseconds), E_NOT_A_STORE,
+ * E_OUT_OF_MEMORY. */
 kvstore_status_t kvstore_open(const kvstore_config_t *config, kvstore_t **store_out);
 
 /* Flushes, then closes the handle and its namespaces and operations. NULL is a no-op (OK). Blocks until what was
@@ -185,8 +191,9 @@ typedef struct {
  * several handles offered before it was durable each one hears. Blocks that were durable already
  * when they were offered are not counted. `timeout_nanoseconds` 0 waits as long as it takes.
  * Returns OK (also when blocks were dropped: read `result`), BUSY (deadline), E_IO or E_NO_SPACE
- * (blocks of this handle could not be written; `result` is filled then too), E_BAD_HANDLE,
- * E_FORKED, E_READ_ONLY, E_INTERNAL. */
+ * (blocks of this handle could not be written; `result` is filled then too; E_IO also once the
+ * store's folder was removed, moved or replaced), E_BAD_HANDLE, E_FORKED, E_READ_ONLY,
+ * E_INTERNAL. */
 kvstore_status_t kvstore_flush(kvstore_t *store, uint64_t timeout_nanoseconds,
                                kvstore_flush_result_t *result);
 
@@ -246,6 +253,7 @@ typedef struct {
   uint64_t device_copies_on_write; /* shared last blocks that were copied before a sequence grew */
   uint64_t device_bytes_in, device_bytes_out; /* copied to and from devices */
   uint64_t blocks_declined; /* not admitted */
+  uint64_t misses_unreadable; /* reads that failed: the slot file was cut or removed, or the disk gave an error */
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE, E_FORKED,

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -19,6 +20,12 @@ int clinux_fallocate(int fd, uint64_t byte_count);
 /* What direct I/O on fd wants. ENOTSUP: the kernel does not say. Both 0: the file refuses direct I/O. */
 int clinux_direct_alignment(int fd, uint32_t *memory_alignment, uint32_t *offset_alignment);
 
+/* When the file was made, in Unix nanoseconds; 0: the file system does not say. */
+int clinux_birth_time(int fd, uint64_t *nanoseconds);
+
+/* Where the first written byte lies, or -1 with errno (ENXIO: there is none). */
+off_t clinux_first_data(int fd);
+
 /* Asks the kernel to forget the cached pages of fd (clean ones only). */
 int clinux_drop_page_cache(int fd);
 
@@ -27,6 +34,9 @@ int clinux_record_lock(int fd);
 
 /* The same lock for as long as the descriptor is open, also against other threads of this process. EAGAIN: somebody holds it. */
 int clinux_description_lock(int fd);
+
+/* Takes a shared POSIX record lock on one byte, without waiting. EAGAIN: another process has a lock on another byte. */
+int clinux_share_lock(int fd, uint64_t offset);
 
 /* The process that holds the lock on byte 0, -1 if it is in another PID namespace, or 0. Tells nothing about locks of this process. */
 int clinux_record_lock_holder(int fd, int32_t *process_id);

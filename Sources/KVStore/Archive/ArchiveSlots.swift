@@ -178,8 +178,10 @@ final class ArchiveSlots {
     let files = try transaction.slotFiles().filter { $0.tier == .archive }
     // What a process that died left behind: nobody else makes or removes files while this transaction is open.
     let known = Set(files.map { SlotFileID(tier: .archive, file: $0.file) })
-    core.diskTier.removeStrayFiles(of: .archive, except: known.union(core.filesAboutToGo))
-    let usedByteCount = files.reduce(0) { $0 + Int($1.slotByteCount) * Int($1.slotCount) }
+    core.diskTier.settleStrayFiles(of: .archive, known: known, leaving: core.filesAboutToGo)
+    let usedByteCount = files.reduce(core.diskTier.setAsideByteCount(of: .archive)) {
+      $0 + Int($1.slotByteCount) * Int($1.slotCount)
+    }
     let room = core.archiveBytesCapacity - usedByteCount
     let slotCount = min(max(fileByteCount / size, 1), 8192, room / size)
     guard slotCount > 0 else { return false }

@@ -174,13 +174,17 @@ final class TierMoves {
       encodings.append(encoding)
     }
     let batch = core.diskTier.startReads(encodings.compactMap(\.request), mayReadHere: true)
-    for index in encodings.indices { _ = batch.wait(index) }
-    for encoding in encodings where encoding.isDamaged {
+    for (index, encoding) in encodings.enumerated() {
+      let error = batch.wait(index)
+      let isUnreadable = error.map { $0 != .unsound && !$0.isOfProcess } ?? false
+      guard isUnreadable || encoding.isDamaged else { continue }
       let block = encoding.block
       let open = core.state.withLock { state in
         state.namespaces.values.first { $0.id == block.namespace }
       }
-      if let open { core.failedCheck(open, block.position, block.place) }
+      if let open {
+        core.failedCheck(open, block.position, block.place, isUnreadable: isUnreadable)
+      }
     }
     return encodings.filter { $0.result != nil }
   }

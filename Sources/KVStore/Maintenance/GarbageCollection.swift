@@ -14,6 +14,10 @@ public struct Garbage: Sendable, Equatable {
   public var strayFileCount = 0
   /// Their length.
   public var strayByteCount = 0
+  /// Slot files with data that no row of the catalog knew: kept until someone removes them.
+  public var setAsideFileCount = 0
+  /// Their length.
+  public var setAsideByteCount = 0
   /// Slot files without a used slot.
   public var emptyFileCount = 0
   /// Their bytes.
@@ -71,9 +75,14 @@ extension StoreCore {
       }
     }
     for tier in [Tier.disk, .archive] {
-      for file in diskTier.strayFiles(of: tier, except: known) {
-        garbage.strayFileCount += 1
-        garbage.strayByteCount += diskTier.byteCount(of: file)
+      for stray in diskTier.strayFiles(of: tier, except: known) {
+        if stray.kind == .setAside {
+          garbage.setAsideFileCount += 1
+          garbage.setAsideByteCount += diskTier.byteCount(of: stray)
+        } else {
+          garbage.strayFileCount += 1
+          garbage.strayByteCount += diskTier.byteCount(of: stray)
+        }
       }
     }
     for namespace in try inspector.namespaces() {
@@ -137,7 +146,8 @@ extension StoreCore {
       try writer.batches.releaseReservations()
       try writer.batches.slots.commitRemoval { (transaction, _) throws(CatalogError) in
         var sum = (count: 0, byteCount: 0)
-        for file in try transaction.slotFiles() where file.usedCount == 0 {
+        for file in try transaction.slotFiles()
+        where file.usedCount == 0 && (file.tier != .archive || archive.isOwn) {
           _ = try transaction.removeSlotFile(tier: file.tier, file: file.file)
           removeFileAfterCommit(SlotFileID(tier: file.tier, file: file.file))
           sum.count += 1

@@ -36,14 +36,14 @@ extension Store {
     guard wanted > 0, wanted <= configuration.capacityBytes / 16 * 15 else {
       throw .invalidArgument(.catalogSize)
     }
-    let locks = try RepairLocks(configuration.path, configuration.storage)
+    let folder = try StoreFolder.existing(configuration)
+    let locks = try RepairLocks(folder)
     defer { withExtendedLifetime(locks) {} }
-    var options = CatalogOptions(path: configuration.path + "/catalog.mdb")
-    let memory = try SharedMemory.enter(
-      configuration.path,
-      isReadOnly: false,
-      configuration.clock
-    )
+    var options: CatalogOptions
+    do throws(FileError) { options = try folder.catalogOptions() } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    let memory = try SharedMemory.enter(folder, isReadOnly: false, configuration.clock)
     defer { memory.leave() }
     let growth = try sizes(memory, options, wanted)
     guard wanted > growth.catalogBytesBefore else { throw .invalidArgument(.catalogSize) }
@@ -60,7 +60,7 @@ extension Store {
     } catch {
       throw StoreError(error, .openCatalog)
     }
-    try noteForRepair(configuration, meta)
+    try noteForRepair(folder, meta)
     return growth
   }
 
@@ -68,13 +68,15 @@ extension Store {
   package static func recordedCapacity(
     _ configuration: StoreConfiguration
   ) throws(StoreError) -> Int {
-    var options = CatalogOptions(path: configuration.path + "/catalog.mdb")
-    options.isReadOnly = true
-    let memory = try SharedMemory.enter(
-      configuration.path,
-      isReadOnly: true,
-      configuration.clock
-    )
+    let folder: StoreFolder
+    let options: CatalogOptions
+    do throws(FileError) {
+      folder = try StoreFolder(configuration)
+      options = try folder.catalogOptions(isReadOnly: true)
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    let memory = try SharedMemory.enter(folder, isReadOnly: true, configuration.clock)
     defer { memory.leave() }
     let catalog = try memory.openCatalog(options)
     defer { catalog.close() }
@@ -106,22 +108,17 @@ extension Store {
 
   /// A repair makes its catalog of the size that `identities.kvs` says when the catalog itself is lost.
   private static func noteForRepair(
-    _ configuration: StoreConfiguration,
+    _ folder: StoreFolder,
     _ meta: StoreMeta
   ) throws(StoreError) {
     do throws(FileError) {
-      let file = try IdentityFile.read(
-        configuration.path,
-        storeUUID: meta.storeUUID,
-        storage: configuration.storage
-      )
+      let file = try IdentityFile.read(folder.files, storeUUID: meta.storeUUID)
       try IdentityFile.rewrite(
-        configuration.path,
+        folder.files,
         meta: meta,
         identities: file.identities,
         removals: file.removals,
-        numbers: file.numbers,
-        storage: configuration.storage
+        numbers: file.numbers
       )
     } catch {
       throw StoreError(error, .identities)

@@ -44,18 +44,16 @@ struct IdentityFile {
   /// Bytes that no record accounts for: torn or damaged.
   private(set) var damagedByteCount = 0
 
-  static func path(_ folder: String) -> String { folder + "/identities.kvs" }
+  static let name = "identities.kvs"
 
   // MARK: Reading
 
   /// The records of this store in the order in which they were written; what is torn or damaged is stepped over.
   ///
   /// An absent file has none. Without a UUID all stores' records are taken.
-  static func read(_ folder: String, storeUUID: [UInt8]?, storage: any Storage) throws(FileError)
-    -> IdentityFile
-  {
-    guard storage.fileExists(path(folder)) else { return IdentityFile() }
-    let file = try storage.openFile(path(folder), mode: .readOnly, direct: false)
+  static func read(_ folder: any Storage, storeUUID: [UInt8]?) throws(FileError) -> IdentityFile {
+    guard folder.fileExists(name) else { return IdentityFile() }
+    let file = try folder.openFile(name, mode: .readOnly, direct: false)
     defer { file.close() }
     let buffer = try AlignedBuffer(byteCount: Int(try file.byteCount()))
     unsafe try file.read(into: buffer.bytes, at: 0)
@@ -192,21 +190,20 @@ struct IdentityFile {
   /// Only within a write transaction.
   static func append(
     _ records: [Record],
-    _ folder: String,
-    meta: StoreMeta,
-    storage: any Storage
+    _ folder: any Storage,
+    meta: StoreMeta
   ) throws(FileError) {
-    var known = try read(folder, storeUUID: meta.storeUUID, storage: storage)
+    var known = try read(folder, storeUUID: meta.storeUUID)
     let all = (known.store == nil ? [Record.store(meta)] : []) + records
     let bytes = all.flatMap { encode($0, storeUUID: meta.storeUUID) }
-    let file = try storage.openFile(path(folder), mode: .create, direct: false)
+    let file = try folder.openFile(name, mode: .create, direct: false)
     defer { file.close() }
     let end = try file.byteCount()
     if end + UInt64(bytes.count) > removalsByteCountMax, known.condense() {
-      return try known.replace(folder, adding: records, meta: meta, storage: storage)
+      return try known.replace(folder, adding: records, meta: meta)
     }
     try write(bytes, to: file, at: end)
-    try storage.syncDirectory(folder)
+    try folder.syncDirectory(".")
   }
 
   private static func write(
@@ -259,10 +256,9 @@ struct IdentityFile {
   }
 
   private func replace(
-    _ folder: String,
+    _ folder: any Storage,
     adding records: [Record],
-    meta: StoreMeta,
-    storage: any Storage
+    meta: StoreMeta
   ) throws(FileError) {
     try Self.rewrite(
       folder,
@@ -270,34 +266,32 @@ struct IdentityFile {
       identities: identities,
       removals: removals,
       numbers: numbers,
-      adding: records,
-      storage: storage
+      adding: records
     )
   }
 
   /// Writes these records into a new file that takes the old one's place.
   static func rewrite(
-    _ folder: String,
+    _ folder: any Storage,
     meta: StoreMeta,
     identities: [Identity],
     removals: [Removal],
     numbers: GivenNumbers?,
-    adding records: [Record] = [],
-    storage: any Storage
+    adding records: [Record] = []
   ) throws(FileError) {
-    let path = Self.path(folder) + ".new"
-    if storage.fileExists(path) { try storage.remove(path) }
+    let newName = name + ".new"
+    if folder.fileExists(newName) { try folder.remove(newName) }
     let all =
       [.store(meta)] + identities.map { Record.identity($0) }
       + removals.map { Record.removal($0) } + (numbers.map { [Record.numbers($0)] } ?? []) + records
-    let file = try storage.openFile(path, mode: .createNew, direct: false)
+    let file = try folder.openFile(newName, mode: .createNew, direct: false)
     defer { file.close() }
     try write(
       all.flatMap { encode($0, storeUUID: meta.storeUUID) },
       to: file,
       at: 0
     )
-    try storage.rename(path, to: self.path(folder))
-    try storage.syncDirectory(folder)
+    try folder.rename(newName, to: name)
+    try folder.syncDirectory(".")
   }
 }

@@ -19,7 +19,8 @@ final class NewCatalog {
     let inlinePayload: [UInt8]?
   }
 
-  private let path: String
+  private let files: any Storage
+  private let name: String
   private let catalog: Catalog
   private let configuration: StoreConfiguration
   private var owner = OwnerID(rawValue: 1)
@@ -27,10 +28,20 @@ final class NewCatalog {
   /// Path ends by the generation of their contents: the newest were used last, as far as one can tell.
   private var ends: [StoreRepair.BlockID: (namespace: NamespaceID, generation: UInt64)] = [:]
 
-  init(_ path: String, _ meta: StoreMeta, _ configuration: StoreConfiguration) throws(StoreError) {
-    self.path = path
+  /// `name` is a file in a folder of the store's.
+  init(
+    _ folder: StoreFolder,
+    _ name: String,
+    _ meta: StoreMeta,
+    _ configuration: StoreConfiguration
+  ) throws(StoreError) {
+    files = folder.files
+    self.name = name
     self.configuration = configuration
-    var options = CatalogOptions(path: path)
+    var options: CatalogOptions
+    do throws(FileError) { options = try folder.catalogOptions(name, creates: true) } catch {
+      throw StoreError(error, .openCatalog)
+    }
     options.mapByteCount = Int(clamping: meta.catalogBytes)
     options.durability = .buffered
     options.lock = .none
@@ -153,7 +164,7 @@ final class NewCatalog {
     }
     catalog.close()
     do throws(FileError) {
-      let file = try configuration.storage.openFile(path, mode: .existing, direct: false)
+      let file = try files.openFile(name, mode: .existing, direct: false)
       defer { file.close() }
       try file.sync()
     } catch {

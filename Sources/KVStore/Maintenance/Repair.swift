@@ -76,16 +76,23 @@ extension Store {
   /// - Parameters:
   ///   - configuration: path, I/O and clock; sizes are those that the store was made with.
   ///   - dryRun: count only.
+  ///   - withoutArchive: give up what lies in an archive that is not there, instead of refusing.
   ///   - progress: called now and then, on the caller's thread.
   /// - Returns: what was found and given back.
-  /// - Throws: `StoreError`: `.locked(.inUse)` while a process has the store open.
+  /// - Throws: `StoreError`: `.locked(.inUse)` while a process has the store open, `.locked(.archiveAway)` while its archive is not
+  ///   mounted.
   public static func repair(
     _ configuration: StoreConfiguration,
     dryRun: Bool = false,
+    withoutArchive: Bool = false,
     progress: (MaintenanceProgress) -> Void = { _ in }
   ) throws(StoreError) -> Repair {
     try configuration.validate()
-    var repair = StoreRepair(configuration, isDryRun: dryRun)
+    var repair = try StoreRepair(
+      configuration,
+      isDryRun: dryRun,
+      withoutArchive: withoutArchive
+    )
     return try repair.run(progress)
   }
 }

@@ -13,17 +13,17 @@ final class RepairLocks {
     init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
   }
 
-  static func path(_ folder: String) -> String { folder + "/repair.lock" }
+  private static let name = "repair.lock"
 
   /// Throws `.locked` when a process has the store open or repairs it.
-  init(_ folder: String, _ storage: any Storage) throws(StoreError) {
-    guard storage.fileExists(folder + "/slots") || storage.fileExists(folder + "/catalog.mdb")
+  init(_ folder: StoreFolder) throws(StoreError) {
+    guard folder.files.fileExists("slots") || folder.files.fileExists(StoreFolder.catalogName)
     else { throw .notAStore }
-    if StoreRegistry.isOpen(folder) { throw .locked(.inUse) }
+    if StoreRegistry.isOpen(folder.handle.identity) { throw .locked(.inUse) }
     do throws(FileError) {
       var locks: [Lock] = []
-      for path in [Self.path(folder), folder + "/opening.lock"] {
-        let lock = Lock(try FileDescriptor.open(path, mode: .create))
+      for name in [Self.name, "opening.lock"] {
+        let lock = Lock(try FileDescriptor.open(name, in: folder.handle, mode: .create))
         guard try lock.descriptor.tryRecordLock() else { throw FileError(.lock, errno: EAGAIN) }
         locks.append(lock)
       }
@@ -31,16 +31,20 @@ final class RepairLocks {
     } catch {
       throw error.errno == EAGAIN ? .locked(.inUse) : StoreError(error, .ownerLock)
     }
-    let owners = OwnerFiles(directory: folder + "/owners", storage: storage).owners()
-    guard owners.living.isEmpty, !SharedMemory.isUsedByOthers(folder) else {
+    let owners: (any Storage)?
+    do throws(FileError) { owners = try folder.subfolder("owners") } catch {
+      throw StoreError(error, .folder)
+    }
+    guard OwnerFiles(owners).owners().living.isEmpty, !SharedMemory.isUsedByOthers(folder) else {
       throw .locked(.inUse)
     }
   }
 
   /// Whether another process repairs the store now.
-  static func isRepaired(_ folder: String) -> Bool {
+  static func isRepaired(_ folder: StoreFolder) -> Bool {
     do throws(FileError) {
-      return try FileDescriptor.open(path(folder), mode: .existing).recordLockHolder() != nil
+      return try FileDescriptor.open(name, in: folder.handle, mode: .existing)
+        .recordLockHolder() != nil
     } catch {
       return false
     }

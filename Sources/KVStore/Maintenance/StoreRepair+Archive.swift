@@ -10,9 +10,8 @@ extension StoreRepair {
     _ tier: DiskTier,
     _ progress: (MaintenanceProgress) -> Void
   ) throws(FileError) {
-    let directory = folder + "/archive"
-    guard storage.fileExists(directory) else { return }
-    let names = try storage.list(directory).sorted()
+    guard let directory = archive.files else { return }
+    let names = try directory.list(".").sorted()
     let headerByteCount =
       namespaces.values.map { Int($0.row.headerByteCount) }.max() ?? 4096
     guard let buffer = try? AlignedBuffer(byteCount: max(4096, headerByteCount)) else { return }
@@ -20,7 +19,7 @@ extension StoreRepair {
       guard name.hasSuffix(".kvs"), name.utf8.count == 14, name.hasPrefix("03"),
         let number = UInt32(name.dropFirst(2).dropLast(4), radix: 16)
       else { continue }
-      let file = try storage.openFile(directory + "/" + name, mode: .readOnly, direct: false)
+      let file = try directory.openFile(name, mode: .readOnly, direct: false)
       let byteCount = Int(clamping: try file.byteCount())
       file.close()
       var slotByteCount = 0

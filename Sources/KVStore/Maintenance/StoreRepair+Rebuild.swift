@@ -40,7 +40,7 @@ extension StoreRepair {
     let aside = isDryRun ? nil : try makeAside()
     var catalog: NewCatalog?
     if let aside, let meta {
-      catalog = try NewCatalog(aside + "/catalog.new", meta, configuration)
+      catalog = try NewCatalog(folder, aside + "/catalog.new", meta, configuration)
       try catalog?.begin(
         namespaces: namespaceRows(),
         slotFiles: slotFiles,
@@ -83,7 +83,7 @@ extension StoreRepair {
     try catalog.publish(batch.map(Self.newBlock), namespaces)
     try catalog.finish()
     try putInPlace(aside)
-    result.keptAside = aside
+    result.keptAside = configuration.path + "/" + aside
   }
 
   /// One namespace for each number: where two records have the same one, the one that has blocks.
@@ -283,14 +283,14 @@ extension StoreRepair {
   private func makeAside() throws(StoreError) -> String {
     let seconds = configuration.clock.realTimeNanoseconds() / 1_000_000_000
     do throws(FileError) {
-      var path = folder + "/repair-\(seconds)"
+      var name = "repair-\(seconds)"
       var number = 1
-      while storage.fileExists(path) {
+      while files.fileExists(name) {
         number += 1
-        path = folder + "/repair-\(seconds)-\(number)"
+        name = "repair-\(seconds)-\(number)"
       }
-      try storage.makeDirectory(path)
-      return path
+      try files.makeDirectory(name)
+      return name
     } catch {
       throw StoreError(error, .createFolder)
     }
@@ -298,43 +298,37 @@ extension StoreRepair {
 
   /// The old catalog gets a second name aside, then the new one takes its name: at no time is there none.
   private func putInPlace(_ aside: String) throws(StoreError) {
-    let path = folder + "/catalog.mdb"
+    let name = StoreFolder.catalogName
     guard let meta else { return }
     do throws(FileError) {
-      if storage.fileExists(path), unsafe link(path, aside + "/catalog.mdb") != 0 {
-        // No second names on this file system: then there is a moment without.
-        try storage.rename(path, to: aside + "/catalog.mdb")
+      if files.fileExists(name) {
+        do throws(FileError) { try files.link(name, to: aside + "/" + name) } catch {
+          // No second names on this file system: then there is a moment without.
+          try files.rename(name, to: aside + "/" + name)
+        }
       }
       let names = namespaces.values.map {
         IdentityFile.Identity(id: $0.row.id, record: $0.row.identityRecord)
       }
       try IdentityFile.rewrite(
-        folder,
+        files,
         meta: meta,
         identities: names.sorted { $0.id < $1.id },
         removals: removals,
-        numbers: numbers,
-        storage: storage
+        numbers: numbers
       )
-      try storage.rename(aside + "/catalog.new", to: path)
-      try storage.syncDirectory(folder)
+      try files.rename(aside + "/catalog.new", to: name)
+      try files.syncDirectory(".")
       // What is left means nothing any more: nobody has the store open.
-      for name in [path + "-lock", folder + "/leases"]
-      where storage.fileExists(name) {
-        try storage.remove(name)
+      for leftover in [name + "-lock", "leases"] where files.fileExists(leftover) {
+        try files.remove(leftover)
       }
-      for name in unusableSlotFiles {
-        // An archive on another file system cannot be renamed into the store's folder: its file stays.
-        let directory = name.hasPrefix("03") ? "/archive" : "/slots"
-        do throws(FileError) {
-          try storage.rename(folder + directory + "/" + name, to: aside + "/" + name)
-        } catch {
-          guard error.errno == EXDEV else { throw error }
-          try storage.remove(folder + directory + "/" + name)
-        }
+      for name in unusableSlotFiles where name.hasPrefix("02") {
+        try files.rename("slots/" + name, to: aside + "/" + name)
       }
-      try storage.syncDirectory(folder + "/slots")
-      try storage.syncDirectory(aside)
+      // The archive may be on another file system: its files stay, and are set aside there when the store is opened.
+      if let slots = try folder.subfolder("slots") { try slots.syncDirectory(".") }
+      try files.syncDirectory(aside)
     } catch {
       throw StoreError(error, .openCatalog)
     }

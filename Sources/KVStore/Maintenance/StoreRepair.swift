@@ -17,6 +17,10 @@ internal import KVTiers
 struct StoreRepair {
   let configuration: StoreConfiguration
   let isDryRun: Bool
+  /// Blocks in an archive that is not there are given up.
+  let withoutArchive: Bool
+  let folder: StoreFolder
+  let archive: ArchiveFolder.Found
   var result = Repair()
 
   var meta: StoreMeta?
@@ -45,17 +49,28 @@ struct StoreRepair {
     let blockKey: BlockKey
   }
 
-  var folder: String { configuration.path }
-  var storage: any Storage { configuration.storage }
+  var files: any Storage { folder.files }
 
-  init(_ configuration: StoreConfiguration, isDryRun: Bool) {
+  init(
+    _ configuration: StoreConfiguration,
+    isDryRun: Bool,
+    withoutArchive: Bool
+  ) throws(StoreError) {
     self.configuration = configuration
     self.isDryRun = isDryRun
+    self.withoutArchive = withoutArchive
+    folder = try StoreFolder.existing(configuration)
+    do throws(FileError) { archive = try ArchiveFolder.find(folder) } catch {
+      throw StoreError(error, .folder)
+    }
   }
 
   mutating func run(_ progress: (MaintenanceProgress) -> Void) throws(StoreError) -> Repair {
-    let locks = try RepairLocks(folder, storage)
+    let locks = try RepairLocks(folder)
     defer { withExtendedLifetime(locks) {} }
+    guard withoutArchive || !archive.isAway && !archive.isForeign else {
+      throw .locked(archive.isAway ? .archiveAway : .archiveOfAnother)
+    }
     do throws(FileError) {
       try readOldCatalog()
     } catch {
@@ -70,6 +85,9 @@ struct StoreRepair {
     let tier = try openTier()
     defer { tier.close() }
     do throws(FileError) {
+      if !isDryRun {
+        for tier in [try folder.subfolder("slots"), archive.files] { try takeBackSetAside(tier) }
+      }
       try readSlotFiles(tier, progress)
       try readArchiveFiles(tier, progress)
     } catch {
@@ -83,8 +101,8 @@ struct StoreRepair {
   private func openTier() throws(StoreError) -> DiskTier {
     do throws(FileError) {
       return try DiskTier(
-        directories: ArchiveFolder.directories(folder),
-        storage: storage,
+        folders: [.disk: try folder.subfolder("slots"), .archive: archive.files]
+          .compactMapValues { $0 },
         direct: !configuration.bufferedIO
       )
     } catch {
@@ -95,9 +113,8 @@ struct StoreRepair {
   // MARK: What the slots are read with
 
   private mutating func readOldCatalog() throws(FileError) {
-    let path = folder + "/catalog.mdb"
-    guard storage.fileExists(path) else { return }
-    let file = try storage.openFile(path, mode: .readOnly, direct: false)
+    guard files.fileExists(StoreFolder.catalogName) else { return }
+    let file = try files.openFile(StoreFolder.catalogName, mode: .readOnly, direct: false)
     defer { file.close() }
     let buffer = try AlignedBuffer(byteCount: Int(try file.byteCount()))
     unsafe try file.read(into: buffer.bytes, at: 0)
@@ -115,7 +132,7 @@ struct StoreRepair {
   private var inlinePayloads: [Range<Int>] = []
 
   private mutating func readIdentities() throws(FileError) {
-    let file = try IdentityFile.read(folder, storeUUID: meta?.storeUUID, storage: storage)
+    let file = try IdentityFile.read(files, storeUUID: meta?.storeUUID)
     meta = file.store ?? meta
     removals = file.removals
     identities = file.identities
@@ -124,7 +141,7 @@ struct StoreRepair {
     {
       numbers = numbers.joined(with: noted)
     }
-    for owner in OwnerFiles(directory: folder + "/owners", storage: storage).owners().dead
+    for owner in OwnerFiles(try folder.subfolder("owners")).owners().dead
     where owner.rawValue < 1 << 30 {
       numbers.owner = max(numbers.owner, owner.rawValue + 1)
     }
@@ -157,17 +174,33 @@ struct StoreRepair {
 
   // MARK: Headers
 
+  /// Files that an open found without their rows get numbers again: what is in them may be sound.
+  private func takeBackSetAside(_ tier: (any Storage)?) throws(FileError) {
+    guard let tier else { return }
+    let strays = try tier.list(".").compactMap(DiskTier.strayFile)
+    var next = strays.reduce(UInt32(0)) { max($0, $1.file.file) }
+    for stray in strays.sorted(by: { $0.name < $1.name }) where stray.kind == .setAside {
+      guard next < .max else { return }
+      next += 1
+      try tier.rename(
+        stray.name,
+        to: DiskTier.name(of: SlotFileID(tier: stray.file.tier, file: next))
+      )
+    }
+  }
+
   private mutating func readSlotFiles(
     _ tier: DiskTier,
     _ progress: (MaintenanceProgress) -> Void
   ) throws(FileError) {
     let sizes = Set(namespaces.values.map { Int($0.row.slotByteCount) }).subtracting([0])
-    let names = try storage.list(folder + "/slots").sorted()
+    guard let slots = try folder.subfolder("slots") else { return }
+    let names = try slots.list(".").sorted()
     for (index, name) in names.enumerated() {
       guard name.hasSuffix(".kvs"), name.utf8.count == 14, name.hasPrefix("02"),
         let number = UInt32(name.dropFirst(2).dropLast(4), radix: 16)
       else { continue }
-      let file = try storage.openFile(folder + "/slots/" + name, mode: .readOnly, direct: false)
+      let file = try slots.openFile(name, mode: .readOnly, direct: false)
       let byteCount = Int(clamping: try file.byteCount())
       file.close()
       var best: (size: Int, found: [RepairCandidate])?

@@ -11,8 +11,10 @@ extension StoreVerifier {
     try countLeftOvers()
   }
 
-  private var storage: any Storage { core.configuration.storage }
-  private var folder: String { core.configuration.path }
+  /// A tier's folder, by the name that findings give it.
+  private func tierFolder(_ name: String) -> (any Storage)? {
+    name == "archive" ? core.archive.files : try? core.folder.subfolder(name)
+  }
 
   private func slotFileRows() throws(StoreError) -> [SlotFileRow] {
     try core.catalogRead { (transaction) throws(CatalogError) in try transaction.slotFiles() }
@@ -21,7 +23,7 @@ extension StoreVerifier {
   private mutating func checkSlotFiles() throws(StoreError) {
     var names: Set<String> = []
     for directory in ["slots", "archive"] {
-      for name in (try? storage.list(folder + "/" + directory)) ?? [] {
+      for name in (try? tierFolder(directory)?.list(".")) ?? [] {
         names.insert(directory + "/" + name)
       }
     }
@@ -43,7 +45,10 @@ extension StoreVerifier {
     // A file that comes is made before its row is committed: looked at again at the end.
     let known = Set((try slotFileRows() + rows).map(Self.fileName))
     result.leftOver.slotFileCount =
-      names.filter { $0.hasSuffix(".kvs") && !known.contains($0) }.count
+      names.filter { name in
+        let stray = DiskTier.strayFile(String(name.drop { $0 != "/" }.dropFirst()))
+        return stray != nil && stray?.kind != .setAside && !known.contains(name)
+      }.count
   }
 
   private static func fileName(_ row: SlotFileRow) -> String {
@@ -53,7 +58,9 @@ extension StoreVerifier {
 
   /// nil when the file cannot be opened.
   private func byteCount(_ name: String) -> UInt64? {
-    guard let file = try? storage.openFile(folder + "/" + name, mode: .readOnly, direct: false)
+    let parts = name.split(separator: "/", maxSplits: 1).map(String.init)
+    guard parts.count == 2,
+      let file = try? tierFolder(parts[0])?.openFile(parts[1], mode: .readOnly, direct: false)
     else { return nil }
     defer { file.close() }
     return try? file.byteCount()
@@ -66,7 +73,7 @@ extension StoreVerifier {
     }
     let known: Set<BlockKey>
     do throws(FileError) {
-      let file = try IdentityFile.read(folder, storeUUID: core.storeUUID, storage: storage)
+      let file = try IdentityFile.read(core.folder.files, storeUUID: core.storeUUID)
       known = Set(file.identities.map(\.rootKey))
       if file.store == nil, !rows.isEmpty {
         audit.findings.add(.identityRecord, "identities.kvs", "has no record of the store")
@@ -110,15 +117,15 @@ extension StoreVerifier {
         $0 + $1.slots.count
       }
     result.leftOver.leaseCount =
-      (core.sharedMemory.tablesPath.map { LeaseTable.owners(inFile: $0, storage: storage) } ?? [])
+      (core.sharedMemory.tablesPath.map { LeaseTable.owners(inFile: $0) } ?? [])
       .count { !living.contains($0) }
   }
 }
 
 extension LeaseTable {
   /// The owners of the leases in a table on disk, one for each lease; without mapping it.
-  static func owners(inFile path: String, storage: any Storage) -> [OwnerID] {
-    guard let file = try? storage.openFile(path, mode: .readOnly, direct: false),
+  static func owners(inFile path: String) -> [OwnerID] {
+    guard let file = try? LinuxStorage().openFile(path, mode: .readOnly, direct: false),
       let buffer = try? AlignedBuffer(byteCount: byteCount)
     else { return [] }
     defer { file.close() }

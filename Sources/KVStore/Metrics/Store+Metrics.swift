@@ -180,6 +180,7 @@ extension StoreCore {
       [
         ([("cause", "absent")], now.missesAbsent), ([("cause", "stale")], now.missesStale),
         ([("cause", "corrupt")], now.missesCorrupt),
+        ([("cause", "unreadable")], now.missesUnreadable),
       ]
     )
     page.add("kvstore_offloaded_blocks_total", .counter, "Blocks taken.", now.blocksOffloaded)

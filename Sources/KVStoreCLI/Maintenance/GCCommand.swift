@@ -58,6 +58,8 @@ struct GCDocument: Encodable {
   var deadReservedSlotCount = 0
   var strayFileCount = 0
   var strayByteCount = 0
+  var setAsideFileCount = 0
+  var setAsideByteCount = 0
   var emptyFileCount = 0
   var emptyByteCount = 0
   var diskByteCountBefore: UInt64 = 0
@@ -71,6 +73,8 @@ struct GCDocument: Encodable {
     deadReservedSlotCount = garbage.deadReservedSlotCount
     strayFileCount = garbage.strayFileCount
     strayByteCount = garbage.strayByteCount
+    setAsideFileCount = garbage.setAsideFileCount
+    setAsideByteCount = garbage.setAsideByteCount
     emptyFileCount = garbage.emptyFileCount
     emptyByteCount = garbage.emptyByteCount
   }
@@ -82,6 +86,9 @@ struct GCDocument: Encodable {
       ("ended pins", "\(endedPinCount)"),
       ("slots of dead processes", "\(deadReservedSlotCount)"),
       ("stray slot files", "\(strayFileCount) (\(byteText(strayByteCount)))"),
+      (
+        "set aside (*.aside, kept)", "\(setAsideFileCount) (\(byteText(setAsideByteCount)))"
+      ),
       ("empty slot files", "\(emptyFileCount) (\(byteText(emptyByteCount)))"),
     ])
     lines.append("")

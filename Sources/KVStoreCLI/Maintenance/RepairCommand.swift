@@ -23,15 +23,20 @@ struct RepairCommand: ParsableCommand {
   @Flag(help: "Say what would be given back, and replace nothing.")
   var dryRun = false
 
+  @Flag(help: "Give up what lies in an archive that is not there, instead of refusing.")
+  var withoutArchive = false
+
   @Flag(help: "Print one JSON document.")
   var json = false
 
   func run() throws {
     try reportingErrors(at: store) {
       let line = ProgressLine()
-      let result = try Store.repair(StoreConfiguration(path: store), dryRun: dryRun) { progress in
-        line.show(progress.text)
-      }
+      let result = try Store.repair(
+        StoreConfiguration(path: store),
+        dryRun: dryRun,
+        withoutArchive: withoutArchive
+      ) { progress in line.show(progress.text) }
       line.clear()
       let document = RepairDocument(result, isDryRun: dryRun)
       print(json ? try jsonText(document) : document.lines.joined(separator: "\n"))

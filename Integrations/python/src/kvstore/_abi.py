@@ -200,6 +200,7 @@ class Stats(Structure):
         ("device_bytes_in", c_uint64),
         ("device_bytes_out", c_uint64),
         ("blocks_declined", c_uint64),
+        ("misses_unreadable", c_uint64),
     ]
 
 
