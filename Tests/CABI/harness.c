@@ -174,8 +174,10 @@ void flush_store(kvstore_t *store) {
     CHECK_EQ(result.blocks_dropped_full, 0);
     CHECK_EQ(result.blocks_dropped_parent, 0);
     CHECK_EQ(result.blocks_dropped_error, 0);
+#ifndef KVSTORE_TESTS_PAST_HEADER /* Tests/Fixtures compiles with headers that had no such fields */
     CHECK_EQ(result.blocks_dropped_quota, 0);
     CHECK_EQ(result.blocks_dropped_incomplete, 0);
+#endif
 }
 
 kvstore_stats_t stats_zero(void) {
