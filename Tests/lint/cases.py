@@ -170,7 +170,23 @@ def hostile_logs():
     lint([many, swapped])
     same = {"messages": [{"role": "user", "content": "ok"}] * 5_000}
     lint([same, {"messages": same["messages"][:4_000] + [{"role": "assistant", "content": "no"}] * 3_000}])
-    check(time.monotonic() - start < 120, "5,000 messages take minutes")
+    # A message of many blocks, many tools under other names, many values in one text, JSON in JSON, and one letter all over.
+    texts = breakages.Texts(1)
+    words = [texts.sentence() for _ in range(3_000)]
+    blocks = lambda mark: {"messages": [{"role": "user", "content": [{"type": "text", "text": f"{mark} {w}"} for w in words]}, {"role": "user", "content": "a question that stays"}]}
+    lint([blocks("a"), blocks("b")])
+    tools = lambda mark: {"tools": [{"function": {"name": f"{mark}{n}", "description": words[n]}} for n in range(2_000)], "messages": many["messages"][:3]}
+    lint([tools("a"), tools("b")])
+    values = lambda shift: {"messages": [{"role": "user", "content": " ".join(f"{w} {n + shift}" for n, w in enumerate(words * 3))}, *many["messages"][:3]]}
+    changed = values(100_000)
+    document = lint([values(0), {"messages": changed["messages"] + [{"role": "user", "content": "go on"}]}])
+    check(0 < len(document["findings"]) <= 201, f"{len(document['findings'])} findings in one text")
+    objects = lambda keys: {"messages": [{"role": "user", "content": "\n".join(json.dumps({k: n for k in keys}) for n in range(5_000))}, *many["messages"][:3]]}
+    changed = {"messages": objects("ba")["messages"] + [{"role": "user", "content": "go on"}]}
+    check("keyOrder" in kinds(lint([objects("ab"), changed])), "many objects with other key orders")
+    letters = lambda tail: {"messages": [{"role": "user", "content": "a" * 300_000 + tail}, *many["messages"][:3]]}
+    lint([letters("b" + "a" * 200_000), {"messages": letters("")["messages"] + [{"role": "user", "content": "a" * 400_000}]}])
+    check(time.monotonic() - start < 240, "hostile requests take minutes")
 
 
 def outputs():

@@ -66,6 +66,7 @@ public struct RequestAnalysis {
     var source = 0
     var front: UInt64 = 0
     var messageTokenCount = 0
+    var messageCount = 0
     /// Calls of tools: canonical → as written.
     var calls: [UInt64: UInt64] = [:]
   }
@@ -183,20 +184,29 @@ public struct RequestAnalysis {
 
   /// The conversation with which a request shares most of its messages.
   private func candidate(_ request: PromptRequest) -> (conversation: Int, isSame: Bool)? {
-    var votes: [Int: Int] = [:]
-    var tokenCount = 0
+    var votes: [Int: (tokenCount: Int, count: Int)] = [:]
+    var (tokenCount, count) = (0, 0)
+    func vote(_ conversation: Int32, _ part: RequestPart) {
+      let so = votes[Int(conversation)] ?? (0, 0)
+      votes[Int(conversation)] = (so.tokenCount + part.tokenCount, so.count + 1)
+    }
     for part in request.parts where part.role != .tool && part.role != .system {
       tokenCount += part.tokenCount
+      count += 1
       guard let seen = messages[part.hash] else { continue }
-      votes[Int(seen.latest), default: 0] += part.tokenCount
-      if seen.before >= 0 { votes[Int(seen.before), default: 0] += part.tokenCount }
+      vote(seen.latest, part)
+      if seen.before >= 0 { vote(seen.before, part) }
     }
     let best = votes.filter { tails[$0.key].latest != nil }
-      .max { ($0.value, $0.key) < ($1.value, $1.key) }
+      .max { ($0.value.tokenCount, $0.key) < ($1.value.tokenCount, $1.key) }
     guard let best else { return nil }
-    let least = min(tokenCount, tails[best.key].messageTokenCount)
-    guard best.value * 8 >= least else { return nil }
-    return (best.key, best.value * 4 >= least)
+    let tail = tails[best.key]
+    let least = min(tokenCount, tail.messageTokenCount)
+    // Most of the messages, though a long one among them is another.
+    let isMost =
+      best.value.count >= 3 && best.value.count * 2 >= max(count, tail.messageCount)
+    guard isMost || best.value.tokenCount * 8 >= least else { return nil }
+    return (best.key, isMost || best.value.tokenCount * 4 >= least)
   }
 
   /// The first request of a conversation: its front beside the nearest one.
@@ -493,9 +503,10 @@ public struct RequestAnalysis {
       for (hash, _) in frontHashes(request) { fronts[hash] = number }
       for hash in questionHashes(request) { fronts[hash] = number }
     }
-    var messageTokenCount = 0
+    var (messageTokenCount, messageCount) = (0, 0)
     for part in request.parts where part.role != .tool && part.role != .system {
       messageTokenCount += part.tokenCount
+      messageCount += 1
       if let seen = messages[part.hash] {
         if seen.latest != number { messages[part.hash] = (number, seen.latest) }
       } else {
@@ -509,6 +520,7 @@ public struct RequestAnalysis {
     tails[conversation].source = moment.source
     tails[conversation].front = front
     tails[conversation].messageTokenCount = messageTokenCount
+    tails[conversation].messageCount = messageCount
     while keptByteCount > options.keptByteCountMax, oldestKept < tails.count - 1 {
       if oldestKept != conversation, tails[oldestKept].latest != nil {
         keptByteCount -= size(tails[oldestKept].latest)

@@ -73,7 +73,7 @@ extension ChangeFinder {
       return [(oldGap.lowerBound, newGap.lowerBound)]
     }
     let least = 0.5
-    guard oldGap.count * newGap.count <= 1_600 else {
+    guard oldGap.count * newGap.count <= Self.pairCountMax else {
       return pairInOrder(oldGap, newGap, least)
     }
     // The pairs in order whose likeness adds up to most.
@@ -275,8 +275,12 @@ extension ChangeFinder {
   ) {
     var left = Array(before)
     var come: [RequestPiece] = []
+    let isLarge = before.count * now.count > Self.pairCountMax
     for piece in now {
-      let same = left.indices.filter { left[$0].kind == piece.kind }
+      let same =
+        isLarge
+        ? Array(left.indices.lazy.filter { left[$0].kind == piece.kind }.prefix(1))
+        : left.indices.filter { left[$0].kind == piece.kind }
       let most = same.max { likeness(left[$0], piece) < likeness(left[$1], piece) }
       let isAlone = same.count == 1 && now.count { $0.kind == piece.kind } == 1
       if let most, isAlone || likeness(left[most], piece) >= 0.5 {

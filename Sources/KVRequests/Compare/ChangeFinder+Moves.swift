@@ -41,7 +41,7 @@ extension ChangeFinder {
   private func moveKind(_ from: Loose, _ to: Loose) -> RequestChange.Kind {
     let tokenCount = TokenEstimate.count(old.prompt, from.range)
     if from.kind == .media { return .attachedAgain }
-    if from.level == .text, to.level == .text, from.change.path == to.change.path {
+    if from.level == .text, to.level == .text, from.change.node == to.change.node {
       return .reordered
     }
     if isTagged(old, from.range) { return .reminderMoved }
@@ -95,15 +95,24 @@ extension ChangeFinder {
     return find(old.prompt[range], window)
   }
 
+  /// The first place of a text, in as many steps as there are bytes (Knuth, Morris and Pratt).
   private func find(_ text: ArraySlice<UInt8>, _ window: Range<Int>) -> Range<Int>? {
-    guard let head = text.first, text.count <= window.count else { return nil }
+    let pattern = Array(text)
+    guard !pattern.isEmpty, pattern.count <= window.count else { return nil }
+    var borders = [0]
+    borders.reserveCapacity(pattern.count)
+    var length = 0
+    for index in pattern.indices.dropFirst() {
+      while length > 0, pattern[index] != pattern[length] { length = borders[length - 1] }
+      if pattern[index] == pattern[length] { length += 1 }
+      borders.append(length)
+    }
+    length = 0
     let span = new.prompt.span
-    for start in window.lowerBound...window.upperBound - text.count where span[start] == head {
-      var offset = 1
-      while offset < text.count, span[start + offset] == text[text.startIndex + offset] {
-        offset += 1
-      }
-      if offset == text.count { return start..<start + text.count }
+    for at in window {
+      while length > 0, span[at] != pattern[length] { length = borders[length - 1] }
+      if span[at] == pattern[length] { length += 1 }
+      if length == pattern.count { return at + 1 - length..<at + 1 }
     }
     return nil
   }

@@ -48,14 +48,12 @@ extension ChangeFinder {
       front * 5 >= now.range.count
     {
       let tail = before.range.lowerBound + front..<before.range.upperBound
-      var made = textChange(
+      let made = textChange(
         Self.isReasoning(old.prompt[tail]) ? .reasoningDropped : .truncated,
         TextChanges.Hunk(old: tail, new: now.range.lowerBound + front..<now.range.upperBound),
         before,
         now
       )
-      // What it ends with now.
-      if rest == 0 { made.end = made.start }
       kept.append(now.range.lowerBound..<now.range.lowerBound + front)
       removed.append(
         Loose(
@@ -105,19 +103,17 @@ extension ChangeFinder {
     _ newRange: Range<Int>,
     _ role: RequestPart.Role
   ) {
-    if let form = JSONForm(old.prompt, oldRange, new.prompt, newRange) {
+    var (oldRange, newRange) = (oldRange, newRange)
+    var formCount = 0
+    while formCount < 256, let form = JSONForm(old.prompt, oldRange, new.prompt, newRange) {
+      formCount += 1
       kept.append(newRange.lowerBound..<form.new.lowerBound)
       kept.append(form.new)
       found.append(
         textChange(form.kind, TextChanges.Hunk(old: form.old, new: form.new), before, now)
       )
-      return compareText(
-        before,
-        form.old.upperBound..<oldRange.upperBound,
-        now,
-        form.new.upperBound..<newRange.upperBound,
-        role
-      )
+      oldRange = form.old.upperBound..<oldRange.upperBound
+      newRange = form.new.upperBound..<newRange.upperBound
     }
     let lines = LineChanges(old.prompt, oldRange, new.prompt, newRange)
     for range in lines.kept { kept.append(range) }

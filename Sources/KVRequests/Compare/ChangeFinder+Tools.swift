@@ -13,14 +13,18 @@ extension ChangeFinder {
     var partners: [Int?] = newRange.map { places[newKeys[$0 - newRange.lowerBound]] }
     // A tool that was renamed: another name, and nearly the same beside it.
     for (offset, index) in newRange.enumerated() where partners[offset] == nil {
-      let candidates = gone.filter { oldIndex in
-        TextSimilarity.value(
-          old.prompt,
-          old.parts[oldIndex].range,
-          new.prompt,
-          new.parts[index].range
-        ) >= 0.8
-      }
+      // Comparing all with all is for a few.
+      let candidates =
+        gone.count * newRange.count > Self.pairCountMax
+        ? []
+        : gone.filter { oldIndex in
+          TextSimilarity.value(
+            old.prompt,
+            old.parts[oldIndex].range,
+            new.prompt,
+            new.parts[index].range
+          ) >= 0.8
+        }
       if let renamed = candidates.first {
         partners[offset] = renamed
         gone.removeAll { $0 == renamed }
@@ -79,16 +83,10 @@ extension ChangeFinder {
         previousNode: old.parts[oldIndex].node,
         position: position
       )
-      change.now = ""
-      if newRange.isEmpty {
-        change.path = "tools"
-        change.start = 0
-        change.end = 0
-      } else if behind == nil {
-        change.start = change.end
-      } else {
-        change.end = 0
-      }
+      // An empty stretch: before the tool that stands there now, or behind the last one.
+      let end = behind == nil && !newRange.isEmpty ? new.document.rawBytes(node).count : 0
+      change.bytes = end..<end
+      if newRange.isEmpty { change.fixedPath = "tools" }
       found.append(change)
     }
   }

@@ -45,15 +45,22 @@ struct ChangeFinder {
     findAttachedAgain()
   }
 
+  /// Parts are compared all with all up to this many pairs, beyond it in order.
+  static let pairCountMax = 1_600
+
+  /// A request that was written anew from end to end has thousands of changes; nobody reads them.
+  private static let countMax = 200
+
   // MARK: - The sum
 
   /// The changes, each with the tokens between it and the next one that both requests have.
   func changes(from foundByteCount: Int) -> [RequestChange] {
     let spans = mergedKept()
-    let sorted = withoutForks(
-      joined(found.sorted { ($0.position, $0.start) < ($1.position, $1.start) }),
-      spans
-    )
+    let ordered = found.sorted {
+      ($0.position, $0.bytes?.lowerBound ?? 0) < ($1.position, $1.bytes?.lowerBound ?? 0)
+    }
+    // What lies behind the last one that is named counts as its.
+    let sorted = withoutForks(Array(joined(ordered).prefix(Self.countMax)), spans)
     var result: [RequestChange] = []
     var end = new.prompt.count
     var behind = 0
@@ -71,7 +78,8 @@ struct ChangeFinder {
       change.tokensLost = behind
       result.append(change)
     }
-    return result.reversed()
+    var texts = FieldTexts()
+    return result.reversed().map { refreshed($0, &texts) }
   }
 
   /// The changes without those in messages, where next to nothing of what follows is the same: another conversation goes on there, and
@@ -134,7 +142,7 @@ struct ChangeFinder {
   private func joined(_ changes: [RequestChange]) -> [RequestChange] {
     var result: [RequestChange] = []
     for change in changes {
-      if var last = result.last, last.path == change.path, last.kind == change.kind,
+      if var last = result.last, last.node == change.node, last.kind == change.kind,
         let a = last.bytes, let b = change.bytes
       {
         let gap = b.lowerBound - a.upperBound
@@ -148,7 +156,6 @@ struct ChangeFinder {
             last.previousBytes =
               old.lowerBound..<max(old.upperBound, other.upperBound, old.lowerBound)
           }
-          refresh(&last)
           result[result.count - 1] = last
           continue
         }
@@ -194,9 +201,9 @@ struct ChangeFinder {
       node: now?.node ?? new.body,
       previousNode: before?.node
     )
-    if let now {
-      change.end = new.fieldCount(now.node)
-      change.path = new.path(now.node)
+    if now == nil {
+      change.fixedPath = key
+      change.bytes = 0..<0
     }
     found.append(change)
   }
@@ -219,7 +226,7 @@ struct ChangeFinder {
     previousNode: Int?,
     position: Int
   ) -> RequestChange {
-    var change = RequestChange(
+    RequestChange(
       kind: kind,
       shape: nil,
       path: "",
@@ -234,8 +241,6 @@ struct ChangeFinder {
       node: node,
       previousNode: previousNode
     )
-    refresh(&change)
-    return change
   }
 
   /// A change within the text of a value; the ranges count the node's decoded text.
@@ -252,34 +257,49 @@ struct ChangeFinder {
     change.shape = shape
     change.bytes = bytes
     change.previousBytes = previousBytes
-    refresh(&change)
     return change
   }
 
-  /// Works out path, code points and texts from nodes and bytes.
-  private func refresh(_ change: inout RequestChange) {
-    change.path = new.path(change.node)
-    change.previousPath = change.previousNode.map { old.path($0) }
-    if let bytes = change.bytes {
-      let text = new.fieldText(change.node)
-      let range = bytes.clamped(to: 0..<text.count)
-      change.start = CodePoints.count(text[0..<range.lowerBound])
-      change.end = change.start + CodePoints.count(text[range])
-      change.now = excerpt(text[range])
-      change.context = ByteHasher.hash(text, max(0, range.lowerBound - 16)..<range.lowerBound)
-    } else {
-      change.start = 0
-      change.end = new.fieldCount(change.node)
-      change.now = excerpt(new.document.rawBytes(change.node))
+  /// The texts of the fields that were asked for last: a long one has many changes.
+  private struct FieldTexts {
+    var new: (node: Int, text: [UInt8])?
+    var old: (node: Int, text: [UInt8])?
+
+    mutating func newText(_ request: PromptRequest, _ node: Int) -> [UInt8] {
+      if let new, new.node == node { return new.text }
+      let text = request.fieldText(node)
+      new = (node, text)
+      return text
     }
-    if let node = change.previousNode {
+
+    mutating func oldText(_ request: PromptRequest, _ node: Int) -> [UInt8] {
+      if let old, old.node == node { return old.text }
+      let text = request.fieldText(node)
+      old = (node, text)
+      return text
+    }
+  }
+
+  /// The change with path, code points and texts, which its nodes and bytes say.
+  private func refreshed(_ change: RequestChange, _ texts: inout FieldTexts) -> RequestChange {
+    var change = change
+    change.path = change.fixedPath ?? new.path(change.node)
+    change.previousPath = change.previousNode.map { old.path($0) }
+    let text = texts.newText(new, change.node)
+    let range = change.bytes?.clamped(to: 0..<text.count) ?? 0..<text.count
+    change.start = CodePoints.count(text[0..<range.lowerBound])
+    change.end = change.start + CodePoints.count(text[range])
+    change.now = excerpt(change.bytes == nil ? new.document.rawBytes(change.node) : text[range])
+    change.context = ByteHasher.hash(text, max(0, range.lowerBound - 16)..<range.lowerBound)
+    if let node = change.previousNode, change.was.isEmpty {
       if let bytes = change.previousBytes {
-        let text = old.fieldText(node)
+        let text = texts.oldText(old, node)
         change.was = excerpt(text[bytes.clamped(to: 0..<text.count)])
-      } else if change.bytes == nil {
+      } else {
         change.was = excerpt(old.document.rawBytes(node))
       }
     }
+    return change
   }
 
   private func excerpt(_ text: ArraySlice<UInt8>) -> String {
@@ -299,8 +319,6 @@ extension PromptRequest {
   func fieldText(_ node: Int) -> [UInt8] {
     document.kind(node) == .string ? document.textBytes(node) : Array(document.rawBytes(node))
   }
-
-  func fieldCount(_ node: Int) -> Int { CodePoints.count(fieldText(node)[...]) }
 
   /// Where a node stands in the body: `messages[0].content`.
   func path(_ node: Int) -> String {

@@ -69,6 +69,8 @@ public struct RequestChange: Sendable, Equatable {
 
   /// Where it stands in the prompt, in bytes.
   var position: Int
+  /// Where there is no value to take the path of.
+  var fixedPath: String?
   /// What stands before it: the same place in other requests has the same.
   var context: UInt64
   /// Nodes and bytes for putting it right.

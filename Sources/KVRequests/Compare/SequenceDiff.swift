@@ -40,17 +40,41 @@ enum SequenceDiff {
       if (highA - lowA) * (highB - lowB) <= tableSizeMax {
         runs += table(a, lowA..<highA, b, lowB..<highB)
       } else {
-        let anchors = uniqueAnchors(a, lowA..<highA, b, lowB..<highB)
-        var (fromA, fromB) = (lowA, lowB)
-        for anchor in anchors {
-          work.append((fromA..<anchor.a, fromB..<anchor.b))
-          runs.append(Run(a: anchor.a, b: anchor.b, count: 1))
-          (fromA, fromB) = (anchor.a + 1, anchor.b + 1)
+        // Single elements first; where each comes more than once, a few side by side.
+        var anchors: [(a: Int, b: Int)] = []
+        var width = 1
+        for candidate in [1, 3, 8] where anchors.isEmpty {
+          width = candidate
+          anchors = uniqueAnchors(a, lowA..<highA, b, lowB..<highB, width: width)
         }
-        if !anchors.isEmpty { work.append((fromA..<highA, fromB..<highB)) }
+        var (fromA, fromB) = (lowA, lowB)
+        for anchor in anchors where anchor.a >= fromA && anchor.b >= fromB {
+          work.append((fromA..<anchor.a, fromB..<anchor.b))
+          runs.append(Run(a: anchor.a, b: anchor.b, count: width))
+          (fromA, fromB) = (anchor.a + width, anchor.b + width)
+        }
+        if !anchors.isEmpty {
+          work.append((fromA..<highA, fromB..<highB))
+        } else {
+          work += pieces(lowA..<highA, lowB..<highB)
+        }
       }
     }
     return merged(runs)
+  }
+
+  /// Two long stretches without anything that occurs once in both, cut at the same proportions.
+  private static func pieces(
+    _ a: Range<Int>,
+    _ b: Range<Int>
+  ) -> [(a: Range<Int>, b: Range<Int>)] {
+    let count = (max(a.count, b.count) + 399) / 400
+    func cut(_ range: Range<Int>, _ index: Int) -> Int {
+      range.lowerBound + range.count * index / count
+    }
+    return (0..<count).map { index in
+      (cut(a, index)..<cut(a, index + 1), cut(b, index)..<cut(b, index + 1))
+    }
   }
 
   private static func merged(_ runs: [Run]) -> [Run] {
@@ -101,24 +125,37 @@ enum SequenceDiff {
     return runs
   }
 
-  /// Elements that occur once in both, as many as come in the same order.
+  /// `width` elements side by side that occur once in both, as many as come in the same order.
   private static func uniqueAnchors(
     _ a: [UInt64],
     _ rangeA: Range<Int>,
     _ b: [UInt64],
-    _ rangeB: Range<Int>
+    _ rangeB: Range<Int>,
+    width: Int
   ) -> [(a: Int, b: Int)] {
+    func key(_ elements: [UInt64], _ index: Int) -> UInt64 {
+      var key = elements[index]
+      for offset in 0..<width where offset > 0 {
+        key = ByteHasher.combined(key, elements[index + offset])
+      }
+      return key
+    }
     var places: [UInt64: (countA: Int, a: Int, countB: Int, b: Int)] = [:]
-    for index in rangeA {
-      let old = places[a[index]]
-      places[a[index]] = ((old?.countA ?? 0) + 1, index, 0, 0)
+    for index in rangeA.dropLast(width - 1) {
+      let key = key(a, index)
+      places[key] = ((places[key]?.countA ?? 0) + 1, index, 0, 0)
     }
-    for index in rangeB {
-      guard let old = places[b[index]] else { continue }
-      places[b[index]] = (old.countA, old.a, old.countB + 1, index)
+    for index in rangeB.dropLast(width - 1) {
+      let key = key(b, index)
+      guard let old = places[key] else { continue }
+      places[key] = (old.countA, old.a, old.countB + 1, index)
     }
-    let pairs = places.values.filter { $0.countA == 1 && $0.countB == 1 }
-      .map { (a: $0.a, b: $0.b) }.sorted { $0.a < $1.a }
+    var pairs: [(a: Int, b: Int)] = []
+    for place in places.values where place.countA == 1 && place.countB == 1 {
+      let isSame = (0..<width).allSatisfy { a[place.a + $0] == b[place.b + $0] }
+      if isSame { pairs.append((place.a, place.b)) }
+    }
+    pairs.sort { $0.a < $1.a }
     // The longest increasing subsequence of the places in b.
     var tails: [Int] = []
     var before = [Int](repeating: -1, count: pairs.count)

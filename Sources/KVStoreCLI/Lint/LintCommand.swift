@@ -322,7 +322,13 @@ final class LintReview {
       }
       if let store { states[at] = try store.state(of: before) }
       let lost = TokenCounts.lost(previous: before, next: now)
-      return TokenCounts.shared(lost, as: changes.map(\.tokensLost))
+      // What was appended and stands further in front already breaks nothing: it costs itself.
+      let isBreak = changes.map { $0.kind != .attachedAgain || $0.previousPath != nil }
+      let counts = TokenCounts.shared(
+        lost,
+        as: zip(changes, isBreak).map { $1 ? $0.tokensLost : 0 }
+      )
+      return zip(changes, zip(counts, isBreak)).map { $1.1 ? $1.0 : $0.tokensLost }
     } catch {
       failure = error
       return nil
