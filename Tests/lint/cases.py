@@ -259,6 +259,11 @@ def pauses_and_rates():
     document = lint(lines)
     check(kinds(document).count("volatileValue") == len(lines) - 1, f"a time in each step: {kinds(document)}")
     check("lowHitRate" in kinds(document), "a low hit rate is a finding")
+    # Results and calls count once, however often they are sent.
+    sent = [m for m in json.loads(lines[-1])["messages"]]
+    one = document["conversations"][0]
+    check(one["tool_results"] == sum(m["role"] == "tool" for m in sent), f"tool results: {one}")
+    check(one["tool_calls"] == one["tool_results"] and one["repeated_tool_calls"] == 0, f"tool calls: {one}")
     check(document["hit_rate"] < 0.5 < document["hit_rate_mended"], "rates as they are and mended")
     # The same, with a value of which nobody knows the shape.
     moods = ["calm", "eager", "tired", "happy", "bored", "sleepy", "wild", "quiet", "loud", "brave"]

@@ -178,7 +178,8 @@ public struct RequestAnalysis {
       comparison.commonByteCount,
       comparison.changes,
       moment,
-      from: candidate.conversation
+      from: candidate.conversation,
+      freshFrom: goesOn ? start(of: comparison.appended, in: request) : nil
     )
   }
 
@@ -253,7 +254,8 @@ public struct RequestAnalysis {
       comparison.commonByteCount,
       changes,
       moment,
-      from: best.key
+      from: best.key,
+      freshFrom: isSame ? start(of: comparison.appended, in: request) : nil
     )
   }
 
@@ -342,7 +344,8 @@ public struct RequestAnalysis {
     _ knownByteCount: Int,
     _ changes: [RequestChange],
     _ moment: Moment,
-    from origin: Int? = nil
+    from origin: Int? = nil,
+    freshFrom: Int? = nil
   ) {
     let isFirst = report.conversations[conversation].steps.isEmpty
     let origin = origin ?? conversation
@@ -387,7 +390,7 @@ public struct RequestAnalysis {
     }
     report.tokenCount += tokenCount
     report.foundTokenCount += min(foundTokenCount, tokenCount)
-    note(request, conversation, previous, isFirst, knownByteCount, moment)
+    note(request, conversation, previous, isFirst, freshFrom ?? knownByteCount, moment)
     report.conversations[conversation].steps.append(
       LogStep(
         source: moment.source,
@@ -399,6 +402,10 @@ public struct RequestAnalysis {
       )
     )
     keep(request, chains, conversation, moment, isFirst)
+  }
+
+  private func start(of parts: Range<Int>, in request: PromptRequest) -> Int {
+    parts.isEmpty ? request.prompt.count : request.parts[parts.lowerBound].range.lowerBound
   }
 
   private func pause(
@@ -429,7 +436,7 @@ public struct RequestAnalysis {
     _ conversation: Int,
     _ previous: Conversation,
     _ isFirst: Bool,
-    _ knownByteCount: Int,
+    _ freshFrom: Int,
     _ moment: Moment
   ) {
     if let last = report.conversations[conversation].steps.last, last.time > 0, moment.time > 0 {
@@ -441,7 +448,7 @@ public struct RequestAnalysis {
     if !isFirst, previous.front != frontHash(request) {
       report.conversations[conversation].hasStaticSystemPrompt = false
     }
-    for piece in request.pieces where piece.range.lowerBound >= knownByteCount || isFirst {
+    for piece in request.pieces where piece.range.lowerBound >= freshFrom {
       switch piece.kind {
       case .result:
         let count = TokenEstimate.count(request.prompt, piece.range)
