@@ -188,8 +188,9 @@ final class SharedMemory: Sendable {
     _ = unsafe symlink(lockTarget(folder), entry.lockBeside)
   }
 
+  /// Who leaves last takes the link along, also one that a killed writer left: it would lead nowhere.
   private func unlinkLock(_ folder: String) {
-    if !entry.isReadOnly, isLockLinked(folder) { unsafe unlink(entry.lockBeside) }
+    if isLockLinked(folder) { unsafe unlink(entry.lockBeside) }
   }
 
   private func isLockLinked(_ folder: String) -> Bool {

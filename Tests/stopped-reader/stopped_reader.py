@@ -16,18 +16,25 @@ folder, kvstore = sys.argv[1:]
 store = os.path.join(folder, "store")
 
 
-def load(seconds, may_be_full=False):
+def start(seconds):
     """Writers and readers that fill the store several times over."""
-    done = subprocess.run(
-        [os.path.join(folder, "soak"), store, str(seconds), "1", "full"], text=True, capture_output=True
-    )
-    if may_be_full and done.returncode != 0:
+    arguments = [os.path.join(folder, "soak"), store, str(seconds), "1", "full"]
+    return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def end(soak, may_be_full=False):
+    output, errors = soak.communicate()
+    if may_be_full and soak.returncode != 0:
         # The catalog has no page left, so opens and offloads are refused; nothing else may be wrong.
-        assert "leased or in use" in done.stderr, done.stderr
-        assert "bounded" not in done.stderr and "bytes" not in done.stderr.split(store)[0], done.stderr
+        assert "leased or in use" in errors, errors
+        assert "bounded" not in errors and "bytes" not in errors.split(store)[0], errors
         return "the catalog ran full, and the disk stayed in its bound"
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split(";")[-1].strip()
+    assert soak.returncode == 0, errors
+    return output.split(";")[-1].strip()
+
+
+def load(seconds):
+    return end(start(seconds))
 
 
 def snapshots():
@@ -52,19 +59,28 @@ os.kill(inspect.pid, signal.SIGCONT)
 rest = inspect.communicate(timeout=60)[0]
 assert inspect.returncode == 0 and rest, "inspect did not end well"
 
-# The worst that a reader can do: it is stopped while it holds a snapshot, so no page that is freed since is used again.
+# The worst that a reader can do: it is stopped while it holds a snapshot, so no page that is freed since is used again. It comes while
+# the store is open, since LMDB's own tools find the lock file of its processes only then.
+soak = start(8)
+deadline = time.monotonic() + 60
+while not os.path.exists(os.path.join(store, "catalog.mdb-lock")):
+    assert time.monotonic() < deadline, "nobody opened the store"
+    time.sleep(0.01)
 reading, writing = os.pipe()
 holder = os.fork()
 if holder == 0:
-    environment = lmdb.open(os.path.join(store, "catalog.mdb"), subdir=False, readonly=True, create=False)
-    transaction = environment.begin()
-    os.write(writing, b"x")
-    time.sleep(3600)
-    os._exit(0)
-os.read(reading, 1)
+    try:
+        environment = lmdb.open(os.path.join(store, "catalog.mdb"), subdir=False, readonly=True, create=False)
+        transaction = environment.begin()
+        os.write(writing, b"x")
+        time.sleep(3600)
+    finally:
+        os._exit(1)
+os.close(writing)
+assert os.read(reading, 1) == b"x", "the reader could not open the catalog"
 os.kill(holder, signal.SIGSTOP)
 assert holder in snapshots()
-print("beside a reader that is stopped inside a transaction:", load(6, may_be_full=True))
+print("beside a reader that is stopped inside a transaction:", end(soak, may_be_full=True))
 os.kill(holder, signal.SIGKILL)
 os.waitpid(holder, 0)
 print("after it:", load(2))
