@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import actions
@@ -283,6 +284,36 @@ def pauses_and_rates():
     check("dynamicBeforeStatic" in kinds(lint(lines)), "what differs each time in front of what stays")
 
 
+def token(word):
+    return zlib.crc32(word.encode()) & 0xFFFFFF
+
+
+def a_store_beside(url, lines):
+    """What a store has of the prompt that was lost: nothing, and all of it once it was offloaded."""
+    library = Path(COMMAND).parent.parent / "lib/libkvstore.so.0"
+    if not library.exists():
+        print("a store beside it: skipped, there is no library beside the command")
+        return
+    os.environ["KVSTORE_LIBRARY"] = str(library)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Integrations/python/src"))
+    import kvstore
+
+    words = "\n".join(f"<{m['role']}> {m['content']}" for m in lines[0]["messages"]).split()
+    tokens = [token(word) for word in words][: len(words) // 16 * 16]
+    path = FOLDER / "store"
+    with kvstore.Store(path, capacity="128MiB", host="16MiB") as store:
+        identity = kvstore.Identity(model_name="m", tokens_per_block=16, region_bytes=(4096,))
+        with store.namespace(identity) as namespace:
+            other = kvstore.Prompt(range(16))
+            namespace.offload(other, [bytes(4096)])
+            store.flush()
+            check(lint(lines, "--server", url, "--store", path)["findings"][0]["store"] == "never stored", "a prompt that is not stored")
+            namespace.offload(kvstore.Prompt(tokens), [bytes(4096)] * (len(tokens) // 16))
+            store.flush()
+    check(lint(lines, "--server", url, "--store", path)["findings"][0]["store"] == "stored", "a prompt that is stored")
+    check(b"namespace" in run("-", "--server", url, "--store", path, "--namespace", "7", input=b"{}", status=1).stderr, "a namespace that is not there")
+
+
 def a_server_that_counts():
     """Words are its tokens: a template and a tokenizer that anybody can check by hand."""
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -296,7 +327,7 @@ def a_server_that_counts():
             if self.path == "/apply-template":
                 answer = {"prompt": "\n".join(f"<{m['role']}> {m['content']}" for m in body["messages"])}
             elif self.path == "/tokenize":
-                answer = {"tokens": [hash(word) & 0xFFFFFF for word in body["content"].split()]}
+                answer = {"tokens": [token(word) for word in body["content"].split()]}
             else:
                 return self.send_error(404)
             text = json.dumps(answer).encode()
@@ -318,6 +349,7 @@ def a_server_that_counts():
     finding = document["findings"][0]
     # 70 words behind the time, and a mark and three words of the first message.
     check(finding["tokens_lost"] == 74 and finding["tokens_estimated"] is False, f"counted by the server: {finding}")
+    a_store_beside(url, lines)
     server.shutdown()
     server.server_close()
     check(b"nobody answers" in run("-", "--server", url, input=b"{}", status=1).stderr, "a server that is gone")
