@@ -135,16 +135,13 @@ struct LintCommand: ParsableCommand {
     let options = options
     try reader.follow(options.logs[0]) { reader in
       for finding in reader.analysis.findings.dropFirst(shown) {
-        writeOutput(LintText.line(finding, isRedacted: options.redact) + "\n")
+        print(LintText.line(finding, isRedacted: options.redact))
       }
+      // Nobody reads it any more.
+      try Output.finish()
       shown = reader.analysis.findings.count
     }
   }
-}
-
-/// Writes to stdout at once, also where that is a pipe.
-private func writeOutput(_ text: String) {
-  FileHandle.standardOutput.write(Data(text.utf8))
 }
 
 /// What `kvstore lint` takes.

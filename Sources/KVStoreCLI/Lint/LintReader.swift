@@ -53,7 +53,7 @@ struct LintReader {
   }
 
   /// Reads what a recorder writes, until the command is stopped; `report` is called after each line.
-  mutating func follow(_ path: String, _ report: (inout LintReader) -> Void) throws {
+  mutating func follow(_ path: String, _ report: (inout LintReader) throws -> Void) throws {
     let input = try LogInput(path)
     guard !input.isCompressed, input.fileByteCount != nil else {
       throw CommandFailure("--watch follows a plain file that is being written, not \(path)")
@@ -67,7 +67,7 @@ struct LintReader {
         do { try take(bytes, 0, number, input.name) } catch let fault as JSONFault {
           skipped.add(withoutOffset(fault), "\(input.name):\(number)")
         }
-        report(&self)
+        try report(&self)
       }
       usleep(200_000)
       input.continueAtEnd()
