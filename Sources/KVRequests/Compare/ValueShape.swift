@@ -123,8 +123,14 @@ public enum ValueShape: String, Sendable, CaseIterable {
   private static func isHostLike(_ word: ArraySlice<UInt8>) -> Bool {
     let parts = word.split { "-.:".utf8.contains($0) }
     return parts.count >= 2 && !word.contains(UInt8(ascii: "/"))
-      && parts.allSatisfy { $0.count <= 20 }
+      && parts.allSatisfy { $0.count <= 20 && !isRandom($0) }
       && parts.contains { $0.allSatisfy { !JSONNumber.isDigit($0) } }
+  }
+
+  /// Letters and digits mixed at length: part of an id or a key, and of no name.
+  private static func isRandom(_ part: ArraySlice<UInt8>) -> Bool {
+    let digits = part.count(where: JSONNumber.isDigit)
+    return part.count >= 10 && digits > 2 && digits < part.count
   }
 
   private static func mixes(_ word: ArraySlice<UInt8>) -> Bool {
