@@ -190,7 +190,8 @@ struct TableKey {
 
 /// The rows of `meta`.
 enum MetaName: String {
-  case format, store, counters, clock, config, clean, erase, totals, hits, recent, boot, noted, floors
+  case format, store, counters, clock, config, clean, erase, totals, hits, recent, boot, noted,
+    floors
 }
 
 /// The two rows of a namespace.

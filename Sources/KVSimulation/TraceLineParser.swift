@@ -87,8 +87,9 @@ struct TraceLineParser {
     guard (1...1 << 24).contains(request.tokensPerBlock) else { throw .outOfRange("block_size") }
   }
 
-  /// Ids are those of the full blocks, or of all blocks with a last one that is not full. Other counts mean another
-  /// block size than the line (or the option) says, and hit rates that mean nothing.
+  /// Ids are those of the full blocks, or of all blocks with a last one that is not full.
+  ///
+  /// Other counts mean another block size than the line (or the option) says, and hit rates that mean nothing.
   private func checkIDCount(_ request: TraceRequest) throws(TraceLineFault) {
     let count = request.blockIDs.count
     let full = request.inputTokenCount / request.tokensPerBlock

@@ -30,7 +30,9 @@ package final class TraceReader {
     source = try TraceByteSource(file: file)
   }
 
-  /// Reads the next request; false at the end of the trace. One without any request is an error.
+  /// Reads the next request; false at the end of the trace.
+  ///
+  /// A trace without any request is an error.
   package func next(into request: inout TraceRequest) throws(TraceError) -> Bool {
     while true {
       lineNumber += 1

@@ -12,7 +12,9 @@ internal import Synchronization
 final class StoreTime: Sendable {
   private let clock: any StoreClock
   private let bootTimeAtStart: UInt64
-  /// Time at `bootTimeAtStart`. Moved forward when others have committed a later time than ours (they know of no anchor):
+  /// Time at `bootTimeAtStart`.
+  ///
+  /// Moved forward when others have committed a later time than ours (they know of no anchor):
   /// what they wrote is not to end early, and our time goes on from theirs instead of waiting for it.
   private let start: Atomic<UInt64>
   /// Idle deadlines before this time do not count.

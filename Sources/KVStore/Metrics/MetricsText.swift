@@ -48,8 +48,9 @@ struct MetricsText {
     text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind.rawValue)\n"
   }
 
-  /// `{tier="disk"}`; the format escapes backslash, quote and line break. Names are the engine's, and the text ends up on
-  /// terminals: what would control one is shown as "?", as in the other commands.
+  /// Labels as `{tier="disk"}`; the format escapes backslash, quote and line break.
+  ///
+  /// Names are the engine's, and the text ends up on terminals: what would control one is shown as "?", as in the other commands.
   private static func labelText(_ labels: Labels) -> String {
     guard !labels.isEmpty else { return "" }
     let pairs = labels.map { name, value in
