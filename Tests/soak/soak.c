@@ -4,7 +4,8 @@
  *   room  everything fits: what a flush confirmed is there, in every process, until the end
  *   full  a small store: blocks come and go, what a lease covers stays, the disk is bounded
  * Half of the prompts are saved layer by layer, by two threads of a process at once and from memory that comes slowly; now and then a writer
- * forks while it does, and the child finds its handles refused.
+ * forks while it does, and the child finds its handles refused. Writers and readers open the store by a relative path and go to the root
+ * folder then.
  * Prints counts; exit status 1 and a line on stderr when something was wrong. */
 #define _GNU_SOURCE
 #include <kvstore.h>
@@ -135,6 +136,22 @@ static kvstore_t *open_store(void) {
     config.capacity_bytes = has_room ? UINT64_C(2) << 30 : full_bytes;
     config.host_bytes = UINT64_C(16) << 20;
     if (kvstore_open(&config, &store) != KVSTORE_OK) wrong("open", 0, 0);
+    return store;
+}
+
+/* By a path that leads nowhere afterwards, as a daemon's does that goes to the root. */
+static kvstore_t *open_and_go_away(void) {
+    static char parent[4096];
+    kvstore_t *store;
+    char *slash;
+    snprintf(parent, sizeof parent, "%s", folder);
+    slash = strrchr(parent, '/');
+    if (slash == NULL) return open_store();
+    *slash = '\0';
+    if (chdir(parent) != 0) wrong("chdir", 0, 0);
+    folder = slash + 1;
+    store = open_store();
+    if (chdir("/") != 0) wrong("chdir", 0, 0);
     return store;
 }
 
@@ -297,7 +314,7 @@ static kvstore_status_t offload_layers(kvstore_t *store, kvstore_namespace_t *ns
 }
 
 static void run_writer(void) {
-    kvstore_t *store = open_store();
+    kvstore_t *store = open_and_go_away();
     kvstore_namespace_t *ns = open_namespace(store);
     start_slow_region();
     for (;;) {
@@ -338,7 +355,7 @@ static void run_writer(void) {
 }
 
 static void run_reader(void) {
-    kvstore_t *store = open_store();
+    kvstore_t *store = open_and_go_away();
     kvstore_namespace_t *ns = open_namespace(store);
     for (;;) {
         uint64_t newest = __atomic_load_n(&shared->next_prompt, __ATOMIC_SEQ_CST), prompt;
