@@ -1,0 +1,92 @@
+import AsyncHTTPClient
+import NIOCore
+import NIOHTTP1
+
+/// The server that we stand beside, as an HTTP client sees it.
+struct LlamaServer: Sendable {
+  let client: HTTPClient
+  /// Without a slash at its end.
+  let url: String
+  /// For what we ask on our own; what a caller asks is asked with the caller's key.
+  let apiKey: String?
+
+  /// The server is not there, or went away before it answered.
+  struct Unreachable: Error, CustomStringConvertible {
+    var cause: any Error
+    var description: String { "\(cause)" }
+  }
+
+  /// An answer that is not 200.
+  struct Refusal: Error, CustomStringConvertible {
+    var status: Int
+    var body: String
+    var description: String { "\(status) \(body.prefix(300))" }
+  }
+
+  func get(_ path: String, headers: HTTPHeaders? = nil) async throws -> JSON {
+    try await call(.GET, path, nil, headers: headers)
+  }
+
+  func post(_ path: String, _ body: String, headers: HTTPHeaders? = nil) async throws -> JSON {
+    try await call(.POST, path, Array(body.utf8), headers: headers)
+  }
+
+  func post(_ path: String, _ body: [UInt8], headers: HTTPHeaders? = nil) async throws -> JSON {
+    try await call(.POST, path, body, headers: headers)
+  }
+
+  private func call(
+    _ method: HTTPMethod,
+    _ path: String,
+    _ body: [UInt8]?,
+    headers: HTTPHeaders?
+  ) async throws -> JSON {
+    var request = HTTPClientRequest(url: url + path)
+    request.method = method
+    if let headers {
+      request.headers = headers
+    } else if let apiKey {
+      request.headers.add(name: "authorization", value: "Bearer \(apiKey)")
+    }
+    if let body {
+      request.headers.replaceOrAdd(name: "content-type", value: "application/json")
+      request.body = .bytes(body, length: .known(Int64(body.count)))
+    }
+    let response = try await execute(request)
+    var bytes: [UInt8] = []
+    do {
+      for try await chunk in response.body { bytes.append(contentsOf: chunk.readableBytesView) }
+    } catch {
+      if Task.isCancelled { throw CancellationError() }
+      throw Unreachable(cause: error)
+    }
+    guard response.status == .ok else {
+      throw Refusal(status: Int(response.status.code), body: String(decoding: bytes, as: UTF8.self))
+    }
+    guard let json = JSON(bytes) else { throw Refusal(status: 200, body: "no JSON") }
+    return json
+  }
+
+  /// The response's head; its body follows as it comes.
+  ///
+  /// The server closes a connection that was idle for five seconds, or after a hundred requests: a request that met that is sent once more.
+  ///
+  /// - Parameters:
+  ///   - request: what is asked.
+  ///   - isRepeatable: false where the body comes as a stream, which there is only once.
+  func execute(
+    _ request: HTTPClientRequest,
+    isRepeatable: Bool = true
+  ) async throws -> HTTPClientResponse {
+    for attempt in 0... {
+      do {
+        return try await client.execute(request, deadline: .distantFuture)
+      } catch {
+        if Task.isCancelled || error is CancellationError { throw CancellationError() }
+        let isStale = (error as? HTTPClientError) == .remoteConnectionClosed || error is IOError
+        guard isStale, isRepeatable, attempt == 0 else { throw Unreachable(cause: error) }
+      }
+    }
+    throw CancellationError()
+  }
+}

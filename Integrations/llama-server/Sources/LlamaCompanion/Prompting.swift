@@ -1,0 +1,118 @@
+/// What a request asks the server to complete, as far as it can be told before.
+enum PromptSource: Sendable {
+  /// Messages for the server's own template.
+  case messages(body: [UInt8])
+  /// Text, as the JSON string that it was.
+  case text([UInt8])
+  case tokens([Int32])
+}
+
+/// What kind of request this is, and whether a stored prefix can help it.
+enum RequestKind: Sendable {
+  case helped(PromptSource, EndpointStyle)
+  /// Passed on as it is, because of this. Whether it takes a slot.
+  case passed(reason: String, completes: Bool)
+
+  enum EndpointStyle: Sendable { case openAI, anthropic }
+
+  /// Paths of requests that complete a prompt.
+  private static func form(_ path: Substring) -> String? {
+    switch path {
+    case "/v1/chat/completions", "/chat/completions", "/api/chat": "chat"
+    case "/v1/completions", "/completions", "/completion": "text"
+    case "/v1/messages", "/messages": "messages"
+    case "/v1/responses", "/responses", "/infill": "other"
+    default: nil
+    }
+  }
+
+  static func completes(method: String, path: String) -> Bool {
+    method == "POST" && form(path.prefix { $0 != "?" }) != nil
+  }
+
+  init(path: String, body: JSON?) {
+    guard let form = Self.form(path.prefix { $0 != "?" }) else {
+      self = .passed(reason: "no completion", completes: false)
+      return
+    }
+    guard let body, body.isObject else {
+      self = .passed(reason: "no JSON object", completes: false)
+      return
+    }
+    func pass(_ reason: String) -> RequestKind { .passed(reason: reason, completes: true) }
+    if let slot = body["id_slot"]?.int, slot >= 0 { self = pass("the caller's own slot"); return }
+    if body["cache_prompt"]?.bool == false { self = pass("cache_prompt is off"); return }
+    if let count = body["n"], count.int != 1, !count.isNull {
+      self = pass("several answers at once"); return
+    }
+    if let count = body["n_cmpl"], count.int != 1, !count.isNull {
+      self = pass("several answers at once"); return
+    }
+    if let adapters = body["lora"], !adapters.elements.isEmpty {
+      self = pass("adapters of its own"); return
+    }
+    if let reuse = body["n_cache_reuse"]?.int, reuse > 0 { self = pass("n_cache_reuse"); return }
+    switch form {
+    case "chat":
+      guard let messages = body["messages"], messages.isArray else {
+        self = pass("no messages"); return
+      }
+      for message in messages.elements {
+        for part in message["content"]?.elements ?? [] {
+          guard part["type"]?.string == "text" else { self = pass("media"); return }
+        }
+      }
+      self = .helped(.messages(body: body.bytes), .openAI)
+    case "messages":
+      guard let converted = Anthropic.converted(body) else {
+        self = pass("messages with tools or media"); return
+      }
+      self = .helped(.messages(body: converted), .anthropic)
+    case "text":
+      guard let prompt = body["prompt"] else { self = pass("no prompt"); return }
+      if prompt.isString {
+        self = .helped(.text(Array(prompt.raw)), .openAI)
+      } else if let tokens = prompt.tokens, !tokens.isEmpty {
+        self = .helped(.tokens(tokens), .openAI)
+      } else {
+        self = pass("several prompts or media")
+      }
+    default:
+      self = pass("not a form that is helped")
+    }
+  }
+}
+
+/// The hosted interface's messages.
+enum Anthropic {
+  /// The same conversation as the server's own template takes it; nil for what the server turns into something that we do not know.
+  ///
+  /// A guess at worst: what is restored is compared with the request's real tokens by the server.
+  static func converted(_ body: JSON) -> [UInt8]? {
+    guard let messages = body["messages"], messages.isArray else { return nil }
+    if let tools = body["tools"], !tools.elements.isEmpty { return nil }
+    if body["thinking"] != nil { return nil }
+    var list: [String] = []
+    func text(_ content: JSON?) -> String? {
+      guard let content else { return nil }
+      if let text = content.string { return text }
+      var result = ""
+      for part in content.elements {
+        guard part["type"]?.string == "text", let text = part["text"]?.string else { return nil }
+        result += text
+      }
+      return content.isArray ? result : nil
+    }
+    if let system = body["system"], !system.isNull {
+      guard let text = text(system) else { return nil }
+      list.append("{\"role\":\"system\",\"content\":\(JSON.quoted(text))}")
+    }
+    for message in messages.elements {
+      guard let role = message["role"]?.string, let text = text(message["content"]) else {
+        return nil
+      }
+      list.append("{\"role\":\(JSON.quoted(role)),\"content\":\(JSON.quoted(text))}")
+    }
+    return Array("{\"messages\":[\(list.joined(separator: ","))]}".utf8)
+  }
+}

@@ -1,0 +1,131 @@
+/// What we believe is in the server's slots, and who uses them.
+///
+/// Only a belief: anyone may use the server without us. Before a slot is gone on with, the server is asked whether what we left there is
+/// still what was done last.
+actor SlotTable {
+  struct Slot: Sendable {
+    var id: Int
+    /// The prefix that is in the slot.
+    var tokens: [Int32] = []
+    /// How much of it came from the store and was not computed there.
+    var restoredTokenCount = 0
+    /// Whose prefix it is.
+    var tenant = ""
+    /// The task that used the slot last, as the server numbers them.
+    var task = -1
+    var isBusy = false
+    var usedNanoseconds: UInt64 = 0
+    /// Times that it was given out: what was found out for one use means nothing for the next.
+    var uses: UInt64 = 0
+  }
+
+  private(set) var slots: [Slot] = []
+  private var waiters:
+    [(id: UInt64, tokens: [Int32], tenant: String, go: CheckedContinuation<Int?, Never>)] = []
+  private var waiterNumber: UInt64 = 0
+  /// One start of the server; slots of an earlier one are not given back.
+  private(set) var epoch: UInt64 = 0
+
+  /// A server has started: nothing is in its slots.
+  func reset(count: Int) {
+    epoch += 1
+    slots = (0..<count).map { Slot(id: $0) }
+    while let waiter = waiters.first, let id = choose(waiter.tokens, waiter.tenant) {
+      waiters.removeFirst()
+      waiter.go.resume(returning: id)
+    }
+  }
+
+  /// The slot with the longest common prefix, else the one that was not used for longest; waits while all are in use.
+  ///
+  /// - Returns: nil when the caller was cancelled.
+  func acquire(_ tokens: [Int32], tenant: String) async -> (slot: Slot, epoch: UInt64)? {
+    waiterNumber += 1
+    let number = waiterNumber
+    if waiters.isEmpty, let id = choose(tokens, tenant) { return (slots[id], epoch) }
+    let id = await withTaskCancellationHandler {
+      await withCheckedContinuation { (go: CheckedContinuation<Int?, Never>) in
+        if Task.isCancelled {
+          go.resume(returning: nil)
+        } else {
+          waiters.append((number, tokens, tenant, go))
+        }
+      }
+    } onCancel: {
+      Task { await self.stopWaiting(number) }
+    }
+    guard let id else { return nil }
+    return (slots[id], epoch)
+  }
+
+  private func stopWaiting(_ number: UInt64) {
+    guard let index = waiters.firstIndex(where: { $0.id == number }) else { return }
+    waiters.remove(at: index).go.resume(returning: nil)
+  }
+
+  private func choose(_ tokens: [Int32], _ tenant: String) -> Int? {
+    let idle = slots.filter { !$0.isBusy }
+    guard !idle.isEmpty else { return nil }
+    let own = idle.filter { $0.tenant == tenant }.map { slot in
+      (slot, common: commonPrefix(slot.tokens[...], tokens[...]))
+    }
+    // A conversation goes on where it is. One that only begins alike would push that one out: it takes the oldest slot.
+    let best = own.max { ($0.common, $0.0.usedNanoseconds) < ($1.common, $1.0.usedNanoseconds) }
+    let chosen: Slot
+    if let best, best.common >= 32, best.common * 2 >= best.0.tokens.count {
+      chosen = best.0
+    } else {
+      chosen = idle.min {
+        ($0.tokens.isEmpty ? 0 : 1, $0.usedNanoseconds) < (
+          $1.tokens.isEmpty ? 0 : 1, $1.usedNanoseconds
+        )
+      }!
+    }
+    slots[chosen.id].isBusy = true
+    slots[chosen.id].uses += 1
+    return chosen.id
+  }
+
+  /// Gives a slot back, with what is in it now.
+  func release(_ slot: Slot, epoch: UInt64) {
+    guard epoch == self.epoch, slots.indices.contains(slot.id) else { return }
+    slots[slot.id] = slot
+    slots[slot.id].isBusy = false
+    slots[slot.id].usedNanoseconds = nowNanoseconds()
+    while let waiter = waiters.first, let id = choose(waiter.tokens, waiter.tenant) {
+      waiters.removeFirst()
+      waiter.go.resume(returning: id)
+    }
+  }
+
+  /// The server is gone: who waits for a slot hears it.
+  func dropWaiters() {
+    for waiter in waiters { waiter.go.resume(returning: nil) }
+    waiters = []
+  }
+
+  var waitingCount: Int { waiters.count }
+  var busyCount: Int { slots.count { $0.isBusy } }
+}
+
+/// Lets one after the other pass.
+actor Gate {
+  private var isTaken = false
+  private var waiting: [CheckedContinuation<Void, Never>] = []
+
+  func enter() async {
+    if !isTaken {
+      isTaken = true
+      return
+    }
+    await withCheckedContinuation { waiting.append($0) }
+  }
+
+  func leave() {
+    if waiting.isEmpty {
+      isTaken = false
+    } else {
+      waiting.removeFirst().resume()
+    }
+  }
+}
