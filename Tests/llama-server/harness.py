@@ -226,8 +226,13 @@ class Companion(Process):
         raise Failed(f"no metric {name}")
 
     def quiet(self):
-        """All slots are given back: what the last answers left is stored, or on its way there."""
-        wait_for("quiet slots", lambda: not any(slot["busy"] for slot in self.status()["slots"]))
+        """All slots are given back, and what the last answers left is in the store."""
+
+        def is_quiet():
+            status = self.status()
+            return status["pending"] == 0 and not any(slot["busy"] for slot in status["slots"])
+
+        wait_for("quiet slots", is_quiet)
 
     def stored(self, count):
         """The store has so many blocks."""

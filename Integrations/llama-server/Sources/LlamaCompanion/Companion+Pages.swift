@@ -114,7 +114,7 @@ extension Companion {
       "tokens_memory":\(values.tokensFromMemory),"tokens_restored":\(values.tokensRestored),\
       "seconds_saved":\(number(values.savedMilliseconds / 1000)),\
       "prefill_ms_per_token":\(number(values.prefillMillisecondsPerToken ?? 0)),\
-      "passed":{\(passed.joined(separator: ","))},"slots":[\(slotList.joined(separator: ","))],"store":\(store)}
+      "passed":{\(passed.joined(separator: ","))},"slots":[\(slotList.joined(separator: ","))],"pending":\(pendingCount),"store":\(store)}
       """
   }
 }

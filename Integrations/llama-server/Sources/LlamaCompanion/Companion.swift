@@ -143,7 +143,7 @@ package final class Companion: Sendable {
       exchange.passed = reason
       return .pass(exchange)
     }
-    guard case .helped(let source, _) = kind, let body else {
+    guard case .helped(let source, let style) = kind, let body else {
       if case .passed(let reason, _) = kind { return pass(reason) }
       return pass("no completion")
     }
@@ -157,6 +157,10 @@ package final class Companion: Sendable {
     case .attached(let known): attachment = known
     case .notHelped(let why, _): return pass(why)
     case .away(let why): return .gone(why)
+    }
+    if attachment.hasFullWindow, style == .anthropic {
+      // Its prompt is made by us: where a wrong one would be gone on with in its middle, none is restored.
+      return pass("messages beside --swa-full")
     }
     let tokens: [Int32]
     switch asked {
@@ -256,7 +260,7 @@ package final class Companion: Sendable {
     let tokens = passage.tokens
     var start = nowNanoseconds()
     let known = try await server.get("/slots").elements.first { $0["id"]?.int == slot.id }
-    if known?["n_prompt_tokens"]?.int ?? 0 != slot.tokens.count
+    if known?["n_prompt_tokens"]?.int ?? 0 != slot.tokenCount
       || known?["id_task"]?.int ?? -1 != slot.task
     {
       if !slot.tokens.isEmpty { counters.change { $0.slotsLost += 1 } }
@@ -431,6 +435,9 @@ package final class Companion: Sendable {
     }
   }
 
+  /// Saves and offloads that are under way.
+  var pendingCount: Int { afterwards.withLock { $0.count } }
+
   // ---------------------------------------------------------------- afterwards
 
   /// The request is on its way to the server: others may start once it has begun there.
@@ -439,9 +446,12 @@ package final class Companion: Sendable {
   func started(_ passage: Passage, hasAnswered: @Sendable () -> Bool) async {
     guard passage.usesGate else { return }
     let slot = passage.state.withLock { $0.slot.id }
-    for _ in 0..<200 where !hasAnswered() {
+    let start = nowNanoseconds()
+    while !hasAnswered(), milliseconds(since: start) < 30_000 {
       guard let known = try? await server.get("/slots") else { break }
-      if known.elements.first(where: { $0["id"]?.int == slot })?["is_processing"]?.bool == true {
+      let own = known.elements.first { $0["id"]?.int == slot }
+      // Launched is not enough: the server empties idle slots only when it next looks at all of them, after the tasks that wait.
+      if own?["is_processing"]?.bool == true, own?["n_prompt_tokens_processed"]?.int ?? 1 > 0 {
         break
       }
       try? await Task.sleep(for: .milliseconds(2))
@@ -490,21 +500,28 @@ package final class Companion: Sendable {
       values.savedMilliseconds += exchange.savedMilliseconds
       if wasCancelled { values.cancelled += 1 }
     }
-    exchange.why = why(exchange, passage)
     await checkRestored(exchange)
+    // Another start would empty this slot before it is saved.
+    if passage.usesGate { await gate.enter() }
     do {
-      let (file, parsed) = try await save(slot.id, passage.layout)
-      slot.tokens = parsed.tokens
-      // What was computed behind a restored prefix is whole.
-      slot.restoredTokenCount = min(slot.restoredTokenCount, parsed.tokens.count)
-      let known = try await server.get("/slots").elements.first { $0["id"]?.int == slot.id }
-      slot.task = known?["id_task"]?.int ?? -1
-      if known?["n_prompt_tokens"]?.int != parsed.tokens.count { slot.tokens = [] }
-      passage.state.withLock {
-        $0.slot = slot
-        $0.exchange = exchange
+      let before = try await state(of: slot.id)
+      if isWorthSaving(before.tokenCount, exchange, passage.layout) {
+        let (file, parsed) = try await save(slot.id, passage.layout)
+        slot.tokens = parsed.tokens
+        // What was computed behind a restored prefix is whole.
+        slot.restoredTokenCount = min(slot.restoredTokenCount, parsed.tokens.count)
+        let after = try await state(of: slot.id)
+        slot.task = after.task
+        slot.tokenCount = parsed.tokens.count
+        if after.tokenCount != parsed.tokens.count { slot.tokens = [] }
+        store(file, parsed, passage, replacesEnd: false)
+      } else {
+        // The prompt is there, and behind it an answer that we do not know.
+        slot.tokens = passage.layout.needsExactEnds ? [] : passage.tokens
+        slot.task = before.task
+        slot.tokenCount = before.tokenCount
+        counters.change { $0.savesSpared += 1 }
       }
-      store(file, parsed, passage, replacesEnd: false)
     } catch {
       counters.change { $0.savesFailed += 1 }
       if !(error is LlamaServer.Unreachable) {
@@ -514,12 +531,33 @@ package final class Companion: Sendable {
       slot.tokens = []
       slot.restoredTokenCount = 0
     }
+    await leaveGate(passage)
+    exchange.why = await why(exchange, passage)
     // Where the store is slower than the server, files do not pile up on tmpfs: the slot waits.
     while afterwards.withLock({ $0.count }) > 16 { try? await Task.sleep(for: .milliseconds(5)) }
     await slots.release(slot, epoch: passage.epoch)
-    passage.state.withLock { exchange.newBlockCount = $0.exchange.newBlockCount }
-    log.add(exchange)
+    // Under the lock under which what is stored is counted: none is missed, none counted twice.
+    passage.state.withLock { state in
+      exchange.newBlockCount = state.exchange.newBlockCount
+      log.add(exchange)
+    }
     recorder?.add(exchange, passage.tokens)
+  }
+
+  /// What the server says of a slot.
+  private func state(of slot: Int) async throws -> (task: Int, tokenCount: Int) {
+    let known = try await server.get("/slots").elements.first { $0["id"]?.int == slot }
+    return (known?["id_task"]?.int ?? -1, known?["n_prompt_tokens"]?.int ?? 0)
+  }
+
+  /// A save writes the whole slot and stalls all others: where that takes long, it waits until more is new.
+  private func isWorthSaving(_ tokenCount: Int, _ exchange: Exchange, _ layout: SlotLayout) -> Bool
+  {
+    let values = counters.now
+    guard let perToken = values.saveMillisecondsPerToken else { return true }
+    let cost = perToken * Double(tokenCount)
+    let new = max(0, tokenCount - exchange.foundTokenCount)
+    return cost < 1000 || Double(new) * (values.prefillMillisecondsPerToken ?? 0.5) > cost
   }
 
   private func noteFigures(
@@ -529,7 +567,8 @@ package final class Companion: Sendable {
     _ exchange: inout Exchange,
     _ slot: SlotTable.Slot
   ) {
-    exchange.cachedTokenCount = cached
+    // Of what is computed ahead in two parts, the second one's cache holds the first.
+    if exchange.aheadTokenCount == 0 { exchange.cachedTokenCount = cached }
     exchange.computedTokenCount = computed
     exchange.promptMilliseconds = time
     measure(computed, time)
@@ -569,16 +608,20 @@ package final class Companion: Sendable {
     if count >= 8 { await keeper.giveUp("it computes restored prefixes again") }
   }
 
-  private func why(_ exchange: Exchange, _ passage: Passage) -> String? {
+  private func why(_ exchange: Exchange, _ passage: Passage) async -> String? {
     let used = max(exchange.memoryTokenCount, exchange.restoredTokenCount)
     guard options.keepsTexts, exchange.tokenCount - used > PrefixStore.tokensPerBlock else {
       return nil
     }
-    return try? passage.prefixes.explain(passage.tokens).message
+    return try? await threads.runIfActive {
+      [prefixes = passage.prefixes, tokens = passage.tokens] in
+      try prefixes.explain(tokens).message
+    }
   }
 
   /// Lets the server write a slot, and reads what it wrote.
   private func save(_ slot: Int, _ layout: SlotLayout) async throws -> (MappedFile, SlotFile) {
+    let start = nowNanoseconds()
     let name = folder.newName()
     defer { folder.remove(name) }
     _ = try await server.post("/slots/\(slot)?action=save", "{\"filename\":\"\(name)\"}")
@@ -586,7 +629,14 @@ package final class Companion: Sendable {
       let file = try folder.take(name)
       return (file, try SlotFile(file.readable, stateByteCount: layout.stateByteCount))
     }
-    counters.change { $0.saves += 1 }
+    let perToken = milliseconds(since: start) / Double(max(1, result.1.tokens.count))
+    counters.change { values in
+      values.saves += 1
+      if result.1.tokens.count >= 256 {
+        values.saveMillisecondsPerToken =
+          values.saveMillisecondsPerToken.map { $0 * 0.7 + perToken * 0.3 } ?? perToken
+      }
+    }
     let saved = result.1.layout
     guard saved.caches.count == layout.caches.count,
       zip(saved.caches, layout.caches).allSatisfy({
@@ -609,11 +659,10 @@ package final class Companion: Sendable {
           [prefixes = passage.prefixes, lives = passage.lives] in
           try prefixes.take(parsed, file.readable, replacesEnd: replacesEnd, lives: lives)
         }
-        let id = passage.state.withLock { state in
+        passage.state.withLock { state in
           state.exchange.newBlockCount += taken.newBlockCount
-          return state.exchange.id
+          log.addNewBlocks(taken.newBlockCount, to: state.exchange.id)
         }
-        self.log.addNewBlocks(taken.newBlockCount, to: id)
         if let problem = taken.problem { logger.debug("not stored: \(problem)") }
       } catch {
         logger.warning(
@@ -649,7 +698,8 @@ package final class Companion: Sendable {
   }
 
   private static func shortDigest(_ bytes: [UInt8]) -> String {
-    SHA256.hash(data: bytes).prefix(6).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    SHA256.hash(data: bytes).prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }
+      .joined()
   }
 
   private func lives(_ headers: HTTPHeaders, _ body: JSON) -> PrefixStore.Lives {

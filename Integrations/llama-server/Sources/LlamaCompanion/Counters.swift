@@ -16,6 +16,7 @@ final class Counters: Sendable {
     var restoresFailed: UInt64 = 0
     var restoresIgnored: UInt64 = 0
     var saves: UInt64 = 0
+    var savesSpared: UInt64 = 0
     var savesFailed: UInt64 = 0
     var slotsLost: UInt64 = 0
     var slotsErased: UInt64 = 0
@@ -24,6 +25,7 @@ final class Counters: Sendable {
     /// Measured: the server's time for a token of a prompt, and ours for a byte of a slot file.
     var prefillMillisecondsPerToken: Double?
     var restoreNanosecondsPerByte: Double?
+    var saveMillisecondsPerToken: Double?
     var disappointments = 0
   }
 
@@ -89,6 +91,11 @@ final class Counters: Sendable {
       values.restoresIgnored
     )
     one("saves_total", "Slot files taken from the server.", values.saves)
+    one(
+      "saves_spared_total",
+      "Saves that were put off: too little was new for what they take.",
+      values.savesSpared
+    )
     one("saves_failed_total", "Saves that failed; nothing was stored.", values.savesFailed)
     one(
       "slots_lost_total",

@@ -21,7 +21,7 @@ actor Keeper {
   private(set) var standing = Standing.away("not asked yet")
   private var running: Task<Standing, Never>?
   private var checkedNanoseconds: UInt64 = 0
-  private var stores: [String: PrefixStore] = [:]
+  private var stores: [[UInt8]: PrefixStore] = [:]
   private(set) var store: Store?
   private(set) var storeProblem: String?
   private var storeTriedNanoseconds: UInt64 = 0
@@ -150,8 +150,7 @@ actor Keeper {
 
   /// The part of the store for this server and tenant; nil while the store cannot be had.
   func prefixes(_ attachment: Attachment, tenant: [UInt8]) async -> PrefixStore? {
-    let key = String(decoding: tenant, as: UTF8.self)
-    if let known = stores[key] { return known }
+    if let known = stores[tenant] { return known }
     guard let store = openStore() else { return nil }
     var identity = attachment.identity
     identity.salt = tenant
@@ -168,7 +167,7 @@ actor Keeper {
       )
       // Of ten thousand tenants, those of now.
       if stores.count >= 1024 { stores.removeAll() }
-      stores[key] = prefixes
+      stores[tenant] = prefixes
       return prefixes
     } catch {
       note(problem: "\((error as? StoreError)?.message ?? "\(error)")")

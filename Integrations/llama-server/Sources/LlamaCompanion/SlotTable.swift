@@ -7,6 +7,8 @@ actor SlotTable {
     var id: Int
     /// The prefix that is in the slot.
     var tokens: [Int32] = []
+    /// How many tokens the server has there: more, where an answer was not saved.
+    var tokenCount = 0
     /// How much of it came from the store and was not computed there.
     var restoredTokenCount = 0
     /// Whose prefix it is.
