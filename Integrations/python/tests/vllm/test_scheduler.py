@@ -172,6 +172,26 @@ def test_a_failed_load_is_not_tried_again(side: SchedulerSide, store: kvstore.St
     assert side.matched_tokens(Request("b", tokens), 0) == (48, True)
 
 
+def test_an_id_that_is_used_again_at_once(side: SchedulerSide, store: kvstore.Store) -> None:
+    """The workers hear in one step that a request has ended, and of the next one: only of an end that they must know."""
+    tokens = list(range(64))
+    for rank in RANKS:
+        fill(store, rank, tokens)
+    short = Request("a", list(range(500, 508)))
+    side.allocated(short, [9], 0)
+    side.step(output(new={"a": ([9], 0)}))
+    assert side.finished(short, [9]) is False
+    request = Request("a", tokens)
+    side.allocated(request, [1, 2, 3, 4], side.matched_tokens(request, 0)[0])
+    step = side.step(output())
+    assert [update.first_token for update in step.updates] == [0]
+    assert (len(step.loads), step.forgotten) == (1, set())
+    side.loaded({"a"}, set())
+    # This one they know.
+    assert side.finished(request, [1, 2, 3, 4]) is False
+    assert side.step(output()).forgotten == {"a"}
+
+
 def test_blocks_are_saved_once_their_step_has_come_back(side: SchedulerSide) -> None:
     request = Request("a", list(range(100)))
     side.allocated(request, [1, 2, 3, 4, 5, 6, 7], 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from array import array
 from collections.abc import Iterator
@@ -168,6 +169,84 @@ def test_blocks_are_overwritten_only_after_they_were_saved(worker: Worker) -> No
     assert all(torch.equal(one, other) for one, other in zip(worker.block(5), expected, strict=True))
 
 
+def end(worker: Worker, name: str) -> None:
+    """Waits until the worker says, once, that the request's saves are done."""
+    deadline = time.monotonic() + 60
+    while not (saved := worker.side.finished()[0]) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert saved == {name}
+
+
+def is_stored(worker: Worker, tokens: range, block_ids: list[int]) -> bool:
+    """Whether these blocks' content comes back for the tokens."""
+    blocks = len(tokens) // BLOCK
+    contents = [worker.block(block) for block in block_ids]
+    for tensor in worker.kv.values():
+        tensor[block_ids] = 0
+    _, _, failed = worker.step(
+        layers=True, updates=[update("check", tokens, block_ids)], loads=[Transfer("check", 0, blocks)]
+    )
+    worker.step(forgotten={"check"})
+    same = all(
+        torch.equal(one, other)
+        for block, content in zip(block_ids, contents, strict=True)
+        for one, other in zip(worker.block(block), content, strict=True)
+    )
+    return not failed and same
+
+
+def test_an_id_that_is_used_again_while_its_save_runs(worker: Worker) -> None:
+    worker.fill(1)
+    save_goes_on = threading.Event()
+    worker.side._saves.submit(save_goes_on.wait)
+    for work in (
+        StepMetadata(updates=[update("a", range(32), [3, 7])], saves=[Transfer("a", 0, 2)], finishing={"a"}),
+        StepMetadata(updates=[update("a", range(100, 132), [0, 1])], saves=[Transfer("a", 0, 2)]),
+    ):
+        worker.side.load(work)
+        worker.side.save(work)
+        assert worker.side.finished() == (set(), set())
+    save_goes_on.set()
+    end(worker, "a")
+    saved, _, _ = worker.step(
+        updates=[update("a", range(132, 196), [2, 4, 5, 6], first_token=32, first_block=2)],
+        saves=[Transfer("a", 2, 4)],
+        finishing={"a"},
+    )
+    assert saved == {"a"}
+    assert is_stored(worker, range(32), [3, 7])
+    assert is_stored(worker, range(100, 196), [0, 1, 2, 4, 5, 6])
+    # Nor is anything stored under a part of what the new request has.
+    assert worker.step(updates=[update("b", range(132, 148), [8])], loads=[Transfer("b", 0, 1)])[2] == {8}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("ends", ["finishing", "forgotten"])
+def test_an_id_that_is_used_again_in_the_step_in_which_it_ends(worker: Worker, ends: str, known: bool) -> None:
+    worker.fill(1)
+    save(worker, "other", range(100, 132), [8, 9])
+    first, saves = [update("a", range(32), [3, 7])], [Transfer("a", 0, 2)]
+    if known:
+        worker.step(updates=first, saves=saves)
+        first, saves = [update("a", range(32, 48), [4], first_token=32, first_block=2)], [Transfer("a", 2, 1)]
+    saved, _, failed = worker.step(
+        layers=True,
+        updates=[*first, update("a", range(100, 132), [0, 1])],
+        loads=[Transfer("a", 0, 2)],
+        saves=saves,
+        **{ends: {"a"}},
+    )
+    assert (saved, failed) == ({"a"} if ends == "finishing" else set(), set())
+    worker.step(
+        updates=[update("a", range(132, 164), [2, 5], first_token=32, first_block=2)],
+        saves=[Transfer("a", 2, 2)],
+        finishing={"a"},
+    )
+    assert is_stored(worker, range(48 if known else 32), [3, 7, 4] if known else [3, 7])
+    assert is_stored(worker, range(100, 164), [0, 1, 2, 5])
+    assert worker.step(updates=[update("b", range(132, 148), [6])], loads=[Transfer("b", 0, 1)])[2] == {6}
+
+
 def test_reset_forgets(worker: Worker) -> None:
     worker.fill(1)
     save(worker, "a", range(32), [3, 7])
@@ -214,7 +293,7 @@ def test_the_scheduler_hears_of_adapters_once(worker: Worker) -> None:
 def test_a_full_disk_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "kvstore-test", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "kvstore-test", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"cannot mount a file system: {mounted.stderr.decode().strip()}")
     try:

@@ -70,7 +70,7 @@ class StepMetadata(KVConnectorMetadata):
     finishing: set[str] = field(default_factory=set)
     """Finished requests whose blocks vLLM keeps until the worker says that their saves are done."""
     forgotten: set[str] = field(default_factory=set)
-    """Finished requests with nothing left to save."""
+    """Finished requests with nothing left to save, of those that the workers know."""
     reset: bool = False
     """Forget all blocks that this engine's namespaces hold."""
     adapters: list[Any] = field(default_factory=list)

@@ -213,7 +213,9 @@ class SchedulerSide:
         # The token that was sampled last has not been computed.
         self._save(tracked, min(request.num_computed_tokens - request.num_in_flight_tokens, request.num_tokens - 1))
         if not tracked.saving:
-            self._step.forgotten.add(request_id)
+            # The id may be in use again within this step: only what the workers know is theirs to forget.
+            if tracked.tokens_sent:
+                self._step.forgotten.add(request_id)
             return False
         self._step.finishing.add(request_id)
         return True

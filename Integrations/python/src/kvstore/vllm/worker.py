@@ -84,7 +84,9 @@ class WorkerSide:
         self._layers: dict[str, list[Future[None]]] = {}
         self._failed_blocks: set[int] = set()
         self._failed_layers: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
-        self._finishing: set[str] = set()
+        self._replaced: dict[str, _Request] = {}
+        """Requests that end in this step, whose ids are in use again."""
+        self._finishing: list[tuple[str, _Request | None]] = []
         self._warned: set[str] = set()
         self._dropped = {"error": 0, "full": 0}
         self._store: Store | None = None
@@ -151,7 +153,8 @@ class WorkerSide:
             # Layers that vLLM did not ask for, for example in a step that computed nothing.
             self.wait_for_layer(waiting)
         for transfer in step.saves:
-            request = self._requests.get(transfer.request_id)
+            # The last save of one that is replaced: the next one has not computed anything yet.
+            request = self._replaced.get(transfer.request_id) or self._requests.get(transfer.request_id)
             if request is None or self._stopped or not self._has_adapter(request):
                 continue
             # Later steps change what is known of a request: the save has its own.
@@ -164,20 +167,24 @@ class WorkerSide:
             )
             request.saves.add(future)
             future.add_done_callback(request.saves.discard)
-        self._finishing |= step.finishing
-        for request_id in step.forgotten:
+        # The record of a request that has ended is no longer found by its id, which another one may use.
+        for request_id in step.finishing:
+            request = self._replaced.get(request_id) or self._requests.pop(request_id, None)
+            self._finishing.append((request_id, request))
+        for request_id in step.forgotten - self._replaced.keys():
             self._requests.pop(request_id, None)
+        self._replaced.clear()
         if step.reset:
             self._saves.submit(self._reset)
 
     def finished(self) -> tuple[set[str], set[str]]:
         """Requests that have finished saving, and loading, since the last call."""
-        saved = set()
-        for request_id in list(self._finishing):
-            request = self._requests.get(request_id)
-            if request is None or not request.saves:
-                self._finishing.discard(request_id)
-                self._requests.pop(request_id, None)
+        saved: set[str] = set()
+        finishing, self._finishing = self._finishing, []
+        for request_id, request in finishing:
+            if request_id in saved or (request is not None and request.saves):
+                self._finishing.append((request_id, request))
+            else:
                 saved.add(request_id)
         loaded: set[str] = set()
         while True:
@@ -329,13 +336,13 @@ class WorkerSide:
     def _update(self, update: RequestUpdate) -> None:
         request = self._requests.get(update.request_id)
         if request is None or update.first_token == 0:
-            saves = request.saves if request else set()
+            if request is not None:
+                self._replaced[update.request_id] = request
             request = self._requests[update.request_id] = _Request(
                 update.tenant,
                 extra=update.extra,
                 adapter=update.adapter,
                 adapter_digest=update.adapter_digests.get(self._rank),
-                saves=saves,
             )
         del request.tokens[update.first_token :]
         request.tokens.extend(update.tokens)
