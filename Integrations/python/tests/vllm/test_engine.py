@@ -138,8 +138,8 @@ def damage(path: Path, prompt: list[int], block: int) -> None:
 
 @pytest.fixture
 def store(warm: Warm, tmp_path: Path) -> Path:
-    """A copy of the filled store, to damage or fill up."""
-    shutil.copytree(warm.path, tmp_path / "store")
+    """A copy of the filled store, to damage or fill up; a process that is killed leaves its link to the lock file."""
+    shutil.copytree(warm.path, tmp_path / "store", symlinks=True)
     return tmp_path / "store"
 
 
