@@ -5,13 +5,6 @@ internal import KVIndex
 internal import KVTiers
 
 extension StoreCore {
-  /// What the store may take: for who only reads it, what those that write say, or what it was made or grown with.
-  private var diskBytesCapacity: UInt64 {
-    guard configuration.readOnly else { return UInt64(configuration.capacityBytes) }
-    return StoreInspector(core: self).owners().compactMap(\.memory?.diskBytesCapacity).max()
-      ?? catalog.meta.capacityBytes
-  }
-
   func statistics() -> StoreStatistics {
     let now = configuration.clock.bootTimeNanoseconds()
     var result = state.withLock { state in
@@ -38,7 +31,7 @@ extension StoreCore {
     result.syncs = diskTier.syncCount + 2 * commits
     result.catalogCommits = commits
     result.ioPath = diskTier.isDirect.map { $0 ? .direct : .buffered } ?? .none
-    result.diskBytesCapacity = diskBytesCapacity
+    result.diskBytesCapacity = UInt64(configuration.capacityBytes)
     if let usage = catalogUsage {
       result.catalogBytesCapacity = UInt64(usage.mapByteCount)
       result.catalogBytesUsed = UInt64(usage.usedByteCount)

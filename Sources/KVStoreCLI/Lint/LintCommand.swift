@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import KVRequests
 
 /// `kvstore lint`: what in recorded requests breaks the prefix, and what it costs.
@@ -105,7 +106,9 @@ struct LintCommand: ParsableCommand {
 
   private func writeReport(_ outcome: LintOutcome, _ path: String) throws {
     let page = LintPage(outcome, isRedacted: options.redact).html
-    try writePrivateFile(path, page)
+    do { try Data(page.utf8).write(to: URL(filePath: path), options: .atomic) } catch {
+      throw CommandFailure("cannot write \(path): \(error.localizedDescription)")
+    }
     writeError("wrote \(path): \(byteText(page.utf8.count))\n")
   }
 
