@@ -72,7 +72,7 @@ extension ReadTransaction {
 
   // MARK: Store
 
-  /// Whether all processes that had the store open have closed it.
+  /// Whether the last process closed cleanly.
   package func isClean() throws(CatalogError) -> Bool {
     guard let value = unsafe try getChecked(.meta, .meta(.clean)) else { return false }
     return unsafe value.first == 1

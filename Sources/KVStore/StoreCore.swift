@@ -208,9 +208,8 @@ final class StoreCore: Sendable {
     } else {
       do throws(CatalogError) {
         owner = try catalog.write(timeNanoseconds: time.now()) {
-          [time, ownerFiles] (transaction) throws(CatalogError) in
-          // Under the opening lock: none appears meanwhile, and one that closes counts itself off first.
-          try transaction.noteOpened(beside: ownerFiles.livingCount())
+          [time] (transaction) throws(CatalogError) in
+          try transaction.setClean(false)
           if let anchor = time.newAnchor { try transaction.anchorClock(anchor) }
           if time.hasJumped { try transaction.suspendIdleExpiry(before: time.idleSuspendedBefore) }
           return transaction.nextOwner()
@@ -387,8 +386,8 @@ final class StoreCore: Sendable {
       do throws(StoreError) { try writer.batches.releaseReservations() } catch
       { /* freed as a dead owner's */  }
       do throws(CatalogError) {
-        try catalogWrite { (transaction) throws(CatalogError) in try transaction.noteClosed() }
-      } catch { /* it stays counted as open, and the mark unset */  }
+        try catalogWrite { (transaction) throws(CatalogError) in try transaction.setClean(true) }
+      } catch { /* the mark stays unset, which is true */  }
       writerBox.withLock { $0 = nil }
     }
     state.withLock { state in

@@ -17,7 +17,7 @@ public struct StoreInspector: Sendable {
     public var createdNanoseconds: UInt64
     /// Version of the file format.
     public var formatVersion: UInt32
-    /// Whether all that had it open closed it: since it was last opened by one alone, nobody died before.
+    /// Whether the last process closed cleanly, with nobody having it open since.
     public var isClean: Bool
     /// Slot files, by number.
     public var slotFiles: [SlotFile]

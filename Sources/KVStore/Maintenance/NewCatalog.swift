@@ -160,7 +160,7 @@ final class NewCatalog {
           _ = try transaction.touch(end.namespace, pathEnd: position)
         }
       }
-      try transaction.setClean()
+      try transaction.setClean(true)
     }
     catalog.close()
     do throws(FileError) {
