@@ -34,6 +34,7 @@ let package = Package(
     .library(name: "KVStore", targets: ["KVStore"]),
     // Installed as libkvstore.so; a product named like the command would make SwiftPM drop the command.
     .library(name: "KVStoreC", type: .dynamic, targets: ["KVStoreC"]),
+    .library(name: "KVAdmin", targets: ["KVAdmin"]),
     .library(name: "KVRequests", targets: ["KVRequests"]),
     .executable(name: "kvstore", targets: ["KVStoreCLI"]),
   ],
@@ -77,6 +78,12 @@ let package = Package(
       dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVPolicy", "KVCatalog", "KVTiers"],
       swiftSettings: swiftSettings
     ),
+    // What a store's owner does with it; no engine links it.
+    .target(
+      name: "KVAdmin",
+      dependencies: ["KVCore", "KVFile", "KVCodec", "KVCatalog", "KVTiers", "KVStore"],
+      swiftSettings: swiftSettings
+    ),
     .target(
       name: "KVSimulation",
       dependencies: ["KVCore", "KVCodec", "KVIndex", "KVPolicy", "KVTiers"],
@@ -99,8 +106,8 @@ let package = Package(
     .executableTarget(
       name: "KVStoreCLI",
       dependencies: [
-        "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "KVVocabulary", "KVRequests",
-        "CCallBench",
+        "KVAdmin", "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "KVVocabulary",
+        "KVRequests", "CCallBench",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swiftSettings
@@ -118,7 +125,7 @@ let package = Package(
     .executableTarget(
       name: "crash-test",
       dependencies: [
-        "KVStore", "KVCatalog", "KVCore", "KVFile", "KVTestSupport", "CIORecorder",
+        "KVAdmin", "KVStore", "KVCatalog", "KVCore", "KVFile", "KVTestSupport", "CIORecorder",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Tests/CrashTest",
@@ -140,7 +147,8 @@ let package = Package(
     .target(
       name: "KVFuzzTargets",
       dependencies: [
-        "KVCore", "KVCodec", "KVCatalog", "KVStore", "KVSimulation", "KVVocabulary", "KVRequests",
+        "KVCore", "KVCodec", "KVCatalog", "KVStore", "KVAdmin", "KVSimulation", "KVVocabulary",
+        "KVRequests",
       ],
       path: "Tests/Fuzzing/Targets",
       swiftSettings: testSettings
@@ -186,8 +194,8 @@ let package = Package(
     .testTarget(
       name: "KVStoreTests",
       dependencies: [
-        "KVCore", "KVFile", "KVCodec", "KVCatalog", "KVSimulation", "KVStore", "KVTestSupport",
-        "KVReplaySupport",
+        "KVCore", "KVFile", "KVCodec", "KVCatalog", "KVSimulation", "KVStore", "KVAdmin",
+        "KVTestSupport", "KVReplaySupport",
       ],
       swiftSettings: testSettings
     ),

@@ -1,4 +1,5 @@
 import Foundation
+import KVAdmin
 import KVCatalog
 import KVCore
 import KVStore

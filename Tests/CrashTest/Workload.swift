@@ -1,4 +1,5 @@
 import CIORecorder
+import KVAdmin
 import KVCore
 import KVStore
 import KVTestSupport

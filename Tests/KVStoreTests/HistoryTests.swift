@@ -1,3 +1,4 @@
+import KVAdmin
 import KVCore
 import KVReplaySupport
 import KVStore

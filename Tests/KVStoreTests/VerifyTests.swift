@@ -1,4 +1,5 @@
 import Foundation
+import KVAdmin
 import KVCore
 import KVStore
 import Testing

@@ -1,7 +1,7 @@
 internal import Glibc
 internal import KVCatalog
 internal import KVCore
-internal import KVFile
+package import KVFile
 internal import KVTiers
 
 /// Where the archive's slot files lie: `archive` in the store's folder.
@@ -9,9 +9,9 @@ internal import KVTiers
 /// On another path it is a symbolic link to a folder there that bears the store's UUID, so that every tool finds it and several stores
 /// may share a disk. A file `owner` in it says whose it is (docs/file-format.md): without, a folder is the place where a disk is not
 /// mounted, or was emptied, and not an empty archive; and a copy of a store, which has its UUID and its link, is not let in.
-final class ArchiveFolder: Sendable {
+package final class ArchiveFolder: Sendable {
   /// nil while it is away, or another store's.
-  let files: (any Storage)?
+  package let files: (any Storage)?
   /// Whether blocks may be moved there.
   let isWritable: Bool
   /// Whether it is this store's for certain: only then is anything in it changed.
@@ -30,12 +30,12 @@ final class ArchiveFolder: Sendable {
   }
 
   /// What a maintenance tool sees of the archive, without a lock: nobody has the store open.
-  struct Found {
-    var files: (any Storage)?
+  package struct Found {
+    package var files: (any Storage)?
     /// A link or a folder is there, and what it held is not.
-    var isAway: Bool
+    package var isAway: Bool
     /// It belongs to the store of which this one is a copy.
-    var isForeign = false
+    package var isForeign = false
   }
 
   /// Opens the archive, and makes it first when the configuration wants one and there is none.
@@ -84,7 +84,7 @@ final class ArchiveFolder: Sendable {
   }
 
   /// What there is of an archive, for a repair.
-  static func find(_ folder: StoreFolder) throws(FileError) -> Found {
+  package static func find(_ folder: StoreFolder) throws(FileError) -> Found {
     guard folder.files.fileExists(name) else { return Found(files: nil, isAway: false) }
     guard let (files, isLink) = try existing(folder) else { return Found(files: nil, isAway: true) }
     if isLink, let owner = try Identity.read(files) {

@@ -1,12 +1,14 @@
-internal import KVCodec
+package import KVCodec
 internal import KVCore
 
 /// Encoders and decoders of archive slots that nobody uses at the moment.
 ///
 /// Each is for one thread at a time, and there are as many as were once used at once.
-final class SlotCoders: Sendable {
+package final class SlotCoders: Sendable {
   private let encoders = Monitor<[Encoder]>([])
   private let decoders = Monitor<[Decoder]>([])
+
+  package init() {}
 
   private final class Encoder: @unchecked Sendable {
     // Unchecked: only who has taken it out of the list uses it.
@@ -34,7 +36,7 @@ final class SlotCoders: Sendable {
   }
 
   /// Nil when memory is short.
-  func withDecoder<Result>(_ body: (borrowing SlotDecoder) -> Result?) -> Result? {
+  package func withDecoder<Result>(_ body: (borrowing SlotDecoder) -> Result?) -> Result? {
     guard let coder = decoders.withLock({ $0.popLast() }) ?? Decoder() else { return nil }
     defer { decoders.withLock { $0.append(coder) } }
     return body(coder.decoder)

@@ -75,7 +75,7 @@ extension StoreCore {
   /// Bytes of a slot of an archive file; nil when there is none.
   ///
   /// Numbers of files are given once, so what was read once stays true.
-  func archiveSlotByteCount(_ file: UInt32) -> Int? {
+  package func archiveSlotByteCount(_ file: UInt32) -> Int? {
     if let known = archiveSlotSizes.withLock({ $0[file] }) { return known }
     let files = try? catalogRead { (transaction) throws(CatalogError) in
       try transaction.slotFiles()

@@ -1,8 +1,8 @@
-internal import KVCatalog
-internal import KVCore
+package import KVCatalog
+package import KVCore
 
 /// A namespace as an explanation sees it: what the catalog says, without opening it.
-struct ExplainTarget {
+package struct ExplainTarget {
   var id: NamespaceID
   var identity: NamespaceIdentity
   var record: [UInt8]
@@ -11,7 +11,7 @@ struct ExplainTarget {
   var hasIdleLives: Bool
 
   /// nil when the stored identity is damaged.
-  init?(_ row: NamespaceRow, keyBitCount: Int) {
+  package init?(_ row: NamespaceRow, keyBitCount: Int) {
     guard let identity = NamespaceIdentity(record: row.identityRecord) else { return nil }
     id = row.id
     self.identity = identity
@@ -27,7 +27,7 @@ struct ExplainTarget {
 
   var wordsPerBlock: Int { chain.wordsPerBlock }
 
-  func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
+  package func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
 
   func words(of prompt: Prompt, block: Int) -> UnsafePointer<UInt32>? {
     unsafe prompt.words.map { unsafe $0 + block * wordsPerBlock }
@@ -35,7 +35,7 @@ struct ExplainTarget {
 }
 
 /// How far the catalog has a prompt, and what ended it.
-struct StoredWalk {
+package struct StoredWalk {
   /// The last stored block.
   var position = BlockPosition.root
   var matchedBlockCount = 0
@@ -49,7 +49,7 @@ struct StoredWalk {
 
 extension ReadTransaction {
   /// Walks the prompt's blocks from the root on, comparing the words of each.
-  func walk(
+  package func walk(
     _ target: ExplainTarget,
     _ prompt: Prompt,
     _ time: StoreTime,

@@ -1,12 +1,12 @@
 internal import KVCatalog
-internal import KVCore
+package import KVCore
 internal import KVIndex
 
 extension StoreCore {
   /// Why the prompt is stored only up to where it is.
   ///
   /// Reads the catalog in short transactions, each bounded by `options`; takes no lease and leaves no trace.
-  func explain(
+  package func explain(
     _ namespace: NamespaceID,
     _ prompt: Prompt,
     _ options: ExplainOptions
@@ -339,7 +339,7 @@ extension StoreCore {
 
 extension RowView {
   /// The words, copied.
-  var wordArray: [UInt32] {
+  package var wordArray: [UInt32] {
     let bytes = unsafe words
     return unsafe [UInt32](unsafeUninitializedCapacity: bytes.count / 4) { buffer, count in
       for index in 0..<bytes.count / 4 {

@@ -1,5 +1,5 @@
 internal import Glibc
-internal import KVCore
+package import KVCore
 internal import KVFile
 internal import KVTiers
 
@@ -44,7 +44,7 @@ public struct ProcessMemory: Sendable, Equatable {
 /// reads the file, and keeps nobody waiting.
 ///
 /// One thread of the process, the follower, writes.
-final class ProcessMemoryTable: Sendable {
+package final class ProcessMemoryTable: Sendable {
   private static let entryCount = 256
   private static let entryByteCount = 128
   static let byteCount = entryCount * entryByteCount
@@ -105,7 +105,7 @@ final class ProcessMemoryTable: Sendable {
   /// What the processes have published in the tables at `path`, with their leases that hold at a time (CLOCK_BOOTTIME).
   ///
   /// Owners that have ended may be among them.
-  static func read(_ path: String?, now: UInt64) -> [OwnerID: ProcessMemory] {
+  package static func read(_ path: String?, now: UInt64) -> [OwnerID: ProcessMemory] {
     guard let path, let words = words(of: path), words.count * 8 >= start + byteCount else {
       return [:]
     }
@@ -125,7 +125,8 @@ final class ProcessMemoryTable: Sendable {
     return result
   }
 
-  private static func words(of path: String) -> [UInt64]? {
+  /// The tables at a path, without mapping them; nil when they cannot be read.
+  static func words(of path: String) -> [UInt64]? {
     do throws(FileError) {
       let descriptor = try FileDescriptor.open(path, mode: .readOnly)
       var words = [UInt64](repeating: 0, count: (start + byteCount) / 8)

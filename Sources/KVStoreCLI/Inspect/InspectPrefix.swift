@@ -1,4 +1,5 @@
 import ArgumentParser
+import KVAdmin
 import KVCore
 import KVStore
 

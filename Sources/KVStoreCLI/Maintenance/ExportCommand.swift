@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import KVAdmin
 import KVCore
 import KVStore
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import KVAdmin
 import KVCore
 import KVStore
 
