@@ -70,7 +70,7 @@ let package = Package(
     .target(name: "KVCatalog", dependencies: ["KVCore", "CLMDB"], swiftSettings: swiftSettings),
     .target(
       name: "KVTiers",
-      dependencies: ["KVCore", "KVFile", "KVCodec"],
+      dependencies: ["KVCore", "KVFile"],
       swiftSettings: swiftSettings
     ),
     .target(
@@ -188,14 +188,14 @@ let package = Package(
     ),
     .testTarget(
       name: "KVTiersTests",
-      dependencies: ["KVCore", "KVFile", "KVCodec", "KVTiers", "KVTestSupport"],
+      dependencies: ["KVCore", "KVFile", "KVTiers", "KVTestSupport"],
       swiftSettings: testSettings
     ),
     .testTarget(
       name: "KVStoreTests",
       dependencies: [
-        "KVCore", "KVFile", "KVCodec", "KVCatalog", "KVSimulation", "KVStore", "KVAdmin",
-        "KVTestSupport", "KVReplaySupport",
+        "KVCore", "KVFile", "KVCatalog", "KVSimulation", "KVStore", "KVAdmin", "KVTestSupport",
+        "KVReplaySupport",
       ],
       swiftSettings: testSettings
     ),
@@ -206,7 +206,7 @@ let package = Package(
     ),
     .testTarget(
       name: "KVRequestsTests",
-      dependencies: ["KVRequests", "KVTestSupport"],
+      dependencies: ["KVRequests"],
       swiftSettings: testSettings
     ),
     .testTarget(

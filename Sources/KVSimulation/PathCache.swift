@@ -1,5 +1,6 @@
-package import KVCore
+internal import KVCore
 internal import KVIndex
+package import KVPolicy
 internal import KVTiers
 
 // Unsafe: lends the ids of a request to the index by pointer.

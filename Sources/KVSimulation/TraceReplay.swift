@@ -1,4 +1,5 @@
 package import KVCore
+internal import KVPolicy
 
 /// An engine with a store and without it on the same trace.
 package struct EngineComparison: Sendable {

@@ -4,6 +4,7 @@ internal import KVCodec
 package import KVCore
 internal import KVFile
 internal import KVIndex
+internal import KVPolicy
 package import KVTiers
 
 /// One open store of this process: what all handles on a folder share.

@@ -2,6 +2,7 @@ internal import KVCatalog
 internal import KVCodec
 internal import KVCore
 internal import KVIndex
+internal import KVPolicy
 
 /// What is offloaded and not admitted is not taken at all: no copy, no write.
 extension StoreCore {

@@ -39,3 +39,6 @@ extension PrefixIndex {
     extraBytes.values.reduce(0) { $0 + $1.count + Self.overheadByteCount }
   }
 }
+
+/// The extra bytes of a prompt's block, by its index in the prompt; empty for most.
+package typealias ExtraBytesAccessor = (_ blockIndex: Int) -> UnsafeRawBufferPointer

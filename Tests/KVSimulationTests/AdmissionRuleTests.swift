@@ -1,4 +1,5 @@
 import KVCore
+import KVPolicy
 import Testing
 
 /// What the adaptive rule makes of what comes back.
