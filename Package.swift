@@ -98,7 +98,7 @@ let package = Package(
     ),
     .target(
       name: "KVStoreC",
-      dependencies: ["KVStore", "CKVStore"],
+      dependencies: ["KVCore", "KVStore", "CKVStore"],
       exclude: ["exports.map"],
       swiftSettings: swiftSettings,
       linkerSettings: [sharedObjectFlags]
@@ -125,7 +125,7 @@ let package = Package(
     .executableTarget(
       name: "crash-test",
       dependencies: [
-        "KVAdmin", "KVStore", "KVCatalog", "KVCore", "KVFile", "KVTestSupport", "CIORecorder",
+        "KVAdmin", "KVStore", "KVCatalog", "KVCore", "KVTestSupport", "CIORecorder",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Tests/CrashTest",
@@ -168,7 +168,7 @@ let package = Package(
     .testTarget(name: "KVCoreTests", dependencies: ["KVCore"], swiftSettings: testSettings),
     .testTarget(
       name: "KVFileTests",
-      dependencies: ["KVCore", "KVFile", "KVTestSupport"],
+      dependencies: ["KVFile", "KVTestSupport"],
       swiftSettings: testSettings
     ),
     .testTarget(
