@@ -1,5 +1,7 @@
 # Sourced by the scripts beside it: running long commands with a progress display, and counting steps.
 # shellcheck shell=bash
+# What the script that sources this file sets or reads.
+# shellcheck disable=SC2034
 
 # At a terminal one line is rewritten every second; in a log file a line is added every 20 seconds.
 if [[ -t 1 && -z ${CI:-} ]]; then steps_terminal=yes; else steps_terminal=no; fi
@@ -47,6 +49,10 @@ run_logged() {
 steps_names=() steps_results=() steps_seconds=()
 steps_logs=
 
+# The lines of a failed step's log that say why: of `swift build`, `swift test` and the sanitizers.
+step_failure='^[^ |]*: (error|warning): |^error: |✘|recorded an issue|Fatal error'
+step_failure+='|ERROR: AddressSanitizer|WARNING: ThreadSanitizer'
+
 record_step() {
   steps_names+=("$1")
   steps_results+=("$2")
@@ -79,6 +85,14 @@ step() {
 skip_step() {
   record_step "$1" "skipped: $2" 0
   printf '== %s\n   skipped: %s\n' "$1" "$2"
+}
+
+# find_traces ROOT: exports KVSTORE_TRACES, by default ROOT/../shared/traces if it is there.
+find_traces() {
+  if [[ -z ${KVSTORE_TRACES:-} && -d $1/../shared/traces ]]; then
+    KVSTORE_TRACES=$(cd "$1/../shared/traces" && pwd)
+  fi
+  if [[ -n ${KVSTORE_TRACES:-} ]]; then export KVSTORE_TRACES; fi
 }
 
 # Prints the table of steps and the closing line; its status is that of the script.
