@@ -9,7 +9,7 @@ internal import KVTiers
 /// Moves blocks between disk and archive, slot to slot, with the catalog in step.
 ///
 /// The new slot is durable before the row names it, and the old one is used again once that commit is: whenever the process dies, the row names
-/// a slot whose bytes are whole. Belongs to the writer's thread. See docs/architecture.md, "How blocks move between tiers".
+/// a slot whose bytes are whole. Belongs to the writer's thread. See docs/internals/tiers.md.
 final class TierMoves {
   private unowned let core: StoreCore
   private unowned let reserve: SlotReserve

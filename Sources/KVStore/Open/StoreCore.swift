@@ -9,7 +9,7 @@ package import KVTiers
 
 /// One open store of this process: what all handles on a folder share.
 ///
-/// Locks and threads: docs/architecture.md, "Concurrency".
+/// Locks and threads: docs/internals/concurrency.md.
 package final class StoreCore: Sendable {
   package let configuration: StoreConfiguration
   package let folder: StoreFolder

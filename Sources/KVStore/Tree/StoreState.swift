@@ -21,7 +21,7 @@ struct PendingBlock {
   let ledger: FlushLedger
 }
 
-/// What the state lock guards (docs/architecture.md, lock 2): who is where in RAM.
+/// What the state lock guards (docs/internals/concurrency.md, lock 2): who is where in RAM.
 ///
 /// No I/O, copy, checksum or catalog call happens while it is held.
 struct StoreState {

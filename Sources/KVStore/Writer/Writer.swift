@@ -4,8 +4,8 @@ internal import KVCore
 
 /// The thread that owns every catalog write of this process.
 ///
-/// Takes what is queued, in order, and turns it into as few synced commits as it can. See docs/architecture.md,
-/// "How an offload flows".
+/// Takes what is queued, in order, and turns it into as few synced commits as it can. See
+/// docs/internals/transfer.md.
 final class Writer: Sendable {
   unowned let core: StoreCore
   let queue = Monitor(WriterQueue())

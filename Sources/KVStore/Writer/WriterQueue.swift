@@ -44,7 +44,7 @@ final class WriterCall: Sendable {
   }
 }
 
-/// The writer's queue (docs/architecture.md, lock 3).
+/// The writer's queue (docs/internals/concurrency.md, lock 3).
 struct WriterQueue {
   var operations: [WriterOperation] = []
   /// Operations ever queued, taken by the writer, and done.
