@@ -498,8 +498,8 @@ typedef struct {
 kvstore_status_t kvstore_match(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint32_t flags,
                                uint64_t lease_nanoseconds, kvstore_match_t *match);
 
-/* kvstore_match for a namespace in digest mode: `digests` is digest_count × digest_bytes, head
- * first. */
+/* kvstore_match for a namespace in digest mode: `digests` is digest_count × digest_bytes, first
+ * block first. */
 kvstore_status_t kvstore_match_keys(kvstore_namespace_t *ns, const void *digests, size_t digest_count,
                                     uint32_t flags, uint64_t lease_nanoseconds, kvstore_match_t *match);
 
