@@ -9,7 +9,6 @@ internal import KVTiers
 /// Belongs to the writer's thread.
 final class ArchiveSlots {
   private unowned let core: StoreCore
-  private unowned let reserve: SlotReserve
   /// By slot size; the next one to take is the last.
   private var stock: [Int: [SlotAddress]] = [:]
   /// A file could not be made although the bound has room.
@@ -20,10 +19,7 @@ final class ArchiveSlots {
   /// Rounds of eviction for one reservation.
   private static let roundCountMax = 64
 
-  init(core: StoreCore, reserve: SlotReserve) {
-    self.core = core
-    self.reserve = reserve
-  }
+  init(core: StoreCore) { self.core = core }
 
   /// A slot of this class, or of the next larger one that has any, up to `bound`.
   func take(_ slotByteCount: Int, upTo bound: Int) -> (slot: SlotAddress, slotByteCount: Int)? {
@@ -44,44 +40,29 @@ final class ArchiveSlots {
   func prepare(
     _ needed: [Int: Int],
     upTo bound: Int,
-    diskSlotByteCount: Int,
-    protecting: () -> [RunID: UInt32]
+    diskSlotByteCount: Int
   ) throws(StoreError) {
     growthFailed = false
     // A round that gives a file up is followed by one that uses its room.
     for _ in 0..<8 {
       let lacking = lackingCounts(needed, upTo: bound)
       guard !lacking.isEmpty else { return }
-      var gaveUpFile = false
-      try reserve.commitRemoval { (transaction, removed) throws(CatalogError) in
-        gaveUpFile = false
-        let protected = try transaction.protected(protecting())
+      let (reserved, gaveUpFile) = try core.catalogWriter.evict { (eviction) throws(CatalogError) in
+        let transaction = eviction.transaction
         var reserved: [Int: [SlotAddress]] = [:]
         for (size, count) in lacking.sorted(by: { $0.key < $1.key }) {
           var count = count
           try take(size, max(count, Self.aheadCount), &reserved, &count, transaction)
-          while count > 0, try grow(size, transaction) {
+          while count > 0, try grow(size, eviction) {
             try take(size, max(count, Self.aheadCount), &reserved, &count, transaction)
           }
           if count > 0 { try takeLarger(than: size, upTo: bound, &reserved, &count, transaction) }
-          gaveUpFile = try evict(
-            for: size,
-            upTo: bound,
-            diskSlotByteCount,
-            protected,
-            &reserved,
-            &count,
-            transaction,
-            &removed
-          )
-          if gaveUpFile { break }
+          try evict(for: size, upTo: bound, &reserved, &count, eviction)
+          if !eviction.filesToRemove.isEmpty { break }
         }
-        return { [self] in
-          for (size, slots) in reserved {
-            stock[size] = slots.reversed() + (stock[size] ?? [])
-          }
-        }
+        return (reserved, !eviction.filesToRemove.isEmpty)
       }
+      for (size, slots) in reserved { stock[size] = slots.reversed() + (stock[size] ?? []) }
       guard gaveUpFile else { return }
     }
   }
@@ -133,37 +114,29 @@ final class ArchiveSlots {
     }
   }
 
-  /// Evicts the store's coldest blocks until there are slots; true when a file was given up and the rest has to wait for its room.
+  /// Evicts the store's coldest blocks until there are slots, or a file was given up for whose room the rest has to wait.
   private func evict(
     for size: Int,
     upTo bound: Int,
-    _ diskSlotByteCount: Int,
-    _ protected: ProtectedBlocks,
     _ reserved: inout [Int: [SlotAddress]],
     _ count: inout Int,
-    _ transaction: WriteTransaction,
-    _ removed: inout [RemovedSummary]
-  ) throws(CatalogError) -> Bool {
+    _ eviction: Eviction
+  ) throws(CatalogError) {
+    let transaction = eviction.transaction
     let pools = Set(try transaction.namespaces().map(\.pool)).subtracting([0])
     var rounds = 0
     while count > 0, rounds < Self.roundCountMax {
       rounds += 1
-      let summary = try transaction.evict(
-        pools: pools,
-        blockCount: count,
-        reason: .evicted,
-        isProtected: { _, run, position in protected.covers(run, position) }
-      )
-      guard summary.blockCount > 0 else { return false }
-      removed.append(summary)
+      let summary = try eviction.evict(pools: pools, blockCount: count)
+      guard summary.blockCount > 0 else { return }
       let freed = summary.freedSlots.filter { $0.tier == .disk }.count
       count -= min(count, freed)
-      guard count > 0 else { return false }
+      guard count > 0 else { return }
       try take(size, count, &reserved, &count, transaction)
       if count > 0 { try takeLarger(than: size, upTo: bound, &reserved, &count, transaction) }
-      if count > 0, try giveUpFile(besides: size, reserved, transaction) { return true }
+      if count > 0 { try giveUpFile(besides: size, reserved, eviction) }
+      guard eviction.filesToRemove.isEmpty else { return }
     }
-    return false
   }
 
   // MARK: Files
@@ -173,12 +146,16 @@ final class ArchiveSlots {
       ?? min(1 << 30, max(4 << 20, core.archiveBytesCapacity / 256))
   }
 
-  private func grow(_ size: Int, _ transaction: WriteTransaction) throws(CatalogError) -> Bool {
+  private func grow(_ size: Int, _ eviction: Eviction) throws(CatalogError) -> Bool {
+    let transaction = eviction.transaction
     guard !growthFailed, !core.diskTier.isArchiveStuck else { return false }
     let files = try transaction.slotFiles().filter { $0.tier == .archive }
     // What a process that died left behind: nobody else makes or removes files while this transaction is open.
-    let known = Set(files.map { SlotFileID(tier: .archive, file: $0.file) })
-    core.diskTier.settleStrayFiles(of: .archive, known: known, leaving: core.filesAboutToGo)
+    core.diskTier.settleStrayFiles(
+      of: .archive,
+      known: Set(files.map { SlotFileID(tier: .archive, file: $0.file) }),
+      leaving: Set(eviction.filesToRemove)
+    )
     let usedByteCount = files.reduce(core.diskTier.setAsideByteCount(of: .archive)) {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
@@ -208,17 +185,15 @@ final class ArchiveSlots {
   private func giveUpFile(
     besides size: Int,
     _ reserved: [Int: [SlotAddress]],
-    _ transaction: WriteTransaction
-  ) throws(CatalogError) -> Bool {
+    _ eviction: Eviction
+  ) throws(CatalogError) {
     let held = Set((Array(stock.values) + Array(reserved.values)).joined().map(\.file))
-    let empty = try transaction.slotFiles().first {
+    let empty = try eviction.transaction.slotFiles().first {
       $0.tier == .archive && Int($0.slotByteCount) != size && $0.usedCount == 0
         && !held.contains($0.file)
     }
-    guard let empty else { return false }
-    _ = try transaction.removeSlotFile(tier: .archive, file: empty.file)
-    core.removeFileAfterCommit(SlotFileID(tier: .archive, file: empty.file))
-    return true
+    guard let empty else { return }
+    try eviction.removeSlotFile(SlotFileID(tier: .archive, file: empty.file))
   }
 
   /// Frees what is held reserved; at close, and when sizes are wanted of which none is held.

@@ -37,7 +37,7 @@ extension StoreCore {
       state.archiveUses.subtract(some)
       return some
     }
-    try writer.batches.slots.moves.promote(uses, protecting: writer.batches.protectedPositions())
+    try writer.batches.slots.moves.promote(uses)
     return state.withLock { !$0.archiveUses.isEmpty }
   }
 }

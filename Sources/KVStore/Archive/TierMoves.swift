@@ -31,7 +31,7 @@ final class TierMoves {
   init(core: StoreCore, reserve: SlotReserve) {
     self.core = core
     self.reserve = reserve
-    archive = ArchiveSlots(core: core, reserve: reserve)
+    archive = ArchiveSlots(core: core)
   }
 
   /// Whether blocks that have to leave the disk may go to the archive.
@@ -45,8 +45,7 @@ final class TierMoves {
   /// Moves the coldest blocks of a slot size to the archive; answers the disk slots that are free by that, reserved for this process.
   func demote(
     _ slotByteCount: Int,
-    count: Int,
-    protecting: () -> [RunID: UInt32]
+    count: Int
   ) throws(StoreError) -> [SlotAddress] {
     var freed: [SlotAddress] = []
     if isPossible {
@@ -55,7 +54,7 @@ final class TierMoves {
     }
     while freed.count < count, isPossible {
       let window = min(count - freed.count, max(1, Self.windowByteCount / slotByteCount))
-      let more = try demoteWindow(slotByteCount, window, protecting)
+      let more = try demoteWindow(slotByteCount, window)
       if more.isEmpty { break }
       freed += more
     }
@@ -64,8 +63,7 @@ final class TierMoves {
 
   private func demoteWindow(
     _ slotByteCount: Int,
-    _ count: Int,
-    _ protecting: () -> [RunID: UInt32]
+    _ count: Int
   ) throws(StoreError) -> [SlotAddress] {
     let blocks = try coldest(slotByteCount, count)
     let encodings = encode(blocks)
@@ -75,12 +73,7 @@ final class TierMoves {
     for encoding in encodings {
       needed[ArchiveSlotSize.holding(encoding.result?.byteCount ?? 0), default: 0] += 1
     }
-    try archive.prepare(
-      needed,
-      upTo: bound,
-      diskSlotByteCount: slotByteCount,
-      protecting: protecting
-    )
+    try archive.prepare(needed, upTo: bound, diskSlotByteCount: slotByteCount)
     try reserve.prepareGenerations(encodings.count)
     var moves: [Move] = []
     var writes: [DiskTier.Write] = []
@@ -136,10 +129,7 @@ final class TierMoves {
     _ count: Int
   ) throws(StoreError) -> [PlacedBlock] {
     // A block that moves stays in the store, so a lease only says that it will soon be used: it moves when nothing else can.
-    let leased = unsafe core.leases.deepestPositions(
-      now: core.configuration.clock.bootTimeNanoseconds(),
-      deadOwners: []
-    )
+    let leased = core.activeLeases.deepestPositions(deadOwners: [])
     for isProtecting in leased.isEmpty ? [false] : [true, false] {
       // What is behind the place where the last search ended is looked at again when there is too little before the end.
       for isAgain in [false, true] {
@@ -202,15 +192,12 @@ final class TierMoves {
   // MARK: Promotion
 
   /// Moves blocks from the archive back to disk; room is made for them as for new ones.
-  func promote(
-    _ uses: [ArchiveUse],
-    protecting: @escaping () -> [RunID: UInt32]
-  ) throws(StoreError) {
+  func promote(_ uses: [ArchiveUse]) throws(StoreError) {
     for (slotByteCount, some) in Dictionary(grouping: uses, by: \.slotByteCount) where isPossible {
       let window = max(1, Self.windowByteCount / slotByteCount)
       var next = 0
       while next < some.count {
-        try promote(some[next..<min(next + window, some.count)], slotByteCount, protecting)
+        try promote(some[next..<min(next + window, some.count)], slotByteCount)
         next += window
       }
     }
@@ -218,8 +205,7 @@ final class TierMoves {
 
   private func promote(
     _ uses: ArraySlice<ArchiveUse>,
-    _ slotByteCount: Int,
-    _ protecting: () -> [RunID: UInt32]
+    _ slotByteCount: Int
   ) throws(StoreError) {
     let blocks = try core.catalogRead { (transaction) throws(CatalogError) in
       var blocks: [(block: PlacedBlock, payloadByteCount: Int)] = []
@@ -233,8 +219,7 @@ final class TierMoves {
       return blocks
     }
     guard !blocks.isEmpty else { return }
-    try reserve.prepare([slotByteCount: blocks.count], blocks.count, protecting: protecting) { _ in
-    }
+    _ = try reserve.prepare([slotByteCount: blocks.count], blocks.count) { _ in }
     let raw = decode(blocks.map(\.block), slotByteCount)
     var moves: [Move] = []
     var writes: [DiskTier.Write] = []
@@ -343,11 +328,11 @@ final class TierMoves {
     _ moves: [Move],
     freeing slotByteCount: Int?
   ) throws(StoreError) -> [SlotAddress] {
-    var isMoved: [Bool] = []
-    var freed: [SlotAddress] = []
-    do throws(CatalogError) {
-      try core.catalogWrite { (transaction) throws(CatalogError) in
-        isMoved = []
+    let isMoved: [Bool]
+    let freed: [SlotAddress]
+    do throws(StoreError) {
+      (isMoved, freed) = try core.catalogWriter.commit { (transaction) throws(CatalogError) in
+        var isMoved: [Bool] = []
         for move in moves {
           // A repair would take it for removed; the next try has another.
           guard
@@ -368,20 +353,19 @@ final class TierMoves {
             )
           )
         }
-        if let slotByteCount {
-          freed = try transaction.reserveSlots(
-            tier: .disk,
-            slotByteCount: UInt32(slotByteCount),
-            count: isMoved.count { $0 },
-            owner: core.owner
-          )
-        }
+        guard let slotByteCount else { return (isMoved, []) }
+        let freed = try transaction.reserveSlots(
+          tier: .disk,
+          slotByteCount: UInt32(slotByteCount),
+          count: isMoved.count { $0 },
+          owner: core.owner
+        )
+        return (isMoved, freed)
       }
     } catch {
       for move in moves { giveBack(move) }
-      throw StoreError(error)
+      throw error
     }
-    core.countCommit()
     for (index, move) in moves.enumerated() where !isMoved[index] { giveBack(move) }
     let moved = zip(moves, isMoved).filter(\.1).map(\.0)
     core.state.withLock { state in

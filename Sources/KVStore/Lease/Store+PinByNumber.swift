@@ -36,23 +36,19 @@ extension StoreCore {
     let pinned = Monitor((id: UInt64(0), blockCount: 0))
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
       let found = try Prompt.with(words) { (prompt) throws(StoreError) in
-        do throws(CatalogError) {
-          return try catalogWrite { (transaction) throws(CatalogError) in
-            guard let row = try transaction.namespace(namespace),
-              let target = ExplainTarget(row, keyBitCount: configuration.keyBitCount)
-            else { throw .namespaceMissing }
-            // Under the write lock: what is found stays until it is pinned.
-            let walk = try transaction.walk(target, prompt, time)
-            guard walk.matchedBlockCount > 0 else { return (id: UInt64(0), blockCount: 0) }
-            try transaction.touch(namespace, pathEnd: walk.position)
-            let id = try addPin(transaction, namespace, walk.position, nanoseconds)
-            return (id ?? 0, walk.matchedBlockCount)
-          }
-        } catch {
-          throw error == .namespaceMissing ? .invalidArgument(.namespace) : StoreError(error)
+        try catalogWriter.commit { (transaction) throws(CatalogError) -> (UInt64, Int)? in
+          guard let row = try transaction.namespace(namespace),
+            let target = ExplainTarget(row, keyBitCount: configuration.keyBitCount)
+          else { return nil }
+          // Under the write lock: what is found stays until it is pinned.
+          let walk = try transaction.walk(target, prompt, time)
+          guard walk.matchedBlockCount > 0 else { return (0, 0) }
+          try transaction.touch(namespace, pathEnd: walk.position)
+          let id = try addPin(transaction, namespace, walk.position, nanoseconds)
+          return (id ?? 0, walk.matchedBlockCount)
         }
       }
-      countCommit()
+      guard let found else { throw .invalidArgument(.namespace) }
       pinned.withLock { $0 = found }
       return 0
     }

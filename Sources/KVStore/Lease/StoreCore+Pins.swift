@@ -27,15 +27,10 @@ extension StoreCore {
     guard blockCount > 0, case .published(let position)? = head else { return nil }
     writer.enqueueTouch(namespace, .published(position))
     let id = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-      do throws(CatalogError) {
-        let id = try catalogWrite { (transaction) throws(CatalogError) in
-          try addPin(transaction, namespace.id, position, nanoseconds)
-        }
-        countCommit()
-        return Int(clamping: id ?? 0)
-      } catch {
-        throw StoreError(error)
+      let id = try catalogWriter.commit { (transaction) throws(CatalogError) in
+        try addPin(transaction, namespace.id, position, nanoseconds)
       }
+      return Int(clamping: id ?? 0)
     }
     return id == 0 ? nil : (UInt64(id), blockCount)
   }
@@ -56,25 +51,20 @@ extension StoreCore {
     guard let writer else { throw .readOnly }
     if isPoisoned { throw .poisoned }
     let found = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
-      do throws(CatalogError) {
-        let pin = try catalogWrite { (transaction) throws(CatalogError) in
-          try transaction.unpin(id)
-        }
-        countCommit()
-        if let pin { try refreshDeadlines(pin) }
-        return pin == nil ? 0 : 1
-      } catch {
-        throw StoreError(error)
+      let pin = try catalogWriter.commit { (transaction) throws(CatalogError) in
+        try transaction.unpin(id)
       }
+      if let pin { try refreshDeadlines(pin) }
+      return pin == nil ? 0 : 1
     }
     state.withLock { $0.fullUntil = [:] }
     return found == 1
   }
 
   /// What the pin lent to the index's entries goes: they live as long as the catalog says.
-  private func refreshDeadlines(_ pin: PinRow) throws(CatalogError) {
+  private func refreshDeadlines(_ pin: PinRow) throws(StoreError) {
     for end in pin.path {
-      let deadlines = try catalog.read { (transaction) throws(CatalogError) in
+      let deadlines = try catalogRead { (transaction) throws(CatalogError) in
         try transaction.runDeadlines(pin.namespace, end.run, from: 0, now: time.now())
       }
       state.withLock { state in

@@ -23,13 +23,15 @@ extension StoreCore {
     result.archiveBytesCapacity = UInt64(archiveBytesCapacity)
     result.archiveBytesWritten = diskTier.bytesWritten(.archive)
     result.archiveBytesRead = diskTier.bytesRead(.archive)
-    result.leasesActive = unsafe UInt64(leases.activeCount(now: now, deadOwners: deadLeaseOwners()))
+    result.leasesActive = unsafe UInt64(
+      leases.activeCount(now: now, deadOwners: activeLeases.deadOwners())
+    )
     result.hostBytesCapacity = UInt64(effectiveHostBytes)
     result.diskBytesWritten = diskTier.bytesWritten(.disk)
     result.diskBytesRead = diskTier.bytesRead(.disk)
     // LMDB syncs twice for a commit: its data pages, then the page that makes them valid.
-    result.syncs = diskTier.syncCount + 2 * commits
-    result.catalogCommits = commits
+    result.syncs = diskTier.syncCount + 2 * catalogWriter.commits
+    result.catalogCommits = catalogWriter.commits
     result.ioPath = diskTier.isDirect.map { $0 ? .direct : .buffered } ?? .none
     result.diskBytesCapacity = UInt64(configuration.capacityBytes)
     if let usage = catalogUsage {

@@ -14,14 +14,9 @@ extension StoreCore {
     namespace.lives.update(row)
     guard row.applying(limits) != row else { return }
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
-      do throws(CatalogError) {
-        _ = try catalogWrite { (transaction) throws(CatalogError) in
-          try transaction.setLimits(namespace.id, limits)
-        }
-      } catch {
-        throw StoreError(error)
+      _ = try catalogWriter.commit { (transaction) throws(CatalogError) in
+        try transaction.setLimits(namespace.id, limits)
       }
-      countCommit()
       namespace.lives.update(row.applying(limits))
       try writer.batches.enforceQuota(namespace.id)
       return 0

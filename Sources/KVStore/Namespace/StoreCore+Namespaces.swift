@@ -85,16 +85,11 @@ extension StoreCore {
     if let row = try find() { return row }
     guard let writer else { throw .readOnly }
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
-      do throws(CatalogError) {
-        try catalogWrite { (transaction) throws(CatalogError) in
-          let id = try transaction.createNamespace(namespace)
-          // Before the row is durable, so that slot files can always be read without the catalog.
-          try appendIdentities([.identity(.init(id: id, record: namespace.identityRecord))])
-        }
-      } catch {
-        throw StoreError(error)
+      try catalogWriter.commit { (transaction) throws(CatalogError) in
+        let id = try transaction.createNamespace(namespace)
+        // Before the row is durable, so that slot files can always be read without the catalog.
+        try identities.append([.identity(.init(id: id, record: namespace.identityRecord))])
       }
-      countCommit()
       return 0
     }
     guard let row = try find() else { throw .full }

@@ -14,7 +14,7 @@ package final class StoreCore: Sendable {
   package let configuration: StoreConfiguration
   package let folder: StoreFolder
   package let archive: ArchiveFolder
-  private let catalogIdentity: FileIdentity?
+  let folderWatch: FolderWatch
   /// Left once the catalog is closed: LMDB has its lock file there.
   package let sharedMemory: SharedMemory
   package let catalog: Catalog
@@ -23,6 +23,7 @@ package final class StoreCore: Sendable {
   let state: Monitor<StoreState>
   /// Shared memory; what this process adds to it is guarded by the state lock.
   nonisolated(unsafe) let leases: LeaseTable
+  let activeLeases: ActiveLeases
   /// Shared memory, behind the leases.
   let intents: EvictionIntents
   /// Shared memory, behind that.
@@ -31,6 +32,10 @@ package final class StoreCore: Sendable {
   let owner: OwnerID
   package let ownerFiles: OwnerFiles
   package let storeUUID: [UInt8]
+  let identities: IdentityLog
+  let writerQueue = Monitor(WriterQueue())
+  let pendingParents: PendingParents
+  let catalogWriter: CatalogWriter
   /// Bytes that slot files may take: the bound less the catalog's map and room for the small files.
   let slotBytesCapacity: Int
   let slotFileBytes: Int
@@ -62,16 +67,7 @@ package final class StoreCore: Sendable {
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
   private let poisoned = AtomicFlag(false)
-  /// What was open is not the store any more that one finds at its path.
-  private let gone = AtomicFlag(false)
   private let forkGeneration = ForkGeneration.noted()
-  private let commitCount = Monitor<UInt64>(0)
-  /// What of the counters is in the catalog; see `catalogWrite`.
-  let recorded = Monitor(RecordedTotals())
-  /// What the removal under way has hidden.
-  let hiddenByWriter = Monitor<[RemovedRange]>([])
-  /// Slot files whose rows a transaction under way has removed.
-  private let filesToRemove = Monitor<[SlotFileID]>([])
 
   /// nil on a read-only store.
   var writer: Writer? { writerBox.withLock { $0 } }
@@ -145,7 +141,7 @@ package final class StoreCore: Sendable {
       throw StoreError(error, .openCatalog)
     }
     options.durability = configuration.catalogIsSynced ? .synced : .buffered
-    catalogIdentity = options.identity
+    folderWatch = FolderWatch(folder, catalog: options.identity)
     let sharedMemory = try SharedMemory.enter(
       folder,
       isReadOnly: configuration.readOnly,
@@ -168,6 +164,7 @@ package final class StoreCore: Sendable {
     }
     let meta = catalog.meta
     storeUUID = meta.storeUUID
+    identities = IdentityLog(folder.files, meta)
     let mapByteCount: Int
     do throws(CatalogError) { mapByteCount = try catalog.mapByteCount() } catch {
       throw StoreError(error, .openCatalog)
@@ -233,6 +230,7 @@ package final class StoreCore: Sendable {
       let leaseMemory = sharedMemory.memory
       let leases = LeaseTable(memory: leaseMemory, owner: owner, base: sharedMemory.leaseBase)
       unsafe self.leases = leases
+      activeLeases = ActiveLeases(leases, ownerFiles, configuration.clock)
       intents = EvictionIntents(memory: leaseMemory, start: LeaseTable.byteCount, owner: owner)
       processMemory = ProcessMemoryTable(memory: leaseMemory, owner: owner)
       state = Monitor(
@@ -241,6 +239,21 @@ package final class StoreCore: Sendable {
     } catch {
       throw StoreError(error, .openSlotFile)
     }
+    pendingParents = PendingParents(writerQueue)
+    catalogWriter = CatalogWriter(
+      catalog,
+      time,
+      owner: owner,
+      folder: folderWatch,
+      identities: identities,
+      victims: density?.victims,
+      state: state,
+      leases: activeLeases,
+      intents: intents,
+      diskTier: diskTier,
+      ledgers: ledgers,
+      parents: pendingParents
+    )
     processMemory.claim { [ownerFiles] in ownerFiles.isDead($0) }
     publishMemory()
     do throws(StoreError) {
@@ -386,8 +399,10 @@ package final class StoreCore: Sendable {
       writer.stop()
       do throws(StoreError) { try writer.batches.releaseReservations() } catch
       { /* freed as a dead owner's */  }
-      do throws(CatalogError) {
-        try catalogWrite { (transaction) throws(CatalogError) in try transaction.setClean(true) }
+      do throws(StoreError) {
+        try catalogWriter.commit { (transaction) throws(CatalogError) in
+          try transaction.setClean(true)
+        }
       } catch { /* the mark stays unset, which is true */  }
       writerBox.withLock { $0 = nil }
     }
@@ -420,14 +435,7 @@ package final class StoreCore: Sendable {
 
   func checkWritable() throws(StoreError) {
     if isPoisoned { throw .poisoned }
-    if gone.value { try checkFolder() }
-  }
-
-  /// Throws while the folder is removed, moved or replaced: what is written there is not found again.
-  func checkFolder() throws(StoreError) {
-    let isGone = folder.isGone(catalog: catalogIdentity)
-    gone.exchange(isGone)
-    if isGone { throw .io(.folder, errno: ESTALE) }
+    try folderWatch.checkIfGone()
   }
 
   // MARK: Small services
@@ -439,34 +447,6 @@ package final class StoreCore: Sendable {
       return try catalog.read(body)
     } catch {
       throw StoreError(error)
-    }
-  }
-
-  /// On the writer's thread, or before it runs and after it has ended.
-  func catalogWrite<Result>(
-    _ body: (WriteTransaction) throws(CatalogError) -> Result
-  ) throws(CatalogError) -> Result {
-    // Names in the folder may be another store's by now.
-    guard (try? checkFolder()) != nil else { throw .io(errno: ESTALE) }
-    density?.victims.begin()
-    let record = totalsRecord()
-    do throws(CatalogError) {
-      let (result, useCounter) = try catalog.write(timeNanoseconds: time.now(), owner: owner) {
-        (transaction) throws(CatalogError) in
-        time.advance(to: try transaction.lastCommittedNanoseconds())
-        transaction.victimOrder = density?.victims
-        let begin = transaction.useCounter
-        let result = try body(transaction)
-        try record.put(in: transaction)
-        try note(numbersOf: transaction)
-        return (result, (begin: begin, end: transaction.useCounter))
-      }
-      density?.victims.committed(from: useCounter.begin, to: useCounter.end)
-      committed(record)
-      return result
-    } catch {
-      density?.victims.takeBack()
-      throw error
     }
   }
 
@@ -489,10 +469,6 @@ package final class StoreCore: Sendable {
   /// Until when a call waits for the writer, which another process that holds the catalog's write lock may keep waiting.
   var writerDeadline: UInt64 { deadline(after: configuration.waitTimeoutNanoseconds) }
 
-  func countCommit() { commitCount.withLock { $0 += 1 } }
-
-  var commits: UInt64 { commitCount.withLock { $0 } }
-
   /// Waits until everything that was offloaded is settled, and tells what became of one handle's blocks.
   func flush(_ ledger: FlushLedger, timeoutNanoseconds: UInt64) throws(StoreError) -> FlushResult {
     guard let writer else { throw .readOnly }
@@ -500,7 +476,7 @@ package final class StoreCore: Sendable {
     let deadline = timeoutNanoseconds == 0 ? nil : KVCore.deadline(after: timeoutNanoseconds)
     try writer.flush(deadline: deadline)
     var result = ledger.take()
-    do throws(StoreError) { try checkFolder() } catch {
+    do throws(StoreError) { try folderWatch.check() } catch {
       // Synced, and in files that nobody finds.
       result.droppedErrorBlockCount += result.durableBlockCount
       result.durableBlockCount = 0
@@ -538,14 +514,6 @@ package final class StoreCore: Sendable {
     return UnsafeRawBufferPointer(packed)
   }
 
-  /// Slot files that the transaction under way gives up.
-  var filesAboutToGo: Set<SlotFileID> { filesToRemove.withLock { Set($0) } }
-
-  func removeFileAfterCommit(_ file: SlotFileID) {
-    filesToRemove.withLock { $0.append(file) }
-    diskTier.giveUpFile(file)
-  }
-
   // MARK: Removal
 
   /// The index has every removal up to this commit; nil while nobody follows.
@@ -559,61 +527,7 @@ package final class StoreCore: Sendable {
 
   /// Frees the leases of processes that have ended; returns how many there were.
   func releaseDeadLeases() -> Int {
-    let dead = deadLeaseOwners()
+    let dead = activeLeases.deadOwners()
     return dead.isEmpty ? 0 : state.withLock { $0.leases.release(deadOwners: dead) }
-  }
-
-  /// Owners of leases whose process has ended.
-  func deadLeaseOwners() -> Set<OwnerID> {
-    unsafe leases.foreignOwners().filter { ownerFiles.isDead($0) }
-  }
-
-  /// Takes what a transaction is about to remove out of the index and hides it; false when some of it is needed by now.
-  ///
-  /// Needed is what is leased, and what a block on its way hangs from (`WriterBatches.parentPositions`).
-  func hideUnlessNeeded(
-    _ removed: [RemovedSummary],
-    parents: () -> [RunID: UInt32]
-  ) -> Bool {
-    let ranges = removed.flatMap(\.ranges)
-    guard !ranges.isEmpty else { return true }
-    let now = configuration.clock.bootTimeNanoseconds()
-    // Before the look: a lease of another process that this look misses sees the announcement.
-    intents.announce(ranges)
-    let dead = deadLeaseOwners()
-    let expired = Dictionary(grouping: removed.flatMap(\.expiredTops), by: \.at.run)
-    return hide(ranges) { ranges, state in
-      let needed = unsafe leases.deepestPositions(now: now, deadOwners: dead)
-        .merging(parents()) { max($0, $1) }
-      return ranges.allSatisfy { range in
-        if let needed = needed[range.run], needed >= range.firstPosition { return false }
-        // A use that is still in the writer's queue has prolonged its life.
-        return !(expired[range.run] ?? []).contains { isAlive($0, state) }
-      }
-    }
-  }
-
-  func removalEnded(_ removed: [RemovedSummary], committed: Bool) {
-    intents.withdraw()
-    showHidden()
-    if committed {
-      let expiredCount = removed.reduce(0) { $0 + $1.expiredBlockCount }
-      let count = removed.reduce(0) { $0 + $1.blockCount }
-      state.withLock { state in
-        state.statistics.blocksExpired += UInt64(expiredCount)
-        state.statistics.blocksEvicted += UInt64(count - expiredCount)
-      }
-    }
-    let files = filesToRemove.withLock { files in
-      defer { files = [] }
-      return files
-    }
-    guard committed else { return files.forEach(diskTier.takeBackFile) }
-    countCommit()
-    let evicted = removed.filter { $0.blockCount > $0.expiredBlockCount }.flatMap(\.ranges)
-    if !evicted.isEmpty {
-      for ledger in ledgers.withLock({ $0.all }) { ledger.noteEviction(evicted) }
-    }
-    for file in files { diskTier.removeFile(file) }
   }
 }

@@ -10,17 +10,17 @@ extension StoreCore {
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
       // What this process has reserved ahead is in the way.
       try writer.batches.releaseReservations()
-      try writer.batches.slots.commitRemoval { (transaction, _) throws(CatalogError) in
+      let sum = try catalogWriter.evict { (eviction) throws(CatalogError) in
         var sum = (count: 0, byteCount: 0)
-        for file in try transaction.slotFiles()
+        for file in try eviction.transaction.slotFiles()
         where file.usedCount == 0 && (file.tier != .archive || archive.isOwn) {
-          _ = try transaction.removeSlotFile(tier: file.tier, file: file.file)
-          removeFileAfterCommit(SlotFileID(tier: file.tier, file: file.file))
+          try eviction.removeSlotFile(SlotFileID(tier: file.tier, file: file.file))
           sum.count += 1
           sum.byteCount += Int(file.slotByteCount) * Int(file.slotCount)
         }
-        return { removed.withLock { $0 = sum } }
+        return sum
       }
+      removed.withLock { $0 = sum }
       return 0
     }
     return removed.withLock { $0 }

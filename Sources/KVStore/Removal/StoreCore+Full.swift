@@ -7,11 +7,8 @@ extension WriterBatches {
   /// A full disk, or a burst whose own blocks keep each other, is no reason to refuse the next offload.
   func heldPools(_ pools: Set<UInt32>) -> Set<UInt32> {
     guard !pools.isEmpty, !slots.growthFailed else { return [] }
-    let now = core.configuration.clock.bootTimeNanoseconds()
-    let leased = unsafe core.leases.deepestPositions(
-      now: now,
-      deadOwners: core.deadLeaseOwners()
-    )
+    let leases = core.activeLeases
+    let leased = leases.deepestPositions(deadOwners: leases.deadOwners())
     do throws(StoreError) {
       return try core.catalogRead { (transaction) throws(CatalogError) in
         let protected = try transaction.protected(leased, now: core.time.now())

@@ -19,14 +19,9 @@ extension StoreCore {
       }
       let dead = owners.filter { $0 != owner && ownerFiles.isDead($0) }
       guard !dead.isEmpty else { return }
-      do throws(CatalogError) {
-        try catalogWrite { (transaction) throws(CatalogError) in
-          for owner in dead { _ = try transaction.freeReservations(ofOwner: owner) }
-        }
-      } catch {
-        throw StoreError(error)
+      try catalogWriter.commit { (transaction) throws(CatalogError) in
+        for owner in dead { _ = try transaction.freeReservations(ofOwner: owner) }
       }
-      countCommit()
     } catch {
       return
     }
@@ -43,15 +38,9 @@ extension StoreCore {
         diskTier.strayFiles(of: tier, except: known).contains { $0.kind != .setAside }
       })
     else { return }
-    do throws(CatalogError) {
-      try catalogWrite { (transaction) throws(CatalogError) in
-        let known = try knownFiles(transaction)
-        for tier in tiers {
-          diskTier.settleStrayFiles(of: tier, known: known, leaving: filesAboutToGo)
-        }
-      }
-    } catch {
-      throw StoreError(error)
+    try catalogWriter.commit { (transaction) throws(CatalogError) in
+      let known = try knownFiles(transaction)
+      for tier in tiers { diskTier.settleStrayFiles(of: tier, known: known, leaving: []) }
     }
   }
 

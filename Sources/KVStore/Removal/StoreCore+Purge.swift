@@ -56,9 +56,9 @@ extension StoreCore {
     erases: Bool
   ) throws(StoreError) -> Int {
     if marks { writer?.batches.dropGenerations() }
-    let removed = try commitRemoval(reason: .forgotten) { (transaction) throws(CatalogError) in
+    let removed = try catalogWriter.remove(.forgotten) { (transaction) throws(CatalogError) in
       if marks {
-        try self.note(
+        try identities.note(
           IdentityFile.Removal(
             rootKey: namespace.rootKey,
             top: nil,
@@ -77,38 +77,6 @@ extension StoreCore {
     return removed.blockCount + removed.corruptRowCount
   }
 
-  /// Writes a removal into identities.kvs; within the transaction that removes.
-  func note(_ removal: IdentityFile.Removal) throws(CatalogError) {
-    try appendIdentities([.removal(removal)])
-  }
-
-  /// Writes numbers that may be given soon into identities.kvs, long before they are; within a transaction.
-  ///
-  /// A file that cannot be written now is tried again by the next commit, as long as there are noted numbers left.
-  func note(numbersOf transaction: WriteTransaction) throws(CatalogError) {
-    guard let (numbers, canWait) = try transaction.numbersToNote() else { return }
-    do throws(CatalogError) {
-      try appendIdentities([.numbers(numbers)])
-    } catch {
-      guard canWait else { throw error }
-      return
-    }
-    try transaction.noteNumbers(numbers)
-  }
-
-  /// Appends to identities.kvs; within a write transaction.
-  func appendIdentities(_ records: [IdentityFile.Record]) throws(CatalogError) {
-    do throws(FileError) {
-      try IdentityFile.append(
-        records,
-        folder.files,
-        meta: catalog.meta
-      )
-    } catch {
-      throw .io(errno: error.errno)
-    }
-  }
-
   // MARK: Erasing
 
   /// Slots whose purged payload is still to be overwritten.
@@ -125,35 +93,29 @@ extension StoreCore {
   /// Under the catalog's write lock, so that no other process gives a slot out while it is overwritten; a crash leaves them waiting.
   func eraseStep() throws(StoreError) -> Bool {
     guard erasePendingSlotCount > 0 else { return false }
-    var erasedCount = 0
-    do throws(CatalogError) {
-      try catalogWrite { (transaction) throws(CatalogError) in
-        let files = try transaction.slotFiles()
-        var byteCount = 0
-        var slots: [SlotAddress] = []
-        var sizes: [Int] = []
-        for slot in try transaction.slotsToErase(limit: 1024) {
-          // Those of an archive that is away or does not answer wait for the next purge or open.
-          guard slot.tier != .archive || archive.isOwn && !diskTier.isArchiveStuck,
-            let file = files.first(where: { $0.tier == slot.tier && $0.file == slot.file })
-          else { continue }
-          slots.append(slot)
-          sizes.append(Int(file.slotByteCount))
-          byteCount += Int(file.slotByteCount)
-          if byteCount >= Self.eraseByteCount { break }
-        }
-        do throws(FileError) {
-          try overwrite(slots, sizes)
-        } catch {
-          throw .io(errno: error.errno)
-        }
-        try transaction.slotsErased(slots)
-        erasedCount = slots.count
+    let erasedCount = try catalogWriter.commit { (transaction) throws(CatalogError) in
+      let files = try transaction.slotFiles()
+      var byteCount = 0
+      var slots: [SlotAddress] = []
+      var sizes: [Int] = []
+      for slot in try transaction.slotsToErase(limit: 1024) {
+        // Those of an archive that is away or does not answer wait for the next purge or open.
+        guard slot.tier != .archive || archive.isOwn && !diskTier.isArchiveStuck,
+          let file = files.first(where: { $0.tier == slot.tier && $0.file == slot.file })
+        else { continue }
+        slots.append(slot)
+        sizes.append(Int(file.slotByteCount))
+        byteCount += Int(file.slotByteCount)
+        if byteCount >= Self.eraseByteCount { break }
       }
-    } catch {
-      throw StoreError(error)
+      do throws(FileError) {
+        try overwrite(slots, sizes)
+      } catch {
+        throw .io(errno: error.errno)
+      }
+      try transaction.slotsErased(slots)
+      return slots.count
     }
-    countCommit()
     let count = UInt64(erasedCount)
     state.withLock { $0.statistics.slotsErased += count }
     return erasedCount > 0 && erasePendingSlotCount > 0

@@ -56,7 +56,7 @@ extension StoreCore {
   ) throws(StoreError) -> Int {
     // What is offloaded from now on is not meant by the mark.
     writer?.batches.dropGenerations()
-    let removed = try commitRemoval(reason: .forgotten) { (transaction) throws(CatalogError) in
+    let removed = try catalogWriter.remove(.forgotten) { (transaction) throws(CatalogError) in
       // Since the caller found it, its block may have left and another one taken its position.
       if let row = try readableRow(transaction, namespace, end), row.blockKey != endKey {
         return RemovedSummary()
@@ -65,7 +65,7 @@ extension StoreCore {
         let top = onlyTail ? try transaction.topOfTail(namespace.id, endingAt: end) : end,
         let row = try transaction.row(namespace.id, top)
       else { return RemovedSummary() }
-      try note(
+      try identities.note(
         IdentityFile.Removal(
           rootKey: namespace.chain.rootKey,
           top: row.blockKey,

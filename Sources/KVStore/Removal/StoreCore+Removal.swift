@@ -61,12 +61,12 @@ extension StoreCore {
     // What is offloaded from now on is not meant by the mark.
     if forgotten != nil { writer?.batches.dropGenerations() }
     let reason: RemovalReason = forgotten == nil ? .corrupt : .forgotten
-    let removed = try commitRemoval(reason: reason) { (transaction) throws(CatalogError) in
+    let removed = try catalogWriter.remove(reason) { (transaction) throws(CatalogError) in
       guard isMeant(try readableRow(transaction, namespace, position)) else {
         return RemovedSummary()
       }
       if let forgotten {
-        try note(
+        try identities.note(
           IdentityFile.Removal(
             rootKey: namespace.chain.rootKey,
             top: forgotten,
@@ -94,32 +94,6 @@ extension StoreCore {
       guard case .corrupt = error else { throw error }
       return nil
     }
-  }
-
-  /// Runs a removal, hides what goes until it is committed, and counts it; on the writer's thread.
-  func commitRemoval(
-    reason: RemovalReason,
-    _ body: (WriteTransaction) throws(CatalogError) -> RemovedSummary
-  ) throws(StoreError) -> RemovedSummary {
-    var removed = RemovedSummary()
-    do throws(CatalogError) {
-      try catalogWrite { (transaction) throws(CatalogError) in
-        removed = try body(transaction)
-        _ = hide(removed.ranges)
-      }
-    } catch {
-      showHidden()
-      throw StoreError(error)
-    }
-    countCommit()
-    showHidden()
-    state.withLock { state in
-      switch reason {
-      case .corrupt: state.statistics.blocksQuarantined += UInt64(removed.blockCount)
-      default: state.statistics.blocksForgotten += UInt64(removed.blockCount)
-      }
-    }
-    return removed
   }
 
   /// Zeroes the first page of a slot whose contents failed a check.

@@ -84,7 +84,7 @@ extension StoreCore {
       return
     }
     let rowCountMax = WriteTransaction.sessionRowCountMax(forMap: usage.mapByteCount)
-    let published = writer?.batches.publishedPositions ?? [:]
+    let published = pendingParents.published
     var waiting: [SessionLog.Noted] = []
     for (id, noted) in pending {
       switch noted.head {
@@ -96,18 +96,13 @@ extension StoreCore {
       case nil: break
       }
     }
-    do throws(CatalogError) {
-      try catalogWrite { [pending] (transaction) throws(CatalogError) in
-        for (_, noted) in pending.sorted(by: { $0.key < $1.key }) {
-          var row = noted.row
-          if row.head == nil { row.head = try transaction.session(row.id)?.head }
-          try transaction.putSession(row, steps: noted.steps, rowCountMax: rowCountMax)
-        }
+    try catalogWriter.commit { (transaction) throws(CatalogError) in
+      for (_, noted) in pending.sorted(by: { $0.key < $1.key }) {
+        var row = noted.row
+        if row.head == nil { row.head = try transaction.session(row.id)?.head }
+        try transaction.putSession(row, steps: noted.steps, rowCountMax: rowCountMax)
       }
-    } catch {
-      throw StoreError(error)
     }
-    countCommit()
     noteAgain(waiting)
   }
 

@@ -135,20 +135,26 @@ extension StoreCore {
     }
   }
 
-  /// Whether the index knows the block as one that lives.
-  func isAlive(_ top: ExpiredTop, _ state: StoreState) -> Bool {
-    guard let location = state.index.locate(top.namespace, top.at),
-      let entry = state.index.entry(at: location)
-    else { return false }
-    return entry.expiry != 0 && !isOver(entry, at: time.now())
-  }
-
   /// Removes blocks whose life is over, and pins that have ended; answers the number of blocks.
   package func reclaimExpired() throws(StoreError) -> Int {
     guard let writer else { throw .readOnly }
     return try writer.perform(deadline: writerDeadline) { () throws(StoreError) in
       try writer.batches.removeExpired()
     }
+  }
+}
+
+extension StoreState {
+  /// Whether the index knows the block as one that lives.
+  func isAlive(_ top: ExpiredTop, _ time: StoreTime) -> Bool {
+    guard let location = index.locate(top.namespace, top.at), let entry = index.entry(at: location)
+    else { return false }
+    return entry.expiry != 0
+      && !time.isOver(
+        deadline: entry.expiry,
+        isIdle: entry.flags.contains(.idleExpiry),
+        at: time.now()
+      )
   }
 }
 

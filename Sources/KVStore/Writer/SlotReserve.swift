@@ -17,20 +17,13 @@ final class SlotReserve {
   private var slotCounts: [Int: Int] = [:]
   private var nextGeneration: UInt64 = 0
   private var endGeneration: UInt64 = 0
-  /// Whether the last `prepare` made a commit, and so recorded the touches.
-  private(set) var appliedTouches = false
-  /// A removal under way was in the way of a use that came meanwhile: what is over waits, so that others can go.
-  private(set) var hasConflicted = false
-  /// The transaction under way gives a file up; its room is free once that is committed and the file removed.
-  private var gaveUpFile = false
-  /// What may leave the store for slots.
-  private var mayRemove = Removable.anything
   /// A slot file could not be made although the bound has room: giving others up would not help.
   private(set) var growthFailed = false
 
+  /// What may leave the store for slots.
   private enum Removable {
     case nothing
-    /// Blocks whose life is over: while others could go to the archive.
+    /// Expired blocks alone: while others could go to the archive.
     case expired
     case anything
   }
@@ -59,29 +52,23 @@ final class SlotReserve {
   /// Makes sure that there is a slot and a generation for each block, as far as there is room.
   ///
   /// What is evicted and reserved for it is committed and synced before this returns, since the slots are overwritten next.
+  /// - Returns: whether there was a commit, which has recorded `touches`.
   func prepare(
     _ blocks: [PendingBlock],
-    protecting: () -> [RunID: UInt32],
     touches: (WriteTransaction) throws(CatalogError) -> Void
-  ) throws(StoreError) {
-    try prepare(slotCounts(of: blocks), blocks.count, protecting: protecting, touches: touches)
+  ) throws(StoreError) -> Bool {
+    try prepare(slotCounts(of: blocks), blocks.count, touches: touches)
   }
 
-  /// Makes sure of the same if no block has to leave for it; answers whether that was so.
+  /// Makes sure of the same if no block has to leave for it; returns whether that was so.
   ///
   /// What could be had is kept.
-  func prepareWithoutRemoval(
-    _ blocks: [PendingBlock],
-    protecting: () -> [RunID: UInt32]
-  ) throws(StoreError) -> Bool {
+  func prepareWithoutRemoval(_ blocks: [PendingBlock]) throws(StoreError) -> Bool {
     let needed = slotCounts(of: blocks)
     guard !isReady(needed, blocks.count) else { return true }
     // Where slots are short there is no room to be found without a removal.
     guard !needed.keys.contains(where: isFullSize.contains) else { return false }
-    let hadTouches = appliedTouches
-    (mayRemove, appliedTouches) = (.nothing, true)
-    defer { (mayRemove, appliedTouches) = (.anything, hadTouches) }
-    try prepareOnce(needed, blocks.count, protecting: protecting, touches: { _ in })
+    _ = try prepareOnce(needed, blocks.count, removing: .nothing) { _ in }
     return isReady(needed, blocks.count)
   }
 
@@ -105,41 +92,45 @@ final class SlotReserve {
   func prepare(
     _ needed: [Int: Int],
     _ blockCount: Int,
-    protecting: () -> [RunID: UInt32],
     touches: (WriteTransaction) throws(CatalogError) -> Void
-  ) throws(StoreError) {
-    appliedTouches = false
+  ) throws(StoreError) -> Bool {
     growthFailed = false
-    guard !isReady(needed, blockCount) else { return }
+    guard !isReady(needed, blockCount) else { return false }
+    var hasCommitted = false
+    let touchesOnce: (WriteTransaction) throws(CatalogError) -> Void = {
+      (transaction) throws(CatalogError) in
+      if !hasCommitted { try touches(transaction) }
+    }
     if lacksSlots(needed), moves.isPossible {
-      mayRemove = .expired
-      defer { mayRemove = .anything }
-      try prepareOnce(needed, blockCount, protecting: protecting, touches: touches)
+      _ = try prepareOnce(needed, blockCount, removing: .expired, touches: touchesOnce)
+      hasCommitted = true
       // Blocks leave the disk for the archive before any leaves the store.
       for (slotByteCount, count) in needed {
         let lacking = count - (stock[slotByteCount]?.count ?? 0)
         guard lacking > 0 else { continue }
         noteFull(slotByteCount)
-        stock[slotByteCount, default: []] += demote(slotByteCount, lacking, protecting)
+        stock[slotByteCount, default: []] += demote(slotByteCount, lacking)
       }
-      guard lacksSlots(needed) else { return }
-      mayRemove = .anything
+      guard lacksSlots(needed) else { return true }
     }
     // Each round but the last gives up a file of another slot size.
     for _ in 0..<1024 {
-      try prepareOnce(needed, blockCount, protecting: protecting, touches: touches)
-      guard gaveUpFile, lacksSlots(needed) else { return }
+      let gaveUpFile = try prepareOnce(
+        needed,
+        blockCount,
+        removing: .anything,
+        touches: touchesOnce
+      )
+      hasCommitted = true
+      guard gaveUpFile, lacksSlots(needed) else { break }
     }
+    return true
   }
 
   /// Disk slots that blocks leave for the archive; where that fails, eviction sees to the rest.
-  private func demote(
-    _ slotByteCount: Int,
-    _ count: Int,
-    _ protecting: () -> [RunID: UInt32]
-  ) -> [SlotAddress] {
+  private func demote(_ slotByteCount: Int, _ count: Int) -> [SlotAddress] {
     do throws(StoreError) {
-      return try moves.demote(slotByteCount, count: count, protecting: protecting)
+      return try moves.demote(slotByteCount, count: count)
     } catch {
       core.poisonIfInternal(error)
       return []
@@ -149,65 +140,83 @@ final class SlotReserve {
   /// Makes sure of so many generations.
   func prepareGenerations(_ count: Int) throws(StoreError) {
     guard endGeneration - nextGeneration < UInt64(count) else { return }
-    do throws(CatalogError) {
-      try core.catalogWrite { (transaction) throws(CatalogError) in
-        nextGeneration = transaction.reserveGenerations(count + Int(Self.generationsAhead)).rawValue
-        endGeneration = nextGeneration + UInt64(count) + Self.generationsAhead
-      }
-    } catch {
-      nextGeneration = endGeneration
-      throw StoreError(error)
+    // Those that are left are given up, whether it succeeds or not.
+    nextGeneration = endGeneration
+    let first = try core.catalogWriter.commit { (transaction) throws(CatalogError) in
+      transaction.reserveGenerations(count + Int(Self.generationsAhead))
     }
-    core.countCommit()
+    setGenerations(from: first, count)
   }
 
+  private func setGenerations(from first: Generation, _ count: Int) {
+    nextGeneration = first.rawValue
+    endGeneration = first.rawValue + UInt64(count) + Self.generationsAhead
+  }
+
+  /// Returns whether a file of another slot size was given up, whose room is free now.
   private func prepareOnce(
     _ needed: [Int: Int],
     _ blockCount: Int,
-    protecting: () -> [RunID: UInt32],
+    removing removable: Removable,
     touches: (WriteTransaction) throws(CatalogError) -> Void
-  ) throws(StoreError) {
-    let needsTouches = !appliedTouches
-    try commitRemoval { (transaction, removed) throws(CatalogError) in
-      let protected = try transaction.protected(protecting())
-      self.gaveUpFile = false
-      if needsTouches { try touches(transaction) }
+  ) throws(StoreError) -> Bool {
+    let result = try evict { (eviction) throws(CatalogError) in
+      try touches(eviction.transaction)
       var reserved: [Int: [SlotAddress]] = [:]
       // Once a file is given up, the next round sees to the rest: no other may grow into its room yet.
-      for (slotByteCount, count) in needed.sorted(by: { $0.key < $1.key }) where !self.gaveUpFile {
-        let lacking = count - (self.stock[slotByteCount]?.count ?? 0)
+      for (slotByteCount, count) in needed.sorted(by: { $0.key < $1.key })
+      where eviction.filesToRemove.isEmpty {
+        let lacking = count - (stock[slotByteCount]?.count ?? 0)
         guard lacking > 0 else { continue }
-        reserved[slotByteCount] = try self.reserve(
-          lacking,
-          slotByteCount,
-          protected,
-          sparing: { self.filesHeld(for: needed, reserved) },
-          transaction,
-          &removed
-        )
-      }
-      let generations = transaction.reserveGenerations(blockCount + Int(Self.generationsAhead))
-      return { [self] in
-        for (slotByteCount, slots) in reserved {
-          // Lowest address last, so that a chain's blocks lie side by side.
-          stock[slotByteCount] = slots.reversed() + (stock[slotByteCount] ?? [])
+        let slots = try reserve(lacking, slotByteCount, removing: removable, eviction)
+        reserved[slotByteCount] = slots
+        if removable == .anything, slots.count < lacking, !growthFailed {
+          try giveUpFile(
+            of: slotByteCount,
+            sparing: filesHeld(for: needed, reserved),
+            eviction
+          )
         }
-        nextGeneration = generations.rawValue
-        endGeneration = generations.rawValue + UInt64(blockCount) + Self.generationsAhead
-        appliedTouches = true
       }
+      let generations = eviction.transaction.reserveGenerations(
+        blockCount + Int(Self.generationsAhead)
+      )
+      return (reserved, generations, !eviction.filesToRemove.isEmpty)
+    }
+    let (reserved, generations, gaveUpFile) = result
+    for (slotByteCount, slots) in reserved { keep(slots, slotByteCount) }
+    setGenerations(from: generations, blockCount)
+    return gaveUpFile
+  }
+
+  /// Lowest address last, so that a chain's blocks lie side by side.
+  private func keep(_ slots: [SlotAddress], _ slotByteCount: Int) {
+    stock[slotByteCount] = slots.reversed() + (stock[slotByteCount] ?? [])
+  }
+
+  /// `CatalogWriter.evict`, with the stock as it was when it is run again or fails.
+  private func evict<Result>(
+    _ body: (Eviction) throws(CatalogError) -> Result
+  ) throws(StoreError) -> Result {
+    let before = stock
+    do throws(StoreError) {
+      return try core.catalogWriter.evict { (eviction) throws(CatalogError) in
+        stock = before
+        return try body(eviction)
+      }
+    } catch {
+      stock = before
+      throw error
     }
   }
 
   private func reserve(
     _ lacking: Int,
     _ slotByteCount: Int,
-    _ protected: ProtectedBlocks,
-    sparing heldFiles: () -> Set<UInt32>,
-    _ transaction: WriteTransaction,
-    _ removed: inout [RemovedSummary],
-    mayTakeFiles: Bool = true
+    removing removable: Removable,
+    _ eviction: Eviction
   ) throws(CatalogError) -> [SlotAddress] {
+    let transaction = eviction.transaction
     var slots: [SlotAddress] = []
     func take(_ count: Int) throws(CatalogError) {
       slots += try transaction.reserveSlots(
@@ -219,35 +228,21 @@ final class SlotReserve {
     }
     try take(max(lacking, Self.aheadCount))
     if slots.count < lacking, try freeDeadOwners(transaction) { try take(lacking - slots.count) }
-    while slots.count < lacking, try grow(slotByteCount, transaction) {
+    while slots.count < lacking, try grow(slotByteCount, eviction) {
       try take(max(lacking - slots.count, Self.aheadCount))
     }
-    if slots.count < lacking, mayRemove != .nothing, !hasConflicted {
-      removed.append(
-        try transaction.removeExpired(
-          blockCount: lacking - slots.count,
-          pool: UInt32(slotByteCount / 4096),
-          protected: protected
-        )
+    if slots.count < lacking, removable != .nothing, !eviction.hasConflicted {
+      try eviction.removeExpired(
+        pool: UInt32(slotByteCount / 4096),
+        blockCount: lacking - slots.count
       )
       try take(lacking - slots.count)
     }
-    if slots.count < lacking, mayRemove == .anything {
-      removed.append(
-        try evictFromDisk(slotByteCount, lacking - slots.count, protected, transaction)
-      )
+    if slots.count < lacking, removable == .anything {
+      try evictFromDisk(slotByteCount, lacking - slots.count, eviction)
       try take(lacking - slots.count)
     }
-    noteSize(slotByteCount, isFull: !removed.isEmpty, try transaction.slotFiles())
-    if mayTakeFiles, mayRemove == .anything, slots.count < lacking, !growthFailed {
-      gaveUpFile = try giveUpFile(
-        of: slotByteCount,
-        protected,
-        sparing: heldFiles(),
-        transaction,
-        &removed
-      )
-    }
+    noteSize(slotByteCount, isFull: eviction.hasRemoved, try transaction.slotFiles())
     return slots
   }
 
@@ -255,25 +250,15 @@ final class SlotReserve {
   private func evictFromDisk(
     _ slotByteCount: Int,
     _ count: Int,
-    _ protected: ProtectedBlocks,
-    _ transaction: WriteTransaction
-  ) throws(CatalogError) -> RemovedSummary {
+    _ eviction: Eviction
+  ) throws(CatalogError) {
     let pool = UInt32(slotByteCount / 4096)
-    guard try transaction.slotFiles().contains(where: { $0.tier == .archive }) else {
-      return try transaction.evict(
-        pool: pool,
-        blockCount: count,
-        reason: .evicted,
-        isProtected: { _, run, position in protected.covers(run, position) }
-      )
+    guard try eviction.transaction.slotFiles().contains(where: { $0.tier == .archive }) else {
+      try eviction.evict(pools: [pool], blockCount: count)
+      return
     }
     // The coldest of all are in the archive: it would be emptied before the first slot of the disk is free.
-    return try transaction.removeColdest(
-      pool: pool,
-      in: .disk,
-      blockCount: count,
-      isProtected: { _, run, position in protected.covers(run, position) }
-    )
+    try eviction.evictColdest(pool: pool, in: .disk, blockCount: count)
   }
 
   /// The files in which this process holds slots for the blocks that it is about to write.
@@ -302,32 +287,21 @@ final class SlotReserve {
   /// Evicts for slots that are not needed yet, so that the next offload waits for none.
   ///
   /// Only where the slots of that size cannot become more: else they are taken as they come.
-  func keepAhead(protecting: () -> [RunID: UInt32]) {
+  func keepAhead() {
     for (slotByteCount, slots) in stock where isFullSize.contains(slotByteCount) {
       let watermark = Self.watermark(slotCount: slotCounts[slotByteCount] ?? 0)
       guard slots.count < watermark / 2 else { continue }
       do throws(StoreError) {
         if moves.isPossible {
           let count = watermark - slots.count
-          stock[slotByteCount, default: []] += demote(slotByteCount, count, protecting)
+          stock[slotByteCount, default: []] += demote(slotByteCount, count)
         }
         let count = watermark - (stock[slotByteCount]?.count ?? 0)
         guard count > 0 else { continue }
-        try commitRemoval { (transaction, removed) throws(CatalogError) in
-          let protected = try transaction.protected(protecting())
-          let more = try self.reserve(
-            count,
-            slotByteCount,
-            protected,
-            sparing: { [] },
-            transaction,
-            &removed,
-            mayTakeFiles: false
-          )
-          return { [self] in
-            stock[slotByteCount] = (stock[slotByteCount] ?? []) + more.reversed()
-          }
+        let more = try evict { (eviction) throws(CatalogError) in
+          try reserve(count, slotByteCount, removing: .anything, eviction)
         }
+        stock[slotByteCount] = (stock[slotByteCount] ?? []) + more.reversed()
       } catch {
         core.poisonIfInternal(error)
       }
@@ -342,11 +316,15 @@ final class SlotReserve {
   /// Preallocates one more file of this slot size within the bound; false when there is no room.
   private func grow(
     _ slotByteCount: Int,
-    _ transaction: WriteTransaction
+    _ eviction: Eviction
   ) throws(CatalogError) -> Bool {
+    let transaction = eviction.transaction
     let files = try transaction.slotFiles().filter { $0.tier == .disk }
-    let known = Set(files.map { SlotFileID(tier: .disk, file: $0.file) })
-    core.diskTier.settleStrayFiles(of: .disk, known: known, leaving: core.filesAboutToGo)
+    core.diskTier.settleStrayFiles(
+      of: .disk,
+      known: Set(files.map { SlotFileID(tier: .disk, file: $0.file) }),
+      leaving: Set(eviction.filesToRemove)
+    )
     let usedByteCount = files.reduce(core.diskTier.setAsideByteCount(of: .disk)) {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
@@ -379,19 +357,16 @@ final class SlotReserve {
   /// at once would be more than the bound.
   private func giveUpFile(
     of slotByteCount: Int,
-    _ protected: ProtectedBlocks,
     sparing heldFiles: Set<UInt32>,
-    _ transaction: WriteTransaction,
-    _ removed: inout [RemovedSummary]
-  ) throws(CatalogError) -> Bool {
+    _ eviction: Eviction
+  ) throws(CatalogError) {
+    let transaction = eviction.transaction
     for _ in 0..<1024 {
       let others = try transaction.slotFiles().filter {
         $0.tier == .disk && Int($0.slotByteCount) != slotByteCount && !heldFiles.contains($0.file)
       }
       if let empty = others.first(where: { $0.usedCount == 0 }) {
-        _ = try transaction.removeSlotFile(tier: .disk, file: empty.file)
-        core.removeFileAfterCommit(SlotFileID(tier: .disk, file: empty.file))
-        return true
+        return try eviction.removeSlotFile(SlotFileID(tier: .disk, file: empty.file))
       }
       // Reserved slots of this process count as used: let them go first.
       for (size, slots) in stock where size != slotByteCount && !slots.isEmpty {
@@ -402,18 +377,10 @@ final class SlotReserve {
       let pools = Set(others.map { $0.slotByteCount / 4096 })
       var evictedCount = 0
       for pool in pools.sorted() {
-        let summary = try transaction.evict(
-          pool: pool,
-          blockCount: 64,
-          reason: .evicted,
-          isProtected: { _, run, position in protected.covers(run, position) }
-        )
-        evictedCount += summary.blockCount
-        removed.append(summary)
+        evictedCount += try eviction.evict(pools: [pool], blockCount: 64).blockCount
       }
-      if evictedCount == 0 { return false }
+      if evictedCount == 0 { return }
     }
-    return false
   }
 
   private func freeDeadOwners(
@@ -431,14 +398,14 @@ final class SlotReserve {
   // MARK: Catalog room
 
   /// Evicts rows once the catalog is over 80 % of its map (LMDB never shrinks, so its map is the budget).
-  func keepCatalogInBounds(protecting: () -> [RunID: UInt32]) {
+  func keepCatalogInBounds() {
     // Each round evicts a twentieth: twenty are all there is.
     for _ in 0..<20 {
       guard let usage = core.catalogUsage, usage.usedByteCount > usage.mapByteCount / 10 * 8 else {
         return
       }
       do throws(StoreError) {
-        guard try makeCatalogRoom(protecting: protecting) > 0 else { return }
+        guard try makeCatalogRoom() > 0 else { return }
       } catch {
         core.poisonIfInternal(error)
         return
@@ -452,26 +419,14 @@ final class SlotReserve {
   @discardableResult
   func makeCatalogRoom(
     atLeast wantedCount: Int = 16,
-    protecting: () -> [RunID: UInt32]
+    keeping: [RunID: UInt32] = [:]
   ) throws(StoreError) -> Int {
     var blockCount = min(max(core.catalogBlockCount() / 20, wantedCount), 4096)
     while true {
-      var evictedCount = 0
       do throws(StoreError) {
-        try commitRemoval { (transaction, removed) throws(CatalogError) in
-          let protected = try transaction.protected(protecting())
-          removed.append(
-            try transaction.evict(
-              pool: nil,
-              blockCount: blockCount,
-              reason: .evicted,
-              isProtected: { _, run, position in protected.covers(run, position) }
-            )
-          )
-          evictedCount = removed.reduce(0) { $0 + $1.blockCount }
-          return {}
+        return try core.catalogWriter.evict(keeping: keeping) { (eviction) throws(CatalogError) in
+          try eviction.evict(pools: nil, blockCount: blockCount).blockCount
         }
-        return evictedCount
       } catch {
         guard error == .full, blockCount > 1 else { throw error }
         blockCount /= 4
@@ -482,58 +437,13 @@ final class SlotReserve {
   /// Frees what this process holds reserved; at close.
   func releaseAll() throws(StoreError) {
     guard stock.contains(where: { !$0.value.isEmpty }) || !moves.archive.isEmpty else { return }
-    do throws(CatalogError) {
-      try core.catalogWrite { (transaction) throws(CatalogError) in
-        for slots in stock.values where !slots.isEmpty {
-          try transaction.releaseReservation(slots, owner: core.owner)
-        }
-        try moves.archive.releaseAll(transaction)
+    try core.catalogWriter.commit { (transaction) throws(CatalogError) in
+      for slots in stock.values where !slots.isEmpty {
+        try transaction.releaseReservation(slots, owner: core.owner)
       }
-      stock = [:]
-      moves.archive.forgetAll()
-    } catch {
-      throw StoreError(error)
+      try moves.archive.releaseAll(transaction)
     }
-  }
-
-  // MARK: Removal against leases
-
-  /// Runs a transaction that may remove blocks; before it commits, leases and blocks that came meanwhile are looked at once more.
-  ///
-  /// `body` answers what to do once the commit is through.
-  func commitRemoval(
-    _ body: (WriteTransaction, inout [RemovedSummary]) throws(CatalogError) -> () -> Void
-  ) throws(StoreError) {
-    hasConflicted = false
-    defer { hasConflicted = false }
-    let parents = core.writer?.batches.parentPositions() ?? { [:] }
-    for _ in 0..<8 {
-      var isNeeded = false
-      var afterCommit: () -> Void = {}
-      var removed: [RemovedSummary] = []
-      let stockBefore = stock
-      do throws(CatalogError) {
-        try core.catalogWrite { (transaction) throws(CatalogError) in
-          removed = []
-          afterCommit = try body(transaction, &removed)
-          guard core.hideUnlessNeeded(removed, parents: parents) else {
-            isNeeded = true
-            throw .closed
-          }
-        }
-      } catch {
-        stock = stockBefore
-        core.removalEnded(removed, committed: false)
-        if isNeeded {
-          hasConflicted = true
-          continue
-        }
-        throw StoreError(error)
-      }
-      core.removalEnded(removed, committed: true)
-      afterCommit()
-      return
-    }
-    throw .full
+    stock = [:]
+    moves.archive.forgetAll()
   }
 }

@@ -8,12 +8,13 @@ internal import KVCore
 /// docs/internals/transfer.md.
 final class Writer: Sendable {
   unowned let core: StoreCore
-  let queue = Monitor(WriterQueue())
+  let queue: Monitor<WriterQueue>
   let batches: WriterBatches
   private let thread = Monitor<ServiceThread?>(nil)
 
   init(core: StoreCore) {
     self.core = core
+    queue = core.writerQueue
     batches = WriterBatches(core: core)
   }
 
@@ -162,7 +163,7 @@ final class Writer: Sendable {
   private func run() {
     core.removeLeftOvers()
     while let next = nextStep() {
-      batches.take(next.operations)
+      core.pendingParents.take(next.operations)
       var segment: [WriterOperation] = []
       for operation in next.operations {
         guard case .call(let call) = operation else {
@@ -177,7 +178,7 @@ final class Writer: Sendable {
       batches.write(segment, willCommit: next.mustCommit)
       guard next.mustCommit else { continue }
       batches.commit()
-      batches.endTaken()
+      core.pendingParents.endTaken()
       queue.withLock { $0.doneCount = next.takenCount }
       queue.notifyAll()
       // Nobody waits for this.

@@ -23,7 +23,7 @@ extension WriterBatches {
   /// Removes what has come to its end and keeps slots free ahead; at most once in an interval.
   func keepHouse() {
     let now = monotonicNanoseconds()
-    slots.keepAhead(protecting: protectedPositions())
+    slots.keepAhead()
     guard now &- housekeeping.lastTime >= Self.housekeepingInterval else { return }
     housekeeping.lastTime = now
     guard needsHousekeeping else { return }
@@ -43,17 +43,10 @@ extension WriterBatches {
         try transaction.hasExpired(now: core.time.now())
       }
       guard isDue else { return count }
-      var removedCount = 0
-      try slots.commitRemoval { (transaction, removed) throws(CatalogError) in
-        let protected = try transaction.protected(protectedPositions()())
-        try transaction.removeEndedPins()
-        let summary = try transaction.removeExpired(
-          blockCount: Self.blockCountMax,
-          protected: protected
-        )
-        removed.append(summary)
-        removedCount = summary.blockCount
-        return {}
+      let removedCount = try core.catalogWriter.evict { (eviction) throws(CatalogError) in
+        try eviction.transaction.removeEndedPins()
+        try eviction.removeExpired(blockCount: Self.blockCountMax)
+        return eviction.removedBlockCount
       }
       count += removedCount
       // What is leased stays for now.
@@ -63,16 +56,8 @@ extension WriterBatches {
 
   /// Evicts what a namespace holds beyond its quota, with a commit of its own.
   func enforceQuota(_ namespace: NamespaceID) throws(StoreError) {
-    try slots.commitRemoval { (transaction, removed) throws(CatalogError) in
-      let protected = try transaction.protected(protectedPositions()())
-      removed.append(
-        try transaction.enforceQuota(
-          namespace,
-          protected: protected,
-          expiredFirst: !slots.hasConflicted
-        )
-      )
-      return {}
+    try core.catalogWriter.evict { (eviction) throws(CatalogError) in
+      try eviction.enforceQuota(namespace)
     }
   }
 }

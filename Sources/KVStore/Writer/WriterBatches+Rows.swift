@@ -56,70 +56,68 @@ extension WriterBatches {
     // Room in the catalog is made once before the commit is halved: else much is evicted for little.
     let roomCountMax = commit.operations.count > 1 ? 1 : 7
     var roomCount = 0
-    for attempt in 0..<8 {
-      var outcomes: [UInt64: BlockPosition] = [:]
-      var working = placed
-      var removed: [RemovedSummary] = []
-      var isNeeded = false
+    for _ in 0..<8 {
       var isOutdated = false
-      do throws(CatalogError) {
-        try core.catalogWrite { (transaction) throws(CatalogError) in
-          removed = []
-          if try hasOutdatedGenerations(placed[commit.blocks], transaction) {
-            isOutdated = true
-            throw .closed
-          }
-          var next = commit.firstBlock
-          for operation in commit.operations {
-            if case .publish = operation {
-              try publishRow(&working[next], transaction, &outcomes, seconds)
-              next += 1
-            } else {
-              try applyUse(operation, transaction, outcomes)
-            }
-          }
-          core.state.withLock { $0.leases.place(outcomes) }
-          // In the same commit, so that no reader finds a namespace over its quota. Should leases be taken on the
-          // victims again and again, the next batch sees to it.
-          guard attempt < 7 else { return }
-          let published = placed[commit.firstBlock..<next]
-          removed = try evictOverQuota(published, transaction, expiredFirst: attempt == 0)
-          let parents = parentPositions(but: Set(published.map(\.block.ticket)))
-          guard core.hideUnlessNeeded(removed, parents: parents) else {
-            isNeeded = true
-            throw .closed
-          }
+      do throws(StoreError) {
+        let (outcomes, published, removed) = try core.catalogWriter.evict(
+          publishing: Set(placed[commit.blocks].map(\.block.ticket))
+        ) { (eviction) throws(CatalogError) in
+          isOutdated = try hasOutdatedGenerations(placed[commit.blocks], eviction.transaction)
+          if isOutdated { throw .closed }
+          return try publishRows(commit, placed, eviction, seconds)
         }
+        placed = published
+        let ranges = removed.flatMap(\.ranges)
+        if !ranges.isEmpty {
+          for index in placed.indices { placed[index].noteRemoval(ranges) }
+        }
+        core.pendingParents.remember(outcomes)
+        return
       } catch {
-        core.removalEnded(removed, committed: false)
-        if isNeeded { continue }
         if isOutdated {
           try renewGenerations(&placed, commit.blocks)
           continue
         }
         // Room in the catalog is made by evicting rows; nothing of this transaction has happened.
-        if error == .mapFull, roomCount < roomCountMax,
+        guard error == .full, roomCount < roomCountMax,
           try slots.makeCatalogRoom(
             atLeast: max(2 * commit.operations.count, 16),
-            protecting: protectedPositions(andPublished: placed)
+            keeping: publishedPositions(placed)
           ) > 0
-        {
-          roomCount += 1
-          continue
-        }
-        throw StoreError(error)
+        else { throw error }
+        roomCount += 1
       }
-      let ranges = removed.flatMap(\.ranges)
-      if !ranges.isEmpty {
-        for index in working.indices { working[index].noteRemoval(ranges) }
-        core.removalEnded(removed, committed: true)
-      } else {
-        core.countCommit()
-      }
-      placed = working
-      remember(outcomes)
-      return
     }
+  }
+
+  /// Puts the operations of a commit into its transaction; what it returns counts once that is committed.
+  private func publishRows(
+    _ commit: RowsCommit,
+    _ placed: [Placed],
+    _ eviction: Eviction,
+    _ seconds: UInt32
+  ) throws(CatalogError) -> ([UInt64: BlockPosition], [Placed], [RemovedSummary]) {
+    var outcomes: [UInt64: BlockPosition] = [:]
+    var placed = placed
+    var next = commit.firstBlock
+    for operation in commit.operations {
+      if case .publish = operation {
+        try publishRow(&placed[next], eviction.transaction, &outcomes, seconds)
+        next += 1
+      } else {
+        try applyUse(operation, eviction.transaction, outcomes)
+      }
+    }
+    core.state.withLock { [outcomes] state in state.leases.place(outcomes) }
+    // In the same commit, so that no reader finds a namespace over its quota. Should leases be taken on the
+    // victims again and again, the next batch sees to it.
+    if !eviction.isLastAttempt {
+      for namespace in Set(placed[commit.blocks].map(\.block.namespace.id)).sorted()
+      where try eviction.transaction.isOverQuota(namespace) {
+        try eviction.enforceQuota(namespace)
+      }
+    }
+    return (outcomes, placed, eviction.removed)
   }
 
   /// Whether a removal by another process came after one of the blocks' generations was reserved.
@@ -185,39 +183,14 @@ extension WriterBatches {
     }
   }
 
-  /// With the blocks that an earlier commit of this batch has published: the index does not know yet where they are.
-  private func protectedPositions(
-    andPublished placed: [Placed]
-  ) -> @Sendable () -> [RunID: UInt32] {
+  /// The blocks that an earlier commit of this batch has published: the index does not know yet where they are.
+  private func publishedPositions(_ placed: [Placed]) -> [RunID: UInt32] {
     var published: [RunID: UInt32] = [:]
     for item in placed {
       guard case .published(let at, _) = item.outcome else { continue }
       published[at.run] = max(published[at.run] ?? 0, at.position)
     }
-    let protected = protectedPositions()
-    return { [published] in protected().merging(published) { max($0, $1) } }
-  }
-
-  private func evictOverQuota(
-    _ placed: ArraySlice<Placed>,
-    _ transaction: WriteTransaction,
-    expiredFirst: Bool
-  ) throws(CatalogError) -> [RemovedSummary] {
-    var removed: [RemovedSummary] = []
-    var protected: ProtectedBlocks?
-    for namespace in Set(placed.map(\.block.namespace.id)).sorted()
-    where try transaction.isOverQuota(namespace) {
-      // Looked up only when something has to go.
-      if protected == nil {
-        let published = Set(placed.map(\.block.ticket))
-        protected = try transaction.protected(protectedPositions(but: published)())
-      }
-      guard let protected else { break }
-      removed.append(
-        try transaction.enforceQuota(namespace, protected: protected, expiredFirst: expiredFirst)
-      )
-    }
-    return removed
+    return published
   }
 
   private func publishRow(
@@ -334,14 +307,7 @@ extension WriterBatches {
   ) -> BlockPosition? {
     switch head {
     case .published(let position): position
-    case .pending(let ticket): outcomes[ticket] ?? publishedPositions[ticket]
+    case .pending(let ticket): outcomes[ticket] ?? core.pendingParents.published[ticket]
     }
-  }
-
-  private func remember(_ outcomes: [UInt64: BlockPosition]) {
-    if publishedPositions.count > 1 << 17, let newest = publishedPositions.keys.max() {
-      publishedPositions = publishedPositions.filter { $0.key > newest - 1 << 16 }
-    }
-    publishedPositions.merge(outcomes) { $1 }
   }
 }

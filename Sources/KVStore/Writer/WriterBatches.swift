@@ -16,11 +16,6 @@ final class WriterBatches: @unchecked Sendable {
   let slots: SlotReserve
   /// When the house was kept last, and whether it ever needs it.
   var housekeeping = Housekeeping()
-  /// Where recently published blocks went, by ticket; for children and touches that name them so.
-  var publishedPositions: [UInt64: BlockPosition] = [:]
-  /// The blocks that were taken from the queue and are not settled: their parents must stay.
-  private var inFlight: [PendingBlock] = []
-
   init(core: StoreCore) {
     self.core = core
     slots = SlotReserve(core: core)
@@ -62,15 +57,6 @@ final class WriterBatches: @unchecked Sendable {
       if isGone { outcome = .droppedQuota }
     }
   }
-
-  /// The blocks among what was taken from the queue keep their parents until `endTaken`.
-  func take(_ operations: [WriterOperation]) {
-    for operation in operations {
-      if case .publish(let block) = operation { inFlight.append(block) }
-    }
-  }
-
-  func endTaken() { inFlight = [] }
 
   /// Operations whose payload is written, and which are in no commit yet.
   private struct Uncommitted {
@@ -152,7 +138,7 @@ final class WriterBatches: @unchecked Sendable {
   ) throws(StoreError) {
     if !uncommitted.operations.isEmpty {
       // What leaves for these comes after the uses before them: those are recorded first.
-      guard try !slots.prepareWithoutRemoval(blocks, protecting: protectedPositions()) else {
+      guard try !slots.prepareWithoutRemoval(blocks) else {
         return
       }
       commit()
@@ -160,14 +146,10 @@ final class WriterBatches: @unchecked Sendable {
     // Touches before the first block come before its evictions.
     let firstBlock = operations.firstIndex { if case .publish = $0 { true } else { false } }
     let leadingTouches = operations[..<(firstBlock ?? operations.endIndex)]
-    try slots.prepare(
-      blocks,
-      protecting: protectedPositions(),
-      touches: { (transaction) throws(CatalogError) in
-        for operation in leadingTouches { try self.applyUse(operation, transaction, [:]) }
-      }
-    )
-    if slots.appliedTouches { uncommitted.recordedCount = leadingTouches.count }
+    let hasRecorded = try slots.prepare(blocks) { (transaction) throws(CatalogError) in
+      for operation in leadingTouches { try applyUse(operation, transaction, [:]) }
+    }
+    if hasRecorded { uncommitted.recordedCount = leadingTouches.count }
   }
 
   /// Blocks whose fate was open go; with no room that is an outcome which the flush counts, and no error.
@@ -200,7 +182,7 @@ final class WriterBatches: @unchecked Sendable {
     keepUnusedSlots(batch.placed)
     // Before anything else leaves: what leaves without a position in the index would stay there.
     settle(batch.placed)
-    slots.keepCatalogInBounds(protecting: protectedPositions())
+    slots.keepCatalogInBounds()
   }
 
   // MARK: Payload
@@ -259,54 +241,6 @@ final class WriterBatches: @unchecked Sendable {
       uncommitted.files.formUnion(writes.map(\.address.fileID))
     } catch {
       throw StoreError(error, .writeSlot)
-    }
-  }
-
-  // MARK: Protection
-
-  /// The deepest position of each run that must stay: leases, and parents of blocks on their way.
-  ///
-  /// Blocks that have been published need their parents no longer.
-  func protectedPositions(
-    but published: Set<UInt64> = []
-  ) -> @Sendable () -> [RunID: UInt32] {
-    let core = core
-    let parents = parentPositions(but: published)
-    return {
-      let now = core.configuration.clock.bootTimeNanoseconds()
-      let dead = core.deadLeaseOwners()
-      let leased = unsafe core.leases.deepestPositions(now: now, deadOwners: dead)
-      return leased.merging(parents()) { max($0, $1) }
-    }
-  }
-
-  /// The deepest position of each run that a block on its way hangs from, at the time of the call.
-  ///
-  /// The closure may be called with the state locked: what has been offloaded until then is in the queue.
-  func parentPositions(
-    but published: Set<UInt64> = []
-  ) -> @Sendable () -> [RunID: UInt32] {
-    let taken = inFlight.filter { !published.contains($0.ticket) }.map(\.parent)
-    let known = publishedPositions
-    let queue = core.writer?.queue
-    return {
-      let queued = queue?.withLock { queue in
-        queue.operations.compactMap { operation -> LeaseTable.Head? in
-          if case .publish(let block) = operation { return block.parent }
-          return nil
-        }
-      }
-      var deepest: [RunID: UInt32] = [:]
-      for parent in taken + (queued ?? []) {
-        let position: BlockPosition? =
-          switch parent {
-          case .published(let position): position
-          case .pending(let ticket): known[ticket]
-          }
-        guard let position, position.run != .root else { continue }
-        deepest[position.run] = max(deepest[position.run] ?? 0, position.position)
-      }
-      return deepest
     }
   }
 

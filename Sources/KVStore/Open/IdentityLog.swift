@@ -1,0 +1,42 @@
+internal import KVCatalog
+internal import KVCore
+internal import KVFile
+
+/// What goes into identities.kvs of an open store, each within the catalog transaction that it belongs to.
+struct IdentityLog: Sendable {
+  private let files: any Storage
+  private let meta: StoreMeta
+
+  init(_ files: any Storage, _ meta: StoreMeta) {
+    self.files = files
+    self.meta = meta
+  }
+
+  /// Appends records and syncs them.
+  func append(_ records: [IdentityFile.Record]) throws(CatalogError) {
+    do throws(FileError) {
+      try IdentityFile.append(records, files, meta: meta)
+    } catch {
+      throw .io(errno: error.errno)
+    }
+  }
+
+  /// Marks a removal, so that no repair raises the dead.
+  func note(_ removal: IdentityFile.Removal) throws(CatalogError) {
+    try append([.removal(removal)])
+  }
+
+  /// Notes numbers that may be given soon, long before they are.
+  ///
+  /// A file that cannot be written now is tried again by the next commit, as long as there are noted numbers left.
+  func note(numbersOf transaction: WriteTransaction) throws(CatalogError) {
+    guard let (numbers, canWait) = try transaction.numbersToNote() else { return }
+    do throws(CatalogError) {
+      try append([.numbers(numbers)])
+    } catch {
+      guard canWait else { throw error }
+      return
+    }
+    try transaction.noteNumbers(numbers)
+  }
+}
