@@ -91,12 +91,9 @@ final class CatalogWriter: Sendable {
 
   /// Commits a transaction that may evict: before it commits, leases and blocks that came meanwhile are looked at once more.
   ///
-  /// It is run again when some of what it removes is needed by then, with what it did undone; the last attempt commits only if it
-  /// removes nothing that is.
-  /// - Parameters:
-  ///   - publishing: tickets of the blocks that it publishes, whose parents need not stay for them.
-  ///   - keeping: positions that have to stay besides.
-  /// - Throws: `.full` when the last attempt would have removed what is needed.
+  /// It is run again when some of what it removes is needed by then, with what it did undone. `.full` is thrown when that is so each
+  /// time. The blocks of the tickets `publishing` are published by it, so that their parents need not stay for them; `keeping` are
+  /// positions that have to stay besides.
   func evict<Result>(
     publishing: Set<UInt64> = [],
     keeping: [RunID: UInt32] = [:],
