@@ -32,16 +32,30 @@ package struct SHA256: Sendable {
 
   /// Goes on with these bytes.
   package mutating func update(_ bytes: UnsafeRawBufferPointer) {
+    var offset = 0
     var index = Int(byteCount % 64)
-    byteCount += UInt64(bytes.count)
-    for offset in bytes.indices {
+    byteCount &+= UInt64(bytes.count)
+    while offset < bytes.count {
+      // Whole chunks are taken from where they are.
+      if index == 0, bytes.count - offset >= 64 {
+        unsafe compress(UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + 64]))
+        offset += 64
+        continue
+      }
       pending[index] = unsafe bytes[offset]
+      offset += 1
       index += 1
       if index == 64 {
-        compress()
+        compressPending()
         index = 0
       }
     }
+  }
+
+  /// Goes on with the text's UTF-8.
+  package mutating func update(_ text: String) {
+    var text = text
+    text.withUTF8 { unsafe update(UnsafeRawBufferPointer($0)) }
   }
 
   /// The digest of all bytes so far, 32 bytes.
@@ -55,7 +69,7 @@ package struct SHA256: Sendable {
         copy.pending[index] = 0
         index += 1
       }
-      copy.compress()
+      copy.compressPending()
       index = 0
     }
     while index < 56 {
@@ -66,7 +80,7 @@ package struct SHA256: Sendable {
     for place in 0..<8 {
       copy.pending[56 + place] = UInt8(truncatingIfNeeded: bitCount >> UInt64(56 - place * 8))
     }
-    copy.compress()
+    copy.compressPending()
     var digest: [UInt8] = []
     digest.reserveCapacity(32)
     for index in 0..<8 {
@@ -77,32 +91,40 @@ package struct SHA256: Sendable {
     return digest
   }
 
-  private mutating func compress() {
+  private mutating func compressPending() {
+    let chunk = pending
+    unsafe chunk.span.withUnsafeBytes { unsafe compress($0) }
+  }
+
+  /// Takes a chunk of 64 bytes in.
+  private mutating func compress(_ chunk: UnsafeRawBufferPointer) {
     var w = InlineArray<64, UInt32>(repeating: 0)
     for i in 0..<16 {
-      w[i] =
-        UInt32(pending[i * 4]) << 24 | UInt32(pending[i * 4 + 1]) << 16
-        | UInt32(pending[i * 4 + 2]) << 8 | UInt32(pending[i * 4 + 3])
+      w[i] = unsafe chunk.loadUnaligned(fromByteOffset: i &* 4, as: UInt32.self).bigEndian
     }
     for i in 16..<64 {
-      let s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ (w[i - 15] >> 3)
-      let s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ (w[i - 2] >> 10)
-      w[i] = w[i - 16] &+ s0 &+ w[i - 7] &+ s1
+      let (x, y) = (w[i &- 15], w[i &- 2])
+      let s0 = rotate(x, 7) ^ rotate(x, 18) ^ x &>> 3
+      let s1 = rotate(y, 17) ^ rotate(y, 19) ^ y &>> 10
+      w[i] = w[i &- 16] &+ s0 &+ w[i &- 7] &+ s1
     }
-    var v = state
+    var (a, b, c, d) = (state[0], state[1], state[2], state[3])
+    var (e, f, g, h) = (state[4], state[5], state[6], state[7])
     for i in 0..<64 {
-      let s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25)
-      let choice = (v[4] & v[5]) ^ (~v[4] & v[6])
-      let t1 = v[7] &+ s1 &+ choice &+ roundConstants[i] &+ w[i]
-      let s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22)
-      let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2])
-      v = [t1 &+ s0 &+ majority, v[0], v[1], v[2], v[3] &+ t1, v[4], v[5], v[6]]
+      let s1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)
+      let t1 = h &+ s1 &+ (e & f ^ ~e & g) &+ roundConstants[i] &+ w[i]
+      let s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)
+      let t2 = s0 &+ (a & b ^ a & c ^ b & c)
+      (h, g, f, e) = (g, f, e, d &+ t1)
+      (d, c, b, a) = (c, b, a, t1 &+ t2)
     }
-    for i in 0..<8 { state[i] = state[i] &+ v[i] }
+    let sums = [a, b, c, d, e, f, g, h] as InlineArray<8, UInt32>
+    for i in 0..<8 { state[i] = state[i] &+ sums[i] }
   }
 }
 
-private func rotate(_ x: UInt32, _ n: UInt32) -> UInt32 { x >> n | x << (32 - n) }
+@inline(__always)
+private func rotate(_ x: UInt32, _ n: UInt32) -> UInt32 { x &>> n | x &<< (32 &- n) }
 
 private let roundConstants: InlineArray<64, UInt32> = [
   0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,

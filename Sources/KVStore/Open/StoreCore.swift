@@ -78,34 +78,6 @@ package final class StoreCore: Sendable {
 
   // MARK: Opening
 
-  /// What may lie in a folder in which a store is made: leftovers of an open that was killed, and a mount point's own.
-  private static let ownNames: Set<String> = [
-    "slots", "archive", "owners", "leases", "memory", "opening.lock", "repair.lock",
-    "identities.kvs", "catalog.mdb-lock",
-    "catalog.new",
-    "catalog.new-lock", "lost+found",
-  ]
-
-  /// Opens the folder, and makes it first when there is none.
-  static func prepareFolder(_ configuration: StoreConfiguration) throws(StoreError) -> StoreFolder {
-    do throws(FileError) {
-      guard !configuration.readOnly else { return try StoreFolder(configuration) }
-      try LinuxStorage().makeDirectory(configuration.path)
-      let folder = try StoreFolder(configuration)
-      // A store is never laid over somebody's files.
-      let names = Set(try folder.files.list("."))
-      guard names.contains(StoreFolder.catalogName) || names.isSubset(of: ownNames) else {
-        throw FileError(.list, errno: ENOTDIR)
-      }
-      try folder.files.makeDirectory("slots")
-      try folder.files.makeDirectory("owners")
-      return folder
-    } catch {
-      if error.errno == ENOTDIR { throw .notAStore }
-      throw StoreError(error, .createFolder)
-    }
-  }
-
   private struct Folders {
     let slots: (any Storage)?
     let owners: (any Storage)?
@@ -122,7 +94,7 @@ package final class StoreCore: Sendable {
 
   init(_ configuration: StoreConfiguration, _ folder: StoreFolder) throws(StoreError) {
     self.folder = folder
-    let opening = try Self.lockOpening(configuration, folder)
+    let opening = try OpeningLock.take(folder, configuration)
     defer { withExtendedLifetime(opening) {} }
     let folders = try Folders(folder)
     ownerFiles = OwnerFiles(folders.owners)
@@ -131,8 +103,8 @@ package final class StoreCore: Sendable {
     let isNew = !folder.files.fileExists(StoreFolder.catalogName)
     guard !isNew || !configuration.readOnly else { throw .io(.openCatalog, errno: ENOENT) }
     if isNew {
-      try Self.checkNothingIsLost(folder)
-      try Self.createCatalog(configuration, folder)
+      try NewStore.checkNothingIsLost(folder)
+      try NewStore.createCatalog(configuration, folder)
     }
     var options: CatalogOptions
     do throws(FileError) {
@@ -278,114 +250,6 @@ package final class StoreCore: Sendable {
     followerBox.withLock { $0 = follower }
   }
 
-  private final class OpeningLock {
-    private let descriptor: FileDescriptor
-    init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
-  }
-
-  /// Held while a process opens the store, so that two do not create it at once.
-  ///
-  /// Without it nobody goes on: one that was stopped halfway may go on at any time. Gives up waiting after ten seconds, or three
-  /// quarters of what the caller allows, who shall hear what it was.
-  private static func lockOpening(
-    _ configuration: StoreConfiguration,
-    _ folder: StoreFolder
-  ) throws(StoreError) -> OpeningLock? {
-    guard !configuration.readOnly else { return nil }
-    let patience = min(10_000_000_000, configuration.waitTimeoutNanoseconds / 4 * 3)
-    let deadline = KVCore.deadline(after: patience)
-    do throws(FileError) {
-      while true {
-        let descriptor = try FileDescriptor.open("opening.lock", in: folder.handle, mode: .create)
-        while try !descriptor.tryRecordLock() {
-          guard monotonicNanoseconds() < deadline else { throw FileError(.lock, errno: EAGAIN) }
-          usleep(1000)
-        }
-        if RepairLocks.isRepaired(folder) { throw FileError(.lock, errno: EBUSY) }
-        // Somebody may have removed it meanwhile, and another process have locked a new one.
-        if try descriptor.identity() == folder.handle.identity(of: "opening.lock") {
-          return OpeningLock(descriptor)
-        }
-      }
-    } catch {
-      switch error.errno {
-      case EAGAIN: throw .locked(.opening)
-      case EBUSY: throw .locked(.repairing)
-      default: throw StoreError(error, .ownerLock)
-      }
-    }
-  }
-
-  /// A store that lost its catalog is not an empty folder: a new one would overwrite slot files that a repair can read.
-  private static func checkNothingIsLost(_ folder: StoreFolder) throws(StoreError) {
-    let known: IdentityFile
-    do throws(FileError) {
-      known = try IdentityFile.read(folder.files, storeUUID: nil)
-    } catch {
-      throw StoreError(error, .identities)
-    }
-    guard known.identities.isEmpty else { throw .corrupt(.catalogMissing) }
-  }
-
-  /// Makes the catalog under another name first: whenever this process dies, there is a whole catalog or none.
-  private static func createCatalog(
-    _ configuration: StoreConfiguration,
-    _ folder: StoreFolder
-  ) throws(StoreError) {
-    let files = folder.files
-    let name = "catalog.new"
-    var options: CatalogOptions
-    do throws(FileError) {
-      for leftover in [name, name + "-lock"] where files.fileExists(leftover) {
-        try files.remove(leftover)
-      }
-      options = try folder.catalogOptions(name, creates: true)
-    } catch {
-      throw StoreError(error, .openCatalog)
-    }
-    do throws(CatalogError) {
-      options.mapByteCount = configuration.effectiveCatalogBytes
-      options.lock = .none
-      try Catalog(options, create: try newMeta(configuration)).close()
-    } catch {
-      throw StoreError(error, .openCatalog)
-    }
-    do throws(FileError) {
-      // The folder's own name, before anything in it counts.
-      try syncParent(of: folder)
-      try files.rename(name, to: StoreFolder.catalogName)
-      try files.syncDirectory(".")
-    } catch {
-      throw StoreError(error, .createFolder)
-    }
-  }
-
-  private static func syncParent(of folder: StoreFolder) throws(FileError) {
-    do throws(FileError) {
-      try folder.files.syncDirectory("..")
-    } catch {
-      // A parent that we may not read is not ours: whoever made the folder there answers for its name.
-      guard error.errno == EACCES || error.errno == EPERM else { throw error }
-    }
-  }
-
-  private static func newMeta(_ configuration: StoreConfiguration) throws(CatalogError) -> StoreMeta
-  {
-    do throws(FileError) {
-      return StoreMeta(
-        storeUUID: try randomBytes(count: 16),
-        createdNanoseconds: configuration.clock.realTimeNanoseconds(),
-        saltKey: try randomBytes(count: 32),
-        capacityBytes: UInt64(configuration.capacityBytes),
-        catalogBytes: UInt64(configuration.effectiveCatalogBytes),
-        inlinePayloadBytesMax: UInt64(configuration.inlinePayloadBytesMax),
-        slotFileBytes: UInt64(min(1 << 30, max(8 << 20, configuration.capacityBytes / 64)))
-      )
-    } catch {
-      throw .io(errno: error.errno)
-    }
-  }
-
   // MARK: Closing
 
   func shutDown() {
@@ -488,30 +352,6 @@ package final class StoreCore: Sendable {
   /// Where a pinned host slot's bytes are.
   func hostMemory(of slot: HostSlot, _ namespace: NamespaceCore) -> UnsafeMutableRawPointer {
     unsafe hostMemoryBase.pointer(to: slot)
-  }
-
-  /// Header without its padding, then the payload: what table `payloads` holds.
-  ///
-  /// The caller frees it.
-  func packInline(
-    _ memory: UnsafeMutableRawPointer,
-    _ header: SlotHeaderView,
-    _ payloadByteCount: Int,
-    _ namespace: NamespaceCore
-  ) -> UnsafeRawBufferPointer {
-    let used = Int(header.usedByteCount)
-    let packed = UnsafeMutableRawBufferPointer.allocate(
-      byteCount: used + payloadByteCount,
-      alignment: 8
-    )
-    if let base = packed.baseAddress {
-      unsafe base.copyMemory(from: memory, byteCount: used)
-      unsafe base.advanced(by: used).copyMemory(
-        from: memory.advanced(by: namespace.layout.headerByteCount),
-        byteCount: payloadByteCount
-      )
-    }
-    return UnsafeRawBufferPointer(packed)
   }
 
   // MARK: Removal

@@ -55,7 +55,7 @@ enum StoreRegistry {
   ) throws(StoreError) -> StoreFolder {
     do throws(StoreError) {
       return try BoundedCall.run(until: deadline) { () throws(StoreError) in
-        try StoreCore.prepareFolder(configuration)
+        try NewStore.prepareFolder(configuration)
       }
     } catch {
       throw error == .busy ? .locked(.writerStalled) : error

@@ -216,7 +216,7 @@ extension WriterBatches {
     }
     let inlinePayload: UnsafeRawBufferPointer? =
       block.namespace.isInline
-      ? unsafe core.packInline(memory, header, block.payloadByteCount, block.namespace) : nil
+      ? unsafe Self.packInline(memory, header, block.payloadByteCount, block.namespace) : nil
     var row = unsafe NewBlock(
       blockKey: block.blockKey,
       parent: parent,
@@ -272,6 +272,30 @@ extension WriterBatches {
     case .corruptRow, .expired, .slotNotReserved:
       placed.outcome = .droppedError(.poisoned)
     }
+  }
+
+  /// Header without its padding, then the payload: what table `payloads` holds.
+  ///
+  /// The caller frees it.
+  private static func packInline(
+    _ memory: UnsafeMutableRawPointer,
+    _ header: SlotHeaderView,
+    _ payloadByteCount: Int,
+    _ namespace: NamespaceCore
+  ) -> UnsafeRawBufferPointer {
+    let used = Int(header.usedByteCount)
+    let packed = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: used + payloadByteCount,
+      alignment: 8
+    )
+    if let base = packed.baseAddress {
+      unsafe base.copyMemory(from: memory, byteCount: used)
+      unsafe base.advanced(by: used).copyMemory(
+        from: memory.advanced(by: namespace.layout.headerByteCount),
+        byteCount: payloadByteCount
+      )
+    }
+    return UnsafeRawBufferPointer(packed)
   }
 
   /// Everything but blocks that are to be published.

@@ -53,7 +53,7 @@ struct KeptDigest: Codable, Equatable {
 
   private var file: String {
     var hash = SHA256()
-    hash.add(path)
+    hash.update(path)
     return "\(Self.folder)/\(hexadecimalText(hash.finished())).json"
   }
 

@@ -158,7 +158,7 @@ private final class FileReading: Sendable {
       if count < 0, errno == EINTR { continue }
       guard count >= 0 else { throw CommandFailure("\(path): cannot read: \(errorText(errno))") }
       if count == 0 { return hexadecimalText(hash.finished()) }
-      unsafe hash.add(UnsafeRawBufferPointer(rebasing: piece[..<count]))
+      unsafe hash.update(UnsafeRawBufferPointer(rebasing: piece[..<count]))
       doneByteCount.add(count, ordering: .relaxed)
     }
   }
@@ -214,7 +214,7 @@ struct WeightsDigestDocument: Encodable {
       )
     )
     // As kvstore.weights.files_digest writes it.
-    hash.add("sha256 \(record.sha256) \(record.size) \(name.utf8.count):\(name)\n")
+    hash.update("sha256 \(record.sha256) \(record.size) \(name.utf8.count):\(name)\n")
     weightsDigest = hexadecimalText(hash.finished())
   }
 
