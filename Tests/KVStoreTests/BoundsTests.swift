@@ -19,6 +19,8 @@ import Testing
       $0.hostBytes = 12 << 20
       $0.archiveBytesMin = 1
       $0.archiveBytes = archiveBytes
+      // A move that is given up, because the machine is slow, is a write more.
+      $0.archiveLimitNanoseconds = 60_000_000_000
     }
     let namespaces = try [[131_072, 131_072], [500_000]].map {
       try fixture.store.openNamespace(StoreFixture.identity($0))
@@ -48,12 +50,12 @@ import Testing
     // Catalog and files agree; a file system may need a block for a file's extents.
     let onDisk = try EvictionTests.diskBytes(path + "/archive")
     #expect(abs(onDisk - Int(statistics.archiveBytesUsed)) <= 64 << 10)
-    // Each tier writes what comes into it once.
+    // Each tier writes what comes into it once, with a page of header and less than a page behind the payload.
     let intoDisk = statistics.offloadedBytes + statistics.promotedBytes
     #expect(Double(statistics.diskBytesWritten) <= 1.05 * Double(intoDisk))
-    #expect(
-      Double(statistics.archiveBytesWritten) <= 1.05 * Double(statistics.demotedBytesStored)
-    )
+    let pages = statistics.blocksDemoted * 2 * 4096
+    #expect(statistics.archiveBytesWritten <= statistics.demotedBytesStored + pages)
+    #expect(statistics.archiveBytesWritten >= statistics.demotedBytesStored)
   }
 
   @Test func aFullStoreKeepsItsBytes() throws {

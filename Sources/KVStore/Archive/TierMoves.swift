@@ -75,9 +75,11 @@ final class TierMoves {
     }
     try archive.prepare(needed, upTo: bound, diskSlotByteCount: slotByteCount)
     try reserve.prepareGenerations(encodings.count)
+    // What left for the archive's slots may be what was to move.
+    let areThere = try areThere(encodings.map(\.block))
     var moves: [Move] = []
     var writes: [DiskTier.Write] = []
-    for encoding in encodings {
+    for (encoding, isThere) in zip(encodings, areThere) where isThere {
       guard let result = encoding.result,
         let (slot, size) = archive.take(ArchiveSlotSize.holding(result.byteCount), upTo: bound)
       else { continue }
@@ -121,6 +123,19 @@ final class TierMoves {
     }
     return try withExtendedLifetime(encodings) { () throws(StoreError) in
       try commit(moves, freeing: slotByteCount)
+    }
+  }
+
+  /// Whether each block is still where it was: nothing is written for a move that would come to nothing.
+  private func areThere(_ blocks: [PlacedBlock]) throws(StoreError) -> [Bool] {
+    try core.catalogRead { (transaction) throws(CatalogError) in
+      var areThere: [Bool] = []
+      for block in blocks {
+        areThere.append(
+          try transaction.row(block.namespace, block.position)?.places.first == block.place
+        )
+      }
+      return areThere
     }
   }
 
@@ -207,7 +222,7 @@ final class TierMoves {
     _ uses: ArraySlice<ArchiveUse>,
     _ slotByteCount: Int
   ) throws(StoreError) {
-    let blocks = try core.catalogRead { (transaction) throws(CatalogError) in
+    let wanted = try core.catalogRead { (transaction) throws(CatalogError) in
       var blocks: [(block: PlacedBlock, payloadByteCount: Int)] = []
       for use in uses {
         guard let row = try transaction.row(use.namespace, use.position),
@@ -218,8 +233,11 @@ final class TierMoves {
       }
       return blocks
     }
-    guard !blocks.isEmpty else { return }
-    _ = try reserve.prepare([slotByteCount: blocks.count], blocks.count) { _ in }
+    guard !wanted.isEmpty else { return }
+    _ = try reserve.prepare([slotByteCount: wanted.count], wanted.count) { _ in }
+    // Of what left for this room nothing is read.
+    let areThere = try areThere(wanted.map(\.block))
+    let blocks = zip(wanted, areThere).filter(\.1).map(\.0)
     let raw = decode(blocks.map(\.block), slotByteCount)
     var moves: [Move] = []
     var writes: [DiskTier.Write] = []
