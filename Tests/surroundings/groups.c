@@ -15,7 +15,8 @@ const char *const suite_name = "surroundings";
     EACH(forget_cases)       \
     EACH(folder_cases)       \
     EACH(file_cases)         \
-    EACH(archive_cases)
+    EACH(archive_cases)      \
+    EACH(stopped_cases)
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \
@@ -25,7 +26,8 @@ const char *const suite_name = "surroundings";
     EACH(memory_roles)       \
     EACH(thread_start_roles) \
     EACH(folder_roles)       \
-    EACH(archive_roles)
+    EACH(archive_roles)      \
+    EACH(stopped_roles)
 
 #define DECLARE_CASES(name) extern const test_case_t name[];
 #define DECLARE_ROLES(name) extern const child_role_t name[];

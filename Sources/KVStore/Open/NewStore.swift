@@ -10,8 +10,16 @@ enum NewStore {
     "slots", "archive", "owners", "leases", "memory", "opening.lock", "repair.lock",
     "identities.kvs", "catalog.mdb-lock",
     "catalog.new",
-    "catalog.new-lock", "lost+found",
+    "catalog.new-lock", "identities.kvs.new", "lost+found",
   ]
+
+  /// Also what a repair made that was killed before there was a catalog again.
+  private static func isOwn(_ name: String) -> Bool {
+    if ownNames.contains(name) { return true }
+    let number = name.utf8.dropFirst("repair-".utf8.count)
+    return name.hasPrefix("repair-") && !number.isEmpty
+      && number.allSatisfy { $0 == UInt8(ascii: "-") || (48...57).contains($0) }
+  }
 
   /// Opens the folder, and makes it first when there is none.
   static func prepareFolder(_ configuration: StoreConfiguration) throws(StoreError) -> StoreFolder {
@@ -21,7 +29,7 @@ enum NewStore {
       let folder = try StoreFolder(configuration)
       // A store is never laid over somebody's files.
       let names = Set(try folder.files.list("."))
-      guard names.contains(StoreFolder.catalogName) || names.isSubset(of: ownNames) else {
+      guard names.contains(StoreFolder.catalogName) || names.allSatisfy(isOwn) else {
         throw FileError(.list, errno: ENOTDIR)
       }
       try folder.files.makeDirectory("slots")
