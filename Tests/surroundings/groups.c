@@ -16,7 +16,8 @@ const char *const suite_name = "surroundings";
     EACH(folder_cases)       \
     EACH(file_cases)         \
     EACH(archive_cases)      \
-    EACH(stopped_cases)
+    EACH(stopped_cases)      \
+    EACH(refused_cases)
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \
@@ -27,7 +28,8 @@ const char *const suite_name = "surroundings";
     EACH(thread_start_roles) \
     EACH(folder_roles)       \
     EACH(archive_roles)      \
-    EACH(stopped_roles)
+    EACH(stopped_roles)      \
+    EACH(refused_roles)
 
 #define DECLARE_CASES(name) extern const test_case_t name[];
 #define DECLARE_ROLES(name) extern const child_role_t name[];

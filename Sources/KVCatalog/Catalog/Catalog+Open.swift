@@ -40,7 +40,7 @@ extension Catalog {
   ) throws(CatalogError) {
     guard case .file(let lock) = options.lock else {
       let flags = options.lock == .none ? flags | UInt32(MDB_NOLOCK) : flags
-      return unsafe try check(mdb_env_open(environment, options.path, flags, 0o600))
+      return unsafe try checkOpened(mdb_env_open(environment, options.path, flags, 0o600), options)
     }
     // LMDB would make one that nobody else has.
     guard unsafe access(lock, F_OK) == 0 else { throw .io(errno: errno) }
@@ -64,7 +64,35 @@ extension Catalog {
       unsafe unlink(link)
       unsafe unlink(link + "-lock")
     }
-    unsafe try check(mdb_env_open(environment, link, flags, 0o600))
+    unsafe try checkOpened(mdb_env_open(environment, link, flags, 0o600), options)
+  }
+
+  /// LMDB's one answer to a file of somebody else's, to a damaged one, and to a lock or a read that it was refused.
+  private static func checkOpened(
+    _ code: Int32,
+    _ options: CatalogOptions
+  ) throws(CatalogError) {
+    guard code == MDB_INVALID else { return try check(code) }
+    switch soundMetaPageCount(options.path) {
+    case 2: throw .io(errno: EIO)
+    case 1: throw .corrupt(.file)
+    default: throw .notACatalog
+    }
+  }
+
+  /// How many of LMDB's two first pages say that they are such.
+  private static func soundMetaPageCount(_ path: String) -> Int {
+    let descriptor = unsafe Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { return 0 }
+    defer { Glibc.close(descriptor) }
+    var count = 0
+    for offset in [0, sysconf(Int32(_SC_PAGESIZE))] {
+      var word: UInt32 = 0
+      // LMDB's magic number, behind the page's own header.
+      let isRead = unsafe pread(descriptor, &word, 4, offset + 16) == 4
+      if isRead, word == 0xBEEF_C0DE { count += 1 }
+    }
+    return count
   }
 
   private static let linkCount = Monitor<UInt64>(0)

@@ -173,6 +173,7 @@ final class ArchiveSlots {
     do throws(FileError) {
       try core.diskTier.createFile(file, slotByteCount: size, slotCount: slotCount)
     } catch {
+      guard error.isNoSpace else { throw .io(errno: error.errno) }
       // The disk is fuller than the bound says: make do with what there is.
       growthFailed = true
       _ = try transaction.removeSlotFile(tier: .archive, file: file.file)

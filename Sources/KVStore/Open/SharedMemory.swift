@@ -99,6 +99,10 @@ package final class SharedMemory: Sendable {
           }
           isElsewhere = true
         } catch {
+          // What this process is refused here says nothing of where the others are.
+          if [EMFILE, ENFILE, ENOMEM, ENOLCK].contains(error.errno) {
+            throw StoreError(error, .leaseTable)
+          }
           failure = error
         }
       }

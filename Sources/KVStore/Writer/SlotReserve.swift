@@ -343,6 +343,8 @@ final class SlotReserve {
         slotCount: slotCount
       )
     } catch {
+      // Nothing leaves for what could not be written anyway.
+      guard error.isNoSpace else { throw .io(errno: error.errno) }
       // The disk is fuller than the bound says: make do with what there is.
       growthFailed = true
       _ = try transaction.removeSlotFile(tier: .disk, file: file)
