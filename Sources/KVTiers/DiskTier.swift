@@ -37,6 +37,8 @@ package final class DiskTier: Sendable {
   private static let readerCount = 4
   /// Writes that are in flight at once, past the page cache (docs/decisions/0006).
   private static let writerCount = 4
+  /// Slots that a file has at most.
+  package static let slotCountMax = 8192
   /// Bytes that one system call writes at most, neighbouring slots together.
   private static let writeByteCountMax = 2 << 20
 
@@ -197,10 +199,10 @@ package final class DiskTier: Sendable {
     name.lastIndex(of: ".").map { String(name[$0...]) } ?? ""
   }
 
-  /// The length of a stray file; 0 when it cannot be opened.
+  /// What a stray file takes up, which its length may be far beyond; 0 when it cannot be opened.
   package func byteCount(of stray: StrayFile) -> Int {
     let file = try? folders[stray.file.tier]?.openFile(stray.name, mode: .readOnly, direct: false)
-    let count = try? file?.byteCount()
+    let count = try? file?.allocatedByteCount()
     return Int(clamping: count ?? 0)
   }
 
@@ -266,9 +268,13 @@ package final class DiskTier: Sendable {
     try folder.rename(name, to: Self.name(of: file, .setAside, number))
   }
 
+  /// What is longer is not read to find out whether it is blank, with the catalog's write lock held.
+  private static let blankByteCountMax: UInt64 = 8 << 30
+
   /// Whether no slot of a file was ever written; where its room had to be written, that is zeros.
   private static func isBlank(_ file: any StorageFile) throws(FileError) -> Bool {
     guard try file.hasData() else { return true }
+    guard try file.byteCount() <= blankByteCountMax else { return false }
     let chunk = try AlignedBuffer(byteCount: 1 << 20)
     let byteCount = try file.byteCount()
     var offset: UInt64 = 0

@@ -5,6 +5,7 @@
 #include <sys/sysmacros.h>
 
 #include "folder.h"
+#include "surroundings.h"
 
 #define BLOCKS 4
 #define PROMPTS 6
@@ -259,6 +260,31 @@ static void others_files(void) {
     foreign_files();
 }
 
+/* Lengths that no disk has, of files that only say so: nothing is added up beyond what a number holds, and nobody reads to their end. */
+static void files_of_endless_length(void) {
+    shape_t shape = shape_large(), other = shape_mha();
+    char *mount = mount_fresh("tmpfs", "mount", 512), *path = path_in(mount, "store");
+    kvstore_config_t config;
+    kvstore_t *store;
+    int i;
+    make_store(path, 0, 1);
+    for (i = 0; i < 3; i++) CHECK_EQ(run_shell("truncate -s 4E '%s/slots/020000005%d-1.aside'", path, i), 0);
+    CHECK_EQ(run_shell("truncate -s 4E '%s'/slots/*.kvs", path), 0);
+    small_config(&config, path);
+    store = open_store(&config);
+    check_restore_seed(open_namespace(store, &shape), &shape, 0, BLOCKS);
+    offload_seed(open_namespace(store, &other), &other, 1, BLOCKS); /* a file more */
+    flush_store(store);
+    close_store(store);
+    CHECK_EQ(run_shell("for c in inspect 'verify --checksums' gc; do timeout 20 \"$KVSTORE_COMMAND\" $c '%s' > '%s.log' 2>&1; "
+                       "s=$?; [ $s -lt 124 ] || { echo \"$c: $s\" >&2; exit 1; }; done",
+                       path, path),
+             0);
+    CHECK_EQ(unlink(path_in(path, "catalog.mdb")), 0);
+    CHECK_EQ(run_shell("timeout 60 \"$KVSTORE_COMMAND\" repair '%s' > '%s.log' 2>&1", path, path), 0);
+    check_store(path, 0, 1);
+}
+
 const test_case_t file_cases[] = {
     {"slot_files_deleted", slot_files_deleted},
     {"slot_files_emptied", slot_files_emptied},
@@ -271,5 +297,6 @@ const test_case_t file_cases[] = {
     {"slot_file_of_another_kind", slot_file_of_another_kind},
     {"message_says_why", message_says_why},
     {"files_of_another_user", others_files},
+    {"files_of_endless_length", files_of_endless_length},
     {NULL, NULL},
 };

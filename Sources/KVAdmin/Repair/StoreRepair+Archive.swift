@@ -7,6 +7,9 @@ internal import KVTiers
 
 /// The archive's slot files, whose slots have sizes of their own that each slot's header says.
 extension StoreRepair {
+  /// Longer than the store makes them: a file may say that it goes on for ever.
+  private static let archiveFileBytesMax = 16 << 30
+
   mutating func readArchiveFiles(
     _ tier: DiskTier,
     _ progress: (MaintenanceProgress) -> Void
@@ -27,7 +30,7 @@ extension StoreRepair {
       var found: [RepairCandidate] = []
       var offset = 0
       // Page by page up to the first header that says how long the slots are, from there slot by slot.
-      while offset + 4096 <= byteCount {
+      while offset <= byteCount - 4096, offset < Self.archiveFileBytesMax {
         defer {
           let step = max(slotByteCount, 4096)
           offset = (offset / step + 1) * step
@@ -65,13 +68,13 @@ extension StoreRepair {
         continue
       }
       archiveSlotSizes[number] = slotByteCount
-      result.slotCount += byteCount / slotByteCount
+      result.slotCount += slotCount(byteCount, slotByteCount)
       slotFiles.append(
         SlotFileRow(
           tier: .archive,
           file: number,
           slotByteCount: UInt32(slotByteCount),
-          slotCount: UInt32(byteCount / slotByteCount)
+          slotCount: UInt32(slotCount(byteCount, slotByteCount))
         )
       )
       for candidate in found { add(candidate) }

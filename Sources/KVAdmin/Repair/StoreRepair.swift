@@ -206,7 +206,7 @@ struct StoreRepair {
       file.close()
       var best: (size: Int, found: [RepairCandidate])?
       for size in sizes.sorted() where byteCount >= size {
-        let found = readHeaders(tier, number, slotByteCount: size, byteCount / size)
+        let found = readHeaders(tier, number, slotByteCount: size, slotCount(byteCount, size))
         // A header at a multiple of another size does not belong to it: its namespace's size decides.
         if found.count > best?.found.count ?? 0 { best = (size, found) }
         progress(
@@ -221,17 +221,22 @@ struct StoreRepair {
         unusableSlotFiles.append(name)
         continue
       }
-      result.slotCount += byteCount / best.size
+      result.slotCount += slotCount(byteCount, best.size)
       slotFiles.append(
         SlotFileRow(
           tier: .disk,
           file: number,
           slotByteCount: UInt32(best.size),
-          slotCount: UInt32(byteCount / best.size)
+          slotCount: UInt32(slotCount(byteCount, best.size))
         )
       )
       for candidate in best.found { add(candidate) }
     }
+  }
+
+  /// Slots of a file of this length; what is longer than the store makes them is not looked at beyond.
+  func slotCount(_ byteCount: Int, _ slotByteCount: Int) -> Int {
+    min(byteCount / slotByteCount, DiskTier.slotCountMax)
   }
 
   /// The headers in a slot file, were its slots of this size, of namespaces whose slots are.

@@ -160,7 +160,7 @@ final class ArchiveSlots {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
     let room = core.archiveBytesCapacity - usedByteCount
-    let slotCount = min(max(fileByteCount / size, 1), 8192, room / size)
+    let slotCount = min(max(fileByteCount / size, 1), DiskTier.slotCountMax, room / size)
     guard slotCount > 0 else { return false }
     let file = SlotFileID(
       tier: .archive,

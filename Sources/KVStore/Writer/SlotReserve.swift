@@ -329,7 +329,11 @@ final class SlotReserve {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
     let room = core.slotBytesCapacity - usedByteCount
-    let slotCount = min(max(core.slotFileBytes / slotByteCount, 1), 8192, room / slotByteCount)
+    let slotCount = min(
+      max(core.slotFileBytes / slotByteCount, 1),
+      DiskTier.slotCountMax,
+      room / slotByteCount
+    )
     guard slotCount > 0 else { return false }
     let file = try transaction.createSlotFile(
       tier: .disk,
