@@ -17,7 +17,8 @@ const char *const suite_name = "surroundings";
     EACH(file_cases)         \
     EACH(archive_cases)      \
     EACH(stopped_cases)      \
-    EACH(refused_cases)
+    EACH(refused_cases)      \
+    EACH(disk_cases)
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \
@@ -29,7 +30,8 @@ const char *const suite_name = "surroundings";
     EACH(folder_roles)       \
     EACH(archive_roles)      \
     EACH(stopped_roles)      \
-    EACH(refused_roles)
+    EACH(refused_roles)      \
+    EACH(disk_roles)
 
 #define DECLARE_CASES(name) extern const test_case_t name[];
 #define DECLARE_ROLES(name) extern const child_role_t name[];

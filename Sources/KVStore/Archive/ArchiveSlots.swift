@@ -30,8 +30,10 @@ final class ArchiveSlots {
     return nil
   }
 
-  func giveBack(_ slot: SlotAddress, _ slotByteCount: Int) {
-    stock[slotByteCount, default: []].append(slot)
+  /// What could not be written comes last: where one place is bad, the next blocks lie elsewhere.
+  func giveBack(_ slot: SlotAddress, _ slotByteCount: Int, hasFailed: Bool = false) {
+    let index = hasFailed ? 0 : stock[slotByteCount]?.count ?? 0
+    stock[slotByteCount, default: []].insert(slot, at: index)
   }
 
   /// Sees to it that there are so many slots of each class, as far as there is room; the coldest blocks of the store leave for them.

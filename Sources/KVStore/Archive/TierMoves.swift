@@ -116,7 +116,7 @@ final class TierMoves {
         if error.errno == ETIMEDOUT {
           lateSlots.append((move.to.address, move.slotByteCount))
         } else {
-          archive.giveBack(move.to.address, move.slotByteCount)
+          archive.giveBack(move.to.address, move.slotByteCount, hasFailed: true)
         }
       }
       return []
@@ -286,7 +286,7 @@ final class TierMoves {
       try core.diskTier.write(writes)
       try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
     } catch {
-      for move in moves { reserve.giveBack(move.to.address, slotByteCount) }
+      for move in moves { reserve.giveBack(move.to.address, slotByteCount, hasFailed: true) }
       throw StoreError(error, .writeSlot)
     }
     _ = try withExtendedLifetime(raw) { () throws(StoreError) in try commit(moves, freeing: nil) }

@@ -36,8 +36,10 @@ final class SlotReserve {
 
   func takeSlot(_ slotByteCount: Int) -> SlotAddress? { stock[slotByteCount]?.popLast() }
 
-  func giveBack(_ slot: SlotAddress, _ slotByteCount: Int) {
-    stock[slotByteCount, default: []].append(slot)
+  /// What could not be written comes last: where one place is bad, the next blocks lie elsewhere.
+  func giveBack(_ slot: SlotAddress, _ slotByteCount: Int, hasFailed: Bool = false) {
+    let index = hasFailed ? 0 : stock[slotByteCount]?.count ?? 0
+    stock[slotByteCount, default: []].insert(slot, at: index)
   }
 
   func takeGeneration() -> Generation? {

@@ -249,14 +249,17 @@ final class WriterBatches: @unchecked Sendable {
   /// Slots of blocks that were not published are still reserved by this process: the next blocks take them.
   private func keepUnusedSlots(_ placed: [Placed]) {
     for item in placed where !item.block.namespace.isInline && item.place.generation.rawValue > 0 {
+      var hasFailed = false
       switch item.outcome {
       case .published(_, let place) where place == item.place: continue
       case .droppedQuota: continue
+      case .droppedError: hasFailed = true
       default: break
       }
       slots.giveBack(
         SlotAddress(tier: .disk, file: item.place.file, slot: item.place.slot),
-        item.block.namespace.layout.slotByteCount
+        item.block.namespace.layout.slotByteCount,
+        hasFailed: hasFailed
       )
     }
   }
