@@ -23,10 +23,46 @@ package struct SlotHeader: Sendable, Equatable {
   static let magic: UInt64 = 0x0A01_544F_4C53_564B
   package static let fixedByteCount = 160
   package static let regionByteCount = 16
-  static let checksumOffset = 16
-  static let checkedOffset = 24
-  static let generationOffset = 48
-  static let slotSizeOffset = 152
+
+  /// Where the fields of the fixed part lie; behind it come the regions, the words and the extra bytes.
+  enum Offset {
+    static let magic = 0
+    static let formatVersion = 8
+    static let headerByteCount = 12
+    static let checksum = 16
+    /// The checksum covers everything from here on.
+    static let usedByteCount = 24
+    static let namespaceID = 28
+    static let storeUUID = 32
+    static let generation = 48
+    static let rootKey = 56
+    static let blockKey = 72
+    static let parentKey = 88
+    static let depth = 104
+    static let wordCount = 108
+    static let extraByteCount = 112
+    static let regionCount = 116
+    static let payloadByteCount = 120
+    static let storedByteCount = 124
+    static let expiry = 128
+    static let created = 136
+    static let codec = 144
+    static let tier = 145
+    static let group = 146
+    static let priority = 147
+    /// Bit 0: the expiry is that of an idle life.
+    static let flags = 148
+    static let slotByteCount = 152
+    /// 0.
+    static let reserved = 156
+  }
+
+  /// Where the fields of a region lie.
+  enum RegionOffset {
+    static let rawByteCount = 0
+    static let storedByteCount = 4
+    static let checksum = 8
+  }
 
   package var headerByteCount: UInt32 = 4096
   package var namespaceID = NamespaceID(rawValue: 0)
@@ -67,40 +103,53 @@ package struct SlotHeader: Sendable, Equatable {
     guard usedByteCount <= bytes.count, usedByteCount <= Int(headerByteCount),
       storeUUID.count == 16
     else { return false }
-    var writer = ByteWriter(capacity: usedByteCount)
-    writer.append(Self.magic)
-    writer.append(Self.formatVersion)
-    writer.append(headerByteCount)
-    writer.append(UInt64(0))
-    writer.append(UInt32(usedByteCount))
-    writer.append(namespaceID.rawValue)
-    writer.append(contentsOf: storeUUID)
-    writer.append(generation.rawValue)
-    writer.append(rootKey)
-    writer.append(blockKey)
-    writer.append(parentKey)
-    writer.append(depth)
-    writer.append(UInt32(words.count / 4))
-    writer.append(UInt32(extra.count))
-    writer.append(UInt32(regions.count))
-    writer.append(payloadByteCount)
-    writer.append(storedByteCount)
-    writer.append(expiry)
-    writer.append(created)
-    writer.append(contentsOf: [codec, tier.rawValue, group, priority])
-    writer.append(UInt32(hasIdleExpiry ? 1 : 0))
-    writer.append(slotByteCount)
-    writer.append(UInt32(0))
-    for region in regions {
-      writer.append(region.rawByteCount)
-      writer.append(region.storedByteCount)
-      writer.append(region.checksum)
+    func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, _ offset: Int) {
+      unsafe bytes.storeBytes(of: value.littleEndian, toByteOffset: offset, as: T.self)
     }
-    writer.append(contentsOf: words)
-    writer.append(contentsOf: extra)
-    unsafe bytes.copyBytes(from: writer.bytes)
+    func store(_ key: BlockKey, _ offset: Int) {
+      store(key.high.byteSwapped, offset)
+      store(key.low.byteSwapped, offset + 8)
+    }
+    var end = Self.fixedByteCount
+    func append(_ more: [UInt8]) {
+      unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[end...]).copyBytes(from: more)
+      end += more.count
+    }
+    store(Self.magic, Offset.magic)
+    store(Self.formatVersion, Offset.formatVersion)
+    store(headerByteCount, Offset.headerByteCount)
+    store(UInt32(usedByteCount), Offset.usedByteCount)
+    store(namespaceID.rawValue, Offset.namespaceID)
+    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[Offset.storeUUID...])
+      .copyBytes(from: storeUUID)
+    store(rootKey, Offset.rootKey)
+    store(blockKey, Offset.blockKey)
+    store(parentKey, Offset.parentKey)
+    store(depth, Offset.depth)
+    store(UInt32(words.count / 4), Offset.wordCount)
+    store(UInt32(extra.count), Offset.extraByteCount)
+    store(UInt32(regions.count), Offset.regionCount)
+    store(payloadByteCount, Offset.payloadByteCount)
+    store(storedByteCount, Offset.storedByteCount)
+    store(expiry, Offset.expiry)
+    store(created, Offset.created)
+    store(codec, Offset.codec)
+    store(tier.rawValue, Offset.tier)
+    store(group, Offset.group)
+    store(priority, Offset.priority)
+    store(UInt32(hasIdleExpiry ? 1 : 0), Offset.flags)
+    store(slotByteCount, Offset.slotByteCount)
+    store(UInt32(0), Offset.reserved)
+    for region in regions {
+      store(region.rawByteCount, end + RegionOffset.rawByteCount)
+      store(region.storedByteCount, end + RegionOffset.storedByteCount)
+      store(region.checksum, end + RegionOffset.checksum)
+      end += Self.regionByteCount
+    }
+    append(words)
+    append(extra)
     // What the memory held before may be another tenant's: it does not get to disk.
-    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[usedByteCount...])
+    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[end...])
       .initializeMemory(as: UInt8.self, repeating: 0)
     return unsafe Self.seal(bytes, generation: generation) != nil
   }
@@ -114,26 +163,28 @@ package struct SlotHeader: Sendable, Equatable {
     slotByteCount: UInt32? = nil
   ) -> UInt64? {
     guard bytes.count >= fixedByteCount else { return nil }
-    let used = unsafe Int(UInt32(littleEndian: bytes.load(fromByteOffset: 24, as: UInt32.self)))
+    let used = unsafe Int(
+      UInt32(littleEndian: bytes.load(fromByteOffset: Offset.usedByteCount, as: UInt32.self))
+    )
     guard used >= fixedByteCount, used <= bytes.count else { return nil }
     unsafe bytes.storeBytes(
       of: generation.rawValue.littleEndian,
-      toByteOffset: generationOffset,
+      toByteOffset: Offset.generation,
       as: UInt64.self
     )
     if let slotByteCount {
       unsafe bytes.storeBytes(
         of: slotByteCount.littleEndian,
-        toByteOffset: slotSizeOffset,
+        toByteOffset: Offset.slotByteCount,
         as: UInt32.self
       )
     }
     let checksum = xxh3Checksum(
-      unsafe UnsafeRawBufferPointer(rebasing: bytes[checkedOffset..<used])
+      unsafe UnsafeRawBufferPointer(rebasing: bytes[Offset.usedByteCount..<used])
     )
     unsafe bytes.storeBytes(
       of: checksum.littleEndian,
-      toByteOffset: checksumOffset,
+      toByteOffset: Offset.checksum,
       as: UInt64.self
     )
     return checksum

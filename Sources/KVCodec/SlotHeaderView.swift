@@ -7,6 +7,8 @@ package import KVCore
 /// Once made, its magic, version, checksum and lengths are right; whether it is the header that was looked for is the caller's
 /// to compare. Valid as long as the bytes are.
 @safe package struct SlotHeaderView {
+  private typealias Offset = SlotHeader.Offset
+
   private let bytes: UnsafeRawBufferPointer
   /// Bytes that carry information.
   package let usedByteCount: Int
@@ -17,7 +19,7 @@ package import KVCore
   package init?(_ bytes: UnsafeRawBufferPointer) {
     unsafe self.init(trusted: bytes)
     let checked = unsafe UnsafeRawBufferPointer(
-      rebasing: bytes[SlotHeader.checkedOffset..<usedByteCount]
+      rebasing: bytes[Offset.usedByteCount..<usedByteCount]
     )
     guard xxh3Checksum(checked) == checksum else { return nil }
   }
@@ -32,14 +34,14 @@ package import KVCore
     func load(_ offset: Int) -> Int {
       unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
     }
-    guard load(8) == SlotHeader.formatVersion else { return nil }
-    usedByteCount = load(24)
+    guard load(Offset.formatVersion) == SlotHeader.formatVersion else { return nil }
+    usedByteCount = load(Offset.usedByteCount)
     guard usedByteCount >= SlotHeader.fixedByteCount, usedByteCount <= bytes.count else {
       return nil
     }
-    wordByteCount = load(108) * 4
-    extraByteCount = load(112)
-    regionCount = load(116)
+    wordByteCount = load(Offset.wordCount) * 4
+    extraByteCount = load(Offset.extraByteCount)
+    regionCount = load(Offset.regionCount)
     guard
       SlotHeader.fixedByteCount + regionCount * SlotHeader.regionByteCount + wordByteCount
         + extraByteCount == usedByteCount
@@ -47,44 +49,46 @@ package import KVCore
     unsafe self.bytes = bytes
   }
 
-  package var headerByteCount: Int { Int(integer(12, UInt32.self)) }
-  package var checksum: UInt64 { integer(SlotHeader.checksumOffset, UInt64.self) }
-  package var namespaceID: NamespaceID { NamespaceID(rawValue: integer(28, UInt32.self)) }
+  package var headerByteCount: Int { Int(integer(Offset.headerByteCount, UInt32.self)) }
+  package var checksum: UInt64 { integer(Offset.checksum, UInt64.self) }
+  package var namespaceID: NamespaceID {
+    NamespaceID(rawValue: integer(Offset.namespaceID, UInt32.self))
+  }
   package var storeUUID: UnsafeRawBufferPointer {
-    unsafe UnsafeRawBufferPointer(rebasing: bytes[32..<48])
+    unsafe UnsafeRawBufferPointer(rebasing: bytes[Offset.storeUUID..<Offset.generation])
   }
   package var generation: Generation {
-    Generation(rawValue: integer(SlotHeader.generationOffset, UInt64.self))
+    Generation(rawValue: integer(Offset.generation, UInt64.self))
   }
-  package var rootKey: BlockKey { key(56) }
-  package var blockKey: BlockKey { key(72) }
-  package var parentKey: BlockKey { key(88) }
-  package var depth: Int { Int(integer(104, UInt32.self)) }
-  package var payloadByteCount: Int { Int(integer(120, UInt32.self)) }
-  package var storedByteCount: Int { Int(integer(124, UInt32.self)) }
-  package var expiry: UInt64 { integer(128, UInt64.self) }
-  package var hasIdleExpiry: Bool { integer(148, UInt32.self) & 1 != 0 }
+  package var rootKey: BlockKey { key(Offset.rootKey) }
+  package var blockKey: BlockKey { key(Offset.blockKey) }
+  package var parentKey: BlockKey { key(Offset.parentKey) }
+  package var depth: Int { Int(integer(Offset.depth, UInt32.self)) }
+  package var payloadByteCount: Int { Int(integer(Offset.payloadByteCount, UInt32.self)) }
+  package var storedByteCount: Int { Int(integer(Offset.storedByteCount, UInt32.self)) }
+  package var expiry: UInt64 { integer(Offset.expiry, UInt64.self) }
+  package var hasIdleExpiry: Bool { integer(Offset.flags, UInt32.self) & 1 != 0 }
   /// The block's life as it was when it was written: later uses are not in the header.
   package var life: BlockLife {
     if expiry == 0 { return .unlimited }
     return hasIdleExpiry
       ? .idle(nanoseconds: expiry, deadline: created.advanced(by: expiry)) : .absolute(expiry)
   }
-  package var slotByteCount: UInt32 { integer(SlotHeader.slotSizeOffset, UInt32.self) }
-  package var created: UInt64 { integer(136, UInt64.self) }
-  package var codec: UInt8 { integer(144, UInt8.self) }
+  package var slotByteCount: UInt32 { integer(Offset.slotByteCount, UInt32.self) }
+  package var created: UInt64 { integer(Offset.created, UInt64.self) }
+  package var codec: UInt8 { integer(Offset.codec, UInt8.self) }
   /// Nil for a tier that this version does not know.
-  package var tier: Tier? { Tier(rawValue: integer(145, UInt8.self)) }
-  package var group: UInt8 { integer(146, UInt8.self) }
-  package var priority: UInt8 { integer(147, UInt8.self) }
+  package var tier: Tier? { Tier(rawValue: integer(Offset.tier, UInt8.self)) }
+  package var group: UInt8 { integer(Offset.group, UInt8.self) }
+  package var priority: UInt8 { integer(Offset.priority, UInt8.self) }
 
   /// A region below `regionCount`.
   package func region(_ index: Int) -> SlotHeader.Region {
-    let offset = SlotHeader.fixedByteCount + index * SlotHeader.regionByteCount
+    let start = SlotHeader.fixedByteCount + index * SlotHeader.regionByteCount
     return SlotHeader.Region(
-      rawByteCount: integer(offset, UInt32.self),
-      storedByteCount: integer(offset + 4, UInt32.self),
-      checksum: integer(offset + 8, UInt64.self)
+      rawByteCount: integer(start + SlotHeader.RegionOffset.rawByteCount, UInt32.self),
+      storedByteCount: integer(start + SlotHeader.RegionOffset.storedByteCount, UInt32.self),
+      checksum: integer(start + SlotHeader.RegionOffset.checksum, UInt64.self)
     )
   }
 

@@ -56,7 +56,7 @@ final class CatalogFixture {
   ) throws(CatalogError) -> NamespaceID {
     try write { (txn) throws(CatalogError) in
       try txn.createNamespace(
-        NewNamespace(
+        NamespaceRow(
           rootKey: BlockKey(high: 0, low: number),
           identityRecord: [UInt8(number)],
           slotByteCount: slotByteCount,

@@ -163,7 +163,7 @@ import Testing
     #expect(throws: CatalogError.identityCollision) {
       try fixture.write { (txn) throws(CatalogError) in
         try txn.createNamespace(
-          NewNamespace(
+          NamespaceRow(
             rootKey: BlockKey(high: 0, low: 1),
             identityRecord: [9],
             slotByteCount: 8192,

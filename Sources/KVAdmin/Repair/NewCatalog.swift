@@ -74,7 +74,7 @@ final class NewCatalog {
       numbers.generation += 1 << 20
       transaction.raiseCounters(to: numbers)
       owner = transaction.nextOwner()
-      for row in namespaces { try transaction.adoptNamespace(row.id, row.namespace) }
+      for row in namespaces { try transaction.adoptNamespace(row) }
       for file in slotFiles {
         try transaction.adoptSlotFile(
           tier: file.tier,

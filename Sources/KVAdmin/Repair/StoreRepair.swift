@@ -158,13 +158,11 @@ struct StoreRepair {
       namespaces[identity.rootKey] = RepairNamespace(
         NamespaceRow(
           id: identity.id,
-          namespace: NewNamespace(
-            rootKey: identity.rootKey,
-            identityRecord: identity.record,
-            slotByteCount: isInline ? 0 : UInt32(layout.slotByteCount),
-            headerByteCount: UInt32(layout.headerByteCount),
-            wordsPerBlock: UInt32(read.wordsPerBlock)
-          )
+          rootKey: identity.rootKey,
+          identityRecord: identity.record,
+          slotByteCount: isInline ? 0 : UInt32(layout.slotByteCount),
+          headerByteCount: UInt32(layout.headerByteCount),
+          wordsPerBlock: UInt32(read.wordsPerBlock)
         )
       )
     }

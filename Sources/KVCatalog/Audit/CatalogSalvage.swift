@@ -20,8 +20,8 @@ package import KVCore
   /// Where inline payloads lie in the file: slot header and stored bytes.
   package private(set) var payloads: [Range<Int>] = []
 
-  private var storeRow: (uuid: [UInt8], created: UInt64, saltKey: [UInt8])?
-  private var configRow: [UInt64]?
+  private var storeRow: [UInt8] = []
+  private var configRow: [UInt8] = []
 
   /// Looks through the bytes of a file `catalog.mdb`.
   package init(_ file: UnsafeRawBufferPointer) {
@@ -29,16 +29,9 @@ package import KVCore
     where page + Self.pageByteCount <= file.count {
       unsafe readPage(file, page)
     }
-    guard let storeRow, let config = configRow else { return }
-    meta = StoreMeta(
-      storeUUID: storeRow.uuid,
-      createdNanoseconds: storeRow.created,
-      saltKey: storeRow.saltKey,
-      capacityBytes: config[0],
-      catalogBytes: config[1],
-      inlinePayloadBytesMax: config[2],
-      slotFileBytes: config[3]
-    )
+    meta = unsafe storeRow.withUnsafeBytes { store in
+      unsafe configRow.withUnsafeBytes { unsafe StoreMeta(store: store, config: $0) }
+    }
   }
 
   private mutating func readPage(_ file: UnsafeRawBufferPointer, _ page: Int) {
@@ -90,38 +83,25 @@ package import KVCore
     at start: Int
   ) {
     if key.count == 16, checksumMatches(.payloads, key: key, value: value) {
-      return payloads.append(start + 8..<start + value.count)
+      return payloads.append(start + rowChecksumByteCount..<start + value.count)
     }
-    if unsafe key.count == 5 && key[4] == NamespaceRowKind.namespace.rawValue,
+    if key.count == 5, let (id, kind) = unsafe namespaceKey(key),
+      kind == NamespaceRowKind.namespace.rawValue,
       checksumMatches(.namespaces, key: key, value: value)
     {
-      let id: UInt32 = unsafe key.loadInteger(0)
-      let body = unsafe UnsafeRawBufferPointer(rebasing: value[8...])
-      guard let row = unsafe NewNamespace(body) else { return }
-      namespaces[row.rootKey] = NamespaceRow(
-        id: NamespaceID(rawValue: id.byteSwapped),
-        namespace: row
-      )
+      guard let row = unsafe NamespaceRow(id: id, rowBody(value)) else { return }
+      namespaces[row.rootKey] = row
       return
     }
     if key.count <= 8, checksumMatches(.meta, key: key, value: value) {
-      let body = unsafe UnsafeRawBufferPointer(rebasing: value[8...])
-      unsafe takeMeta(String(decoding: key, as: UTF8.self), body)
+      unsafe takeMeta(String(decoding: key, as: UTF8.self), rowBody(value))
     }
   }
 
   private mutating func takeMeta(_ name: String, _ body: UnsafeRawBufferPointer) {
-    var reader = unsafe ByteReader(body)
     switch MetaName(rawValue: name) {
-    case .store:
-      if let uuid = reader.readBytes(16), let created = reader.read(UInt64.self),
-        let saltKey = reader.readBytes(32)
-      {
-        storeRow = (uuid, created, saltKey)
-      }
-    case .config:
-      let values = (0..<4).compactMap { _ in reader.read(UInt64.self) }
-      if values.count == 4 { configRow = values }
+    case .store: storeRow = unsafe Array(body)
+    case .config: configRow = unsafe Array(body)
     case .counters:
       guard let counters = unsafe Counters(body) else { return }
       numbers = numbers.joined(

@@ -115,25 +115,22 @@ extension ReadTransaction {
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
     let place = unsafe describedKey(.keys, key)
-    var reader = unsafe ByteReader(key)
-    var target = unsafe ByteReader(value)
-    guard let namespace = reader.read(UInt32.self)?.byteSwapped, let blockKey = reader.readKey(),
-      let run = target.read(UInt64.self), let position = target.read(UInt32.self)
-    else { return audit.findings.add(.malformed, place, "the entry is too short") }
-    guard namespace != 0 else {
-      let id = NamespaceID(rawValue: UInt32(truncatingIfNeeded: run))
+    var reader = unsafe ByteReader(value)
+    guard let (namespace, blockKey) = unsafe keysKey(key), let at = reader.readPosition() else {
+      return audit.findings.add(.malformed, place, "the entry is too short")
+    }
+    guard namespace != .ofRootKeys else {
+      let id = NamespaceID(rawValue: UInt32(truncatingIfNeeded: at.run.rawValue))
       if try auditedNamespace(id, &audit)?.row.rootKey != blockKey {
         audit.findings.add(.dangling, place, "leads to no namespace with this root key")
       }
       return
     }
-    let at = BlockPosition(run: RunID(rawValue: run), position: position)
-    let id = NamespaceID(rawValue: namespace)
-    guard try storedBlockKey(id, at) != blockKey else { return }
+    guard try storedBlockKey(namespace, at) != blockKey else { return }
     audit.findings.add(
       .dangling,
       place,
-      "leads to \(described(id, at)), which has another key or none"
+      "leads to \(described(namespace, at)), which has another key or none"
     )
   }
 
@@ -142,23 +139,21 @@ extension ReadTransaction {
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
     let place = unsafe describedKey(.children, key)
-    var reader = unsafe ByteReader(key, offset: 16)
-    guard let found = unsafe keyIntegers(key), let run = reader.read(UInt64.self)?.byteSwapped
-    else {
+    guard let found = unsafe keyIntegers(key), let run = unsafe childRun(key) else {
       return audit.findings.add(.malformed, place, "the key is too short")
     }
     if found.at != .root, try !containsRow(found.namespace, found.at) {
       audit.findings.add(.dangling, place, "the parent is missing")
     }
-    let first = BlockPosition(run: RunID(rawValue: run), position: 0)
+    let first = BlockPosition(run: run, position: 0)
     guard let parent = try rowIfSound(found.namespace, first) else {
       if try !containsRow(found.namespace, first) {
-        audit.findings.add(.dangling, place, "run \(run) is missing")
+        audit.findings.add(.dangling, place, "run \(run.rawValue) is missing")
       }
       return
     }
     if parent.parent != found.at {
-      audit.findings.add(.contradiction, place, "run \(run) names another parent")
+      audit.findings.add(.contradiction, place, "run \(run.rawValue) names another parent")
     }
   }
 
@@ -168,25 +163,18 @@ extension ReadTransaction {
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
     let place = unsafe describedKey(.stamps, key)
-    var reader = unsafe ByteReader(key)
-    guard let pool = reader.read(UInt32.self)?.byteSwapped,
-      let priority = reader.read(UInt8.self),
-      let stamp = reader.read(UInt64.self)?.byteSwapped, value.count >= 8,
-      let row = unsafe StampRow(
-        pool: pool,
-        order: StampOrder(priority: priority, stamp: stamp),
-        UnsafeRawBufferPointer(rebasing: value[8...])
-      )
+    guard let (pool, order) = unsafe stampKey(key),
+      let row = unsafe StampRow(pool: pool, order: order, rowBody(value))
     else { return audit.findings.add(.malformed, place, "the row is too short") }
     if try !containsRow(row.namespace, row.end) {
       audit.findings.add(.dangling, place, "\(described(row.namespace, row.end)) is missing")
-    } else if let block = try rowIfSound(row.namespace, row.end), block.priority != priority {
+    } else if let block = try rowIfSound(row.namespace, row.end), block.priority != order.priority {
       audit.findings.add(.contradiction, place, "the block's priority is \(block.priority)")
     }
     if let space = try auditedNamespace(row.namespace, &audit), !space.row.pools.contains(pool) {
       audit.findings.add(.contradiction, place, "the namespace's blocks are in another pool")
     }
-    if let counters = try auditedCounters(&audit), stamp >= counters.stamp {
+    if let counters = try auditedCounters(&audit), order.stamp >= counters.stamp {
       audit.findings.add(.contradiction, place, "the stamp was never given")
     }
     if try stampIfSound(row.namespace, row.end) != row.order {
@@ -200,9 +188,7 @@ extension ReadTransaction {
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
     let place = unsafe describedKey(.ends, key)
-    guard let found = unsafe keyIntegers(key), value.count >= 8,
-      let order = unsafe StampOrder(UnsafeRawBufferPointer(rebasing: value[8...]))
-    else {
+    guard let found = unsafe keyIntegers(key), let order = unsafe StampOrder(rowBody(value)) else {
       return audit.findings.add(.malformed, place, "the row is too short")
     }
     guard let space = try auditedNamespace(found.namespace, &audit) else {
@@ -233,11 +219,10 @@ extension ReadTransaction {
     key: UnsafeRawBufferPointer,
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
-    var reader = unsafe ByteReader(key)
-    guard let number = reader.read(UInt32.self)?.byteSwapped, let kind = reader.read(UInt8.self)
-    else { return audit.findings.add(.malformed, "namespaces", "a key is too short") }
-    let id = NamespaceID(rawValue: number)
-    let place = "namespaces: namespace \(number)"
+    guard let (id, kind) = unsafe namespaceKey(key) else {
+      return audit.findings.add(.malformed, "namespaces", "a key is too short")
+    }
+    let place = "namespaces: namespace \(id.rawValue)"
     guard let space = try auditedNamespace(id, &audit) else {
       return audit.findings.add(.missing, place, "its row is missing or damaged")
     }
@@ -253,7 +238,7 @@ extension ReadTransaction {
     if try namespaceID(rootKey: space.row.rootKey) != id {
       audit.findings.add(.contradiction, place, "table keys does not lead here from its root key")
     }
-    if let counters = try auditedCounters(&audit), number >= counters.namespace {
+    if let counters = try auditedCounters(&audit), id.rawValue >= counters.namespace {
       audit.findings.add(.contradiction, place, "the number was never given")
     }
   }
@@ -263,9 +248,8 @@ extension ReadTransaction {
     value: UnsafeRawBufferPointer,
     _ audit: inout CatalogAudit
   ) {
-    var reader = unsafe ByteReader(key)
-    guard let sequence = reader.read(UInt64.self)?.byteSwapped, value.count >= 8,
-      unsafe CatalogEvent(sequence, UnsafeRawBufferPointer(rebasing: value[8...])) != nil
+    guard let sequence = unsafe keyNumber(key),
+      unsafe CatalogEvent(sequence, rowBody(value)) != nil
     else { return unsafe audit.findings.add(.malformed, describedKey(.events, key), "the event") }
     // The ring moves on at its old end only: in between no number is left out, whoever writes meanwhile.
     if let last = audit.lastEvent, sequence != last &+ 1 {
@@ -278,18 +262,16 @@ extension ReadTransaction {
     key: UnsafeRawBufferPointer,
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
-    var reader = unsafe ByteReader(key)
-    guard let tier = reader.read(UInt8.self).flatMap({ Tier(rawValue: $0) }),
-      let file = reader.read(UInt32.self)?.byteSwapped,
-      let owner = reader.read(UInt32.self)?.byteSwapped
-    else { return audit.findings.add(.malformed, "slots", "a key is too short") }
-    let place = "slots: tier \(tier.rawValue), file \(file)"
-    let fileKey = SlotFileKey(tier: tier, file: file)
+    guard let key = unsafe SlotRowKey(key) else {
+      return audit.findings.add(.malformed, "slots", "a key is too short")
+    }
+    let place = "slots: tier \(key.tier.rawValue), file \(key.file)"
+    let fileKey = SlotFileKey(tier: key.tier, file: key.file)
     guard let slotFile = try auditedSlotFile(fileKey, &audit) else {
       return audit.findings.add(.missing, place, "the row of the file is missing or malformed")
     }
-    if owner == OwnerID.file.rawValue {
-      let row = try storedSlotFiles().first { $0.tier == tier && $0.file == file }
+    if key.owner == .file {
+      let row = try storedSlotFiles().first { $0.tier == key.tier && $0.file == key.file }
       if let row, Int(row.usedCount) != slotFile.used.slots.count {
         audit.findings.add(
           .accounting,
@@ -297,20 +279,18 @@ extension ReadTransaction {
           "\(row.usedCount) slots are said to be used, \(slotFile.used.slots.count) are"
         )
       }
-      if let counters = try auditedCounters(&audit), file >= counters.slotFile {
+      if let counters = try auditedCounters(&audit), key.file >= counters.slotFile {
         audit.findings.add(.contradiction, place, "the number was never given")
       }
       return
     }
-    guard let value = unsafe try get(.slots, .slots(tier, file, OwnerID(rawValue: owner))) else {
-      return
-    }
-    let reserved = unsafe SlotBitmap(UnsafeRawBufferPointer(rebasing: value.dropFirst(8)))
+    guard let value = unsafe try get(.slots, .slots(key.tier, key.file, key.owner)) else { return }
+    let reserved = unsafe SlotBitmap(rowBody(value))
     for slot in reserved.slots where !slotFile.used[Int(slot)] {
       audit.findings.add(
         .contradiction,
         place,
-        "slot \(slot) is reserved by owner \(owner) and not marked as used"
+        "slot \(slot) is reserved by owner \(key.owner.rawValue) and not marked as used"
       )
     }
   }

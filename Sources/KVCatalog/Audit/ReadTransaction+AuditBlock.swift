@@ -312,10 +312,7 @@ extension ReadTransaction {
       unsafe try getChecked(.slots, .slots(key.tier, key.file, .file))
     }
     if let value = unsafe value {
-      var reader = unsafe ByteReader(value)
-      if let slotByteCount = reader.read(UInt32.self), let slotCount = reader.read(UInt32.self),
-        reader.skip(8), reader.remainingByteCount == (Int(slotCount) + 7) / 8
-      {
+      if let state = unsafe SlotFileState(key, value) {
         var reserved: [SlotBitmap] = []
         for row in try slotKeys()
         where row.tier == key.tier && row.file == key.file && row.owner != .file {
@@ -324,10 +321,10 @@ extension ReadTransaction {
           }
           if let bits = unsafe bits { unsafe reserved.append(SlotBitmap(bits)) }
         }
-        found = unsafe AuditStepCache.SlotFile(
-          slotByteCount: slotByteCount,
-          slotCount: slotCount,
-          used: SlotBitmap(UnsafeRawBufferPointer(rebasing: value[16...])),
+        found = AuditStepCache.SlotFile(
+          slotByteCount: state.row.slotByteCount,
+          slotCount: state.row.slotCount,
+          used: state.used,
           reserved: reserved
         )
       }
@@ -363,15 +360,5 @@ extension ReadTransaction {
       if case .corrupt(let part) = error, part != .page { return .first }
       throw error
     }
-  }
-
-  /// The key that a row says it has, its checksum not checked.
-  func storedBlockKey(
-    _ namespace: NamespaceID,
-    _ at: BlockPosition
-  ) throws(CatalogError) -> BlockKey? {
-    guard let value = unsafe try get(.runs, .block(namespace, at)) else { return nil }
-    var reader = unsafe ByteReader(value, offset: 8)
-    return reader.readKey()
   }
 }

@@ -29,10 +29,9 @@ extension ReadTransaction {
     _ audit: inout CatalogAudit
   ) throws(CatalogError) {
     let place = unsafe describedKey(.deadlines, key)
-    var reader = unsafe ByteReader(value, offset: 8)
-    guard let found = unsafe keyIntegers(key), let deadline = reader.read(UInt64.self) else {
-      return audit.findings.add(.malformed, place, "the row is too short")
-    }
+    guard let found = unsafe keyIntegers(key),
+      let deadline = unsafe DeadlineRecord(position: found.at.position, rowBody(value))?.deadline
+    else { return audit.findings.add(.malformed, place, "the row is too short") }
     let expiry = Expiry(.idle, deadline, found.namespace, found.at)
     if deadline < .max, try !contains(.expiries, .expiry(expiry)) {
       audit.findings.add(.missing, place, "its end is not in table expiries")

@@ -222,7 +222,7 @@ extension Catalog {
           if table.rawValue > Table.meta.rawValue {
             let transaction = unsafe ReadTransaction(handle: handle, tables: tables)
             defer { _ = unsafe transaction.takeHandle() }
-            _ = try formatFields(transaction)
+            _ = try format(transaction)
           }
           throw .corrupt(.meta)
         }
@@ -237,16 +237,11 @@ extension Catalog {
   }
 
   /// Feature bits of the catalog; throws when its version is another one.
-  private static func formatFields(
-    _ transaction: ReadTransaction
-  ) throws(CatalogError) -> (readOnlyCompatible: UInt32, incompatible: UInt32)? {
-    guard let format = unsafe try transaction.getChecked(.meta, .meta(.format)) else { return nil }
-    var reader = unsafe ByteReader(format)
-    guard let version = reader.read(UInt32.self), reader.read(UInt32.self) != nil,
-      let readOnlyCompatible = reader.read(UInt32.self), let incompatible = reader.read(UInt32.self)
-    else { throw .corrupt(.meta) }
-    guard version == formatVersion else { throw .versionMismatch(found: version) }
-    return (readOnlyCompatible, incompatible)
+  private static func format(_ transaction: ReadTransaction) throws(CatalogError) -> FormatRow? {
+    guard let value = unsafe try transaction.getChecked(.meta, .meta(.format)) else { return nil }
+    guard let format = unsafe FormatRow(value) else { throw .corrupt(.meta) }
+    guard format.version == formatVersion else { throw .versionMismatch(found: format.version) }
+    return format
   }
 
   /// Checks version and feature bits, then reads what was decided when the store was made.
@@ -262,7 +257,7 @@ extension Catalog {
     let transaction = unsafe ReadTransaction(handle: handle, tables: tables)
     defer { _ = unsafe transaction.takeHandle() }
 
-    guard let format = try formatFields(transaction),
+    guard let format = try format(transaction),
       let store = unsafe try transaction.getChecked(.meta, .meta(.store)),
       let config = unsafe try transaction.getChecked(.meta, .meta(.config))
     else { throw .corrupt(.meta) }
@@ -270,23 +265,7 @@ extension Catalog {
     guard format.incompatible == 0, isReadOnly || format.readOnlyCompatible == 0 else {
       throw .versionMismatch(found: formatVersion)
     }
-    var reader = unsafe ByteReader(store)
-    guard let storeUUID = reader.readBytes(16), let created = reader.read(UInt64.self),
-      let saltKey = reader.readBytes(32)
-    else { throw .corrupt(.meta) }
-    reader = unsafe ByteReader(config)
-    guard let capacityBytes = reader.read(UInt64.self), let catalogBytes = reader.read(UInt64.self),
-      let inlinePayloadBytesMax = reader.read(UInt64.self),
-      let slotFileBytes = reader.read(UInt64.self)
-    else { throw .corrupt(.meta) }
-    return StoreMeta(
-      storeUUID: storeUUID,
-      createdNanoseconds: created,
-      saltKey: saltKey,
-      capacityBytes: capacityBytes,
-      catalogBytes: catalogBytes,
-      inlinePayloadBytesMax: inlinePayloadBytesMax,
-      slotFileBytes: slotFileBytes
-    )
+    guard let meta = unsafe StoreMeta(store: store, config: config) else { throw .corrupt(.meta) }
+    return meta
   }
 }

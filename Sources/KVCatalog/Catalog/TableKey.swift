@@ -210,7 +210,16 @@ extension OwnerID {
   static let file = OwnerID(rawValue: 0)
 }
 
-/// The numbers in a key that LMDB hands back; nil when it is too short.
+/// A key of `slots`.
+struct SlotRowKey: Hashable {
+  var tier: Tier
+  var file: UInt32
+  var owner: OwnerID
+}
+
+// MARK: Keys that LMDB hands back; nil when they are too short
+
+/// The numbers in a key of `runs`, `ends`, `payloads` and `deadlines`, and those that a key of `children` begins with.
 func keyIntegers(
   _ bytes: UnsafeRawBufferPointer
 ) -> (namespace: NamespaceID, at: BlockPosition)? {
@@ -222,4 +231,99 @@ func keyIntegers(
     NamespaceID(rawValue: namespace.byteSwapped),
     BlockPosition(run: RunID(rawValue: run.byteSwapped), position: position.byteSwapped)
   )
+}
+
+/// The child run in a key of `children`.
+func childRun(_ key: UnsafeRawBufferPointer) -> RunID? {
+  var reader = unsafe ByteReader(key, offset: 16)
+  return reader.readBigEndian(UInt64.self).map { RunID(rawValue: $0) }
+}
+
+/// The number in a key of `pins` and `events`.
+func keyNumber(_ key: UnsafeRawBufferPointer) -> UInt64? {
+  var reader = unsafe ByteReader(key)
+  return reader.readBigEndian(UInt64.self)
+}
+
+/// A key of `sessions`.
+func sessionKey(_ key: UnsafeRawBufferPointer) -> (id: UInt64, step: UInt32)? {
+  var reader = unsafe ByteReader(key)
+  guard let id = reader.readBigEndian(UInt64.self), let step = reader.readBigEndian(UInt32.self)
+  else { return nil }
+  return (id, step)
+}
+
+/// A key of `history`.
+func historyKey(_ key: UnsafeRawBufferPointer) -> (spanSeconds: UInt32, startSeconds: UInt64)? {
+  var reader = unsafe ByteReader(key)
+  guard let span = reader.readBigEndian(UInt32.self),
+    let start = reader.readBigEndian(UInt64.self)
+  else { return nil }
+  return (span, start)
+}
+
+/// A key of `namespaces`.
+func namespaceKey(_ key: UnsafeRawBufferPointer) -> (id: NamespaceID, kind: UInt8)? {
+  var reader = unsafe ByteReader(key)
+  guard let id = reader.readBigEndian(UInt32.self), let kind = reader.read(UInt8.self) else {
+    return nil
+  }
+  return (NamespaceID(rawValue: id), kind)
+}
+
+/// A key of `keys`.
+func keysKey(_ key: UnsafeRawBufferPointer) -> (namespace: NamespaceID, blockKey: BlockKey)? {
+  var reader = unsafe ByteReader(key)
+  guard let namespace = reader.readBigEndian(UInt32.self), let blockKey = reader.readKey() else {
+    return nil
+  }
+  return (NamespaceID(rawValue: namespace), blockKey)
+}
+
+/// A key of `stamps`.
+func stampKey(_ key: UnsafeRawBufferPointer) -> (pool: UInt32, order: StampOrder)? {
+  var reader = unsafe ByteReader(key)
+  guard let pool = reader.readBigEndian(UInt32.self), let priority = reader.read(UInt8.self),
+    let stamp = reader.readBigEndian(UInt64.self)
+  else { return nil }
+  return (pool, StampOrder(priority: priority, stamp: stamp))
+}
+
+extension SlotRowKey {
+  /// Nil as well for a tier that this version does not know.
+  init?(_ key: UnsafeRawBufferPointer) {
+    var reader = unsafe ByteReader(key)
+    guard let tier = reader.read(UInt8.self).flatMap({ Tier(rawValue: $0) }),
+      let file = reader.readBigEndian(UInt32.self), let owner = reader.readBigEndian(UInt32.self)
+    else { return nil }
+    self.init(tier: tier, file: file, owner: OwnerID(rawValue: owner))
+  }
+}
+
+extension Expiry {
+  init?(_ key: UnsafeRawBufferPointer) {
+    var reader = unsafe ByteReader(key)
+    guard let kind = reader.read(UInt8.self).flatMap({ Kind(rawValue: $0) }),
+      let deadline = reader.readBigEndian(UInt64.self),
+      let namespace = reader.readBigEndian(UInt32.self),
+      let run = reader.readBigEndian(UInt64.self),
+      let position = reader.readBigEndian(UInt32.self)
+    else { return nil }
+    self.init(
+      kind,
+      deadline,
+      NamespaceID(rawValue: namespace),
+      BlockPosition(run: RunID(rawValue: run), position: position)
+    )
+  }
+}
+
+extension ByteReader {
+  fileprivate mutating func readBigEndian(_: UInt32.Type) -> UInt32? {
+    read(UInt32.self)?.byteSwapped
+  }
+
+  fileprivate mutating func readBigEndian(_: UInt64.Type) -> UInt64? {
+    read(UInt64.self)?.byteSwapped
+  }
 }

@@ -11,7 +11,7 @@ extension ReadTransaction {
   ) throws(CatalogError) -> BlockPosition? {
     guard let position = try keyTarget(namespace, blockKey),
       // What the entry points at proves it: after a corrupt row was removed, it may point at nothing or at another block.
-      try rowHasKey(namespace, position, blockKey)
+      try storedBlockKey(namespace, position) == blockKey
     else { return nil }
     return position
   }
@@ -23,20 +23,16 @@ extension ReadTransaction {
   ) throws(CatalogError) -> BlockPosition? {
     guard let value = unsafe try get(.keys, .blockKey(namespace, blockKey)) else { return nil }
     var reader = unsafe ByteReader(value)
-    guard let run = reader.read(UInt64.self), let position = reader.read(UInt32.self) else {
-      return nil
-    }
-    return BlockPosition(run: RunID(rawValue: run), position: position)
+    return reader.readPosition()
   }
 
-  private func rowHasKey(
+  /// The key that a row says it has, its checksum not checked.
+  func storedBlockKey(
     _ namespace: NamespaceID,
-    _ at: BlockPosition,
-    _ blockKey: BlockKey
-  ) throws(CatalogError) -> Bool {
-    guard let value = unsafe try get(.runs, .block(namespace, at)) else { return false }
-    var reader = unsafe ByteReader(value, offset: 8)
-    return reader.readKey() == blockKey
+    _ at: BlockPosition
+  ) throws(CatalogError) -> BlockKey? {
+    guard let value = unsafe try get(.runs, .block(namespace, at)) else { return nil }
+    return unsafe RowView.blockKey(of: value)
   }
 
   /// Whether there is a row at this position, be it damaged.
@@ -126,7 +122,7 @@ extension ReadTransaction {
     var isThere = try cursor.seek(.child(namespace, parent, .root))
     while isThere, children.count < limit {
       guard let (childNamespace, at) = unsafe keyIntegers(cursor.key),
-        childNamespace == namespace, at == parent, let child = cursor.childRun
+        childNamespace == namespace, at == parent, let child = unsafe childRun(cursor.key)
       else { break }
       children.append(child)
       isThere = try cursor.next()
@@ -156,7 +152,7 @@ extension ReadTransaction {
       while isThere, let (childNamespace, at) = unsafe keyIntegers(cursor.key),
         childNamespace == namespace
       {
-        if cursor.childRun == run { return at }
+        if unsafe childRun(cursor.key) == run { return at }
         isThere = try cursor.next()
       }
       return nil
@@ -168,13 +164,5 @@ extension ReadTransaction {
     let next = BlockPosition(run: at.run, position: at.position &+ 1)
     if try containsRow(namespace, next) { return false }
     return try children(namespace, at, limit: 1).isEmpty
-  }
-}
-
-extension TableCursor {
-  /// The child run in a key of `children`.
-  var childRun: RunID? {
-    var reader = unsafe ByteReader(key, offset: 16)
-    return reader.read(UInt64.self).map { RunID(rawValue: $0.byteSwapped) }
   }
 }

@@ -17,9 +17,7 @@ extension ReadTransaction {
     while isThere, records.count < limit, let found = unsafe keyIntegers(cursor.key),
       found.namespace == namespace, found.at.run == run
     {
-      var reader = unsafe ByteReader(try cursor.checkedBody(.deadlines))
-      guard let deadline = reader.read(UInt64.self) else { throw .corrupt(.deadline) }
-      records.append(DeadlineRecord(position: found.at.position, deadline: deadline))
+      records.append(try cursor.deadline(at: found.at.position))
       isThere = try cursor.next()
     }
     return records
@@ -40,14 +38,6 @@ extension ReadTransaction {
         }
       }
     )
-  }
-
-  /// Idle deadlines before this time do not count: they are from before a jump of the clock.
-  package func idleSuspendedBefore() throws(CatalogError) -> UInt64 {
-    guard let value = unsafe try getChecked(.meta, .meta(.clock)) else { return 0 }
-    var reader = unsafe ByteReader(value, offset: 8)
-    guard let time = reader.read(UInt64.self) else { throw .corrupt(.meta) }
-    return time
   }
 
   /// Whether some block or pin has come to its end.
@@ -111,10 +101,10 @@ extension ReadTransaction {
     var cursor = try cursor(.pins)
     var isThere = try cursor.first()
     while isThere {
-      var reader = unsafe ByteReader(cursor.key)
       let body = unsafe try cursor.checkedBody(.pins)
-      guard let id = reader.read(UInt64.self)?.byteSwapped, let pin = unsafe PinRow(id: id, body)
-      else { throw .corrupt(.pin) }
+      guard let id = unsafe keyNumber(cursor.key), let pin = unsafe PinRow(id: id, body) else {
+        throw .corrupt(.pin)
+      }
       pins.append(pin)
       isThere = try cursor.next()
     }
@@ -141,123 +131,13 @@ extension ReadTransaction {
   }
 }
 
-/// A block of a run, and until when it and those before it live at least.
-package struct DeadlineRecord: Sendable, Equatable {
-  package var position: UInt32
-  /// Unix time in nanoseconds; `.max` = never.
-  package var deadline: UInt64
-}
-
-/// The deadlines of a run's blocks.
-package struct RunDeadlines: Sendable {
-  /// By position; only the first at or behind a block counts.
-  var records: [DeadlineRecord]
-  var pins: [DeadlineRecord]
-
-  package func deadline(at position: UInt32) -> UInt64 {
-    let own = records.first { $0.position >= position }?.deadline ?? 0
-    return pins.reduce(own) { $1.position >= position ? max($0, $1.deadline) : $0 }
-  }
-}
-
-/// A prefix that stays until a time, whoever opens the store.
-package struct PinRow: Sendable, Equatable {
-  package var id: UInt64
-  package var namespace: NamespaceID
-  package var owner: OwnerID
-  /// Unix time; exactly then it still holds.
-  package var endNanoseconds: UInt64
-  /// Where the path of its last block leaves each run, the last first.
-  package var path: [BlockPosition]
-
-  init?(id: UInt64, _ body: UnsafeRawBufferPointer) {
-    var reader = unsafe ByteReader(body)
-    guard let namespace = reader.read(UInt32.self), let owner = reader.read(UInt32.self),
-      let end = reader.read(UInt64.self), let count = reader.read(UInt32.self)
-    else { return nil }
-    self.id = id
-    self.namespace = NamespaceID(rawValue: namespace)
-    self.owner = OwnerID(rawValue: owner)
-    endNanoseconds = end
-    path = []
-    for _ in 0..<count {
-      guard let run = reader.read(UInt64.self), let position = reader.read(UInt32.self) else {
-        return nil
-      }
-      path.append(BlockPosition(run: RunID(rawValue: run), position: position))
+extension TableCursor {
+  /// The record where the cursor stands.
+  func deadline(at position: UInt32) throws(CatalogError) -> DeadlineRecord {
+    let body = unsafe try checkedBody(.deadlines)
+    guard let record = unsafe DeadlineRecord(position: position, body) else {
+      throw .corrupt(.deadline)
     }
-  }
-
-  init(
-    id: UInt64,
-    namespace: NamespaceID,
-    owner: OwnerID,
-    endNanoseconds: UInt64,
-    path: [BlockPosition]
-  ) {
-    self.id = id
-    self.namespace = namespace
-    self.owner = owner
-    self.endNanoseconds = endNanoseconds
-    self.path = path
-  }
-
-  var encoded: [UInt8] {
-    var writer = ByteWriter(capacity: 20 + 12 * path.count)
-    writer.append(namespace.rawValue)
-    writer.append(owner.rawValue)
-    writer.append(endNanoseconds)
-    writer.append(UInt32(path.count))
-    for at in path {
-      writer.append(at.run.rawValue)
-      writer.append(at.position)
-    }
-    return writer.bytes
-  }
-}
-
-/// An entry of `expiries`: what ends when, soonest first.
-struct Expiry: Equatable {
-  enum Kind: UInt8, CaseIterable {
-    /// A block row says so itself.
-    case absolute = 0
-    /// A record of `deadlines`.
-    case idle = 1
-  }
-
-  var kind: Kind
-  var deadline: UInt64
-  var namespace: NamespaceID
-  var at: BlockPosition
-
-  init(_ kind: Kind, _ deadline: UInt64, _ namespace: NamespaceID, _ at: BlockPosition) {
-    self.kind = kind
-    self.deadline = deadline
-    self.namespace = namespace
-    self.at = at
-  }
-
-  init?(_ key: UnsafeRawBufferPointer) {
-    var reader = unsafe ByteReader(key)
-    guard let kind = reader.read(UInt8.self).flatMap({ Kind(rawValue: $0) }),
-      let deadline = reader.read(UInt64.self), let namespace = reader.read(UInt32.self),
-      let run = reader.read(UInt64.self), let position = reader.read(UInt32.self)
-    else { return nil }
-    self.kind = kind
-    self.deadline = deadline.byteSwapped
-    self.namespace = NamespaceID(rawValue: namespace.byteSwapped)
-    at = BlockPosition(run: RunID(rawValue: run.byteSwapped), position: position.byteSwapped)
-  }
-
-  /// The first that may end at this time.
-  static func first(_ kind: Kind, _ deadline: UInt64) -> TableKey {
-    TableKey.expiry(
-      Expiry(
-        kind,
-        deadline,
-        NamespaceID(rawValue: 0),
-        BlockPosition(run: .root, position: 0)
-      )
-    )
+    return record
   }
 }

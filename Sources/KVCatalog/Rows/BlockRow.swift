@@ -1,12 +1,24 @@
-internal import Glibc
 package import KVCore
 
-/// A block row as it lies in the catalog; lent within a closure, its checksum has been checked.
+/// Offsets in a block row, from its checksum on: docs/file-format.md, "Block row".
 ///
-/// Layout: docs/file-format.md, "Block row". Offsets count from the checksum on.
+/// Behind the places come, of the first block of a run, its parent; then words and extra bytes.
+private enum Offset {
+  static let blockKey = 8
+  static let payloadByteCount = 24
+  static let extraByteCount = 28
+  static let placeCount = 30
+  static let flags = 31
+  static let expiry = 32
+  static let created = 40
+  static let priority = 44
+  static let places = 48
+
+  static func place(_ index: Int) -> Int { places + index * BlockPlace.byteCount }
+}
+
+/// A block row as it lies in the catalog; lent within a closure, its checksum has been checked.
 @safe package struct RowView {
-  static let fixedByteCount = 48
-  static let parentByteCount = 12
 
   private let value: UnsafeRawBufferPointer
   private let wordsOffset: Int
@@ -27,30 +39,30 @@ package import KVCore
 
   /// Nil when lengths do not fit together.
   init?(value: UnsafeRawBufferPointer) {
-    guard value.count >= Self.fixedByteCount + BlockPlace.byteCount else { return nil }
+    guard value.count >= Offset.place(1) else { return nil }
     func load<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, _ type: T.Type) -> T {
       unsafe value.loadInteger(offset)
     }
     blockKey = BlockKey(
-      high: load(8, UInt64.self).byteSwapped,
-      low: load(16, UInt64.self).byteSwapped
+      high: load(Offset.blockKey, UInt64.self).byteSwapped,
+      low: load(Offset.blockKey + 8, UInt64.self).byteSwapped
     )
-    payloadByteCount = load(24, UInt32.self)
-    extraByteCount = Int(load(28, UInt16.self))
-    placeCount = Int(load(30, UInt8.self))
-    flags = RowFlags(rawValue: load(31, UInt8.self))
-    expiry = load(32, UInt64.self)
-    createdSeconds = load(40, UInt32.self)
-    priority = load(44, UInt8.self)
+    payloadByteCount = load(Offset.payloadByteCount, UInt32.self)
+    extraByteCount = Int(load(Offset.extraByteCount, UInt16.self))
+    placeCount = Int(load(Offset.placeCount, UInt8.self))
+    flags = RowFlags(rawValue: load(Offset.flags, UInt8.self))
+    expiry = load(Offset.expiry, UInt64.self)
+    createdSeconds = load(Offset.created, UInt32.self)
+    priority = load(Offset.priority, UInt8.self)
     // With other flags more would follow, and the words could not be found.
     guard placeCount >= 1, flags.isSubset(of: [.firstOfRun, .idleExpiry]),
-      value.count >= Self.fixedByteCount + placeCount * BlockPlace.byteCount,
-      let place = unsafe BlockPlace(value, at: Self.fixedByteCount)
+      value.count >= Offset.place(placeCount),
+      let place = unsafe BlockPlace(value, at: Offset.place(0))
     else { return nil }
     self.place = place
-    let parentOffset = Self.fixedByteCount + placeCount * BlockPlace.byteCount
+    let parentOffset = Offset.place(placeCount)
     let hasParent = flags.contains(.firstOfRun)
-    wordsOffset = parentOffset + (hasParent ? Self.parentByteCount : 0)
+    wordsOffset = parentOffset + (hasParent ? BlockPosition.byteCount : 0)
     wordByteCount = value.count - wordsOffset - extraByteCount
     guard wordByteCount >= 0, wordByteCount % 4 == 0 else { return nil }
     parent =
@@ -83,7 +95,48 @@ package import KVCore
 
   package var places: [BlockPlace] {
     (0..<placeCount).compactMap { index in
-      unsafe BlockPlace(value, at: Self.fixedByteCount + index * BlockPlace.byteCount)
+      unsafe BlockPlace(value, at: Offset.place(index))
+    }
+  }
+
+  /// The key that a row says it has, whose checksum nobody has looked at; nil when it is too short.
+  static func blockKey(of value: UnsafeRawBufferPointer) -> BlockKey? {
+    var reader = unsafe ByteReader(value, offset: Offset.blockKey)
+    return reader.readKey()
+  }
+
+  /// What follows the checksum.
+  fileprivate var body: UnsafeRawBufferPointer { unsafe rowBody(value) }
+}
+
+/// A copy of a block row in which fields change: LMDB may hand out the same page for the new one.
+struct BlockRowEdit {
+  /// What follows the checksum.
+  private(set) var body: [UInt8]
+  private var flags: RowFlags
+
+  init(_ row: RowView) {
+    body = unsafe Array(row.body)
+    flags = row.flags
+  }
+
+  mutating func setLife(_ life: BlockLife) {
+    if life.isIdle { flags.insert(.idleExpiry) } else { flags.remove(.idleExpiry) }
+    change(Offset.flags) { [flags] in $0.write(flags.rawValue) }
+    change(Offset.expiry) { $0.write(life.storedExpiry) }
+  }
+
+  mutating func setPriority(_ priority: UInt8) { change(Offset.priority) { $0.write(priority) } }
+
+  /// Sets the first place.
+  mutating func setPlace(_ place: BlockPlace) {
+    change(Offset.place(0)) { place.encode(into: &$0) }
+  }
+
+  private mutating func change(_ offset: Int, _ write: (inout RawWriter) -> Void) {
+    unsafe body.withUnsafeMutableBytes { bytes in
+      var writer = unsafe RawWriter(bytes, at: offset - rowChecksumByteCount)
+      write(&writer)
     }
   }
 }
@@ -125,13 +178,13 @@ package struct BlockRow: Sendable, Equatable {
 }
 
 extension NewBlock {
-  /// Bytes of its row, the checksum included.
-  func rowByteCount(isFirstOfRun: Bool) -> Int {
-    unsafe RowView.fixedByteCount + BlockPlace.byteCount
-      + (isFirstOfRun ? RowView.parentByteCount : 0) + words.count + extra.count
+  /// Bytes of its row, the checksum not counted.
+  func bodyByteCount(isFirstOfRun: Bool) -> Int {
+    unsafe Offset.place(1) - rowChecksumByteCount + (isFirstOfRun ? BlockPosition.byteCount : 0)
+      + words.count + extra.count
   }
 
-  /// Writes what follows the checksum.
+  /// Writes what follows the checksum, in the order of the offsets and without a gap.
   func encode(isFirstOfRun: Bool, into body: UnsafeMutableRawBufferPointer) {
     var writer = unsafe RawWriter(body)
     writer.write(blockKey.high.byteSwapped)
@@ -146,86 +199,27 @@ extension NewBlock {
     writer.write(createdSeconds)
     writer.write(UInt32(priority))
     place.encode(into: &writer)
-    if isFirstOfRun {
-      writer.write(parent.run.rawValue)
-      writer.write(parent.position)
-    }
+    if isFirstOfRun { writer.write(parent) }
     unsafe writer.write(words)
     unsafe writer.write(extra)
   }
 }
 
-extension BlockPlace {
-  /// The caller has checked that the bytes are there.
-  init?(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
-    guard let tier = unsafe Tier(rawValue: bytes[offset]) else { return nil }
-    unsafe self.init(
-      tier: tier,
-      codec: bytes[offset + 1],
-      group: bytes[offset + 2],
-      isInline: bytes[offset + 3] & 1 != 0,
-      file: bytes.loadInteger(offset + 4),
-      slot: bytes.loadInteger(offset + 8),
-      storedByteCount: bytes.loadInteger(offset + 12),
-      generation: Generation(rawValue: bytes.loadInteger(offset + 16)),
-      headerChecksum: bytes.loadInteger(offset + 24)
-    )
-  }
-
-  func encode(into writer: inout RawWriter) {
-    writer.write(tier.rawValue)
-    writer.write(codec)
-    writer.write(group)
-    writer.write(UInt8(isInline ? 1 : 0))
-    writer.write(file)
-    writer.write(slot)
-    writer.write(storedByteCount)
-    writer.write(generation.rawValue)
-    writer.write(headerChecksum)
-  }
-
-  /// The slot it names; nil when inline.
-  var slotAddress: SlotAddress? {
-    isInline ? nil : SlotAddress(tier: tier, file: file, slot: slot)
-  }
-}
-
-/// Writes little-endian integers into bytes that LMDB set aside for a row.
-@safe struct RawWriter {
-  private let bytes: UnsafeMutableRawBufferPointer
-  private var offset = 0
-
-  init(_ bytes: UnsafeMutableRawBufferPointer) { unsafe self.bytes = bytes }
-
-  mutating func write<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
-    let size = MemoryLayout<T>.size
-    guard unsafe bytes.count - offset >= size else { return assertionFailure("row too short") }
-    unsafe bytes.storeBytes(of: value.littleEndian, toByteOffset: offset, as: T.self)
-    offset += size
-  }
-
-  @safe mutating func write(_ more: UnsafeRawBufferPointer) {
-    guard unsafe !more.isEmpty else { return }
-    guard unsafe bytes.count - offset >= more.count else {
-      return assertionFailure("row too short")
+extension BlockLife {
+  /// What the row has as its expiry: of an idle life the time after a use.
+  package var storedExpiry: UInt64 {
+    switch self {
+    case .unlimited: 0
+    case .idle(let nanoseconds, _): nanoseconds
+    case .absolute(let deadline): deadline
     }
-    unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[offset...]).copyMemory(from: more)
-    offset += more.count
   }
 }
 
-extension UnsafeRawBufferPointer {
-  /// A little-endian integer; the caller has checked that its bytes are there.
-  ///
-  /// Inlined, since rows are read by the
-  /// thousand.
-  @inline(__always) func loadInteger<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int) -> T {
-    unsafe T(littleEndian: loadUnaligned(fromByteOffset: offset, as: T.self))
+extension BlockRow {
+  /// Its life, given what the records say of its deadline.
+  func life(deadline: UInt64) -> BlockLife {
+    if hasIdleExpiry { return .idle(nanoseconds: expiry, deadline: deadline) }
+    return expiry == 0 ? .unlimited : .absolute(expiry)
   }
-}
-
-@safe func bytesEqual(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
-  guard a.count == b.count else { return false }
-  guard let left = a.baseAddress, let right = b.baseAddress else { return true }
-  return unsafe memcmp(left, right, a.count) == 0
 }

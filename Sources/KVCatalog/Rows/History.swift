@@ -30,7 +30,7 @@ extension ReadTransaction {
     if has(.history) {
       var cursor = try cursor(.history)
       var isThere = try cursor.seek(.history(spanSeconds: spanSeconds, startSeconds: 0))
-      while isThere, let found = cursor.historyKey, found.spanSeconds == spanSeconds {
+      while isThere, let found = unsafe historyKey(cursor.key), found.spanSeconds == spanSeconds {
         let body = unsafe try cursor.checkedBody(.history)
         intervals.append(
           HistoryInterval(
@@ -106,7 +106,7 @@ extension WriteTransaction {
     do {
       var cursor = try cursor(.history)
       var isThere = try cursor.seek(.history(spanSeconds: span, startSeconds: 0))
-      while isThere, let found = cursor.historyKey, found.spanSeconds == span,
+      while isThere, let found = unsafe historyKey(cursor.key), found.spanSeconds == span,
         found.startSeconds < oldest
       {
         obsolete.append(found.startSeconds)
@@ -114,15 +114,5 @@ extension WriteTransaction {
       }
     }
     for start in obsolete { try delete(.history, .history(spanSeconds: span, startSeconds: start)) }
-  }
-}
-
-extension TableCursor {
-  fileprivate var historyKey: (spanSeconds: UInt32, startSeconds: UInt64)? {
-    var reader = unsafe ByteReader(key)
-    guard let span = reader.read(UInt32.self), let start = reader.read(UInt64.self) else {
-      return nil
-    }
-    return (span.byteSwapped, start.byteSwapped)
   }
 }

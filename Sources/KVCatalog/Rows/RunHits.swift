@@ -1,6 +1,8 @@
 package import KVCore
 
 /// Look-ups that ended in a run of blocks, or in one that hung below it and has left.
+///
+/// A row of `runhits`: u64 look-ups, u64 tokens.
 package struct RunHits: Sendable, Equatable {
   package var hitCount: UInt64 = 0
   /// Tokens that they found, from the root on.

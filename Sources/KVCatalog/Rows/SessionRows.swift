@@ -114,7 +114,7 @@ extension ReadTransaction {
     var ids: [UInt64] = []
     var cursor = try cursor(.sessions)
     var isThere = try cursor.first()
-    while isThere, let found = cursor.sessionKey {
+    while isThere, let found = unsafe sessionKey(cursor.key) {
       ids.append(found.id)
       guard found.id < .max else { break }
       isThere = try cursor.seek(.session(found.id + 1, step: 0))
@@ -136,20 +136,12 @@ extension ReadTransaction {
   ) throws(CatalogError) {
     var cursor = try cursor(.sessions)
     var isThere = try cursor.seek(.session(id, step: max(1, first)))
-    while isThere, let found = cursor.sessionKey, found.id == id {
+    while isThere, let found = unsafe sessionKey(cursor.key), found.id == id {
       let value = unsafe try cursor.checkedBody(.sessions)
       guard let step = unsafe SessionStepRow(found.step, value) else { throw .corrupt(.session) }
       guard body(step) else { return }
       isThere = try cursor.next()
     }
-  }
-}
-
-extension TableCursor {
-  fileprivate var sessionKey: (id: UInt64, step: UInt32)? {
-    var reader = unsafe ByteReader(key)
-    guard let id = reader.read(UInt64.self), let step = reader.read(UInt32.self) else { return nil }
-    return (id.byteSwapped, step.byteSwapped)
   }
 }
 
@@ -175,9 +167,7 @@ extension SessionRow {
     computedTokenCount = computed
     stepCount = steps
     // Rows from before this was noted end here.
-    if let run = reader.read(UInt64.self), let position = reader.read(UInt32.self) {
-      head = BlockPosition(run: RunID(rawValue: run), position: position)
-    }
+    head = reader.readPosition()
   }
 
   fileprivate var encoded: [UInt8] {
@@ -192,10 +182,7 @@ extension SessionRow {
     writer.append(stepCount)
     writer.append(UInt32(name.count))
     writer.append(contentsOf: name)
-    if let head {
-      writer.append(head.run.rawValue)
-      writer.append(head.position)
-    }
+    if let head { writer.append(head) }
     return writer.bytes
   }
 }

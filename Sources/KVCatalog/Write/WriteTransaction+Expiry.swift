@@ -47,19 +47,12 @@ extension WriteTransaction {
     _ life: BlockLife,
     priority: UInt8
   ) throws(CatalogError) {
-    let key = TableKey.block(end.namespace, end.at)
-    guard let value = unsafe try getChecked(.runs, key) else { return }
-    // Offsets of docs/file-format.md, less the checksum.
-    var body = unsafe Array(value)
-    var flags = RowFlags(rawValue: body[23])
-    if life.isIdle { flags.insert(.idleExpiry) } else { flags.remove(.idleExpiry) }
-    body[23] = flags.rawValue
-    for index in 0..<8 {
-      body[24 + index] = UInt8(truncatingIfNeeded: life.storedExpiry >> UInt64(8 * index))
-    }
+    guard let view = try rowView(end.namespace, end.at) else { return }
+    var edit = BlockRowEdit(view)
+    edit.setLife(life)
+    edit.setPriority(priority)
     let stamp = try storedStamp(end.namespace, end.at)
-    body[36] = priority
-    try put(.runs, key, body)
+    try put(.runs, .block(end.namespace, end.at), edit.body)
     if !old.hasIdleExpiry, old.expiry != 0 {
       try delete(.expiries, .expiry(Expiry(.absolute, old.expiry, end.namespace, end.at)))
     }
@@ -116,7 +109,8 @@ extension WriteTransaction {
       for record in try dominated(by: end, deadline) {
         try deleteDeadline(end.namespace, end.at.run, record)
       }
-      try put(.deadlines, .block(end.namespace, end.at), [UInt8](littleEndian: deadline))
+      let record = DeadlineRecord(position: end.at.position, deadline: deadline)
+      try put(.deadlines, .block(end.namespace, end.at), record.encoded)
       if deadline < .max {
         try put(.expiries, .expiry(Expiry(.idle, deadline, end.namespace, end.at)), [])
       }
@@ -142,10 +136,9 @@ extension WriteTransaction {
     while isThere, let found = unsafe keyIntegers(cursor.key),
       found.namespace == end.namespace, found.at.run == end.at.run
     {
-      var reader = unsafe ByteReader(try cursor.checkedBody(.deadlines))
-      guard let old = reader.read(UInt64.self) else { throw .corrupt(.deadline) }
-      guard old <= deadline else { break }
-      records.append(DeadlineRecord(position: found.at.position, deadline: old))
+      let record = try cursor.deadline(at: found.at.position)
+      guard record.deadline <= deadline else { break }
+      records.append(record)
       isThere = try cursor.previous()
     }
     return records
@@ -378,30 +371,5 @@ private struct ProtectedPaths {
       leased[namespace] = paths
     }
     return leased[namespace]?[top.run].map { $0 >= top.position } ?? false
-  }
-}
-
-extension BlockLife {
-  /// What the row has as its expiry: of an idle life the time after a use.
-  package var storedExpiry: UInt64 {
-    switch self {
-    case .unlimited: 0
-    case .idle(let nanoseconds, _): nanoseconds
-    case .absolute(let deadline): deadline
-    }
-  }
-}
-
-extension BlockRow {
-  /// Its life, given what the records say of its deadline.
-  func life(deadline: UInt64) -> BlockLife {
-    if hasIdleExpiry { return .idle(nanoseconds: expiry, deadline: deadline) }
-    return expiry == 0 ? .unlimited : .absolute(expiry)
-  }
-}
-
-extension [UInt8] {
-  init(littleEndian value: UInt64) {
-    self = (0..<8).map { UInt8(truncatingIfNeeded: value >> UInt64(8 * $0)) }
   }
 }

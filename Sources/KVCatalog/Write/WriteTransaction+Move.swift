@@ -39,20 +39,12 @@ extension WriteTransaction {
     guard let oldSlot = old.slotAddress, let newSlot = new.slotAddress else {
       throw .invalidArgument
     }
-    let key = TableKey.block(namespace, at)
     guard let view = try rowView(namespace, at), view.placeCount == 1, view.place == old,
-      let value = unsafe try get(.runs, key), try takeReservation(newSlot, owner: owner)
+      try takeReservation(newSlot, owner: owner)
     else { return false }
-    // A copy: LMDB may hand out the same page for the new row.
-    var body = unsafe Array(value.dropFirst(8))
-    unsafe body.withUnsafeMutableBytes { body in
-      let start = RowView.fixedByteCount - 8
-      var writer = unsafe RawWriter(
-        UnsafeMutableRawBufferPointer(rebasing: body[start..<start + BlockPlace.byteCount])
-      )
-      new.encode(into: &writer)
-    }
-    try put(.runs, key, body)
+    var edit = BlockRowEdit(view)
+    edit.setPlace(new)
+    try put(.runs, .block(namespace, at), edit.body)
     try freeSlot(oldSlot)
     try changeAccounting(namespace) { accounting in
       accounting.storedByteCount += UInt64(new.storedByteCount)

@@ -1,79 +1,6 @@
 package import KVCore
 
-/// Numbers that are never given twice in the life of a store, not even after its catalog was lost.
-package struct GivenNumbers: Sendable, Equatable {
-  /// Every number that was given is below these.
-  package var owner: UInt32
-  package var event: UInt64
-  package var generation: UInt64
-
-  package init(owner: UInt32 = 0, event: UInt64 = 0, generation: UInt64 = 0) {
-    self.owner = owner
-    self.event = event
-    self.generation = generation
-  }
-
-  /// Larger by as much; sums of a catalog's counters and of what is added to them here do not overflow.
-  func advanced(by more: GivenNumbers) -> GivenNumbers {
-    GivenNumbers(
-      owner: owner + more.owner,
-      event: event + more.event,
-      generation: generation + more.generation
-    )
-  }
-
-  /// What neither of the two is above.
-  package func joined(with other: GivenNumbers) -> GivenNumbers {
-    GivenNumbers(
-      owner: max(owner, other.owner),
-      event: max(event, other.event),
-      generation: max(generation, other.generation)
-    )
-  }
-}
-
-/// The generations below which removals of a time are final: what repair reads in `identities.kvs`.
-///
-/// A process may hold generations that it reserved before another process's removal. What it publishes after that must not have
-/// one of them, or a repair would take the block for removed.
-struct RemovalFloors {
-  /// The namespace of the last removal that was marked, and its floor.
-  var namespace = NamespaceID(rawValue: 0)
-  var last: UInt64 = 0
-  /// None of another namespace is above this.
-  var others: UInt64 = 0
-
-  init() {}
-
-  init?(_ body: UnsafeRawBufferPointer) {
-    var reader = unsafe ByteReader(body)
-    guard let namespace = reader.read(UInt32.self), let last = reader.read(UInt64.self),
-      let others = reader.read(UInt64.self)
-    else { return nil }
-    self.namespace = NamespaceID(rawValue: namespace)
-    self.last = last
-    self.others = others
-  }
-
-  mutating func note(_ namespace: NamespaceID, _ floor: UInt64) {
-    if namespace != self.namespace { others = max(others, last) }
-    self.namespace = namespace
-    last = max(last, floor)
-  }
-
-  func floor(of namespace: NamespaceID) -> UInt64 {
-    namespace == self.namespace ? last : others
-  }
-
-  var encoded: [UInt8] {
-    var writer = ByteWriter(capacity: 20)
-    writer.append(namespace.rawValue)
-    writer.append(last)
-    writer.append(others)
-    return writer.bytes
-  }
-}
-
+/// Numbers that must be given once only, and what a repair must know of removals.
 extension WriteTransaction {
   // MARK: Removals that a repair must know of
 
@@ -123,19 +50,12 @@ extension WriteTransaction {
 
   /// The numbers are written.
   package func noteNumbers(_ numbers: GivenNumbers) throws(CatalogError) {
-    var writer = ByteWriter(capacity: 20)
-    writer.append(numbers.owner)
-    writer.append(numbers.event)
-    writer.append(numbers.generation)
-    try put(.meta, .meta(.noted), writer.bytes)
+    try put(.meta, .meta(.noted), numbers.encoded)
   }
 
   private func notedNumbers() throws(CatalogError) -> GivenNumbers {
     guard let value = unsafe try getChecked(.meta, .meta(.noted)) else { return GivenNumbers() }
-    var reader = unsafe ByteReader(value)
-    guard let owner = reader.read(UInt32.self), let event = reader.read(UInt64.self),
-      let generation = reader.read(UInt64.self)
-    else { throw .corrupt(.meta) }
-    return GivenNumbers(owner: owner, event: event, generation: generation)
+    guard let numbers = unsafe GivenNumbers(value) else { throw .corrupt(.meta) }
+    return numbers
   }
 }

@@ -62,9 +62,7 @@ extension WriteTransaction {
         continue
       }
       try loadReservation(reservation)
-      slotFileStates[key]?.used[Int(slot.slot)] = true
-      slotFileStates[key]?.usedCount += 1
-      slotFileStates[key]?.isChanged = true
+      slotFileStates[key]?.use(Int(slot.slot))
       reservationStates[reservation]?[Int(slot.slot)] = true
       changedReservations.insert(reservation)
     }
@@ -85,9 +83,7 @@ extension WriteTransaction {
     if count == 0 {
       try delete(.meta, .meta(.erase))
     } else {
-      var writer = ByteWriter()
-      writer.append(count)
-      try put(.meta, .meta(.erase), writer.bytes)
+      try put(.meta, .meta(.erase), EraseRow(slotCount: count).encoded)
     }
   }
 }
@@ -96,9 +92,7 @@ extension ReadTransaction {
   /// Slots whose purged payload is still to be overwritten.
   package func erasePendingSlotCount() throws(CatalogError) -> UInt64 {
     guard let value = unsafe try getChecked(.meta, .meta(.erase)) else { return 0 }
-    var reader = unsafe ByteReader(value)
-    // A hint of how many are left; never more than there can be slots.
-    return min(reader.read(UInt64.self) ?? 0, 1 << 62)
+    return unsafe EraseRow(value).slotCount
   }
 
   /// The first of those slots.

@@ -4,18 +4,16 @@ extension NamespaceRow {
   /// The row with these limits.
   package func applying(_ limits: NamespaceLimits) -> NamespaceRow {
     var row = self
-    row.namespace.quotaBytes = limits.quotaBytes ?? quotaBytes
+    row.quotaBytes = limits.quotaBytes ?? quotaBytes
     guard let timeToLive = limits.timeToLive else { return row }
-    var flags = facts
-    flags.remove(.defaultIsAbsolute)
+    row.facts.remove(.defaultIsAbsolute)
     switch timeToLive {
-    case .unlimited: row.namespace.defaultTTLNanoseconds = 0
-    case .idle(let nanoseconds): row.namespace.defaultTTLNanoseconds = nanoseconds
+    case .unlimited: row.defaultTTLNanoseconds = 0
+    case .idle(let nanoseconds): row.defaultTTLNanoseconds = nanoseconds
     case .absolute(let nanoseconds):
-      row.namespace.defaultTTLNanoseconds = nanoseconds
-      flags.insert(.defaultIsAbsolute)
+      row.defaultTTLNanoseconds = nanoseconds
+      row.facts.insert(.defaultIsAbsolute)
     }
-    row.namespace.flags = flags.rawValue
     return row
   }
 

@@ -3,13 +3,10 @@ package import KVCore
 /// What a repair writes into a fresh catalog beside `publish`: numbers that are given already.
 extension WriteTransaction {
   /// A namespace under the number that its slots name.
-  package func adoptNamespace(
-    _ id: NamespaceID,
-    _ namespace: NewNamespace
-  ) throws(CatalogError) {
+  package func adoptNamespace(_ namespace: NamespaceRow) throws(CatalogError) {
     let next = counters.namespace
-    counters.namespace = id.rawValue
-    guard try createNamespace(namespace) == id else { throw .identityCollision }
+    counters.namespace = namespace.id.rawValue
+    guard try createNamespace(namespace) == namespace.id else { throw .identityCollision }
     counters.namespace = max(next, counters.namespace)
   }
 
@@ -30,13 +27,11 @@ extension WriteTransaction {
   package func adoptSlot(_ slot: SlotAddress, owner: OwnerID) throws(CatalogError) -> Bool {
     let key = SlotFileKey(tier: slot.tier, file: slot.file)
     let reservation = SlotRowKey(tier: slot.tier, file: slot.file, owner: owner)
-    guard try loadSlotFile(key), let state = slotFileStates[key], slot.slot < state.slotCount,
+    guard try loadSlotFile(key), let state = slotFileStates[key], slot.slot < state.row.slotCount,
       !state.used[Int(slot.slot)]
     else { return false }
     try loadReservation(reservation)
-    slotFileStates[key]?.used[Int(slot.slot)] = true
-    slotFileStates[key]?.usedCount += 1
-    slotFileStates[key]?.isChanged = true
+    slotFileStates[key]?.use(Int(slot.slot))
     reservationStates[reservation]?[Int(slot.slot)] = true
     changedReservations.insert(reservation)
     return true

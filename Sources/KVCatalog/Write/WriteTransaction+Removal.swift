@@ -117,7 +117,7 @@ extension WriteTransaction {
       var cursor = try cursor(.children)
       var isThere = try cursor.seek(.child(namespace, first, .root))
       while isThere, let found = unsafe keyIntegers(cursor.key), found.namespace == namespace,
-        found.at.run == first.run, let run = cursor.childRun
+        found.at.run == first.run, let run = unsafe childRun(cursor.key)
       {
         entries.append((found.at, run))
         isThere = try cursor.next()

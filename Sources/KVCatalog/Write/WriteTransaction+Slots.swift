@@ -14,12 +14,7 @@ extension WriteTransaction {
     let file = counters.slotFile
     counters.slotFile += 1
     slotFileStates[SlotFileKey(tier: tier, file: file)] = SlotFileState(
-      slotByteCount: slotByteCount,
-      slotCount: slotCount,
-      usedCount: 0,
-      state: 0,
-      used: SlotBitmap(slotCount: Int(slotCount)),
-      isChanged: true
+      SlotFileRow(tier: tier, file: file, slotByteCount: slotByteCount, slotCount: slotCount)
     )
     return file
   }
@@ -28,7 +23,7 @@ extension WriteTransaction {
   package func removeSlotFile(tier: Tier, file: UInt32) throws(CatalogError) -> Bool {
     try settle()
     let key = SlotFileKey(tier: tier, file: file)
-    guard try loadSlotFile(key), slotFileStates[key]?.usedCount == 0 else { return false }
+    guard try loadSlotFile(key), slotFileStates[key]?.row.usedCount == 0 else { return false }
     slotFileStates[key] = nil
     return try delete(.slots, .slots(tier, file, .file))
   }
@@ -92,9 +87,7 @@ extension WriteTransaction {
     while reserved.count < count,
       let free = state.used.firstClear(in: slot..<range.upperBound)
     {
-      state.used[free] = true
-      state.usedCount += 1
-      state.isChanged = true
+      state.use(free)
       reservationStates[reservation]?[free] = true
       changedReservations.insert(reservation)
       reserved.append(SlotAddress(tier: key.tier, file: key.file, slot: UInt32(free)))
@@ -135,23 +128,12 @@ extension WriteTransaction {
   func freeSlot(_ slot: SlotAddress) throws(CatalogError) {
     let key = SlotFileKey(tier: slot.tier, file: slot.file)
     guard try loadSlotFile(key), slotFileStates[key]?.used[Int(slot.slot)] == true else { return }
-    slotFileStates[key]?.used[Int(slot.slot)] = false
-    // A row may say that none is used although its bits say otherwise.
-    if let usedCount = slotFileStates[key]?.usedCount, usedCount > 0 {
-      slotFileStates[key]?.usedCount = usedCount - 1
-    }
-    slotFileStates[key]?.isChanged = true
+    slotFileStates[key]?.free(Int(slot.slot))
   }
 
   func settleSlots() throws(CatalogError) {
     for (key, state) in slotFileStates where state.isChanged {
-      var writer = ByteWriter(capacity: 16 + state.used.bytes.count)
-      writer.append(state.slotByteCount)
-      writer.append(state.slotCount)
-      writer.append(state.usedCount)
-      writer.append(state.state)
-      writer.append(contentsOf: state.used.bytes)
-      try put(.slots, .slots(key.tier, key.file, .file), writer.bytes)
+      try put(.slots, .slots(key.tier, key.file, .file), state.encoded)
       slotFileStates[key]?.isChanged = false
     }
     for key in changedReservations {
@@ -172,19 +154,9 @@ extension WriteTransaction {
     guard let value = unsafe try getChecked(.slots, .slots(key.tier, key.file, .file)) else {
       return false
     }
-    var reader = unsafe ByteReader(value)
-    guard let slotByteCount = reader.read(UInt32.self), let slotCount = reader.read(UInt32.self),
-      let usedCount = reader.read(UInt32.self), let state = reader.read(UInt32.self),
-      reader.remainingByteCount == (Int(slotCount) + 7) / 8, usedCount <= slotCount
+    guard let state = unsafe SlotFileState(key, value), state.row.usedCount <= state.row.slotCount
     else { throw .corrupt(.slotFile) }
-    slotFileStates[key] = unsafe SlotFileState(
-      slotByteCount: slotByteCount,
-      slotCount: slotCount,
-      usedCount: usedCount,
-      state: state,
-      used: SlotBitmap(UnsafeRawBufferPointer(rebasing: value[16...])),
-      isChanged: false
-    )
+    slotFileStates[key] = state
     return true
   }
 
@@ -195,25 +167,9 @@ extension WriteTransaction {
     } else if try loadSlotFile(SlotFileKey(tier: key.tier, file: key.file)),
       let state = slotFileStates[SlotFileKey(tier: key.tier, file: key.file)]
     {
-      reservationStates[key] = SlotBitmap(slotCount: Int(state.slotCount))
+      reservationStates[key] = SlotBitmap(slotCount: Int(state.row.slotCount))
     }
   }
-}
-
-/// A slot file.
-struct SlotFileKey: Hashable {
-  var tier: Tier
-  var file: UInt32
-}
-
-/// A slot file in memory.
-struct SlotFileState {
-  var slotByteCount: UInt32
-  var slotCount: UInt32
-  var usedCount: UInt32
-  var state: UInt32
-  var used: SlotBitmap
-  var isChanged: Bool
 }
 
 /// Slots that are alike.

@@ -17,8 +17,8 @@ package import KVCore
   private var storedCounters = Counters()
   private var storedTime: UInt64 = 0
   private(set) var isChanged = false
-  private var namespaceRows: [NamespaceID: NamespaceRow] = [:]
-  private var accountings: [NamespaceID: Accounting] = [:]
+  var namespaceRows: [NamespaceID: NamespaceRow] = [:]
+  var accountings: [NamespaceID: Accounting] = [:]
   var slotFileStates: [SlotFileKey: SlotFileState] = [:]
   var reservationStates: [SlotRowKey: SlotBitmap] = [:]
   var changedReservations: Set<SlotRowKey> = []
@@ -66,7 +66,7 @@ package import KVCore
   ) throws(CatalogError) {
     let handle = unsafe try liveHandle()
     isChanged = true
-    let checksumByteCount = table == .keys ? 0 : 8
+    let checksumByteCount = table == .keys ? 0 : rowChecksumByteCount
     let code = unsafe key.withBytes { keyBytes in
       var keyValue = unsafe MDB_val(keyBytes)
       var value = unsafe MDB_val(
@@ -127,8 +127,9 @@ package import KVCore
     else { throw .corrupt(.meta) }
     self.counters = counters
     storedCounters = counters
-    storedTime = try lastCommittedNanoseconds()
-    idleSuspension = try idleSuspendedBefore()
+    let clock = try clock()
+    storedTime = clock.committed
+    idleSuspension = clock.idleSuspension
   }
 
   override func settle() throws(CatalogError) {
@@ -137,11 +138,7 @@ package import KVCore
     try settleSlots()
     try settleEvents()
     for (id, accounting) in accountings {
-      var writer = ByteWriter(capacity: 24)
-      writer.append(accounting.blockCount)
-      writer.append(accounting.payloadByteCount)
-      writer.append(accounting.storedByteCount)
-      try put(.namespaces, .namespace(id, kind: .accounting), writer.bytes)
+      try put(.namespaces, .namespace(id, kind: .accounting), accounting.encoded)
     }
     accountings = [:]
     if counters != storedCounters {
@@ -154,69 +151,16 @@ package import KVCore
 
   func putClock(_ time: UInt64) throws(CatalogError) {
     storedTime = max(time, storedTime)
-    var writer = ByteWriter()
-    writer.append(storedTime)
-    writer.append(idleSuspension)
-    try put(.meta, .meta(.clock), writer.bytes)
+    let clock = ClockRow(committed: storedTime, idleSuspension: idleSuspension)
+    try put(.meta, .meta(.clock), clock.encoded)
   }
 
-  func changeAccounting(
-    _ id: NamespaceID,
-    _ change: (inout Accounting) -> Void
-  ) throws(CatalogError) {
-    var accounting: Accounting
-    if let pending = accountings[id] {
-      accounting = pending
-    } else {
-      accounting = try storedAccounting(id)
-    }
-    change(&accounting)
-    accountings[id] = accounting
-  }
-
-  func putNamespace(_ row: NamespaceRow) throws(CatalogError) {
-    let new = row.namespace
-    var writer = ByteWriter(capacity: 64 + new.identityRecord.count)
-    writer.append(new.slotByteCount)
-    writer.append(new.headerByteCount)
-    writer.append(new.wordsPerBlock)
-    writer.append(new.flags)
-    writer.append(new.quotaBytes)
-    writer.append(new.defaultTTLNanoseconds)
-    writer.append(new.rootKey)
-    writer.append(UInt32(new.identityRecord.count))
-    writer.append(contentsOf: new.identityRecord)
-    try put(.namespaces, .namespace(row.id, kind: .namespace), writer.bytes)
-    namespaceRows[row.id] = row
-  }
-
-  /// Notes in the namespace's row what holds for its blocks from now on.
-  func noteFact(_ fact: NamespaceFlags, of id: NamespaceID) throws(CatalogError) {
-    guard var row = try cachedNamespace(id), !row.facts.contains(fact) else { return }
-    row.namespace.flags = row.facts.union(fact).rawValue
-    try putNamespace(row)
-  }
-
-  func cachedNamespace(_ id: NamespaceID) throws(CatalogError) -> NamespaceRow? {
-    if let row = namespaceRows[id] { return row }
-    let row = try namespace(id)
-    namespaceRows[id] = row
-    return row
-  }
-
-  // MARK: Store, owners, namespaces
+  // MARK: Store and owners
 
   func createMeta(_ meta: StoreMeta) throws(CatalogError) {
     guard meta.storeUUID.count == 16, meta.saltKey.count == 32 else { throw .invalidArgument }
-    var format = ByteWriter()
-    format.append(Catalog.formatVersion)
-    for _ in 0..<3 { format.append(UInt32(0)) }
-    var store = ByteWriter()
-    store.append(contentsOf: meta.storeUUID)
-    store.append(meta.createdNanoseconds)
-    store.append(contentsOf: meta.saltKey)
-    try put(.meta, .meta(.format), format.bytes)
-    try put(.meta, .meta(.store), store.bytes)
+    try put(.meta, .meta(.format), FormatRow(version: Catalog.formatVersion).encoded)
+    try put(.meta, .meta(.store), meta.storeRow)
     try putConfig(meta)
     try put(.meta, .meta(.counters), counters.encoded)
     try setClean(true)
@@ -224,12 +168,7 @@ package import KVCore
 
   /// What was decided about sizes.
   func putConfig(_ meta: StoreMeta) throws(CatalogError) {
-    var config = ByteWriter()
-    config.append(meta.capacityBytes)
-    config.append(meta.catalogBytes)
-    config.append(meta.inlinePayloadBytesMax)
-    config.append(meta.slotFileBytes)
-    try put(.meta, .meta(.config), config.bytes)
+    try put(.meta, .meta(.config), meta.configRow)
   }
 
   /// The mark of a clean close.
@@ -250,151 +189,17 @@ package import KVCore
     return Generation(rawValue: counters.generation)
   }
 
-  /// The namespace with this identity, made when it is not there.
-  package func createNamespace(_ new: NewNamespace) throws(CatalogError) -> NamespaceID {
-    if let id = try namespaceID(rootKey: new.rootKey) {
-      guard let row = try namespace(id), row.identityRecord == new.identityRecord else {
-        throw .identityCollision
-      }
-      return id
-    }
-    guard new.slotByteCount % 4096 == 0, new.slotByteCount == 0 || new.slotByteCount >= 4096 else {
-      throw .invalidArgument
-    }
-    let id = NamespaceID(rawValue: counters.namespace)
-    counters.namespace += 1
-    try putNamespace(NamespaceRow(id: id, namespace: new))
-    try putKey(
-      .ofRootKeys,
-      new.rootKey,
-      BlockPosition(run: RunID(rawValue: UInt64(id.rawValue)), position: 0)
-    )
-    try changeAccounting(id) { _ in }
-    return id
-  }
-
   func putKey(
     _ namespace: NamespaceID,
     _ blockKey: BlockKey,
     _ target: BlockPosition
   ) throws(CatalogError) {
-    unsafe try put(.keys, .blockKey(namespace, blockKey), bodyByteCount: 12) { body in
+    let byteCount = BlockPosition.byteCount
+    unsafe try put(.keys, .blockKey(namespace, blockKey), bodyByteCount: byteCount) { body in
       var writer = unsafe RawWriter(body)
-      writer.write(target.run.rawValue)
-      writer.write(target.position)
+      writer.write(target)
     }
   }
-
-  // MARK: Events
-
-  /// Notes what happened; neighbours become one event.
-  func note(_ event: CatalogEvent) {
-    if let last = pendingEvents.last, last.kind == event.kind, last.reason == event.reason,
-      last.tier == event.tier, last.namespace == event.namespace, last.run == event.run,
-      last.owner == event.owner
-    {
-      let index = pendingEvents.count - 1
-      if last.kind == .stored, last.isContinued(by: event) {
-        pendingEvents[index].addBlocks(of: event)
-        return
-      }
-      // What leaves goes from the end of its run upwards.
-      if last.kind == .removed, event.isContinued(by: last) {
-        pendingEvents[index].firstPosition = event.firstPosition
-        pendingEvents[index].addBlocks(of: event)
-        pendingEvents[index].topKey = event.topKey
-        return
-      }
-    }
-    pendingEvents.append(event)
-  }
-
-  private func settleEvents() throws(CatalogError) {
-    guard !pendingEvents.isEmpty else { return }
-    for event in pendingEvents.suffix(Int(clamping: eventCountMax)) {
-      try put(.events, .event(counters.event), event.encoded)
-      counters.event += 1
-    }
-    pendingEvents = []
-    // The ring: only the oldest are looked at, as many as are too many.
-    guard counters.event > eventCountMax else { return }
-    var obsolete: [UInt64] = []
-    do {
-      var cursor = try cursor(.events)
-      var isThere = try cursor.first()
-      while isThere, let sequence = cursor.eventSequence,
-        sequence < counters.event - eventCountMax
-      {
-        obsolete.append(sequence)
-        isThere = try cursor.next()
-      }
-    }
-    for sequence in obsolete { try delete(.events, .event(sequence)) }
-  }
-}
-
-extension CatalogEvent {
-  fileprivate mutating func addBlocks(of other: CatalogEvent) {
-    blockCount = UInt32(clamping: Int(blockCount) + Int(other.blockCount))
-  }
-
-  fileprivate func isContinued(by next: CatalogEvent) -> Bool {
-    UInt64(firstPosition) + UInt64(blockCount) == UInt64(next.firstPosition)
-  }
-}
-
-/// The numbers that only go up; 0 is never given.
-struct Counters: Equatable {
-  var run: UInt64 = 1
-  var stamp: UInt64 = 1
-  var event: UInt64 = 1
-  var generation: UInt64 = 1
-  var namespace: UInt32 = 1
-  var owner: UInt32 = 1
-  var slotFile: UInt32 = 1
-  var pin: UInt32 = 1
-
-  init() {}
-
-  init?(_ body: UnsafeRawBufferPointer) {
-    var reader = unsafe ByteReader(body)
-    guard let run = reader.read(UInt64.self), let stamp = reader.read(UInt64.self),
-      let event = reader.read(UInt64.self), let generation = reader.read(UInt64.self),
-      let namespace = reader.read(UInt32.self), let owner = reader.read(UInt32.self),
-      let slotFile = reader.read(UInt32.self), let pin = reader.read(UInt32.self)
-    else { return nil }
-    // No store gets that far in its life: it is damage, and adding to it would trap.
-    guard max(run, stamp, event, generation) < 1 << 62,
-      max(namespace, owner, slotFile, pin) < 1 << 31
-    else { return nil }
-    self.run = run
-    self.stamp = stamp
-    self.event = event
-    self.generation = generation
-    self.namespace = namespace
-    self.owner = owner
-    self.slotFile = slotFile
-    self.pin = pin
-  }
-
-  var encoded: [UInt8] {
-    var writer = ByteWriter(capacity: 48)
-    writer.append(run)
-    writer.append(stamp)
-    writer.append(event)
-    writer.append(generation)
-    writer.append(namespace)
-    writer.append(owner)
-    writer.append(slotFile)
-    writer.append(pin)
-    return writer.bytes
-  }
-}
-
-/// A block as the end of a path.
-struct PathEnd: Hashable {
-  var namespace: NamespaceID
-  var at: BlockPosition
 }
 
 /// A run of a namespace.

@@ -34,7 +34,7 @@ extension StoreCore {
       throw .invalidArgument(.capacityTooSmall)
     }
     let row = try findOrCreate(
-      NewNamespace(
+      NamespaceRow(
         rootKey: rootKey,
         identityRecord: record,
         slotByteCount: isInline ? 0 : UInt32(layout.slotByteCount),
@@ -75,7 +75,7 @@ extension StoreCore {
     }
   }
 
-  private func findOrCreate(_ namespace: NewNamespace) throws(StoreError) -> NamespaceRow {
+  private func findOrCreate(_ namespace: NamespaceRow) throws(StoreError) -> NamespaceRow {
     let find: () throws(StoreError) -> NamespaceRow? = { () throws(StoreError) in
       try self.catalogRead { (transaction) throws(CatalogError) in
         guard let id = try transaction.namespaceID(rootKey: namespace.rootKey) else { return nil }

@@ -139,7 +139,7 @@ struct CatalogProgram {
     case 13: _ = transaction.reserveGenerations(Int(next()))
     case 14:
       _ = try transaction.createNamespace(
-        NewNamespace(
+        NamespaceRow(
           rootKey: BlockKey(high: 0, low: UInt64(next() % 4)),
           identityRecord: [next()],
           slotByteCount: 4096,

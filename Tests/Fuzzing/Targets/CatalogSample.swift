@@ -18,7 +18,7 @@ enum CatalogSample {
     try catalog.write(timeNanoseconds: 1_000) { (transaction) throws(CatalogError) in
       for (number, slotByteCount) in [(1, UInt32(8192)), (2, 0)] {
         let namespace = try transaction.createNamespace(
-          NewNamespace(
+          NamespaceRow(
             rootKey: BlockKey(high: 0, low: UInt64(number)),
             identityRecord: [UInt8(number)],
             slotByteCount: slotByteCount,

@@ -1,0 +1,62 @@
+package import KVCore
+
+/// Reads of namespaces and of what they hold.
+extension ReadTransaction {
+  /// A namespace by its id.
+  package func namespace(_ id: NamespaceID) throws(CatalogError) -> NamespaceRow? {
+    guard let value = unsafe try getChecked(.namespaces, .namespace(id, kind: .namespace)) else {
+      return nil
+    }
+    guard let row = unsafe NamespaceRow(id: id, value) else { throw .corrupt(.namespace) }
+    return row
+  }
+
+  /// All namespaces, by id.
+  package func namespaces() throws(CatalogError) -> [NamespaceRow] {
+    var rows: [NamespaceRow] = []
+    for id in try namespaceIDs() {
+      if let row = try namespace(id) { rows.append(row) }
+    }
+    return rows
+  }
+
+  /// The numbers of all namespaces.
+  package func namespaceIDs() throws(CatalogError) -> [NamespaceID] {
+    var ids: [NamespaceID] = []
+    var cursor = try cursor(.namespaces)
+    var isThere = try cursor.first()
+    while isThere {
+      if let (id, kind) = unsafe namespaceKey(cursor.key),
+        kind == NamespaceRowKind.namespace.rawValue
+      {
+        ids.append(id)
+      }
+      isThere = try cursor.next()
+    }
+    return ids
+  }
+
+  /// The namespace with this root key.
+  ///
+  /// The identity record has still to be compared.
+  package func namespaceID(rootKey: BlockKey) throws(CatalogError) -> NamespaceID? {
+    guard let target = try keyTarget(.ofRootKeys, rootKey),
+      let id = UInt32(exactly: target.run.rawValue)
+    else { return nil }
+    return NamespaceID(rawValue: id)
+  }
+
+  /// What a namespace holds.
+  package func accounting(_ id: NamespaceID) throws(CatalogError) -> Accounting {
+    try settle()
+    return try storedAccounting(id)
+  }
+
+  func storedAccounting(_ id: NamespaceID) throws(CatalogError) -> Accounting {
+    guard let value = unsafe try getChecked(.namespaces, .namespace(id, kind: .accounting)) else {
+      return Accounting()
+    }
+    guard let accounting = unsafe Accounting(value) else { throw .corrupt(.namespace) }
+    return accounting
+  }
+}
