@@ -213,11 +213,11 @@ import Testing
     var byteCountMax = 0
     for request in 0..<30_000 {
       let first = UInt64(request * blocksPerRequest)
+      learner.advance(to: Int64(request) * 1000)
       _ = learner.noteStored(
         (first..<first + UInt64(blocksPerRequest)).map { $0 }[...],
         after: nil,
-        depth: 0,
-        timeNanoseconds: UInt64(request) * 1_000_000_000
+        depth: 0
       )
       if request % 1000 == 999 { byteCountMax = max(byteCountMax, learner.byteCount) }
     }

@@ -4,7 +4,9 @@
 package final class UseLearner {
   private var history = UseHistory(blockCountMax: UseLearner.blockCountMin)
   private var choice = EvictionChoice()
-  private var now: Int64 = 0
+  private let fixedRequestCountMax: Int?
+  /// Milliseconds; never goes back.
+  package private(set) var now: Int64 = 0
 
   private static let blockCountMin = 1 << 18
   /// Blocks that are remembered for each that is stored, at most.
@@ -14,21 +16,31 @@ package final class UseLearner {
   /// Stored blocks for each request that is remembered, at least: bounds what is remembered by bytes for each block.
   private static let blocksPerRequest = 24
 
-  package init() {}
-
-  private func advance(to timeNanoseconds: UInt64) {
-    now = max(now, Int64(clamping: timeNanoseconds / 1_000_000))
+  /// Has learned nothing.
+  ///
+  /// - Parameter requestCountMax: Requests that are remembered at most; nil = by what there is room for.
+  package init(requestCountMax: Int? = nil) {
+    fixedRequestCountMax = requestCountMax
+    if let requestCountMax { history.requestCountMax = requestCountMax }
   }
+
+  package func advance(to milliseconds: Int64) { now = max(now, milliseconds) }
 
   // MARK: Uses
 
-  /// Notes that a prompt was asked for, and how much of it was there; answers the stamp of that part.
-  package func noteRequest(_ found: UseHistory.Found, timeNanoseconds: UInt64) -> UInt64 {
-    advance(to: timeNanoseconds)
+  /// Notes that a prompt was asked for, how much of it was there, and the keys of what was stored behind it at once.
+  package func note(
+    _ found: UseHistory.Found?,
+    stored keys: ArraySlice<UInt64> = []
+  ) -> UseHistory.Parts {
     let recencyHitCount = history.recencyHitCount
-    let parts = history.begin(found, time: now)
-    noteHits(found.blockCount, missCount: 0, since: recencyHitCount)
-    return parts.repeatedStamp
+    var parts = found.map { history.begin($0, time: now) } ?? UseHistory.Parts()
+    let depth = found?.blockCount ?? 0
+    if !keys.isEmpty {
+      parts = history.extend(keys, after: found?.key, depth: depth, time: now)
+    }
+    noteHits(depth, missCount: keys.count, since: recencyHitCount)
+    return parts
   }
 
   /// Notes that blocks were stored behind the block `parent`, which is `depth` blocks from the root; answers the parts of the
@@ -36,10 +48,8 @@ package final class UseLearner {
   package func noteStored(
     _ keys: ArraySlice<UInt64>,
     after parent: UInt64?,
-    depth: Int,
-    timeNanoseconds: UInt64
+    depth: Int
   ) -> UseHistory.Parts {
-    advance(to: timeNanoseconds)
     let recencyHitCount = history.recencyHitCount
     let parts = history.extend(keys, after: parent, depth: depth, time: now)
     noteHits(0, missCount: keys.count, since: recencyHitCount)
@@ -65,21 +75,21 @@ package final class UseLearner {
   package func noteCapacity(_ blockCount: Int) {
     history.capacity = blockCount
     history.blockCountMax = max(Self.blockCountMin, Self.rememberedPerBlock * blockCount)
+    guard fixedRequestCountMax == nil else { return }
     history.requestCountMax = min(
       Self.requestCountMax,
       max(Self.requestCountMin, blockCount / Self.blocksPerRequest)
     )
   }
 
+  /// Hits a second that are expected of keeping what was used last by a use.
+  package func density(_ use: UInt64) -> Double { history.density(use, time: now) }
+
+  /// As `density`, of what nothing is known of but when it was used.
+  package func densityOfUnknown(usedAt time: Int64) -> Double {
+    history.densityOfUnknown(ageMilliseconds: now - time)
+  }
+
   /// Bytes that all of it takes, about.
   package var byteCount: Int { history.byteCount }
-
-  /// Lends the history, and the time in its measure.
-  package func withHistory<Result>(
-    timeNanoseconds: UInt64,
-    _ body: (inout UseHistory, Int64) -> Result
-  ) -> Result {
-    advance(to: timeNanoseconds)
-    return body(&history, now)
-  }
 }

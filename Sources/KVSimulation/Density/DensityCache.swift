@@ -12,17 +12,13 @@ package final class DensityCache: ReplayCache {
   private static let namespace = NamespaceID(rawValue: 1)
   /// A trace's id is two words of the index.
   private static let wordsPerBlock = 2
-  /// Blocks that are remembered for each that is resident, at most.
-  private static let rememberedPerBlock = 8
 
   private let index = PrefixIndex(fingerprintSeed: 0x6B76_7374_6F72_65)
   private var pool = SlotPool()
   private var order: DensityOrder
-  private var history: UseHistory
-  private var choice = EvictionChoice()
+  private let learner = UseLearner(requestCountMax: 1 << 16)
   /// nil = unlimited.
   private let capacity: Int?
-  private var now: Int64 = 0
   private var segments: [IndexSegment] = []
   package private(set) var counts = ReplayCounts()
 
@@ -31,16 +27,13 @@ package final class DensityCache: ReplayCache {
   /// - Parameter capacity: Blocks at most; nil = no bound.
   package init(capacity: Int?) {
     self.capacity = capacity
-    order = DensityOrder(capacity: capacity)
-    history = UseHistory(
-      blockCountMax: max(1 << 18, Self.rememberedPerBlock * (capacity ?? 0))
-    )
-    history.capacity = capacity
+    order = DensityOrder(learner, capacity: capacity)
+    if let capacity { learner.noteCapacity(capacity) }
     index.addNamespace(Self.namespace, wordsPerBlock: Self.wordsPerBlock)
   }
 
   package func handle(_ request: TraceRequest) -> Int {
-    now = max(now, request.timestampMilliseconds)
+    learner.advance(to: request.timestampMilliseconds)
     guard !request.blockIDs.isEmpty else { return 0 }
     return unsafe request.blockIDs.span.withUnsafeBytes { bytes in
       unsafe handle(
@@ -74,14 +67,9 @@ package final class DensityCache: ReplayCache {
   private func handle(_ blockIDs: [UInt64], words: UnsafePointer<UInt32>) -> Int {
     let match = unsafe match(words, blockIDs.count)
     let hitCount = match.matchedBlockCount
-    let parts = note(blockIDs, hitCount: hitCount)
-    order.begin(
-      newBlockCount: blockIDs.count - hitCount,
-      byDensity: choice.usesDensity && history.hasLearned,
-      time: now,
-      &history
-    )
-    if !match.location.isRoot { stamp(match.location, parts.repeatedStamp) }
+    let parts = learner.note(found(blockIDs[..<hitCount]), stored: blockIDs[hitCount...])
+    order.begin(newBlockCount: blockIDs.count - hitCount)
+    if !match.location.isRoot { order.stamp(match.location, parts.repeatedStamp) }
 
     // Head first; all that is resident belongs to the first part.
     var coming: [(blockCount: Int, stamp: UInt64)] = [
@@ -110,30 +98,8 @@ package final class DensityCache: ReplayCache {
     return hitCount
   }
 
-  /// Notes the use: what was there first, then what comes, as the store does.
-  private func note(_ blockIDs: [UInt64], hitCount: Int) -> UseHistory.Parts {
-    let recencyHitCount = history.recencyHitCount
-    let end = hitCount > 0 ? blockIDs[hitCount - 1] : nil
-    var parts = UseHistory.Parts()
-    if let end {
-      let path = blockIDs[..<hitCount]
-      let found = UseHistory.Found(key: end, blockCount: hitCount, path: path)
-      parts = history.begin(found, time: now)
-    }
-    if hitCount < blockIDs.count {
-      parts = history.extend(blockIDs[hitCount...], after: end, depth: hitCount, time: now)
-    }
-    choice.note(
-      hitCount: hitCount,
-      recencyHitCount: history.recencyHitCount - recencyHitCount,
-      missCount: blockIDs.count - hitCount,
-      capacity: capacity
-    )
-    return parts
-  }
-
-  private func stamp(_ location: IndexLocation, _ stamp: UInt64) {
-    order.stamp(location, stamp, time: now, &history)
+  private func found(_ path: ArraySlice<UInt64>) -> UseHistory.Found? {
+    path.last.map { UseHistory.Found(key: $0, blockCount: path.count, path: path) }
   }
 
   // MARK: Blocks come
@@ -153,7 +119,7 @@ package final class DensityCache: ReplayCache {
     )
     guard let end else { return assertionFailure("the parent is gone") }
     if !parent.isRoot, end.node != parent.node { order.addChild(after: parent) }
-    stamp(end, newStamp)
+    order.stamp(end, newStamp)
     parent = end
   }
 
@@ -167,9 +133,9 @@ package final class DensityCache: ReplayCache {
     while pool.freeCount < neededCount, let last = coming.last {
       if pool.grow(for: neededCount, capacity: capacity) { continue }
       let missingCount = neededCount - pool.freeCount
-      let least = order.least(in: index, held: parent, time: now, &history)
-      if let least, isSmall || least.density < order.worth(last.stamp, now, &history) {
-        counts.evictedBlockCount += remove(least.victim, missingCount)
+      let first = order.first(in: index, held: parent)
+      if let first, isSmall || first.worth < order.worth(last.stamp) {
+        counts.evictedBlockCount += remove(first.victim, missingCount)
       } else {
         let count = min(missingCount, last.blockCount)
         coming[coming.count - 1].blockCount -= count
@@ -184,7 +150,7 @@ package final class DensityCache: ReplayCache {
   /// Removes blocks of a path from its end upwards, `blockCount` at most; answers how many.
   private func remove(_ victim: PathEndOrder.Victim, _ blockCount: Int) -> Int {
     let removed = index.cut(victim, blockCount, slotsOf: &pool)
-    order.remove(victim, from: removed.first, parent: removed.parent, time: now, &history)
+    order.remove(victim, from: removed.first, parent: removed.parent)
     return removed.count
   }
 

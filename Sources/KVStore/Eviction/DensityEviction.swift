@@ -105,7 +105,8 @@ final class DensityEviction: @unchecked Sendable {
       let keys = core.pathKeys(namespace, to: head)
       if keys.count == use.blockCount { found.path = keys[...] }
     }
-    let stamp = learner.noteRequest(found, timeNanoseconds: use.timeNanoseconds)
+    learner.advance(to: use.timeMilliseconds)
+    let stamp = learner.note(found).repeatedStamp
     if repeatedEnds.count >= Self.repeatedEndCountMax {
       let newest = repeatedEnds.keys.max() ?? 0
       let kept = UInt64(Self.repeatedEndCountMax)
@@ -119,11 +120,11 @@ final class DensityEviction: @unchecked Sendable {
   private func learn(_ chain: inout Chain?, into learned: inout [WriterOperation]) {
     guard let blocks = chain else { return }
     chain = nil
+    learner.advance(to: time.milliseconds())
     let parts = learner.noteStored(
       blocks.keys[...],
       after: blocks.parentKey,
-      depth: blocks.depth,
-      timeNanoseconds: time.now()
+      depth: blocks.depth
     )
     victims.noteStored(
       blocks.keys.count,

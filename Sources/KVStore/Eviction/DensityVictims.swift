@@ -15,26 +15,10 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     var use: UInt64
   }
 
-  private struct Candidate: Comparable {
-    var density: Double
-    var stamp: UInt64
-    var at: BlockPosition
-
-    static func < (a: Self, b: Self) -> Bool { (a.density, a.stamp) < (b.density, b.stamp) }
-  }
-
-  private struct Recent: Comparable {
-    var stamp: UInt64
-    var at: BlockPosition
-    static func < (a: Self, b: Self) -> Bool { a.stamp < b.stamp }
-  }
-
-  private struct Ends {
+  /// Of one namespace.
+  private final class Ends {
     var listed: [BlockPosition: Listed] = [:]
-    /// A candidate is stale once its path end has another stamp, or none.
-    var heap = MinHeap<Candidate>()
-    /// Of recent uses, as far as their turn had come.
-    var recent = MinHeap<Recent>()
+    var ranking = EndRanking<BlockPosition>()
   }
 
   private let learner: UseLearner
@@ -43,7 +27,7 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
 
   private var ends: [NamespaceID: Ends] = [:]
   private var listedCount = 0
-  private var candidateCount = 0
+  private var entryCount = 0
   /// Of more path ends those that are worth most are dropped; the look through the catalog finds them again.
   private var listedCountMax = DensityVictims.listedCountMin
   private var pace = StampPace()
@@ -63,8 +47,6 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   private var uses: [UInt64: UInt64] = [:]
   private var takenEnds: [(end: ListedPathEnd, use: UInt64)] = []
 
-  /// Uses between two looks at what each path end is worth by now, at most; as in the replay, 256 path ends a use.
-  private static let refreshedPerUse = 256
   private var refreshCredit = 0
   private static let listedCountMin = 1 << 14
   /// Stored blocks for each path end that is listed, at least.
@@ -73,7 +55,7 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   init(_ learner: UseLearner, time: StoreTime) {
     self.learner = learner
     self.time = time
-    openedAt = Int64(clamping: time.now() / 1_000_000)
+    openedAt = time.milliseconds()
   }
 
   // MARK: Transactions
@@ -83,7 +65,7 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     useCount = 0
     takenEnds = []
     if refreshCredit >= listedCount || listedCount > listedCountMax
-      || candidateCount > 2 * listedCount + 1024
+      || entryCount > 2 * listedCount + 1024
     {
       refresh()
     }
@@ -124,24 +106,32 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   func noteUse(_ use: UInt64, stamp: UInt64) {
     uses[stamp] = use
     useCount += 1
-    refreshCredit += Self.refreshedPerUse
+    refreshCredit += EndRanking<BlockPosition>.refreshedPerUse
     recentUses.note(
       stamp,
       newBlockCount: newBlockCounts.removeValue(forKey: use) ?? 0,
       capacity: capacity
     )
-    pace.note(stamp, at: Int64(clamping: time.now() / 1_000_000))
+    pace.note(stamp, at: time.milliseconds())
   }
 
   func stamped(_ namespace: NamespaceID, _ at: BlockPosition, stamp: UInt64) {
-    let former = ends[namespace]?.listed[at]
+    let ends = ends(of: namespace)
+    let former = ends.listed[at]
     guard former?.stamp != stamp else { return }
     if former == nil { listedCount += 1 }
     let listed = Listed(stamp: stamp, use: uses[stamp] ?? 0)
-    ends[namespace, default: Ends()].listed[at] = listed
-    learner.withHistory(timeNanoseconds: time.now()) { history, now in
-      insert(namespace, at, listed, &history, now)
-    }
+    ends.listed[at] = listed
+    learner.advance(to: time.milliseconds())
+    ends.ranking.insert(at, stamp: stamp, worth: density(listed))
+    entryCount += 1
+  }
+
+  private func ends(of namespace: NamespaceID) -> Ends {
+    if let known = ends[namespace] { return known }
+    let new = Ends()
+    ends[namespace] = new
+    return new
   }
 
   func unstamped(_ namespace: NamespaceID, _ at: BlockPosition) {
@@ -150,43 +140,28 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   }
 
   func takeLeast(_ namespaces: [NamespaceID]) -> ListedPathEnd? {
-    learner.withHistory(timeNanoseconds: time.now()) { history, now in
-      var least: (namespace: NamespaceID, candidate: Candidate)?
-      for namespace in namespaces {
-        guard let first = first(of: namespace, &history, now) else { continue }
-        if least.map({ first < $0.candidate }) ?? true { least = (namespace, first) }
-      }
-      guard let (namespace, candidate) = least else { return takeOldestRecent(namespaces) }
-      removeFirst(of: namespace)
-      return take(namespace, candidate.at, candidate.stamp)
-    }
-  }
-
-  private func takeOldestRecent(_ namespaces: [NamespaceID]) -> ListedPathEnd? {
-    var oldest: (namespace: NamespaceID, end: Recent)?
+    learner.advance(to: time.milliseconds())
+    var first: (namespace: NamespaceID, ends: Ends, entry: EndRanking<BlockPosition>.Entry)?
     for namespace in namespaces {
-      while let first = ends[namespace]?.recent.first {
-        if ends[namespace]?.listed[first.at]?.stamp == first.stamp {
-          if oldest.map({ first < $0.end }) ?? true { oldest = (namespace, first) }
-          break
-        }
-        _ = ends[namespace]?.recent.removeFirst()
-      }
+      guard let ends = ends[namespace], let entry = self.first(of: ends) else { continue }
+      if first.map({ entry < $0.entry }) ?? true { first = (namespace, ends, entry) }
     }
-    guard let (namespace, end) = oldest else { return nil }
-    _ = ends[namespace]?.recent.removeFirst()
-    return take(namespace, end.at, end.stamp)
+    guard let (namespace, ends, entry) = first else { return nil }
+    ends.ranking.removeFirst(entry)
+    if !entry.isRecent { entryCount -= 1 }
+    let end = ListedPathEnd(namespace: namespace, at: entry.end, stamp: entry.stamp)
+    take(end, ends.listed.removeValue(forKey: entry.end)?.use ?? 0)
+    return end
   }
 
-  private func take(
-    _ namespace: NamespaceID,
-    _ at: BlockPosition,
-    _ stamp: UInt64
-  ) -> ListedPathEnd {
-    let listed = ends[namespace]?.listed.removeValue(forKey: at)
-    let end = ListedPathEnd(namespace: namespace, at: at, stamp: stamp)
-    take(end, listed?.use ?? 0)
-    return end
+  private func first(of ends: Ends) -> EndRanking<BlockPosition>.Entry? {
+    let before = ends.ranking.entries.count
+    defer { entryCount += ends.ranking.entries.count - before }
+    return ends.ranking.first(
+      isRecent: recentUses.isRecent,
+      isListed: { ends.listed[$0]?.stamp == $1 },
+      worth: { [self] at, _ in ends.listed[at].map(density) ?? 0 }
+    )
   }
 
   /// Whoever gets the stamp next gets the use.
@@ -196,106 +171,45 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     takenEnds.append((end, use))
   }
 
-  // MARK: Heaps
+  // MARK: Worth
 
-  /// The least of a namespace, by what it is worth now.
-  private func first(
-    of namespace: NamespaceID,
-    _ history: inout UseHistory,
-    _ now: Int64
-  ) -> Candidate? {
-    while let end = ends[namespace]?.recent.first, !recentUses.isRecent(end.stamp) {
-      _ = ends[namespace]?.recent.removeFirst()
-      guard let listed = ends[namespace]?.listed[end.at], listed.stamp == end.stamp else {
-        continue
-      }
-      insert(namespace, end.at, listed, &history, now)
-    }
-    while let first = ends[namespace]?.heap.first {
-      guard let listed = ends[namespace]?.listed[first.at], listed.stamp == first.stamp else {
-        removeFirst(of: namespace)
-        continue
-      }
-      if recentUses.isRecent(first.stamp) {
-        removeFirst(of: namespace)
-        ends[namespace]?.recent.insert(Recent(stamp: first.stamp, at: first.at))
-        continue
-      }
-      let density = density(listed, &history, now)
-      if density <= first.density { return first }
-      removeFirst(of: namespace)
-      insert(namespace, first.at, listed, &history, now)
-    }
-    return nil
-  }
-
-  private func removeFirst(of namespace: NamespaceID) {
-    candidateCount -= 1
-    _ = ends[namespace]?.heap.removeFirst()
-  }
-
-  private func insert(
-    _ namespace: NamespaceID,
-    _ at: BlockPosition,
-    _ listed: Listed,
-    _ history: inout UseHistory,
-    _ now: Int64
-  ) {
-    let density = density(listed, &history, now)
-    let candidate = Candidate(density: density, stamp: listed.stamp, at: at)
-    ends[namespace]?.heap.insert(candidate)
-    candidateCount += 1
-  }
-
-  private func density(_ listed: Listed, _ history: inout UseHistory, _ now: Int64) -> Double {
-    if listed.use > 0 { return history.density(listed.use, time: now) }
-    return history.densityOfUnknown(
-      ageMilliseconds: now - (pace.time(of: listed.stamp) ?? openedAt)
-    )
+  private func density(_ listed: Listed) -> Double {
+    if listed.use > 0 { return learner.density(listed.use) }
+    return learner.densityOfUnknown(usedAt: pace.time(of: listed.stamp) ?? openedAt)
   }
 
   /// Looks at what each path end is worth by now.
   private func refresh() {
     refreshCredit = 0
-    candidateCount = 0
-    learner.withHistory(timeNanoseconds: time.now()) { history, now in
-      for namespace in Array(ends.keys) {
-        guard let listed = ends[namespace]?.listed else { continue }
-        ends[namespace]?.heap = MinHeap()
-        ends[namespace]?.recent = MinHeap()
-        for (at, end) in listed { insert(namespace, at, end, &history, now) }
+    learner.advance(to: time.milliseconds())
+    for ends in ends.values {
+      ends.ranking.refresh(ends.listed.lazy.map { ($0.key, $0.value.stamp) }) { [self] at, _ in
+        ends.listed[at].map(density) ?? 0
       }
     }
+    entryCount = listedCount
     if listedCount > listedCountMax { dropDensest() }
   }
 
   private func dropDensest() {
-    let densities = ends.values.flatMap { $0.heap.elements.map(\.density) }.sorted()
+    let densities = ends.values.flatMap { $0.ranking.entries.map(\.worth) }.sorted()
     let keptCount = listedCountMax * 3 / 4
     let limit = densities[keptCount]
     var equalCount = keptCount - densities.prefix { $0 < limit }.count
     for (namespace, former) in ends {
-      var kept = Ends()
-      for candidate in former.heap.elements where candidate.density <= limit {
-        if candidate.density == limit {
+      let kept = Ends()
+      for entry in former.ranking.entries where entry.worth <= limit {
+        if entry.worth == limit {
           guard equalCount > 0 else { continue }
           equalCount -= 1
         }
-        kept.listed[candidate.at] = former.listed[candidate.at]
-        kept.heap.insert(candidate)
+        kept.listed[entry.end] = former.listed[entry.end]
+        kept.ranking.insert(entry.end, stamp: entry.stamp, worth: entry.worth)
       }
       ends[namespace] = kept
     }
     listedCount = ends.values.reduce(0) { $0 + $1.listed.count }
-    candidateCount = listedCount
-  }
-
-  /// Bytes that the lists take, about.
-  var byteCount: Int {
-    ends.values.reduce(0) { sum, ends in
-      sum + ends.listed.capacity * (MemoryLayout<(BlockPosition, Listed)>.stride + 1) * 4 / 3
-        + ends.heap.elements.capacity * MemoryLayout<Candidate>.stride
-    }
+    entryCount = listedCount
   }
 }
 
@@ -324,4 +238,8 @@ struct StampPace {
     }
     return low > 0 ? entries[low - 1].time : nil
   }
+}
+
+extension StoreTime {
+  func milliseconds() -> Int64 { Int64(clamping: now() / 1_000_000) }
 }

@@ -11,7 +11,7 @@ struct NotedUse: Equatable {
   /// The lower half of the key of the prefix's last block.
   var key: UInt64
   var blockCount: Int
-  var timeNanoseconds: UInt64
+  var timeMilliseconds: Int64
   /// A prompt was asked for; else blocks of one that was asked for before go on from here.
   var isRequest: Bool
 }

@@ -17,7 +17,7 @@ extension StoreCore {
     let use = NotedUse(
       key: key.low,
       blockCount: blockCount,
-      timeNanoseconds: time.now(),
+      timeMilliseconds: time.milliseconds(),
       isRequest: isRequest
     )
     writer.enqueueTouch(namespace, head, use: .noted(use))
