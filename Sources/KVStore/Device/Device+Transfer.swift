@@ -205,7 +205,7 @@ extension Device {
       for: store.ledger
     )
     result.diskBlockCount += reserved.result.diskBlockCount
-    guard let firstBlock = reserved.incoming.first?.block else {
+    guard let firstBlock = reserved.incoming.first?.link.block else {
       store.core.endReservation(reserved.id)
       result.doneBlockCount += reserved.result.doneBlockCount
       if reserved.result.doneBlockCount < window.count {

@@ -28,10 +28,6 @@ package struct ExplainTarget {
   var wordsPerBlock: Int { chain.wordsPerBlock }
 
   package func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
-
-  func words(of prompt: Prompt, block: Int) -> UnsafePointer<UInt32>? {
-    unsafe prompt.words.map { unsafe $0 + block * wordsPerBlock }
-  }
 }
 
 /// How far the catalog has a prompt, and what ended it.
@@ -57,17 +53,8 @@ extension ReadTransaction {
   ) throws(CatalogError) -> StoredWalk {
     var walk = StoredWalk()
     let now = time.now()
-    let blockCount = target.blockCount(of: prompt)
-    var parentKey = target.chain.rootKey
-    while walk.matchedBlockCount < blockCount {
-      guard let words = unsafe target.words(of: prompt, block: walk.matchedBlockCount) else {
-        break
-      }
-      let key = unsafe target.chain.key(
-        after: parentKey,
-        words: words,
-        extra: prompt.extraBytes(ofBlock: walk.matchedBlockCount)
-      )
+    var cursor = ChainCursor(target.chain, prompt)
+    while let key = cursor.key {
       walk.missingKey = key
       guard let found = try find(target.id, key) else { return walk }
       let countBefore = walk.matchedBlockCount
@@ -81,12 +68,9 @@ extension ReadTransaction {
         }
         let parent =
           position == 0 ? row.parent : BlockPosition(run: found.run, position: position - 1)
-        let index = walk.matchedBlockCount
-        guard index < blockCount, parent == walk.position,
-          let words = unsafe target.words(of: prompt, block: index),
-          unsafe row.wordsEqual(UnsafeRawPointer(words)),
-          unsafe row.extra.elementsEqual(prompt.extraBytes(ofBlock: index))
-        else { return false }
+        guard parent == walk.position, let block = cursor.here, block.matches(row) else {
+          return false
+        }
         let isIdle = row.flags.contains(.idleExpiry)
         let end = isIdle ? deadlines?.deadline(at: position) ?? .max : row.expiry
         if row.expiry != 0, time.isOver(deadline: end, isIdle: isIdle, at: now) {
@@ -97,7 +81,7 @@ extension ReadTransaction {
         walk.position = BlockPosition(run: found.run, position: position)
         walk.matchedBlockCount += 1
         visit(walk.position, row)
-        parentKey = row.blockKey
+        cursor.pass(row.blockKey)
         return true
       }
       if walk.matchedBlockCount == countBefore || walk.isDamaged || walk.expiredAt != nil {

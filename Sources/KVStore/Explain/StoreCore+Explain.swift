@@ -97,8 +97,7 @@ extension StoreCore {
     _ walk: StoredWalk,
     _ options: ExplainOptions
   ) throws(StoreError) -> Continuation {
-    let words = unsafe target.words(of: prompt, block: walk.matchedBlockCount)
-    let wordCount = target.wordsPerBlock
+    let block = prompt.block(walk.matchedBlockCount, wordCount: target.wordsPerBlock)
     return try catalogRead { (transaction) throws(CatalogError) in
       var starts: [BlockPosition] = []
       if position != .root, position.position < .max {
@@ -122,12 +121,9 @@ extension StoreCore {
           from: start.position,
           through: start.position
         ) { _, row in
-          guard let row, let words = unsafe words else { return false }
+          guard let row, let block else { return false }
           let stored = row.wordArray
-          var common = 0
-          while unsafe common < min(wordCount, stored.count) && words[common] == stored[common] {
-            common += 1
-          }
+          let common = unsafe zip(block.words, stored).prefix { $0 == $1 }.count
           branches.append(
             Explanation.Branch(
               position: start,

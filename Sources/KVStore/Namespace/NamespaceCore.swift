@@ -87,23 +87,16 @@ package final class NamespaceCore: Sendable {
 
   func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
 
-  func words(of prompt: Prompt, block: Int) -> UnsafePointer<UInt32>? {
-    unsafe prompt.words.map { unsafe $0 + block * wordsPerBlock }
+  /// A full block of the prompt.
+  func block(_ index: Int, of prompt: Prompt) -> PromptBlock? {
+    prompt.block(index, wordCount: wordsPerBlock)
   }
 
   func keys(of prompt: Prompt) -> [BlockKey] {
     var keys: [BlockKey] = []
     keys.reserveCapacity(blockCount(of: prompt))
-    var parent = chain.rootKey
-    for block in 0..<blockCount(of: prompt) {
-      guard let words = unsafe words(of: prompt, block: block) else { break }
-      parent = unsafe chain.key(
-        after: parent,
-        words: words,
-        extra: prompt.extraBytes(ofBlock: block)
-      )
-      keys.append(parent)
-    }
+    var cursor = ChainCursor(chain, prompt)
+    while let link = cursor.next() { keys.append(link.key) }
     return keys
   }
 

@@ -33,6 +33,15 @@ package struct PromptForm: Sendable {
     unsafe block < extra.count ? extra[block] : UnsafeRawBufferPointer(start: nil, count: 0)
   }
 
+  /// A full block of so many words; nil when the prompt has none there.
+  package func block(_ index: Int, wordCount count: Int) -> PromptBlock? {
+    guard let words = unsafe words, index >= 0, index < wordCount / count else { return nil }
+    return unsafe PromptBlock(
+      words: UnsafeBufferPointer(start: words + index * count, count: count),
+      extra: extraBytes(ofBlock: index)
+    )
+  }
+
   /// Lends `words` as a prompt.
   public static func with<Result, Failure>(
     _ words: [UInt32],

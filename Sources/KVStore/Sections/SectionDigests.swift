@@ -22,12 +22,11 @@ extension NamespaceCore {
     var digests = SectionDigests()
     var digest = PrefixDigest()
     for block in 0..<blockCount {
-      guard let words = unsafe words(of: prompt, block: block) else { break }
-      let bytes = unsafe UnsafeRawBufferPointer(start: words, count: wordsPerBlock * 4)
+      guard let block = self.block(block, of: prompt) else { break }
       switch identity.identityMode {
-      case .digest: unsafe digests.given.append(Array(bytes))
+      case .digest: unsafe digests.given.append(Array(block.wordBytes))
       case .tokens:
-        unsafe digest.append(words: bytes, extra: prompt.extraBytes(ofBlock: block))
+        unsafe digest.append(words: block.wordBytes, extra: block.extra)
         digests.computed.append(digest)
       }
     }

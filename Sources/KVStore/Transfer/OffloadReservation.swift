@@ -37,7 +37,7 @@ public final class OffloadReservation: Sendable {
     result = reserved.result
     incoming = reserved.incoming
     id = reserved.id
-    let first = reserved.incoming.first?.block ?? 0
+    let first = reserved.incoming.first?.link.block ?? 0
     blocks = first..<first + reserved.incoming.count
   }
 
@@ -154,31 +154,22 @@ extension StoreCore {
     }
     for block in first..<storedCount { reserved.result.outcomes[block - first] = .done }
     reserved.result.diskBlockCount = storedCount - first
-    var parentKey = tailKey
+    var cursor = ChainCursor(namespace.chain, prompt, at: storedCount, after: tailKey)
     var end = BlockOutcome.done
     let admittedEnd = try max(storedCount, admittedEnd(namespace, prompt, range))
     for block in admittedEnd..<range.blocks.upperBound {
       reserved.result.outcomes[block - first] = .declined
     }
-    for block in storedCount..<admittedEnd where end == .done {
-      guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
-      let key = unsafe namespace.chain.key(
-        after: parentKey,
-        words: words,
-        extra: prompt.extraBytes(ofBlock: block)
-      )
+    while cursor.block < admittedEnd, end == .done, let link = cursor.next() {
       let (slot, outcome) = lendNewSlot(
         namespace.layout.slotByteCount,
         limit,
         mayWait: reserved.incoming.isEmpty
       )
       end = outcome
-      reserved.result.outcomes[block - first] = outcome
+      reserved.result.outcomes[link.block - first] = outcome
       guard let slot else { break }
-      reserved.incoming.append(
-        IncomingBlock(block: block, blockKey: key, parentKey: parentKey, hostSlot: slot)
-      )
-      parentKey = key
+      reserved.incoming.append(IncomingBlock(link: link, hostSlot: slot))
     }
     for index in reserved.result.outcomes.indices where end != .done {
       if ![.done, .declined].contains(reserved.result.outcomes[index]) {
@@ -237,7 +228,7 @@ extension StoreCore {
       state.endReservations(now: monotonicNanoseconds())
       return state.reservations.removeValue(forKey: id) != nil
     }
-    guard isHeld, let first = incoming.first?.block else { return result }
+    guard isHeld, let first = incoming.first?.link.block else { return result }
     // Blocks of a reservation have the namespace's default life.
     let offered = offeredLife(nil, priority: nil, namespace)
     var complete: [CompleteBlock] = []

@@ -38,15 +38,9 @@ extension StoreCore {
       return range.blocks.upperBound
     }
     var keys: [UInt64] = []
-    var parentKey = tailKey
-    for block in storedCount..<range.blocks.upperBound {
-      guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
-      parentKey = unsafe namespace.chain.key(
-        after: parentKey,
-        words: words,
-        extra: prompt.extraBytes(ofBlock: block)
-      )
-      keys.append(parentKey.high)
+    var cursor = ChainCursor(namespace.chain, prompt, at: storedCount, after: tailKey)
+    while cursor.block < range.blocks.upperBound, let link = cursor.next() {
+      keys.append(link.key.high)
     }
     if !range.coversAllRegions {
       let begunCount = begunCount(namespace, keys)

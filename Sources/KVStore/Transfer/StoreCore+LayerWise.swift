@@ -65,9 +65,11 @@ extension StoreState {
     _ regions: Range<Int>,
     _ ledger: FlushLedger
   ) -> (HostSlot, PartialBlock.Copy)? {
-    guard let start = unsafe namespace.words(of: prompt, block: block) else { return nil }
-    let words = unsafe UnsafeBufferPointer(start: start, count: namespace.wordsPerBlock)
-    let extra = unsafe prompt.extraBytes(ofBlock: block)
+    guard
+      let (words, extra) = unsafe namespace.block(block, of: prompt).map({
+        unsafe ($0.words, $0.extra)
+      })
+    else { return nil }
     var partial: PartialBlock
     if let known = partials[name] {
       let isSame = unsafe known.words.elementsEqual(words) && known.extra.elementsEqual(extra)
@@ -191,17 +193,17 @@ extension StoreCore {
         unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: lengths, namespace)
         complete.append((block, finish(block, headers, namespace, prompt, range.offered)))
       } else {
-        result.outcomes[block.block - range.blocks.lowerBound] = .done
+        result.outcomes[block.link.block - range.blocks.lowerBound] = .done
         result.hostBlockCount += 1
       }
     }
     guard let first = complete.first?.incoming else { return .done }
-    let parent = PartialBlock.Name(namespace: namespace.id, blockKey: first.parentKey)
+    let parent = PartialBlock.Name(namespace: namespace.id, blockKey: first.link.parentKey)
     let attempt: (inout StoreState) -> [BlockOutcome]? = { [complete] state in
       if state.partials[parent]?.isEntering == true, !limit.isOver { return nil }
       let outcomes = self.enterLocked(
         complete,
-        first.block,
+        first.link.block,
         namespace,
         prompt,
         range.offered,

@@ -6,9 +6,7 @@ internal import KVTiers
 
 /// A block on its way into the arena: its slot is pinned, its bytes are being copied.
 struct IncomingBlock {
-  let block: Int
-  let blockKey: BlockKey
-  let parentKey: BlockKey
+  let link: ChainLink
   let hostSlot: HostSlot
   /// What of the block comes now, if its regions come one call at a time.
   var part: PartialBlock.Copy?
@@ -103,15 +101,13 @@ extension StoreCore {
         state.head(at: prefix.location)
       )
     }
-    var parentKey = tailKey
-    var block = storedCount
+    var cursor = ChainCursor(namespace.chain, prompt, at: storedCount, after: tailKey)
     if storedCount < window.lowerBound {
       // Of blocks whose other regions are yet to come, those of the window before are in no index.
       guard !range.coversAllRegions, let carriedKey else { return .parentMissing }
-      parentKey = carriedKey
-      block = window.lowerBound
+      cursor = ChainCursor(namespace.chain, prompt, at: window.lowerBound, after: carriedKey)
     }
-    defer { carriedKey = parentKey }
+    defer { carriedKey = cursor.parentKey }
     for block in window.lowerBound..<max(storedCount, window.lowerBound) {
       result.outcomes[block - range.blocks.lowerBound] = .done
       result.diskBlockCount += 1
@@ -125,28 +121,22 @@ extension StoreCore {
     if storedCount > 0, let tailHead {
       noteUse(namespace, tailHead, tailKey, blockCount: storedCount, isRequest: false)
     }
-    guard block < window.upperBound else { return .done }
-    if isFull(namespace, blockCount: window.upperBound - block) { return .full }
+    guard cursor.block < window.upperBound else { return .done }
+    if isFull(namespace, blockCount: window.upperBound - cursor.block) { return .full }
 
-    while block < window.upperBound {
+    while cursor.block < window.upperBound {
       // Slots come as they are free: a part of the window goes on while the writer frees more.
       var incoming: [IncomingBlock] = []
       var isStored = false
       var hashCount: UInt64 = 0
-      while block < window.upperBound {
-        guard let words = unsafe namespace.words(of: prompt, block: block) else { break }
-        let key = unsafe namespace.chain.key(
-          after: parentKey,
-          words: words,
-          extra: prompt.extraBytes(ofBlock: block)
-        )
+      while cursor.block < window.upperBound {
+        var ahead = cursor
+        guard let link = ahead.next() else { break }
         hashCount += 1
         let taken = try take(
           namespace,
           prompt,
-          block,
-          key,
-          parentKey,
+          link,
           range,
           mayWait: incoming.isEmpty,
           limit,
@@ -154,7 +144,7 @@ extension StoreCore {
         )
         if case .stored = taken, incoming.isEmpty {
           // Another call was first; it is none of those that this one brings.
-          result.outcomes[block - range.blocks.lowerBound] = .done
+          result.outcomes[link.block - range.blocks.lowerBound] = .done
           result.diskBlockCount += 1
           isStored = true
         } else if case .incoming(let one) = taken {
@@ -162,8 +152,7 @@ extension StoreCore {
         } else {
           break
         }
-        parentKey = key
-        block += 1
+        cursor = ahead
       }
       state.withLock { $0.statistics.hashesComputed += hashCount }
       if incoming.isEmpty {
@@ -196,9 +185,7 @@ extension StoreCore {
   private func take(
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
-    _ block: Int,
-    _ key: BlockKey,
-    _ parentKey: BlockKey,
+    _ link: ChainLink,
     _ range: NamespaceCore.Range,
     mayWait: Bool,
     _ limit: TransferLimit,
@@ -209,15 +196,11 @@ extension StoreCore {
       var incoming: IncomingBlock
       if range.coversAllRegions {
         guard let slot = state.allocateHostSlot(byteCount) else { return nil }
-        incoming = IncomingBlock(
-          block: block,
-          blockKey: key,
-          parentKey: parentKey,
-          hostSlot: slot
-        )
+        incoming = IncomingBlock(link: link, hostSlot: slot)
       } else {
-        let name = PartialBlock.Name(namespace: namespace.id, blockKey: key)
-        if state.partials[name] == nil, self.isStored(namespace, prompt, block, ledger, &state) {
+        let name = PartialBlock.Name(namespace: namespace.id, blockKey: link.key)
+        if state.partials[name] == nil, self.isStored(namespace, prompt, link.block, ledger, &state)
+        {
           return .stored
         }
         guard
@@ -225,17 +208,12 @@ extension StoreCore {
             name,
             namespace,
             prompt,
-            block,
+            link.block,
             range.regions,
             ledger
           )
         else { return nil }
-        incoming = IncomingBlock(
-          block: block,
-          blockKey: key,
-          parentKey: parentKey,
-          hostSlot: slot
-        )
+        incoming = IncomingBlock(link: link, hostSlot: slot)
         incoming.part = part
       }
       return .incoming(incoming)
@@ -260,7 +238,7 @@ extension StoreCore {
     var regions: [SlotHeader.Region] = []
     regions.reserveCapacity(range.regions.count)
     var packedOffset = namespace.layout.headerByteCount
-    let firstSpan = range.spanIndex(ofBlock: incoming.block)
+    let firstSpan = range.spanIndex(ofBlock: incoming.link.block)
     for region in range.regions {
       if let part = incoming.part, !part.regions.contains(region) { continue }
       let span = unsafe range.spans[firstSpan + region - range.regions.lowerBound]
@@ -316,18 +294,15 @@ extension StoreCore {
     let padded = roundUp(offset, to: 4096)
     unsafe UnsafeMutableRawBufferPointer(start: slot.advanced(by: offset), count: padded - offset)
       .initializeMemory(as: UInt8.self, repeating: 0)
-    let words = unsafe UnsafeRawBufferPointer(
-      start: namespace.words(of: prompt, block: incoming.block),
-      count: namespace.wordsPerBlock * 4
-    )
+    let block = namespace.block(incoming.link.block, of: prompt)
     var header = SlotHeader()
     header.headerByteCount = UInt32(namespace.layout.headerByteCount)
     header.namespaceID = namespace.id
     header.storeUUID = storeUUID
     header.rootKey = namespace.chain.rootKey
-    header.blockKey = incoming.blockKey
-    header.parentKey = incoming.parentKey
-    header.depth = UInt32(incoming.block)
+    header.blockKey = incoming.link.key
+    header.parentKey = incoming.link.parentKey
+    header.depth = UInt32(incoming.link.block)
     header.payloadByteCount = UInt32(payloadByteCount)
     header.storedByteCount = UInt32(payloadByteCount)
     header.created = time.now()
@@ -336,8 +311,8 @@ extension StoreCore {
     header.priority = offered.priority
     header.tier = .disk
     header.regions = regions
-    header.words = unsafe Array(words)
-    header.extra = unsafe Array(prompt.extraBytes(ofBlock: incoming.block))
+    header.words = block.map { unsafe Array($0.wordBytes) } ?? []
+    header.extra = block.map { unsafe Array($0.extra) } ?? []
     unsafe header.encode(
       into: UnsafeMutableRawBufferPointer(
         start: slot,
@@ -378,7 +353,7 @@ extension StoreCore {
     _ ledger: FlushLedger,
     _ result: inout TransferResult
   ) -> BlockOutcome {
-    guard let firstBlock = incoming.first?.block else { return .done }
+    guard let firstBlock = incoming.first?.link.block else { return .done }
     var complete: [CompleteBlock] = []
     complete.reserveCapacity(incoming.count)
     for block in incoming {
@@ -399,7 +374,7 @@ extension StoreCore {
     _ result: inout TransferResult
   ) -> BlockOutcome {
     for (block, outcome) in zip(complete, outcomes) {
-      result.outcomes[block.incoming.block - range.blocks.lowerBound] = outcome
+      result.outcomes[block.incoming.link.block - range.blocks.lowerBound] = outcome
       if outcome == .done { result.hostBlockCount += 1 }
     }
     return outcomes.first { $0 != .done } ?? .done
@@ -432,17 +407,17 @@ extension StoreCore {
     var nextBlock = firstBlock
     for (incoming, payloadByteCount) in complete {
       // A block hangs from the one before it, never from another.
-      if incoming.block != nextBlock { isReachable = false }
-      nextBlock = incoming.block + 1
+      if incoming.link.block != nextBlock { isReachable = false }
+      nextBlock = incoming.link.block + 1
       // Handles that brought some of its regions.
       var others: [FlushLedger] = []
       if !state.partials.isEmpty {
-        let name = PartialBlock.Name(namespace: namespace.id, blockKey: incoming.blockKey)
+        let name = PartialBlock.Name(namespace: namespace.id, blockKey: incoming.link.key)
         others = state.partials[name]?.ledgers ?? []
         state.dropPartial(name)
       }
       var entry = IndexEntry(
-        blockKey: incoming.blockKey,
+        blockKey: incoming.link.key,
         payloadByteCount: UInt32(payloadByteCount),
         hostSlot: incoming.hostSlot.rawValue,
         flags: .pending
@@ -451,14 +426,8 @@ extension StoreCore {
       let parentHead =
         location.isRoot ? LeaseTable.Head.published(.root) : state.head(at: location)
       guard isReachable, let parentHead,
-        let words = unsafe namespace.words(of: prompt, block: incoming.block),
-        let appended = unsafe state.index.append(
-          namespace.id,
-          after: location,
-          words: words,
-          extra: prompt.extraBytes(ofBlock: incoming.block),
-          entry: entry
-        )
+        let block = namespace.block(incoming.link.block, of: prompt),
+        let appended = state.index.append(namespace.id, after: location, block, entry: entry)
       else {
         isReachable = false
         state.dropHostSlot(incoming.hostSlot)
@@ -492,10 +461,10 @@ extension StoreCore {
           namespace: namespace,
           ticket: ticket,
           hostSlot: incoming.hostSlot,
-          blockKey: incoming.blockKey,
+          blockKey: incoming.link.key,
           parent: parentHead,
-          parentKey: incoming.parentKey,
-          depth: incoming.block,
+          parentKey: incoming.link.parentKey,
+          depth: incoming.link.block,
           payloadByteCount: payloadByteCount,
           offered: offered,
           ledger: ledger
@@ -503,7 +472,7 @@ extension StoreCore {
       )
     }
     if let (head, block) = last {
-      noteUse(namespace, head, block.blockKey, blockCount: block.block + 1, isRequest: false)
+      noteUse(namespace, head, block.link.key, blockCount: block.link.block + 1, isRequest: false)
     }
     raiseAncestors(of: location, namespace, until: offered.life.deadline, &state)
     return outcomes

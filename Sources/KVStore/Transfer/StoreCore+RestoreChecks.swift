@@ -25,14 +25,9 @@ extension StoreCore {
       header.rootKey == namespace.chain.rootKey,
       header.blockKey == planned.blockKey,
       header.regionCount == namespace.regionCount,
-      let words = unsafe namespace.words(of: prompt, block: planned.block)
+      let block = namespace.block(planned.block, of: prompt)
     else { return false }
-    let wantedWords = unsafe UnsafeRawBufferPointer(
-      start: words,
-      count: namespace.wordsPerBlock * 4
-    )
-    return unsafe header.words.elementsEqual(wantedWords)
-      && header.extra.elementsEqual(prompt.extraBytes(ofBlock: planned.block))
+    return block.matches(header)
   }
 
   /// Copies the regions that are needed from a slot in memory to the caller, checking each first when it came from disk.

@@ -344,21 +344,15 @@ extension StoreCore {
     // What it has announced would be hidden.
     forgetDeadEvictor()
     var after = after
-    var parentKey = parentKey
+    var cursor = ChainCursor(namespace.chain, prompt, at: first, after: parentKey)
     let now = time.now()
     let hasArchive = diskTier.hasFolder(of: .archive)
     // Read when the first block with an idle life is met: most namespaces have none.
     var deadlines: (run: RunID, deadlines: RunDeadlines)?
     var needsDeadlines = false
     try catalogRead { (transaction) throws(CatalogError) in
-      while first + rows.count < blockCount, corrupt == nil {
-        let block = first + rows.count
-        guard let words = unsafe namespace.words(of: prompt, block: block) else { return }
-        let key = unsafe namespace.chain.key(
-          after: parentKey,
-          words: words,
-          extra: prompt.extraBytes(ofBlock: block)
-        )
+      while cursor.block < blockCount, corrupt == nil {
+        guard let key = cursor.key else { return }
         hashCount += 1
         guard let found = try transaction.find(namespace.id, key) else { return }
         let countBefore = rows.count
@@ -376,7 +370,6 @@ extension StoreCore {
           from: found.position,
           through: .max
         ) { position, row in
-          let index = first + rows.count
           guard let row else {
             corrupt = BlockPosition(run: found.run, position: position)
             return false
@@ -385,10 +378,8 @@ extension StoreCore {
             position == 0
             ? row.parent : BlockPosition(run: found.run, position: position - 1)
           // An archive that is away promises nothing; it is not empty either.
-          guard row.place.tier != .archive || hasArchive, index < blockCount, parent == after,
-            let words = unsafe namespace.words(of: prompt, block: index),
-            unsafe row.wordsEqual(UnsafeRawPointer(words)),
-            unsafe row.extra.elementsEqual(prompt.extraBytes(ofBlock: index))
+          guard row.place.tier != .archive || hasArchive, cursor.block < blockCount,
+            parent == after, let block = cursor.here, block.matches(row)
           else { return false }
           let here = BlockPosition(run: found.run, position: position)
           var entry = IndexEntry(
@@ -413,7 +404,7 @@ extension StoreCore {
           }
           rows.append(LoadedRow(entry: entry, position: here))
           after = here
-          parentKey = row.blockKey
+          cursor.pass(row.blockKey)
           return true
         }
         if isOver { return }
@@ -444,12 +435,11 @@ extension StoreCore {
     var location = start.location
     for (offset, row) in rows.enumerated() {
       guard !state.isHidden(row.position),
-        let words = unsafe namespace.words(of: prompt, block: first + offset),
-        let appended = unsafe state.index.append(
+        let block = namespace.block(first + offset, of: prompt),
+        let appended = state.index.append(
           namespace.id,
           after: location,
-          words: words,
-          extra: prompt.extraBytes(ofBlock: first + offset),
+          block,
           entry: row.entry,
           at: row.position
         )
