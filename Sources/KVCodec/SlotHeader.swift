@@ -11,6 +11,15 @@ package struct SlotHeader: Sendable, Equatable {
     /// XXH3-64 of its stored bytes.
     package var checksum: UInt64
 
+    /// Stored as it is.
+    package init(byteCount: Int, checksum: UInt64) {
+      self.init(
+        rawByteCount: UInt32(byteCount),
+        storedByteCount: UInt32(byteCount),
+        checksum: checksum
+      )
+    }
+
     package init(rawByteCount: UInt32, storedByteCount: UInt32, checksum: UInt64) {
       self.rawByteCount = rawByteCount
       self.storedByteCount = storedByteCount

@@ -12,6 +12,8 @@ final class ModelRun {
   private var nextKey: UInt64 = 1
   private var nextHostSlot: Int32 = 0
   private var hostSlots: [Int32: IndexLocation] = [:]
+  /// Where blocks were when the layout had this version.
+  private var marks: (version: UInt64, locations: [Chain: IndexLocation]) = (.max, [:])
   private let namespaces = [NamespaceID(rawValue: 1), NamespaceID(rawValue: 2)]
 
   init(seed: UInt64, fingerprintBitCount: Int) {
@@ -233,11 +235,22 @@ final class ModelRun {
     return "trim to \(target)"
   }
 
-  func checkInvariants() -> [String] { index.checkInvariants() }
+  func checkInvariants() -> [String] { index.checkInvariants() + checkMarks() }
+
+  /// As long as the layout's version stays, every block is where it was.
+  private func checkMarks() -> [String] {
+    if marks.version != index.layoutVersion {
+      let chains = model.blocks.keys.map { ($0, location($0)) }
+      marks = (index.layoutVersion, Dictionary(uniqueKeysWithValues: chains))
+    }
+    return marks.locations.compactMap { chain, location in
+      location == self.location(chain) ? nil : "moved \(chain)"
+    }
+  }
 
   /// All that the index says of each block, against the model.
   func compare() -> [String] {
-    var faults = index.checkInvariants()
+    var faults = checkInvariants()
     if index.statistics.blockCount != model.blocks.count { faults.append("block count") }
     var segments: [IndexSegment] = []
     for (chain, block) in model.blocks {

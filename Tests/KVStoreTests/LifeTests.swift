@@ -51,6 +51,20 @@ import Testing
     try sound(fixture)
   }
 
+  @Test func aReservationProlongsWhatItFindsStored() throws {
+    let fixture = try fixture()
+    let namespace = try open(fixture, Self.minute)
+    let prompt = QuotaTests.prompt(1)
+    try namespace.offload(prompt)
+    try fixture.store.flush()
+    clock.advance(seconds: 40)
+    #expect(try namespace.reserve(prompt).result.doneBlockCount == 4)
+    clock.advance(seconds: 40)
+    #expect(try namespace.peek(prompt) == 4)
+    clock.advance(seconds: 21)
+    #expect(try namespace.peek(prompt) == 0)
+  }
+
   @Test func usesProlongAnIdleLifeOfTheWholePath() throws {
     let fixture = try fixture()
     let namespace = try open(fixture, Self.minute)

@@ -130,6 +130,7 @@ extension PrefixIndex {
   @discardableResult
   package func split(_ id: NodeID, at local: UInt32) -> NodeID? {
     guard local > 0, contains(IndexLocation(node: id, local: local)) else { return nil }
+    layoutVersion += 1
     let upper = nodes[id]
     var node = Node(
       namespaceID: upper.namespaceID,
@@ -169,6 +170,7 @@ extension PrefixIndex {
     onRemove: (IndexLocation, IndexEntry) -> Void = { _, _ in }
   ) {
     guard contains(location) else { return }
+    layoutVersion += 1
     let id = location.node
     if location.local == 0 {
       removeSubtrees([id], onRemove: onRemove)
@@ -220,6 +222,7 @@ extension PrefixIndex {
   /// Removes a node without children.
   func removeLeaf(_ id: NodeID) {
     assert(nodes[id].firstChild == .none)
+    layoutVersion += 1
     detach(id)
     unlinkUse(id)
     if nodes[id].publishedCount > 0 { unlinkRun(id) }

@@ -31,6 +31,9 @@ package final class PrefixIndex {
   var newest = NodeID.none
   var oldest = NodeID.none
 
+  /// Counts splits and removals: as long as it stays, every location is the same block's.
+  package internal(set) var layoutVersion: UInt64 = 0
+
   var blockCount = 0
   var bufferByteCount = 0
   var extraByteCount = 0

@@ -57,8 +57,7 @@ internal import KVTiers
   /// Every stored byte that is used is checked: the header against the catalog's, the regions against the header.
   private func run() -> Bool {
     let header = unsafe UnsafeRawBufferPointer(rebasing: stored.readOnly[0..<headerByteCount])
-    guard let view = unsafe SlotHeaderView(header), view.checksum == place.headerChecksum,
-      view.generation == place.generation
+    guard let view = unsafe SlotHeaderView(header), BlockBytes.isPromised(view, by: place)
     else { return false }
     return coders.withDecoder { decoder in
       unsafe decoder.decode(

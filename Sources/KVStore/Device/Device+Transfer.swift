@@ -85,14 +85,11 @@ extension Device {
     try store.enter()
     defer { store.leave() }
     let core = namespace.core
-    let range = try core.range(
-      of: unsafe Transfer(firstBlock: window.lowerBound, blockCount: window.count, spans: noSpans),
-      in: prompt,
-      checksSpans: false
-    )
+    let range = core.range(ofBlocks: window)
     // Loans of the device's own: the close of the store's handle does not end them while they are copied from.
-    let (slots, lent) = try store.core.lend(core, prompt, range, limit)
-    let giveBack: @Sendable () -> Void = { store.core.unpinInHost(slots, wereLent: true) }
+    var call = RestoreCall(store.core, core, prompt, range, to: .view, limit)
+    let (slots, lent) = try call.lend()
+    let giveBack: @Sendable () -> Void = { store.core.endLoans(slots) }
     guard !slots.isEmpty else {
       result.end = lent.firstProblem ?? .miss
       return
@@ -116,7 +113,7 @@ extension Device {
         DeviceCopy(
           slot: slot,
           fromSlot: slot,
-          hostMemory: store.core.hostMemory(of: hostSlot, core) + core.layout.headerByteCount,
+          hostMemory: store.core.hostMemory(of: hostSlot) + core.layout.headerByteCount,
           byteCount: blockByteCount
         )
       )
@@ -190,20 +187,10 @@ extension Device {
     try store.enter()
     defer { store.leave() }
     let core = namespace.core
-    let range = try core.range(
-      of: unsafe Transfer(firstBlock: window.lowerBound, blockCount: window.count, spans: noSpans),
-      in: prompt,
-      checksSpans: false
-    )
+    let range = core.range(ofBlocks: window)
     // Without an end of its own: nobody else gets these slots while the device writes to them.
-    let reserved = try store.core.reserve(
-      core,
-      prompt,
-      range,
-      limit,
-      durationNanoseconds: .max,
-      for: store.ledger
-    )
+    var call = OffloadCall(store.core, core, prompt, range, limit, for: store.ledger)
+    let reserved = try call.reserve(durationNanoseconds: .max)
     result.diskBlockCount += reserved.result.diskBlockCount
     guard let firstBlock = reserved.incoming.first?.link.block else {
       store.core.endReservation(reserved.id)
@@ -223,7 +210,7 @@ extension Device {
     }
     var copies: [DeviceCopy] = []
     for (slot, incoming) in zip(held, reserved.incoming) {
-      let memory = unsafe store.core.hostMemory(of: incoming.hostSlot, core)
+      let memory = unsafe store.core.hostMemory(of: incoming.hostSlot)
       unsafe copies.append(
         DeviceCopy(
           slot: slot,
@@ -244,14 +231,7 @@ extension Device {
     }
     letGo()
     let lengths = reserved.incoming.flatMap { _ in core.identity.regionByteCounts }
-    let stored = store.core.commit(
-      reserved.id,
-      reserved.incoming,
-      lengths,
-      core,
-      prompt,
-      store.ledger
-    )
+    let stored = store.core.commit(reserved, lengths, core, prompt, store.ledger)
     result.doneBlockCount = firstBlock + stored.doneBlockCount
     result.hostBlockCount += stored.hostBlockCount
     result.byteCount += copies.count * blockByteCount
@@ -263,9 +243,5 @@ extension Device {
   private func words(of prompt: Prompt, _ count: Int) -> [UInt32] {
     guard let words = unsafe prompt.words else { return [] }
     return unsafe Array(UnsafeBufferPointer(start: words, count: count))
-  }
-
-  private var noSpans: UnsafeMutableBufferPointer<TransferSpan> {
-    unsafe UnsafeMutableBufferPointer(start: nil, count: 0)
   }
 }

@@ -19,7 +19,8 @@ extension Namespace {
     try store.start(operation, on: store.core.restoreQueue) {
       [namespace = core, storeCore = store.core, limit] () throws(StoreError) in
       try copy.withPrompt { (prompt) throws(StoreError) in
-        try storeCore.restore(namespace, prompt, range.range, limit: limit)
+        var call = RestoreCall(storeCore, namespace, prompt, range.range, to: .memory, limit)
+        return try call.restore()
       }
     }
     return operation
@@ -51,7 +52,8 @@ extension Namespace {
         ? ownLimit : .after(max(1, storeCore.configuration.offloadTimeoutNanoseconds))
       limit.cancellation = operation.cancellation
       return try copy.withPrompt { (prompt) throws(StoreError) in
-        try storeCore.offload(namespace, prompt, range.range, limit: limit, for: ledger)
+        var call = OffloadCall(storeCore, namespace, prompt, range.range, limit, for: ledger)
+        return try call.offload()
       }
     }
     return operation

@@ -85,12 +85,9 @@ public final class Namespace: Sendable {
     defer { store.leave() }
     try core.check(prompt, wholeBlocks: false)
     let range = try core.range(of: transfer, in: prompt)
-    return try store.core.restore(
-      core,
-      prompt,
-      range,
-      limit: .after(transfer.timeoutNanoseconds)
-    )
+    let limit = TransferLimit.after(transfer.timeoutNanoseconds)
+    var call = RestoreCall(store.core, core, prompt, range, to: .memory, limit)
+    return try call.restore()
   }
 
   /// Takes blocks into the store.
@@ -104,13 +101,15 @@ public final class Namespace: Sendable {
     let range = try core.range(of: transfer, in: prompt)
     try core.checkOffloadLengths(range)
     let start = monotonicNanoseconds()
-    let result = try store.core.offload(
+    var call = OffloadCall(
+      store.core,
       core,
       prompt,
       range,
-      limit: offloadLimit(transfer),
+      waitLimit(transfer),
       for: store.ledger
     )
+    let result = try call.offload()
     let taken = monotonicNanoseconds() - start
     store.core.offloadTimes.withLock { $0.add(taken) }
     return result
@@ -176,14 +175,6 @@ public final class Namespace: Sendable {
     guard !store.core.configuration.readOnly else { throw .readOnly }
     try core.check(prompt, wholeBlocks: false)
     return try store.core.purge(core, prompt, onlyTail: onlyTail)
-  }
-
-  private func offloadLimit(_ transfer: Transfer) -> TransferLimit {
-    .after(
-      transfer.timeoutNanoseconds == 0
-        ? max(1, store.core.configuration.offloadTimeoutNanoseconds)
-        : transfer.timeoutNanoseconds
-    )
   }
 
   /// Removes all blocks, whoever holds leases on them.

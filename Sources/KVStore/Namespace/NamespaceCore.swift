@@ -56,8 +56,6 @@ package final class NamespaceCore: Sendable {
     var timeToLive: TimeToLive?
     /// Offload: nil = the default.
     var priority: UInt8?
-    /// Offload: what these come to.
-    var offered = OfferedLife()
 
     /// Index in `spans` of a block's first region of the range.
     func spanIndex(ofBlock block: Int) -> Int { (block - blocks.lowerBound) * regions.count }
@@ -145,6 +143,17 @@ package final class NamespaceCore: Sendable {
       guard span.capacity >= 0, span.length >= 0 else { throw .invalidArgument(.spanLength) }
     }
     return range
+  }
+
+  /// All regions of some blocks, for a transfer that is not between the caller's spans.
+  func range(ofBlocks blocks: Swift.Range<Int>) -> Range {
+    unsafe Range(
+      blocks: blocks,
+      regions: 0..<regionCount,
+      selection: wholeBlocks,
+      spans: UnsafeMutableBufferPointer(start: nil, count: 0),
+      coversAllRegions: true
+    )
   }
 
   private func selection(

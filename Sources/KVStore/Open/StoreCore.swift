@@ -350,7 +350,7 @@ package final class StoreCore: Sendable {
   }
 
   /// Where a pinned host slot's bytes are.
-  func hostMemory(of slot: HostSlot, _ namespace: NamespaceCore) -> UnsafeMutableRawPointer {
+  func hostMemory(of slot: HostSlot) -> UnsafeMutableRawPointer {
     unsafe hostMemoryBase.pointer(to: slot)
   }
 

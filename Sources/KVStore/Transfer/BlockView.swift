@@ -1,4 +1,3 @@
-internal import KVCodec
 internal import KVCore
 internal import KVTiers
 
@@ -55,71 +54,17 @@ public final class BlockView: Sendable {
     guard isHeld.value, regions.contains(region), block >= blocks.lowerBound,
       block - blocks.lowerBound < slots.count
     else { return nil }
-    let slot = unsafe core.hostMemory(of: slots[block - blocks.lowerBound], namespace)
-    let headerByteCount = namespace.layout.headerByteCount
-    guard
-      let header = unsafe SlotHeaderView(
-        trusted: UnsafeRawBufferPointer(start: slot, count: headerByteCount)
-      )
-    else { return nil }
-    var offset = headerByteCount
-    for index in 0..<region { offset += Int(header.region(index).storedByteCount) }
-    let count = Int(header.region(region).storedByteCount)
-    return unsafe UnsafeRawBufferPointer(start: slot + offset, count: count)
+    let slot = unsafe core.hostMemory(of: slots[block - blocks.lowerBound])
+    return unsafe BlockBytes(hostCopy: slot, namespace.layout)?.region(region)
   }
 
   /// Ends the loan; later calls do nothing.
   public func release() {
     guard !core.isForked, isHeld.exchange(false) else { return }
-    core.unpinInHost(slots, wereLent: true)
+    core.endLoans(slots)
     onRelease(self)
   }
 
   /// Whether the process was forked since: then the bytes are the parent's as they were.
   public var isForked: Bool { core.isForked }
-}
-
-extension StoreCore {
-  /// Pins and lends the range's leading blocks, as many as are stored and may be lent.
-  func lend(
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    _ range: NamespaceCore.Range,
-    _ limit: TransferLimit
-  ) throws(StoreError) -> (slots: [HostSlot], result: TransferResult) {
-    var result = TransferResult(.miss, blockCount: range.blocks.count)
-    if isPoisoned { return ([], result) }
-    var slots: [HostSlot] = []
-    var end = BlockOutcome.done
-    var next = range.blocks.lowerBound
-    do throws(StoreError) {
-      while next < range.blocks.upperBound {
-        let window = next..<min(next + windowBlockCount(namespace), range.blocks.upperBound)
-        let (pinned, windowEnd) = try pinInHost(namespace, prompt, window, limit, lends: true)
-        for block in pinned {
-          slots.append(block.slot)
-          result.outcomes[block.block - range.blocks.lowerBound] = .done
-          if block.wasInHost { result.hostBlockCount += 1 } else { result.diskBlockCount += 1 }
-        }
-        next += pinned.count
-        end = windowEnd
-        if pinned.count == window.count { continue }
-        // Room comes when the writer is done with some blocks; anything else does not change by waiting.
-        guard end == .busy, !limit.isOver, waitForRoom(namespace.layout.slotByteCount, limit)
-        else { break }
-      }
-    } catch {
-      unpinInHost(slots, wereLent: true)
-      throw error
-    }
-    for block in next..<range.blocks.upperBound {
-      result.outcomes[block - range.blocks.lowerBound] = end == .done ? .miss : end
-    }
-    result.countLeading()
-    state.withLock { state in
-      state.statistics.blocksRestoredHost += UInt64(result.hostBlockCount)
-      state.statistics.blocksRestoredDisk += UInt64(result.diskBlockCount)
-    }
-    return (slots, result)
-  }
 }

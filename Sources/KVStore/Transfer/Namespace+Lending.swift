@@ -31,7 +31,8 @@ extension Namespace {
     defer { store.leave() }
     try core.check(prompt, wholeBlocks: false)
     let range = try core.range(of: transfer, in: prompt, checksSpans: false)
-    let (slots, result) = try store.core.lend(core, prompt, range, waitLimit(transfer))
+    var call = RestoreCall(store.core, core, prompt, range, to: .view, waitLimit(transfer))
+    let (slots, result) = try call.lend()
     let view = BlockView(store.core, core, range, slots, result) { [weak store] view in
       store?.forget(view)
     }
@@ -66,14 +67,18 @@ extension Namespace {
     try core.check(prompt, wholeBlocks: true)
     let range = try core.range(of: transfer, in: prompt, checksSpans: false)
     guard range.coversAllRegions else { throw .invalidArgument(.regionRange) }
-    let reserved = try store.core.reserve(
+    // Its blocks have the namespace's default life.
+    var call = OffloadCall(
+      store.core,
       core,
       prompt,
-      range,
+      core.range(ofBlocks: range.blocks),
       waitLimit(transfer),
-      durationNanoseconds: durationNanoseconds == 0
-        ? Self.reservationNanosecondsDefault : durationNanoseconds,
       for: store.ledger
+    )
+    let reserved = try call.reserve(
+      durationNanoseconds: durationNanoseconds == 0
+        ? Self.reservationNanosecondsDefault : durationNanoseconds
     )
     let reservation = OffloadReservation(
       store.core,

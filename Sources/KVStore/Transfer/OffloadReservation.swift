@@ -15,8 +15,7 @@ public final class OffloadReservation: Sendable {
   private let core: StoreCore
   private let namespace: NamespaceCore
   private let prompt: PromptCopy
-  private let incoming: [IncomingBlock]
-  private let id: UInt64
+  private let reserved: ReservedBlocks
   private let ledger: FlushLedger
   private let isOpen = AtomicFlag(true)
   private let onEnd: @Sendable (OffloadReservation) -> Void
@@ -34,9 +33,8 @@ public final class OffloadReservation: Sendable {
     self.prompt = prompt
     self.ledger = ledger
     self.onEnd = onEnd
+    self.reserved = reserved
     result = reserved.result
-    incoming = reserved.incoming
-    id = reserved.id
     let first = reserved.incoming.first?.link.block ?? 0
     blocks = first..<first + reserved.incoming.count
   }
@@ -55,10 +53,7 @@ public final class OffloadReservation: Sendable {
   @unsafe package func bytes(block: Int, region: Int) -> UnsafeMutableRawBufferPointer? {
     guard isOpen.value, blocks.contains(block), region >= 0, region < namespace.regionCount
     else { return nil }
-    let slot = unsafe core.hostMemory(
-      of: incoming[block - blocks.lowerBound].hostSlot,
-      namespace
-    )
+    let slot = unsafe core.hostMemory(of: reserved.incoming[block - blocks.lowerBound].hostSlot)
     return unsafe UnsafeMutableRawBufferPointer(
       start: slot + namespace.layout.regionOffset(region),
       count: namespace.identity.regionByteCounts[region]
@@ -77,7 +72,7 @@ public final class OffloadReservation: Sendable {
     guard isOpen.exchange(false) else { throw .closed }
     defer { onEnd(self) }
     return try prompt.withPrompt { (prompt) throws(StoreError) in
-      core.commit(id, incoming, lengths, namespace, prompt, ledger)
+      core.commit(reserved, lengths, namespace, prompt, ledger)
     }
   }
 
@@ -85,9 +80,9 @@ public final class OffloadReservation: Sendable {
     let bounds = namespace.identity.regionByteCounts
     guard let lengths else {
       guard !namespace.identity.regionsAreVariable else { throw .invalidArgument(.spanLength) }
-      return incoming.flatMap { _ in bounds }
+      return reserved.incoming.flatMap { _ in bounds }
     }
-    guard lengths.count == incoming.count * bounds.count else {
+    guard lengths.count == reserved.incoming.count * bounds.count else {
       throw .invalidArgument(.spanCount)
     }
     let areRight = lengths.indices.allSatisfy { index in
@@ -104,7 +99,7 @@ public final class OffloadReservation: Sendable {
   /// Later calls do nothing.
   public func abort() {
     guard !core.isForked, isOpen.exchange(false) else { return }
-    core.endReservation(id)
+    core.endReservation(reserved.id)
     onEnd(self)
   }
 
@@ -116,74 +111,44 @@ public final class OffloadReservation: Sendable {
 struct ReservedBlocks {
   var result = TransferResult()
   var incoming: [IncomingBlock] = []
+  /// How far the index had the path.
+  var path = PathMark()
   var id: UInt64 = 0
 }
 
-extension StoreCore {
+extension OffloadCall {
   /// Takes and lends arena slots for the range's blocks that are not stored, as many as there is room for.
-  func reserve(
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    _ range: NamespaceCore.Range,
-    _ limit: TransferLimit,
-    durationNanoseconds: UInt64,
-    for ledger: FlushLedger
-  ) throws(StoreError) -> ReservedBlocks {
-    try checkWritable()
+  mutating func reserve(durationNanoseconds: UInt64) throws(StoreError) -> ReservedBlocks {
+    try core.checkWritable()
     var reserved = ReservedBlocks()
-    reserved.result = TransferResult(.busy, blockCount: range.blocks.count)
-    let first = range.blocks.lowerBound
-    let (storedCount, tailKey, tailHead) = try withStoredPrefix(
-      namespace,
-      prompt,
-      blockCount: range.blocks.upperBound,
-      touch: true
-    ) { state, prefix in
-      state.promise(prefix, from: first, to: ledger)
-      return (
-        prefix.blockCount, state.index.blockKey(at: prefix.location) ?? namespace.chain.rootKey,
-        state.head(at: prefix.location)
-      )
-    }
-    if storedCount > 0, let tailHead {
-      noteUse(namespace, tailHead, tailKey, blockCount: storedCount, isRequest: false)
-    }
-    guard storedCount >= first else {
-      reserved.result = TransferResult(.parentMissing, blockCount: range.blocks.count)
-      return reserved
-    }
-    for block in first..<storedCount { reserved.result.outcomes[block - first] = .done }
-    reserved.result.diskBlockCount = storedCount - first
-    var cursor = ChainCursor(namespace.chain, prompt, at: storedCount, after: tailKey)
-    var end = BlockOutcome.done
-    let admittedEnd = try max(storedCount, admittedEnd(namespace, prompt, range))
-    for block in admittedEnd..<range.blocks.upperBound {
-      reserved.result.outcomes[block - first] = .declined
-    }
-    while cursor.block < admittedEnd, end == .done, let link = cursor.next() {
-      let (slot, outcome) = lendNewSlot(
-        namespace.layout.slotByteCount,
-        limit,
-        mayWait: reserved.incoming.isEmpty
-      )
-      end = outcome
-      reserved.result.outcomes[link.block - first] = outcome
-      guard let slot else { break }
-      reserved.incoming.append(IncomingBlock(link: link, hostSlot: slot))
-    }
-    for index in reserved.result.outcomes.indices where end != .done {
-      if ![.done, .declined].contains(reserved.result.outcomes[index]) {
-        reserved.result.outcomes[index] = end
+    if try findStored(range.blocks) {
+      let admittedEnd = admittedEndOfRest()
+      decline(from: admittedEnd)
+      // Waits for room for the first only.
+      var end = BlockOutcome.done
+      while cursor.block < admittedEnd, end == .done {
+        let window = min(cursor.block + core.windowBlockCount(namespace), admittedEnd)
+        let links = nextLinks(to: window)
+        let taken = lendSlots(for: links[...], mayWait: reserved.incoming.isEmpty)
+        for link in links.prefix(taken.incoming.count) {
+          result.outcomes[link.block - range.blocks.lowerBound] = .done
+        }
+        reserved.incoming += taken.incoming
+        end = taken.end
       }
+      endEarly(end)
+      result.hostBlockCount = reserved.incoming.count
+      result.countLeading()
+    } else {
+      endEarly(.parentMissing)
     }
-    reserved.result.hostBlockCount = reserved.incoming.count
-    reserved.result.countLeading()
+    countHashes()
+    reserved.result = result
+    reserved.path = path
     let slots = reserved.incoming.map(\.hostSlot)
-    reserved.id = state.withLock { state in
+    reserved.id = core.state.withLock { state in
       let id = state.nextTicket
       state.nextTicket += 1
-      state.statistics.hashesComputed += UInt64(slots.count)
-      state.statistics.blocksDeduplicated += UInt64(storedCount - first)
       if !slots.isEmpty {
         state.reservations[id] = SlotReservation(
           slots: slots,
@@ -195,62 +160,81 @@ extension StoreCore {
     return reserved
   }
 
-  /// A pinned and lent slot; else why there is none.
-  private func lendNewSlot(
-    _ slotByteCount: Int,
-    _ limit: TransferLimit,
+  /// Pinned and lent slots for the leading blocks, and why the next one has none.
+  private func lendSlots(
+    for links: ArraySlice<ChainLink>,
     mayWait: Bool
-  ) -> (HostSlot?, BlockOutcome) {
-    let attempt: (inout StoreState) -> (HostSlot?, BlockOutcome)? = { state in
-      guard let slot = state.allocateHostSlot(slotByteCount) else { return nil }
-      guard state.arena.lend(slot) else {
-        state.dropHostSlot(slot)
-        return (nil, .full)
+  ) -> (incoming: [IncomingBlock], end: BlockOutcome) {
+    let attempt: (inout StoreState) -> ([IncomingBlock], BlockOutcome)? = { state in
+      var incoming: [IncomingBlock] = []
+      for link in links {
+        guard let slot = state.allocateHostSlot(namespace.layout.slotByteCount) else {
+          return incoming.isEmpty ? nil : (incoming, .busy)
+        }
+        guard state.arena.lend(slot) else {
+          state.dropHostSlot(slot)
+          return (incoming, .full)
+        }
+        incoming.append(IncomingBlock(link: link, hostSlot: slot))
       }
-      return (slot, .done)
+      return (incoming, .done)
     }
-    if let outcome = state.withLock(attempt) { return outcome }
-    guard mayWait else { return (nil, .busy) }
-    return waitForRoom(limit, attempt) ?? (nil, .busy)
+    if let taken = core.state.withLock(attempt) { return taken }
+    return mayWait ? core.waitForRoom(limit, attempt) ?? ([], .busy) : ([], .busy)
   }
 
   /// Enters what was written into a reservation's slots; all busy when it has ended meanwhile.
+  mutating func commit(_ reserved: ReservedBlocks, _ lengths: [Int]) -> TransferResult {
+    let isHeld = core.state.withLock { state in
+      state.endReservations(now: monotonicNanoseconds())
+      return state.reservations.removeValue(forKey: reserved.id) != nil
+    }
+    guard isHeld else { return result }
+    path = reserved.path
+    var complete: [CompleteBlock] = []
+    for (index, block) in reserved.incoming.enumerated() {
+      let count = namespace.regionCount
+      let own = Array(lengths[index * count..<(index + 1) * count])
+      if namespace.identity.regionsAreVariable { pack(block.hostSlot, lengths: own) }
+      complete.append(finish(block, regions(in: block.hostSlot, lengths: own)))
+    }
+    let (outcomes, _) = core.state.withLock { state in
+      for block in reserved.incoming { state.arena.endLoan(block.hostSlot) }
+      return enter(complete, &state)
+    }
+    for (block, outcome) in zip(complete, outcomes) where outcome == .done {
+      result.byteCount += block.payloadByteCount
+    }
+    _ = note(outcomes, of: complete)
+    result.countLeading()
+    return result
+  }
+
+  /// What the headers of regions that lie packed in a slot say.
+  private func regions(in hostSlot: HostSlot, lengths: [Int]) -> [SlotHeader.Region] {
+    let slot = unsafe core.hostMemory(of: hostSlot)
+    var offset = namespace.layout.headerByteCount
+    return lengths.map { length in
+      defer { offset += length }
+      let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: offset), count: length)
+      return SlotHeader.Region(byteCount: length, checksum: xxh3Checksum(bytes))
+    }
+  }
+}
+
+extension StoreCore {
+  /// Takes a reservation's blocks in; they have the namespace's default life.
   func commit(
-    _ id: UInt64,
-    _ incoming: [IncomingBlock],
+    _ reserved: ReservedBlocks,
     _ lengths: [Int],
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ ledger: FlushLedger
   ) -> TransferResult {
-    var result = TransferResult(.busy, blockCount: incoming.count)
-    let isHeld = state.withLock { state in
-      state.endReservations(now: monotonicNanoseconds())
-      return state.reservations.removeValue(forKey: id) != nil
-    }
-    guard isHeld, let first = incoming.first?.link.block else { return result }
-    // Blocks of a reservation have the namespace's default life.
-    let offered = offeredLife(nil, priority: nil, namespace)
-    var complete: [CompleteBlock] = []
-    for (index, block) in incoming.enumerated() {
-      let count = namespace.regionCount
-      let own = Array(lengths[index * count..<(index + 1) * count])
-      if namespace.identity.regionsAreVariable {
-        unsafe pack(hostMemory(of: block.hostSlot, namespace), lengths: own, namespace)
-      }
-      let regions = regions(in: block.hostSlot, lengths: own, namespace)
-      complete.append((block, finish(block, regions, namespace, prompt, offered)))
-    }
-    result.outcomes = state.withLock { state in
-      for block in incoming { state.arena.endLoan(block.hostSlot) }
-      return enterLocked(complete, first, namespace, prompt, offered, ledger, &state)
-    }
-    for (block, outcome) in zip(complete, result.outcomes) where outcome == .done {
-      result.hostBlockCount += 1
-      result.byteCount += block.payloadByteCount
-    }
-    result.countLeading()
-    return result
+    let first = reserved.incoming.first?.link.block ?? 0
+    let range = namespace.range(ofBlocks: first..<first + reserved.incoming.count)
+    var call = OffloadCall(self, namespace, prompt, range, .none, for: ledger)
+    return call.commit(reserved, lengths)
   }
 
   func endReservation(_ id: UInt64) {

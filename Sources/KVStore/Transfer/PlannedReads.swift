@@ -14,9 +14,24 @@ struct PlannedReads {
     let pieces: SlotPieces
     /// Keeps memory of its own; nil for an arena slot.
     let buffer: AlignedBuffer?
-    let requests: Range<Int>
+    var requests: Range<Int> = 0..<0
     /// Why there are no bytes to look at; `.unsound` when they came, and are not what the catalog promised.
     var failure: FileError?
+
+    /// An arena slot, or memory of its own for the pieces; nil when there is none.
+    init?(_ core: StoreCore, _ slot: HostSlot?, _ pieces: SlotPieces) {
+      self.pieces = pieces
+      if let slot {
+        unsafe base = core.hostMemory(of: slot)
+        buffer = nil
+      } else {
+        guard let own = try? AlignedBuffer(byteCount: pieces.byteCount),
+          let address = unsafe own.bytes.baseAddress
+        else { return nil }
+        unsafe base = address
+        buffer = own
+      }
+    }
   }
 
   private let batch: ReadBatch?
@@ -25,73 +40,68 @@ struct PlannedReads {
   /// Starts the reads.
   ///
   /// A block that no memory is to be had for has none, and is a miss.
-  init(
-    _ core: StoreCore,
-    _ plan: [PlannedBlock],
-    _ namespace: NamespaceCore,
-    _ selection: RegionSelection,
-    limit: TransferLimit
-  ) {
+  init(_ reading: Reading, _ plan: [PlannedBlock]) {
     var requests: [ReadRequest] = []
     for (index, planned) in plan.enumerated() {
-      guard case .disk(let place, let promoteTo) = planned.source else { continue }
-      let regions = selection.ranges(ofBlock: planned.block)
-      if place.tier == .archive {
-        let read = Self.archiveRead(
-          core,
-          place,
-          promoteTo: promoteTo,
-          namespace,
-          regions: regions,
-          request: requests.count
-        )
-        if let (request, memory) = read {
-          requests.append(request)
-          memories[index] = memory
-        }
-        continue
-      }
-      let pieces =
-        promoteTo != nil
-        ? SlotPieces(byteCount: namespace.layout.slotByteCount)
-        : SlotPieces(namespace.layout, regions, isVariable: namespace.identity.regionsAreVariable)
-      var buffer: AlignedBuffer?
-      let base: UnsafeMutableRawPointer
-      if let promoteTo {
-        unsafe base = core.hostMemory(of: promoteTo, namespace)
-      } else {
-        guard let own = try? AlignedBuffer(byteCount: pieces.byteCount),
-          let address = unsafe own.bytes.baseAddress
-        else { continue }
-        buffer = own
-        unsafe base = address
-      }
+      guard case .disk(let place, let slot) = planned.source else { continue }
       let first = requests.count
-      for index in 0..<pieces.count {
-        let piece = pieces[index]
-        unsafe requests.append(
-          ReadRequest(
-            address: SlotAddress(tier: place.tier, file: place.file, slot: place.slot),
-            slotByteCount: namespace.layout.slotByteCount,
-            offset: piece.slot.lowerBound,
-            buffer: UnsafeMutableRawBufferPointer(
-              start: base + piece.start,
-              count: piece.slot.count
-            )
-          )
-        )
-      }
-      unsafe memories[index] = Memory(
-        base: base,
-        pieces: pieces,
-        buffer: buffer,
-        requests: first..<requests.count
-      )
+      var memory = Self.append(planned.block, place, slot, reading, to: &requests)
+      memory?.requests = first..<requests.count
+      memories[index] = memory
     }
     batch =
       requests.isEmpty
-      ? nil : core.diskTier.startReads(requests, mayReadHere: !limit.isBounded)
-    limit.cancellation?.watch(batch)
+      ? nil : reading.core.diskTier.startReads(requests, mayReadHere: !reading.limit.isBounded)
+    reading.limit.cancellation?.watch(batch)
+  }
+
+  /// The reads of one block: the parts that are needed of a raw slot, or all of an archive slot, which is decoded
+  /// and looks like a raw one then.
+  private static func append(
+    _ block: Int,
+    _ place: BlockPlace,
+    _ slot: HostSlot?,
+    _ reading: Reading,
+    to requests: inout [ReadRequest]
+  ) -> Memory? {
+    let core = reading.core
+    let namespace = reading.namespace
+    let layout = namespace.layout
+    let regions = reading.selection.ranges(ofBlock: block)
+    let isArchived = place.tier == .archive
+    let pieces =
+      slot != nil || isArchived
+      ? SlotPieces(byteCount: layout.slotByteCount)
+      : SlotPieces(layout, regions, isVariable: namespace.identity.regionsAreVariable)
+    guard let memory = Memory(core, slot, pieces) else { return nil }
+    if isArchived {
+      let decoding = unsafe SlotDecoding(
+        core,
+        place,
+        layout,
+        regions: regions,
+        into: UnsafeMutableRawBufferPointer(start: memory.base, count: layout.slotByteCount),
+        owner: memory.buffer
+      )
+      guard let request = decoding?.request(core) else { return nil }
+      requests.append(request)
+      return memory
+    }
+    for index in 0..<pieces.count {
+      let piece = pieces[index]
+      unsafe requests.append(
+        ReadRequest(
+          address: SlotAddress(tier: place.tier, file: place.file, slot: place.slot),
+          slotByteCount: layout.slotByteCount,
+          offset: piece.slot.lowerBound,
+          buffer: UnsafeMutableRawBufferPointer(
+            start: memory.base + piece.start,
+            count: piece.slot.count
+          )
+        )
+      )
+    }
+    return memory
   }
 
   /// Waits for a block's reads: its memory once they are over, nil when none was possible.

@@ -1,3 +1,4 @@
+internal import KVCodec
 internal import KVCore
 internal import KVTiers
 
@@ -26,6 +27,12 @@ extension StoreState {
 }
 
 extension StoreCore {
+  /// Blocks moved under one pass of the state lock: a quarter of the arena, at most 16 MiB.
+  func windowBlockCount(_ namespace: NamespaceCore) -> Int {
+    let bytes = min(effectiveHostBytes / 4, 16 << 20)
+    return max(1, min(256, bytes / namespace.layout.slotByteCount))
+  }
+
   /// Waits for what `attempt` wants of the arena, and hurries the writer; nil when the limit comes first.
   func waitForRoom<Result>(
     _ limit: TransferLimit,
@@ -48,13 +55,5 @@ extension StoreCore {
       if let outcome { return outcome }
       if let deadline = limit.deadline, monotonicNanoseconds() >= deadline { return nil }
     }
-  }
-
-  /// Waits until a slot of this size could be had; false when the limit comes first.
-  func waitForRoom(_ slotByteCount: Int, _ limit: TransferLimit) -> Bool {
-    let slot = waitForRoom(limit) { state in state.allocateHostSlot(slotByteCount) }
-    guard let slot else { return false }
-    state.withLock { $0.dropHostSlot(slot) }
-    return true
   }
 }

@@ -102,15 +102,15 @@ extension StoreCore {
   /// Stored blocks were offered again: their lives and priorities become those they were offered with, where these are more.
   func renewLives(
     _ namespace: NamespaceCore,
-    _ segments: [IndexSegment],
+    _ prefix: StoredPrefix,
     _ blocks: Range<Int>,
     _ offered: OfferedLife,
     _ state: inout StoreState
   ) {
     guard namespace.lives.mayExpire.value || offered.hasPriority, !blocks.isEmpty else { return }
     var renewed: [IndexLocation] = []
-    var block = 0
-    for segment in segments {
+    var block = prefix.firstBlock
+    for segment in prefix.segments {
       state.index.withEntries(of: segment) { entries in
         for index in 0..<entries.count where blocks.contains(block + index) {
           let old = entries[index].life

@@ -3,13 +3,6 @@ internal import KVCore
 internal import KVIndex
 internal import KVTiers
 
-/// The longest prefix of a prompt that the index has, after loading what the catalog has more of it.
-struct StoredPrefix {
-  var location: IndexLocation
-  var blockCount: Int
-  var segments: [IndexSegment]
-}
-
 /// A row of the catalog on its way into the index.
 ///
 /// Its words are the prompt's: they compared equal.
@@ -30,7 +23,7 @@ private struct TierCounts {
 /// What a walk of the index ends with: an answer, or more to load first.
 private enum WalkStep<Result> {
   case done(Result)
-  case load(after: BlockPosition, parentKey: BlockKey, from: Int, epoch: UInt64)
+  case load(after: BlockPosition, parentKey: BlockKey, from: PathMark, epoch: UInt64)
 }
 
 extension StoreCore {
@@ -212,7 +205,7 @@ extension StoreCore {
         of: identity,
         prefixBlockCount: prefix.blockCount
       )
-    var block = 0
+    var block = prefix.firstBlock
     for segment in prefix.segments {
       defer { block += Int(segment.blockCount) }
       index.withEntries(of: segment) { entries in
@@ -240,11 +233,14 @@ extension StoreCore {
   // MARK: The walk
 
   /// Runs `body` with the state lock held and the longest stored prefix of the prompt's first `blockCount` blocks.
+  ///
+  /// It goes on from `mark` if that still holds; where lives may end, all of the path is looked at.
   func withStoredPrefix<Result>(
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     blockCount: Int,
     touch: Bool,
+    after mark: PathMark = PathMark(),
     _ body: (inout StoreState, StoredPrefix) -> Result
   ) throws(StoreError) -> Result {
     var triedAt = -1
@@ -255,70 +251,47 @@ extension StoreCore {
       let step: WalkStep<Result> = state.withLock { state in
         var segments = exchange(&state.spare.segments, with: [])
         defer { state.spare.segments = segments }
-        var match = walk(namespace, prompt, blockCount, touch, &state, &segments)
-        if namespace.lives.mayExpire.value, cutExpired(segments, &state) {
-          match = walk(namespace, prompt, blockCount, touch, &state, &segments)
-        }
-        let isEnd = match.matchedBlockCount == blockCount || match.matchedBlockCount == triedAt
-        if !isEnd, attempt < 64, let after = position(of: match.location, in: state.index) {
-          let parentKey = state.index.blockKey(at: match.location) ?? namespace.chain.rootKey
-          return .load(
-            after: after,
-            parentKey: parentKey,
-            from: match.matchedBlockCount,
-            epoch: state.removalEpoch
+        let mayExpire = namespace.lives.mayExpire.value
+        func walk() -> (end: PathMark, firstBlock: Int) {
+          state.index.walk(
+            namespace,
+            prompt,
+            blockCount: blockCount,
+            after: mayExpire ? PathMark() : mark,
+            touch: touch,
+            segments: &segments
           )
         }
-        let prefix = StoredPrefix(
-          location: match.location,
-          blockCount: match.matchedBlockCount,
-          segments: segments
+        var (end, firstBlock) = walk()
+        if mayExpire, cutExpired(segments, &state) { (end, firstBlock) = walk() }
+        let isEnd = end.blockCount == blockCount || end.blockCount == triedAt
+        if !isEnd, attempt < 64, let after = position(of: end.location, in: state.index) {
+          let parentKey = state.index.blockKey(at: end.location) ?? namespace.chain.rootKey
+          return .load(after: after, parentKey: parentKey, from: end, epoch: state.removalEpoch)
+        }
+        return .done(
+          body(&state, StoredPrefix(end: end, firstBlock: firstBlock, segments: segments))
         )
-        return .done(body(&state, prefix))
       }
       switch step {
       case .done(let result): return result
-      case .load(let after, let parentKey, let first, let epoch):
+      case .load(let after, let parentKey, let end, let epoch):
         let rows = try load(
           namespace,
           prompt,
           blockCount,
           after: after,
           parentKey: parentKey,
-          from: first
+          from: end.blockCount
         )
         let isCurrent = state.withLock { state in
           guard state.removalEpoch == epoch else { return false }
-          enter(rows, namespace, prompt, from: first, into: &state)
+          enter(rows, namespace, prompt, after: end, into: &state)
           return true
         }
-        if isCurrent { triedAt = first + rows.count }
+        if isCurrent { triedAt = end.blockCount + rows.count }
       }
     }
-  }
-
-  func walk(
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    _ blockCount: Int,
-    _ touch: Bool,
-    _ state: inout StoreState,
-    _ segments: inout [IndexSegment]
-  ) -> PrefixMatch {
-    segments.removeAll(keepingCapacity: true)
-    guard let words = unsafe prompt.words, blockCount > 0 else {
-      return PrefixMatch(location: .root, matchedBlockCount: 0)
-    }
-    let extra: ExtraBytesAccessor? =
-      unsafe prompt.extra.isEmpty ? nil : { unsafe prompt.extraBytes(ofBlock: $0) }
-    return unsafe state.index.match(
-      namespace.id,
-      words: words,
-      blockCount: blockCount,
-      extra: extra,
-      touch: touch,
-      segments: &segments
-    )
   }
 
   /// The catalog's position of a location; nil for a pending block, below which the catalog has nothing.
@@ -426,16 +399,23 @@ extension StoreCore {
     _ rows: [LoadedRow],
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
-    from first: Int,
+    after mark: PathMark,
     into state: inout StoreState
   ) {
     var segments: [IndexSegment] = []
-    let start = walk(namespace, prompt, first, false, &state, &segments)
-    guard start.matchedBlockCount == first else { return }
+    let start = state.index.walk(
+      namespace,
+      prompt,
+      blockCount: mark.blockCount,
+      after: mark,
+      touch: false,
+      segments: &segments
+    ).end
+    guard start.blockCount == mark.blockCount else { return }
     var location = start.location
     for (offset, row) in rows.enumerated() {
       guard !state.isHidden(row.position),
-        let block = namespace.block(first + offset, of: prompt),
+        let block = namespace.block(mark.blockCount + offset, of: prompt),
         let appended = state.index.append(
           namespace.id,
           after: location,

@@ -154,7 +154,7 @@ extension WriterBatches {
       let block = placed[index].block
       let namespace = block.namespace
       let header = unsafe UnsafeMutableRawBufferPointer(
-        start: core.hostMemory(of: block.hostSlot, namespace),
+        start: core.hostMemory(of: block.hostSlot),
         count: namespace.layout.headerByteCount
       )
       guard let generation = slots.takeGeneration(),
@@ -205,7 +205,7 @@ extension WriterBatches {
       placed.outcome = .droppedParent
       return
     }
-    let memory = unsafe core.hostMemory(of: block.hostSlot, block.namespace)
+    let memory = unsafe core.hostMemory(of: block.hostSlot)
     guard
       let header = unsafe SlotHeaderView(
         UnsafeRawBufferPointer(start: memory, count: block.namespace.layout.headerByteCount)

@@ -205,7 +205,7 @@ final class WriterBatches: @unchecked Sendable {
         continue
       }
       placed[index].place.generation = generation
-      let memory = unsafe core.hostMemory(of: block.hostSlot, namespace)
+      let memory = unsafe core.hostMemory(of: block.hostSlot)
       let header = unsafe UnsafeMutableRawBufferPointer(
         start: memory,
         count: namespace.layout.headerByteCount

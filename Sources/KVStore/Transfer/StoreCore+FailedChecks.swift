@@ -1,90 +1,10 @@
 internal import KVCatalog
-internal import KVCodec
 internal import KVCore
 internal import KVFile
 internal import KVTiers
 
+/// What did not come as the catalog promised it.
 extension StoreCore {
-  // MARK: Checks and copies
-
-  /// Whether a header that came from disk is the one that the catalog promised, of this very block.
-  ///
-  /// That of a decoded slot is not the stored one any more, which was compared before.
-  func headerMatches(
-    _ bytes: UnsafeRawBufferPointer,
-    _ place: BlockPlace,
-    _ planned: PlannedBlock,
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt
-  ) -> Bool {
-    guard let header = unsafe SlotHeaderView(bytes),
-      place.tier == .archive || header.checksum == place.headerChecksum,
-      header.generation == place.generation,
-      header.namespaceID == namespace.id,
-      unsafe header.storeUUID.elementsEqual(storeUUID),
-      header.rootKey == namespace.chain.rootKey,
-      header.blockKey == planned.blockKey,
-      header.regionCount == namespace.regionCount,
-      let block = namespace.block(planned.block, of: prompt)
-    else { return false }
-    return block.matches(header)
-  }
-
-  /// Copies the regions that are needed from a slot in memory to the caller, checking each first when it came from disk.
-  ///
-  /// The spans of the others get the length 0.
-  func copyOut(
-    _ slot: UnsafeMutableRawPointer,
-    _ pieces: SlotPieces,
-    _ planned: PlannedBlock,
-    _ namespace: NamespaceCore,
-    _ range: NamespaceCore.Range,
-    verifies: Bool,
-    _ result: inout TransferResult
-  ) -> BlockOutcome {
-    guard
-      // Checked already if it came from disk; that of a pending block may be being sealed just now.
-      let header = unsafe SlotHeaderView(
-        trusted: UnsafeRawBufferPointer(
-          start: slot,
-          count: min(pieces.byteCount, namespace.layout.headerByteCount)
-        )
-      )
-    else { return .miss }
-    let needed = range.selection.ranges(ofBlock: planned.block)
-    if needed.first != range.regions { range.clearLengths(ofBlock: planned.block) }
-    var offset = namespace.layout.headerByteCount
-    var region = 0
-    let spanBase = range.spanIndex(ofBlock: planned.block) - range.regions.lowerBound
-    var outcome = BlockOutcome.done
-    for regions in needed {
-      while region < regions.lowerBound {
-        offset += Int(header.region(region).storedByteCount)
-        region += 1
-      }
-      while region < regions.upperBound {
-        let stored = header.region(region)
-        let length = Int(stored.storedByteCount)
-        guard let start = pieces.start(of: offset, byteCount: length) else { return .miss }
-        let bytes = unsafe UnsafeRawBufferPointer(start: slot.advanced(by: start), count: length)
-        if verifies, xxh3Checksum(bytes) != stored.checksum { return .miss }
-        let index = spanBase + region
-        unsafe range.spans[index].length = length
-        if unsafe range.spans[index].capacity < length {
-          outcome = .bufferTooSmall
-        } else if let base = bytes.baseAddress, length > 0 {
-          unsafe range.spans[index].data?.copyMemory(from: base, byteCount: length)
-          result.byteCount += length
-        }
-        offset += length
-        region += 1
-      }
-    }
-    return outcome
-  }
-
-  // MARK: Failed checks
-
   /// A read that failed is a failed check as well, unless it says nothing of the block.
   func failedRead(
     _ namespace: NamespaceCore,
