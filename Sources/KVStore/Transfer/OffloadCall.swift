@@ -349,6 +349,8 @@ struct OffloadCall {
     var last: (head: LeaseTable.Head, link: ChainLink)?
     var outcomes: [BlockOutcome] = []
     outcomes.reserveCapacity(complete.count)
+    var queued: [PendingBlock] = []
+    queued.reserveCapacity(complete.count)
     var nextBlock = firstBlock
     for (incoming, payloadByteCount) in complete {
       let link = incoming.link
@@ -403,7 +405,7 @@ struct OffloadCall {
       state.statistics.blocksOffloaded += 1
       state.statistics.offloadedBytes += UInt64(payloadByteCount)
       last = (.pending(ticket: ticket), link)
-      core.writer?.enqueue(
+      queued.append(
         PendingBlock(
           namespace: namespace,
           ticket: ticket,
@@ -418,6 +420,7 @@ struct OffloadCall {
         )
       )
     }
+    core.writer?.enqueue(queued)
     if let (head, link) = last {
       core.noteUse(namespace, head, link.key, blockCount: link.block + 1, isRequest: false)
     }

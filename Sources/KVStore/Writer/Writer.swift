@@ -20,13 +20,17 @@ final class Writer: Sendable {
 
   // MARK: Queueing
 
-  func enqueue(_ block: PendingBlock) {
+  /// Blocks of one call, in order.
+  func enqueue(_ blocks: [PendingBlock]) {
+    guard !blocks.isEmpty else { return }
     let mustWake = queue.withLock { queue in
       let wasDue = queue.dueSince != nil && !queue.operations.isEmpty
       let hadMuch = queue.hasMuchUnwritten
-      queue.append(.publish(block))
+      for block in blocks {
+        queue.append(.publish(block))
+        queue.unwrittenByteCount += block.namespace.layout.slotByteCount
+      }
       queue.dueSince = queue.dueSince ?? monotonicNanoseconds()
-      queue.unwrittenByteCount += block.namespace.layout.slotByteCount
       if queue.unwrittenByteCount + queue.writtenByteCount >= core.effectiveHostBytes / 4 {
         queue.hurryCount = queue.enqueuedCount
         return true
