@@ -1,0 +1,131 @@
+internal import KVCatalog
+internal import KVCodec
+internal import KVCore
+internal import KVIndex
+
+/// What a walk of the index ends with: an answer, or more to load first.
+private enum WalkStep<Result> {
+  case done(Result)
+  case load(after: BlockPosition, parentKey: BlockKey, from: PathMark, epoch: UInt64)
+}
+
+extension StoreCore {
+  /// Runs `body` with the state lock held and the longest stored prefix of the prompt's first `blockCount` blocks.
+  ///
+  /// It goes on from `mark` if that still holds; where lives may end, all of the path is looked at.
+  func withStoredPrefix<Result>(
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    blockCount: Int,
+    touch: Bool,
+    after mark: PathMark = PathMark(),
+    _ body: (inout StoreState, StoredPrefix) -> Result
+  ) throws(StoreError) -> Result {
+    var triedAt = -1
+    // A removal in between makes a load void; after so many the prefix is what the index has.
+    var attempt = 0
+    while true {
+      attempt += 1
+      let step: WalkStep<Result> = state.withLock { state in
+        var segments = exchange(&state.spare.segments, with: [])
+        defer { state.spare.segments = segments }
+        let mayExpire = namespace.lives.mayExpire.value
+        func walk() -> (end: PathMark, firstBlock: Int) {
+          state.index.walk(
+            namespace,
+            prompt,
+            blockCount: blockCount,
+            after: mayExpire ? PathMark() : mark,
+            touch: touch,
+            segments: &segments
+          )
+        }
+        var (end, firstBlock) = walk()
+        if mayExpire, cutExpired(segments, &state) { (end, firstBlock) = walk() }
+        let isEnd = end.blockCount == blockCount || end.blockCount == triedAt
+        if !isEnd, attempt < 64, let after = position(of: end.location, in: state.index) {
+          let parentKey = state.index.blockKey(at: end.location) ?? namespace.chain.rootKey
+          return .load(after: after, parentKey: parentKey, from: end, epoch: state.removalEpoch)
+        }
+        return .done(
+          body(&state, StoredPrefix(end: end, firstBlock: firstBlock, segments: segments))
+        )
+      }
+      switch step {
+      case .done(let result): return result
+      case .load(let after, let parentKey, let end, let epoch):
+        let cursor = ChainCursor(namespace.chain, prompt, at: end.blockCount, after: parentKey)
+        let rows = try load(namespace, cursor, blockCount, after: after)
+        let isCurrent = state.withLock { state in
+          guard state.removalEpoch == epoch else { return false }
+          enter(rows, namespace, prompt, after: end, into: &state)
+          return true
+        }
+        if isCurrent { triedAt = end.blockCount + rows.count }
+      }
+    }
+  }
+
+  /// The catalog's position of a location; nil for a pending block, below which the catalog has nothing.
+  private func position(of location: IndexLocation, in index: PrefixIndex) -> BlockPosition? {
+    location.isRoot ? .root : index.position(of: location)
+  }
+
+  /// The rows that continue the prompt after a block, as far as their words compare equal.
+  private func load(
+    _ namespace: NamespaceCore,
+    _ cursor: ChainCursor,
+    _ blockCount: Int,
+    after: BlockPosition
+  ) throws(StoreError) -> [CatalogWalk.Row] {
+    // What it has announced would be hidden.
+    forgetDeadEvictor()
+    var walk = CatalogWalk(self, namespace, cursor, after: after)
+    try catalogRead { (transaction) throws(CatalogError) in
+      try walk.read(transaction, upTo: blockCount)
+    }
+    state.withLock { state in
+      state.statistics.hashesComputed += walk.hashCount
+      state.statistics.keyCollisions += walk.collisionCount
+    }
+    if let corrupt = walk.corrupt { quarantine(namespace, corrupt, nil) }
+    return walk.rows
+  }
+
+  private func enter(
+    _ rows: [CatalogWalk.Row],
+    _ namespace: NamespaceCore,
+    _ prompt: Prompt,
+    after mark: PathMark,
+    into state: inout StoreState
+  ) {
+    var segments: [IndexSegment] = []
+    let start = state.index.walk(
+      namespace,
+      prompt,
+      blockCount: mark.blockCount,
+      after: mark,
+      touch: false,
+      segments: &segments
+    ).end
+    guard start.blockCount == mark.blockCount else { return }
+    var location = start.location
+    for (offset, row) in rows.enumerated() {
+      guard !state.isHidden(row.position),
+        let block = namespace.block(mark.blockCount + offset, of: prompt),
+        let appended = state.index.append(
+          namespace.id,
+          after: location,
+          block,
+          entry: row.entry,
+          at: row.position
+        )
+      else { return }
+      location = appended.location
+    }
+    let budget = configuration.indexBytesMax
+    if state.index.statistics.byteCount > budget {
+      state.index.trim(toByteCount: budget / 8 * 7) { !$0.flags.contains(.pending) }
+    }
+  }
+}
