@@ -3,7 +3,7 @@
  *
  * Each call of the library answers with a status and a message, wrong bytes come never, what was confirmed stays, and
  * without the refusal the store opens and takes blocks. Beside a server every other time. Each third call, of writes and
- * descriptors each seventh, from $KVSTORE_STEPS_FIRST on; all with $KVSTORE_STEPS=all. (Memory that malloc hands out is
+ * descriptors each eleventh, from $KVSTORE_STEPS_FIRST on; all with $KVSTORE_STEPS=all. (Memory that malloc hands out is
  * not among them: Swift's allocator ends the process where there is none.) */
 #include "folder.h"
 #include "surroundings.h"
@@ -128,7 +128,7 @@ static void pin_kept(kvstore_namespace_t *ns, const shape_t *shape) {
 }
 
 static unsigned refuse(const char *kinds, const char *refusal, bool all, int what_is_kept) {
-    unsigned at, count = 0, stride = strchr("ow", *kinds) != NULL ? 7 : 3;
+    unsigned at, count = 0, stride = strchr("ow", *kinds) != NULL ? 11 : 3;
     char what[64], text[32];
     shape_t shape = shape_large();
     snprintf(what, sizeof what, "%s refused with %s%s", kinds, refusal, all ? ", and all behind" : "");
@@ -192,7 +192,7 @@ static void verify_store(void) {
 
 static void refuse_once_and_on(const char *kinds, int code, int what_is_kept) {
     char text[16];
-    if (is_long()) (void)alarm(0);
+    (void)alarm(is_long() ? 0 : 600);
     snprintf(text, sizeof text, "%d", code);
     (void)refuse(kinds, text, false, what_is_kept);
     verify_store();
@@ -203,7 +203,7 @@ static void refuse_once_and_on(const char *kinds, int code, int what_is_kept) {
 static void descriptors_are_refused(void) { refuse_once_and_on("o", EMFILE, STAYS); }
 static void locks_are_refused(void) { refuse_once_and_on("l", ENOLCK, STAYS); }
 static void locks_are_interrupted(void) {
-    if (is_long()) (void)alarm(0);
+    (void)alarm(is_long() ? 0 : 600);
     (void)refuse("l", "4", false, STAYS); /* EINTR */
     verify_store();
 }

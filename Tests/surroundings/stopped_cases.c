@@ -246,7 +246,7 @@ static void stop_each_step(const char *role, const char *argument, bool mayHold,
     server_t server = serve();
     unsigned step, stopped = 0, held = 0, refused = 0;
     uint64_t filler;
-    if (is_long()) (void)alarm(0);
+    (void)alarm(is_long() ? 0 : 600);
     if (isFull)
         for (filler = 0; filler < 60; filler++) {
             offload_seed(server.ns, &server.shape, 1000 + filler, BLOCKS);
@@ -285,7 +285,7 @@ static void a_verify_is_stopped_at_each_step(void) { stop_each_step("steps-of-a-
  * on, the next one finds every block. */
 static void a_repair_is_stopped_at_each_step(void) {
     unsigned step, stopped = 0;
-    if (is_long()) (void)alarm(0);
+    (void)alarm(is_long() ? 0 : 600);
     for (step = first_step();; step += stride()) {
         kvstore_config_t config;
         kvstore_t *store = NULL;
