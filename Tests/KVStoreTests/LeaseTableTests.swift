@@ -1,79 +1,91 @@
 import Dispatch
+import Glibc
 import KVCore
 import KVFile
+import Synchronization
 import Testing
 
 @testable import KVStore
 
 /// Two processes at one entry of the table of leases at the same time; each round with tables of their own, so that both mean entry 0.
 @Suite struct LeaseTableTests {
-  private static let roundCount = 20_000
-
-  /// Crosses into `concurrentPerform`: what races here races between processes, through atomic words.
-  private struct Pair: @unchecked Sendable {
-    let one: LeaseTable
-    let other: LeaseTable
-
-    init(_ memory: MappedMemory) {
-      one = LeaseTable(memory: memory, owner: OwnerID(rawValue: 1))
-      other = LeaseTable(memory: memory, owner: OwnerID(rawValue: 2))
-    }
-
-    /// `first` by the one, and by the other a release of this lease and a new one; where that one's words begin.
-    func race(
-      _ id: UInt64,
-      _ namespace: NamespaceID,
-      duration: UInt64,
-      _ first: @Sendable (LeaseTable) -> Void
-    ) -> (id: UInt64, offset: Int)? {
-      let taken = Monitor<UInt64?>(nil)
-      DispatchQueue.concurrentPerform(iterations: 2) { index in
-        guard index > 0 else { return first(one) }
-        _ = other.release(id)
-        let head = LeaseTable.Head.published(LeaseTableTests.position(9, 1))
-        let new = other.take(namespace, head, now: 0, duration: duration)
-        taken.withLock { $0 = new }
-      }
-      return taken.withLock { $0 }.map { ($0, Int($0 & 0xFFFF) * 48) }
-    }
-  }
+  private static let roundCount = 1000
+  /// A machine that is busy has fewer rounds.
+  private static let nanosecondsMax: UInt64 = 2_000_000_000
+  private static let namespace = NamespaceID(rawValue: 1)
 
   private static func position(_ run: UInt64, _ position: UInt32) -> BlockPosition {
     BlockPosition(run: RunID(rawValue: run), position: position)
   }
 
-  private let namespace = NamespaceID(rawValue: 1)
+  private enum Word: Int { case id = 0, run = 16, end = 32 }
+
+  /// The one takes a lease and works on it until it is gone; the other releases it meanwhile and takes one of its own. How often what the
+  /// other's lease then says is not its own.
+  ///
+  /// Both stand for processes: what they share are the words.
+  private func wrongCount(
+    _ word: Word,
+    _ expected: UInt64,
+    _ head: @escaping @Sendable () -> LeaseTable.Head,
+    _ work: @escaping @Sendable (LeaseTable, _ id: UInt64) -> Void
+  ) throws -> Int {
+    let memory = try MappedMemory.anonymous(byteCount: LeaseTable.byteCount)
+    let given = Atomic<UInt64>(0)
+    let taken = Atomic<UInt64>(0)
+    let wrongCount = Atomic(0)
+    let end = deadline(after: Self.nanosecondsMax)
+    DispatchQueue.concurrentPerform(iterations: 2) { index in
+      for _ in 0..<Self.roundCount {
+        let table = LeaseTable(memory: memory, owner: OwnerID(rawValue: UInt32(index) + 1))
+        if index == 0 {
+          guard monotonicNanoseconds() < end else {
+            return given.store(.max, ordering: .sequentiallyConsistent)
+          }
+          let id = table.take(Self.namespace, head(), now: 0, duration: 1000) ?? 0
+          given.store(id, ordering: .sequentiallyConsistent)
+          let offset = Int(id & 0xFFFF) * 48
+          var other: UInt64 = 0
+          while taken.load(ordering: .sequentiallyConsistent) == 0,
+            memory.atomicLoad(at: offset) & ~(1 << 63) == id
+          { work(table, id) }
+          while other == 0 {
+            other = taken.exchange(0, ordering: .sequentiallyConsistent)
+            if other == 0 { sched_yield() }
+          }
+          if memory.atomicLoad(at: Int(other & 0xFFFF) * 48 + word.rawValue) != expected {
+            wrongCount.add(1, ordering: .relaxed)
+          }
+          _ = table.release(other)
+        } else {
+          var id: UInt64 = 0
+          while id == 0 {
+            id = given.exchange(0, ordering: .sequentiallyConsistent)
+            if id == 0 { sched_yield() }
+          }
+          guard id != .max else { return }
+          _ = table.release(id)
+          let head = LeaseTable.Head.published(Self.position(9, 1))
+          let own = table.take(Self.namespace, head, now: 0, duration: 10) ?? .max
+          taken.store(own, ordering: .sequentiallyConsistent)
+        }
+      }
+    }
+    return wrongCount.load(ordering: .relaxed)
+  }
 
   /// Who extends a lease never moves the end of the one that takes its entry.
   @Test func anExtensionMovesItsOwnLease() throws {
-    let memory = try MappedMemory.anonymous(byteCount: LeaseTable.byteCount)
-    var wrongCount = 0
-    for _ in 0..<Self.roundCount {
-      let pair = Pair(memory)
-      let id = try #require(
-        pair.one.take(namespace, .published(Self.position(5, 1)), now: 0, duration: 1000)
-      )
-      let new = try #require(
-        pair.race(id, namespace, duration: 10) { _ = $0.extend(id, now: 0, duration: 1_000_000) }
-      )
-      if memory.atomicLoad(at: new.offset + 32) != 10 { wrongCount += 1 }
-      _ = pair.other.release(new.id)
+    let wrongCount = try wrongCount(.end, 10, { .published(Self.position(5, 1)) }) { table, id in
+      _ = table.extend(id, now: 0, duration: 1_000_000)
     }
     #expect(wrongCount == 0)
   }
 
   /// Who says where a pending block came to lie never says it of a lease that takes the entry.
   @Test func aPlaceIsWrittenForItsOwnLease() throws {
-    let memory = try MappedMemory.anonymous(byteCount: LeaseTable.byteCount)
-    var wrongCount = 0
-    for _ in 0..<Self.roundCount {
-      let pair = Pair(memory)
-      let id = try #require(pair.one.take(namespace, .pending(ticket: 7), now: 0, duration: 1000))
-      let new = try #require(
-        pair.race(id, namespace, duration: 1000) { $0.place([7: Self.position(5, 3)]) }
-      )
-      if memory.atomicLoad(at: new.offset + 16) != 9 { wrongCount += 1 }
-      _ = pair.other.release(new.id)
+    let wrongCount = try wrongCount(.run, 9, { .pending(ticket: 7) }) { table, _ in
+      table.place([7: Self.position(5, 3)])
     }
     #expect(wrongCount == 0)
   }

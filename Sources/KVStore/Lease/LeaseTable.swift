@@ -74,7 +74,8 @@ final class LeaseTable {
     for offset in 0..<Self.entryCount {
       let entry = (nextEntry + offset) % Self.entryCount
       let old = load(entry, .id)
-      let isFree = old == 0 || hasEnded(entry, old, now: now, [])
+      // Not one whose place is being written: of the dead, `release(deadOwners:)` frees it.
+      let isFree = old == 0 || old & Self.busyBit == 0 && hasEnded(entry, old, now: now, [])
       guard isFree, exchange(entry, from: old, to: Self.busyBit | UInt64(owner.rawValue)) else {
         continue
       }
@@ -111,8 +112,12 @@ final class LeaseTable {
   func release(_ id: UInt64) -> Bool {
     guard let entry = entry(of: id) else { return false }
     pendingTickets[id] = nil
-    _ = settledID(entry, id)
-    return exchange(entry, from: id, to: 0) || id >> 16 <= number(load(entry, .generation))
+    let end = load(entry, .end)
+    let isHeld = settledID(entry, id) == id | Self.busyBit
+    if exchange(entry, from: id, to: 0) { return true }
+    // Whoever writes its place does not go on: so it ends by time, and nobody takes the entry before that is over.
+    if isHeld { replaceEnd(entry, end, by: 0) }
+    return id >> 16 <= number(load(entry, .generation))
   }
 
   /// Moves the end; false when it has ended already.
@@ -122,14 +127,18 @@ final class LeaseTable {
     guard let entry = entry(of: id) else { return false }
     let end = load(entry, .end)
     guard settledID(entry, id) == id, end > now else { return false }
-    let isMoved =
-      memory?.atomicCompareExchange(
-        at: entry * Self.entryByteCount + Word.end.rawValue * 8,
-        expected: end,
-        desired: now &+ min(duration, Self.durationMax)
-      ) ?? false
+    let isMoved = replaceEnd(entry, end, by: now &+ min(duration, Self.durationMax))
     // Where another has extended it just now, that counts.
     return load(entry, .id) & ~Self.busyBit == id && (isMoved || load(entry, .end) > now)
+  }
+
+  @discardableResult
+  private func replaceEnd(_ entry: Int, _ old: UInt64, by new: UInt64) -> Bool {
+    memory?.atomicCompareExchange(
+      at: entry * Self.entryByteCount + Word.end.rawValue * 8,
+      expected: old,
+      desired: new
+    ) ?? false
   }
 
   /// What an entry says, once its place has been written, which takes another process no time unless it is stopped.
