@@ -20,10 +20,9 @@ import Testing
 
   private enum Word: Int { case id = 0, run = 16, end = 32 }
 
-  /// The one takes a lease and works on it until it is gone; the other releases it meanwhile and takes one of its own. How often what the
-  /// other's lease then says is not its own.
+  /// How often what the other's lease says is not its own.
   ///
-  /// Both stand for processes: what they share are the words.
+  /// The one takes a lease and works on it until it is gone; the other releases it meanwhile and takes one of its own. Both stand for processes: what they share are the words.
   private func wrongCount(
     _ word: Word,
     _ expected: UInt64,
