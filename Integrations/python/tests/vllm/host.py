@@ -1,6 +1,7 @@
 """vLLM engines one after the other in one process: a start takes seconds, so that many settings can be tried.
 
-As a program it is that process, told by lines of JSON what to do; `Host` starts it and talks to it.
+As a program it is that process, told by lines of JSON what to do; `Host` starts it and talks to it. With the argument
+`fork` each call has a process of its own, a fork of one that has imported vLLM and done nothing else.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import json
 import os
 import subprocess
 import sys
-import traceback
+import time
 from pathlib import Path
 from typing import Any
 
-ANSWER = "@answer "
+from forks import ANSWER
 
 
 class Refused(Exception):
@@ -26,11 +27,11 @@ class Refused(Exception):
 class Host:
     """The tests' end of it."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *, fork: bool = False) -> None:
         self.log = log
         self._log = log.open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *(["fork"] if fork else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -77,11 +78,6 @@ class Host:
         """Everything that the process has written."""
         return self.log.read_text(errors="replace")
 
-    def renew(self) -> None:
-        """Goes on with another process: what a start that failed leaves behind must not become part of the next one."""
-        self.close()
-        self.__init__(self.log)  # type: ignore[misc]
-
     def close(self) -> None:
         """Ends the process."""
         if self._process.poll() is None:
@@ -110,7 +106,7 @@ class Engines:
         store: dict[str, Any] | None,
         options: dict[str, Any] | None = None,
         fields: dict[str, Any] | None = None,
-        mutated: list[str] | None = None,
+        mutated: dict[str, int] | None = None,
         env: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         import torch
@@ -124,19 +120,19 @@ class Engines:
             os.environ[name] = value
         torch.manual_seed(0)
         original = EngineArgs.create_engine_config
+        chosen: dict[str, str] = {}
 
         def create(*arguments: Any, **named: Any) -> Any:
             config = original(*arguments, **named)
-            set_fields(config, fields or {}, mutated or [])
+            chosen.update(set_fields(config, fields or {}, mutated or {}))
             return config
 
         EngineArgs.create_engine_config = create  # type: ignore[method-assign]
-        transfer = store and KVTransferConfig(
-            kv_connector="KVStoreConnector",
-            kv_connector_module_path="kvstore.vllm",
-            kv_role="kv_both",
-            kv_connector_extra_config=store,
-        )
+        ours = {"kv_connector": "KVStoreConnector", "kv_connector_module_path": "kvstore.vllm", "kv_role": "kv_both"}
+        is_another = store is not None and "kv_connector" in store
+        if is_another:
+            register_kernels_once()
+        transfer = store and KVTransferConfig(**(store if is_another else {**ours, "kv_connector_extra_config": store}))
         try:
             self.llm = LLM(
                 model,
@@ -153,10 +149,24 @@ class Engines:
             )
         finally:
             EngineArgs.create_engine_config = original  # type: ignore[method-assign]
-        if not store:
+        if not store or is_another:
             return {}
         identity = get_kv_transfer_group()._worker.identity
-        return {"identity": hashlib.sha256(repr(identity).encode()).hexdigest()}
+        return {"identity": hashlib.sha256(repr(identity).encode()).hexdigest(), "chosen": chosen}
+
+    def look(self, model: str, store: dict[str, Any], prompt: list[int], **more: Any) -> dict[str, Any]:
+        """What an engine is called, answers and has computed, which then ends with its process."""
+        started = self.start(model, store, **more)
+        return {**started, "answer": self.generate(prompt), "kv": self.kv()}
+
+    def steps(
+        self, model: str, store: dict[str, Any] | None, calls: list[dict[str, Any]], **more: Any
+    ) -> list[dict[str, Any]]:
+        """The answers of an engine to calls; an engine that ends in order with its process."""
+        self.start(model, store, **more)
+        answers = [getattr(self, call.pop("what"))(**call) for call in calls]
+        self.stop()
+        return answers
 
     def stop(self) -> None:
         from vllm.distributed import cleanup_dist_env_and_memory
@@ -206,6 +216,14 @@ class Engines:
     def reset(self) -> bool:
         return bool(self.llm.reset_prefix_cache())
 
+    def write_adapter(self, folder: str, seed: int) -> None:
+        from tiny_model import write_adapter
+
+        write_adapter(Path(folder), seed=seed)
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def rpc(self, method: str, **named: Any) -> None:
         self.llm.collective_rpc(method, kwargs=named)
 
@@ -216,6 +234,16 @@ class Engines:
         from vllm.lora.request import LoRARequest
 
         self.llm.llm_engine.add_lora(LoRARequest(**adapter))
+
+    def fields(self, model: str, options: dict[str, Any]) -> list[tuple[str, bool]]:
+        """All fields of all objects of a configuration, and whether each is on the list."""
+        from mutate import fields_of
+        from vllm.engine.arg_utils import EngineArgs
+
+        from kvstore.vllm.left_out import LEFT_OUT
+
+        config = EngineArgs(model=model, skip_tokenizer_init=True, dtype="bfloat16", **options).create_engine_config()
+        return fields_of(config, LEFT_OUT)
 
     def mutate(self, model: str, options: dict[str, Any]) -> list[dict[str, Any]]:
         from mutate import mutations
@@ -244,40 +272,53 @@ class Engines:
         return self.llm.llm_engine.model_executor.driver_worker.worker.model_runner
 
 
+def register_kernels_once() -> None:
+    """Where a connector imports numba, vLLM 0.32 cannot do this any more when it starts in this process."""
+    from vllm.platforms import current_platform
+
+    current_platform.register_triton_kernel_overrides()
+    type(current_platform).register_triton_kernel_overrides = classmethod(lambda _: None)
+
+
 def touch_weights(worker: Any) -> None:
     """A program's own way of changing weights in a running engine."""
     for parameter in worker.get_model().parameters():
         parameter.data.mul_(1.5)
 
 
-def set_fields(config: Any, fields: dict[str, Any], mutated: list[str]) -> None:
-    """Sets each "Class.field" in all objects of that class that the configuration holds; mutated: to another value."""
-    from mutate import UNKNOWN, objects, other
+def set_fields(config: Any, fields: dict[str, Any], mutated: dict[str, int]) -> dict[str, str]:
+    """Sets each "Class.field" in all objects of that class that the configuration holds; mutated: to its n-th other value.
 
+    Returns the values of these.
+    """
+    from mutate import UNKNOWN, objects, others
+
+    chosen = {}
     for holder, _ in list(objects(config)):
         for key in [*fields, *mutated]:
             kind, _, name = key.partition(".")
             if any(base.__name__ == kind for base in type(holder).__mro__) and (hasattr(holder, name) or name == UNKNOWN):
-                value = fields[key] if key in fields else other(getattr(holder, name, None))
-                vars(holder)[name] = value
+                if key in mutated:
+                    values = others(holder, name)
+                    if mutated[key] >= len(values):
+                        raise NoOtherValue(f"{key} has {len(values)} other values")
+                    chosen[key] = repr(values[mutated[key]])
+                vars(holder)[name] = fields[key] if key in fields else values[mutated[key]]
+    if mutated and not chosen:
+        raise NoOtherValue(f"there is no {', '.join(mutated)}")
+    return chosen
+
+
+class NoOtherValue(Exception):
+    """All values of a field were tried."""
 
 
 def main() -> None:
-    # vLLM writes to stdout.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    engines = Engines()
-    for line in sys.stdin:
-        call = json.loads(line)
-        try:
-            answer = {"done": getattr(engines, call.pop("what"))(**call)}
-        except BaseException as reason:
-            traceback.print_exc()
-            answer = {"refused": f"{type(reason).__name__}: {reason}"}
-        answers.write("\n" + ANSWER + json.dumps(answer) + "\n")
-        answers.flush()
+    sys.path.insert(0, str(Path(__file__).parent))
+    from forks import serve
+
+    serve(Engines(), imports=["vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"] if "fork" in sys.argv else None)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

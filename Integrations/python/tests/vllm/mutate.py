@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import enum
+import functools
+import sys
+import types
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +71,73 @@ def other(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return type(value)([*value, "another"])
     return "another"
+
+
+def others(holder: Any, name: str) -> list[Any]:
+    """Other values that a field may have: those that its type allows, and one that nobody has thought of."""
+    value = getattr(holder, name, None)
+    if name == UNKNOWN and not hasattr(holder, name):
+        return [1]
+    if has_fields(value):
+        return [None]
+    return others_of(value, [_hints(type(holder)).get(name)])
+
+
+def others_of(value: Any, declared: list[Any]) -> list[Any]:
+    """Values beside this one: those that the declared types allow, and one that nobody has thought of."""
+    found: list[Any] = []
+    waiting = list(declared)
+    while waiting:
+        kind = waiting.pop(0)
+        if typing.get_origin(kind) is typing.Annotated:
+            waiting.append(typing.get_args(kind)[0])
+        elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+            waiting += typing.get_args(kind)
+        elif typing.get_origin(kind) is typing.Literal:
+            found += typing.get_args(kind)
+        elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+            found += list(kind)
+        elif kind is bool:
+            found += [True, False]
+        elif kind is int:
+            found += [value + 1, value * 2, max(1, value // 2)] if type(value) is int else [1, 8]
+        elif kind is float:
+            found += [value * 0.5, value + 0.25] if type(value) is float else [0.5, 2.0]
+        elif kind is str and value is None:
+            found.append("another")
+    found.append(other(value))
+    chosen: list[Any] = []
+    for one in found:
+        if (type(one), one) != (type(value), value) and not any(type(one) is type(two) and one == two for two in chosen):
+            chosen.append(one)
+    return chosen[:6]
+
+
+@functools.cache
+def _hints(owner: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for base in reversed(owner.__mro__):
+        scope = vars(sys.modules.get(base.__module__, typing))
+        for name, kind in vars(base).get("__annotations__", {}).items():
+            if isinstance(kind, str):
+                try:
+                    kind = eval(kind, dict(scope), dict(vars(base)))
+                except Exception:
+                    # A name that is there for type checkers only.
+                    continue
+            found[name] = kind
+    return found
+
+
+def fields_of(root: Any, left_out: Any) -> list[tuple[str, bool]]:
+    """Every "Class.field" that is reached from here, unknown ones included, and whether it is on the list."""
+    found: dict[str, bool] = {}
+    for holder, below in objects(root, left_out):
+        for name in [*vars(holder), UNKNOWN]:
+            key = f"{type(holder).__name__}.{name}"
+            # Where a class has several objects: on the list if all of them are.
+            found[key] = found.get(key, True) and (below or is_left_out(holder, name, left_out))
+    return list(found.items())
 
 
 def mutations_of(root: Any, left_out: Any, digest: Any) -> list[dict[str, Any]]:

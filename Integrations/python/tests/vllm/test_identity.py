@@ -6,8 +6,10 @@ Each engine here is a real one, of a small model. "The truth" is what the same e
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,75 +111,124 @@ class Seen:
     identity: str
     answer: dict[str, Any]
     kv: str
+    chosen: dict[str, str]
 
-
-def look(host: Host, model: Path, folder: Path, **more: Any) -> Seen:
-    with host.engine(model, settings(folder / "empty", offload="none"), **more) as started:
-        answer = host.generate(PROMPT)
-        return Seen(started["identity"], answer, host.call("kv"))
+    def is_as(self, other: Seen) -> bool:
+        return (self.kv, self.answer) == (other.kv, other.answer)
 
 
 @pytest.fixture(scope="session")
-def plain(host: Host, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    seen = look(host, model, tmp_path_factory.mktemp("plain"))
-    again = look(host, model, tmp_path_factory.mktemp("again"))
-    assert seen == again
+def forks(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Each engine that is started here has a process of its own."""
+    time.sleep(0.3)
+    made = Host(tmp_path_factory.mktemp("forks") / "log", fork=True)
+    yield made
+    made.close()
+
+
+def look(forks: Host, model: Path, folder: Path, **more: Any) -> Seen:
+    empty = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        return Seen(**forks.call("look", model=str(model), store=settings(empty, offload="none"), prompt=PROMPT, **more))
+    finally:
+        shutil.rmtree(empty)
+
+
+@pytest.fixture(scope="session")
+def plain(forks: Host, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    seen = look(forks, model, tmp_path_factory.mktemp("plain"))
+    assert seen == look(forks, model, tmp_path_factory.mktemp("again"))
     return seen
 
 
 # Values of the model's configuration that a running model can have: the weights still fit.
 MODEL_VALUES: dict[str, Any] = {
-    "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
-    "rms_norm_eps": 0.1,
-    "hidden_act": "gelu",
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
+    "LlamaConfig.rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
+    "LlamaConfig.rms_norm_eps": 0.1,
+    "LlamaConfig.max_position_embeddings": 4096,
 }
-QUICK = [
-    "LlamaConfig.rope_parameters",
-    "LlamaConfig.rms_norm_eps",
-    "LlamaConfig.vocab_size",
-    "ModelConfig.max_model_len",
-    "SchedulerConfig.max_num_batched_tokens",
-]
 
 
-def engine_mutations() -> list[Any]:
-    """All fields of the model's own configuration, and all that are on the list: those must not change anything."""
-    from kvstore.vllm.left_out import LEFT_OUT
+def mutated(
+    forks: Host, model: Path, folder: Path, options: dict[str, Any], plain: Seen, field: str, *, most: int
+) -> dict[str, Any]:
+    """What became of a field's other values: of so many with which an engine starts, or until what it computes changes."""
+    done: dict[str, Any] = {"field": field, "started": [], "refused": [], "computed": False, "renamed": False, "near": True}
+    ways: list[dict[str, Any]] = [{"mutated": {field: index}} for index in range(10)]
+    if field in MODEL_VALUES:
+        ways = [{"fields": {field: MODEL_VALUES[field]}}]
+    for way in ways:
+        try:
+            seen = look(forks, model, folder, options=options, **way)
+        except Refused as reason:
+            if "NoOtherValue" in str(reason):
+                break
+            done["refused"].append(str(reason)[:200])
+            continue
+        done["started"].append(seen.chosen.get(field, repr(MODEL_VALUES.get(field))))
+        done["renamed"] = seen.identity != plain.identity
+        done["near"] = near(seen.answer, plain.answer)
+        done["computed"] = not seen.is_as(plain)
+        if done["computed"] or len(done["started"]) == most:
+            break
+    return done
 
-    model_fields = (
-        "architectures attention_bias attention_dropout bos_token_id chunk_size_feed_forward dtype eos_token_id head_dim "
-        "hidden_act hidden_size id2label initializer_range intermediate_size is_encoder_decoder label2id "
-        "max_position_embeddings mlp_bias model_type num_attention_heads num_hidden_layers num_key_value_heads "
-        "output_hidden_states pad_token_id pretraining_tp problem_type return_dict rms_norm_eps rope_parameters "
-        "tie_word_embeddings use_cache vocab_size field_of_a_later_version"
-    )
-    names = [f"LlamaConfig.{name}" for name in model_fields.split()] + ["ModelConfig.max_model_len", *LEFT_OUT]
-    names = [name for name in names if not name.startswith("PretrainedConfig.")]
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
-
-@pytest.mark.parametrize("field", engine_mutations())
+@pytest.mark.parametrize("field", [*MODEL_VALUES, "ModelConfig.max_model_len", "SchedulerConfig.max_num_batched_tokens"])
 def test_a_field_that_changes_kv_changes_the_identity(
-    host: Host, model: Path, tmp_path: Path, plain: Seen, field: str
+    forks: Host, model: Path, tmp_path: Path, plain: Seen, field: str
 ) -> None:
     from kvstore.vllm.left_out import LEFT_OUT
 
-    kind, _, name = field.partition(".")
-    fields = {field: MODEL_VALUES[name]} if kind == "LlamaConfig" and name in MODEL_VALUES else {}
-    try:
-        seen = look(host, model, tmp_path, fields=fields, mutated=[] if fields else [field])
-    except Refused as reason:
-        host.renew()
-        print(f"MUTATION {field}: refused: {str(reason)[:100]}")
-        pytest.skip(f"no engine with that runs: {str(reason)[:200]}")
-    changed = (seen.kv, seen.answer) != (plain.kv, plain.answer)
-    renamed = seen.identity != plain.identity
-    print(f"MUTATION {field}: KV or logits changed: {changed}, identity changed: {renamed}")
-    assert renamed or not changed or near(seen.answer, plain.answer)
-    # One that is on the list changes neither, but for the last bits where other tokens are computed together.
-    assert renamed != (field in LEFT_OUT)
+    done = mutated(forks, model, tmp_path, {}, plain, field, most=1)
+    assert done["started"] and done["renamed"] != (field in LEFT_OUT)
+    # All but limits of the model change what it computes here.
+    assert done["computed"] == (field in MODEL_VALUES and "max_position" not in field)
+
+
+def test_compiled_kernels_compute_something_else(forks: Host, model: Path, tmp_path: Path, plain: Seen) -> None:
+    """What is compiled as a whole rounds elsewhere: the first token's logits are others already."""
+    compiled = look(forks, model, tmp_path, mutated={"CompilationConfig.mode": 1})
+    assert compiled.chosen == {"CompilationConfig.mode": "<CompilationMode.DYNAMO_TRACE_ONCE: 2>"}
+    assert not compiled.is_as(plain) and compiled.identity != plain.identity
+    assert compiled == look(forks, model, tmp_path, mutated={"CompilationConfig.mode": 1})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["plain", "adapters", "fp8", "draft"])
+def test_every_field_in_the_engine(forks: Host, model: Path, tmp_path: Path, name: str) -> None:
+    """Each field of each object of vLLM's configuration changed in turn, in an engine that is started with it.
+
+    Takes most of an hour for "plain"; of the others the fields that this one does not have are changed. With
+    KVSTORE_MUTATIONS=FOLDER the results are kept there, and a run goes on where another one was stopped.
+    """
+    options = json.loads(json.dumps(CONFIGURATIONS[name]).replace("MODEL", str(model)))
+    fields = dict(forks.call("fields", model=str(model), options=options))
+    if name not in ("plain", "fp8"):
+        for field, _ in forks.call("fields", model=str(model), options={}):
+            fields.pop(field, None)
+    if name == "fp8":
+        # How a scale is found is asked for where there are any.
+        fields = {field: listed for field, listed in fields.items() if field.startswith("CacheConfig.")}
+    results = Path(os.environ.get("KVSTORE_MUTATIONS") or tmp_path) / f"vllm-{name}.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    lines = results.read_text().splitlines() if results.exists() else []
+    done = {one["field"]: one for one in map(json.loads, lines)}
+    plain = look(forks, model, tmp_path, options=options)
+    assert plain == look(forks, model, tmp_path, options=options)
+    with results.open("a") as file:
+        for field, listed in fields.items():
+            if field not in done:
+                # One that is in the identity changes it with every value; one that is not must not matter with any.
+                done[field] = mutated(forks, model, tmp_path, options, plain, field, most=2 if listed else 1)
+                file.write(json.dumps(done[field]) + "\n")
+                file.flush()
+    started = [one for one in done.values() if one["started"]]
+    counts = {word: sum(one[word] for one in started) for word in ("computed", "renamed")}
+    print(f"{name}: {len(done)} mutated, {len(started)} started, {counts}, {sum(fields.values())} on the list")
+    # What is on the list changes nothing, but for the last bits where other tokens are computed together.
+    assert [one for one in started if one["computed"] and not one["renamed"] and not one["near"]] == []
+    assert [one for one in started if one["renamed"] == fields[one["field"]]] == []
 
 
 def near(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -197,9 +248,9 @@ def near(one: dict[str, Any], other: dict[str, Any]) -> bool:
     ],
 )
 def test_environment(
-    host: Host, model: Path, tmp_path: Path, plain: Seen, variable: str, value: str, counts: bool
+    forks: Host, model: Path, tmp_path: Path, plain: Seen, variable: str, value: str, counts: bool
 ) -> None:
-    seen = look(host, model, tmp_path, env={variable: value})
+    seen = look(forks, model, tmp_path, env={variable: value})
     assert (seen.identity != plain.identity) == counts
     assert counts or seen.answer == plain.answer
 

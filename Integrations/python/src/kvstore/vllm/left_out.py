@@ -16,7 +16,7 @@ _LOAD = "how files are read; what was read is in the digest of the weights"
 _STATE = "filled in while the engine runs"
 _MOVE = "moves KV or other data between processes; the layout of KV is a field of the record"
 _SAME = "in the record elsewhere"
-_KERNELS = "how kernels are made and captured; they compute the same"
+_KERNELS = "how kernels are captured; they compute the same"
 
 
 def _all(reason: str, owner: str, names: str) -> dict[str, str]:
@@ -35,7 +35,7 @@ LEFT_OUT: dict[str, str] = {
     **_all(_PICK, "ModelConfig", "max_logprobs return_sampling_mask use_fp64_gumbel"),
     **_all(_PLACE, "ModelConfig", "renderer_num_workers enable_sleep_mode sleep_mode_backend"),
     **_all(_PLACE, "ModelConfig", "sleep_mode_offload_cudagraph sleep_preserve_parameter_names"),
-    **_all(_KERNELS, "ModelConfig", "enforce_eager"),
+    **_all(_SAME, "ModelConfig", "enforce_eager"),
     **_all(_SAME, "ModelConfig", "model _hf_config_revision"),
     **_all(_SAME, "PreTrainedConfig", "_name_or_path _commit_hash transformers_version"),
     **_all(_SAME, "PretrainedConfig", "_name_or_path _commit_hash transformers_version"),
@@ -68,9 +68,9 @@ LEFT_OUT: dict[str, str] = {
     **_all(_STATE, "CompilationConfig", "enabled_custom_ops disabled_custom_ops compilation_time"),
     **_all(_STATE, "CompilationConfig", "encoder_compilation_time"),
     **_all(_PLACE, "CompilationConfig", "cache_dir local_cache_dir debug_dump_path compile_cache_save_format"),
-    **_all(_KERNELS, "CompilationConfig", "mode backend cudagraph_mode cudagraph_capture_sizes compile_sizes"),
-    **_all(_KERNELS, "CompilationConfig", "max_cudagraph_capture_size cudagraph_num_of_warmups inductor_passes"),
-    **_all(_KERNELS, "CompilationConfig", "compile_ranges_endpoints cudagraph_copy_inputs inductor_compile_config"),
+    **_all(_KERNELS, "CompilationConfig", "cudagraph_mode cudagraph_capture_sizes max_cudagraph_capture_size"),
+    **_all(_KERNELS, "CompilationConfig", "cudagraph_num_of_warmups cudagraph_copy_inputs"),
+    **_all(_BATCH, "CompilationConfig", "compile_ranges_endpoints"),
 }
 """Field to reason."""
 
