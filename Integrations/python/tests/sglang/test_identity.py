@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from engine import Engine
 from mutate import UNKNOWN, mutations_of, other
+from runner import Refused, Runner, is_listed
 from tiny_model import write_model
 
 from kvstore import sglang
@@ -35,12 +39,6 @@ def bags(bag: Any) -> Iterator[Any]:
     yield bag
     for part in bag._subs.values():
         yield from bags(part)
-
-
-def is_listed(name: str) -> bool:
-    """Whether a setting, or a group that it is of, is on the list."""
-    parts = name.split(".")
-    return any(".".join(parts[:length]) in LEFT_OUT for length in range(1, len(parts) + 1))
 
 
 def record(published: Any) -> str:
@@ -110,6 +108,104 @@ def test_pools_beside_kv_are_refused_in_clear_words(published: Any, pool: str) -
     storage.register_mem_host_pool_v2(SimpleNamespace(), "kv")
     with pytest.raises(ValueError, match=f"kvstore: this model has a cache of kind {pool} beside its KV"):
         storage.register_mem_host_pool_v2(SimpleNamespace(), pool)
+
+
+# ---------------------------------------------------------------- in the model runner
+
+
+@pytest.fixture(scope="session")
+def runner(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    # It begins surely after the model was written.
+    time.sleep(0.3)
+    made = Runner(tmp_path_factory.mktemp("runner") / "log")
+    yield made
+    made.close()
+
+
+def look(runner: Runner, model: Path, **change: Any) -> dict[str, Any]:
+    return runner.call("look", model=str(model), weights="11" * 32, prompt=PROMPT[:200], **change)
+
+
+@pytest.fixture(scope="session")
+def plain(runner: Runner, small_model: Path) -> dict[str, Any]:
+    seen = look(runner, small_model)
+    assert seen == look(runner, small_model)
+    return seen
+
+
+# Values that a running model can have: the weights still fit.
+MODEL_VALUES: dict[str, Any] = {
+    "LlamaConfig.rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
+    "LlamaConfig.rms_norm_eps": 0.1,
+    "argument.json_model_override_args": '{"rms_norm_eps": 0.1}',
+}
+
+
+def mutated(runner: Runner, model: Path, plain: dict[str, Any], field: str, *, most: int) -> dict[str, Any]:
+    """What became of a field's other values: of so many with which SGLang computes, or until what it computes changes."""
+    done: dict[str, Any] = {"field": field, "started": [], "refused": [], "computed": False, "renamed": False, "near": True}
+    ways = [{"value": MODEL_VALUES[field]}] if field in MODEL_VALUES else [{"index": index} for index in range(40)]
+    for way in ways:
+        try:
+            seen = look(runner, model, field=field, **way)
+        except Refused as reason:
+            if "NoOtherValue" in str(reason):
+                break
+            done["refused"].append(str(reason)[:200])
+            if len(done["refused"]) == 8:
+                break
+            continue
+        done["started"] += seen["chosen"]
+        done["renamed"] = seen["identity"] != plain["identity"]
+        done["computed"] = (seen["kv"], seen["logits"]) != (plain["kv"], plain["logits"])
+        pairs = zip(seen["highest"], plain["highest"], strict=True)
+        done["near"] = seen["tokens"] == plain["tokens"] and all(abs(ours - theirs) < 0.05 for ours, theirs in pairs)
+        if done["computed"] or len(done["started"]) == most:
+            break
+    return done
+
+
+@pytest.mark.parametrize("field", [*MODEL_VALUES, "ModelConfig.context_len", "argument.max_running_requests"])
+def test_a_field_that_changes_kv_changes_the_identity(
+    runner: Runner, small_model: Path, plain: dict[str, Any], field: str
+) -> None:
+    done = mutated(runner, small_model, plain, field, most=1)
+    assert done["started"] and done["renamed"] != (field == "argument.max_running_requests")
+    assert done["computed"] == (field in MODEL_VALUES)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["model", "argument"])
+def test_every_field_in_the_model_runner(
+    runner: Runner, small_model: Path, tmp_path: Path, plain: dict[str, Any], kind: str
+) -> None:
+    """Each argument of a server and each field of the model's configuration changed in turn, and a prompt computed.
+
+    Takes most of an hour. With KVSTORE_MUTATIONS=FOLDER the results are kept there, and a run goes on where another one
+    was stopped.
+    """
+    fields = {
+        field: listed
+        for field, listed in runner.call("fields", model=str(small_model))
+        if field.startswith("argument.") == (kind == "argument")
+    }
+    results = Path(os.environ.get("KVSTORE_MUTATIONS") or tmp_path) / f"sglang-{kind}.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    lines = results.read_text().splitlines() if results.exists() else []
+    done = {one["field"]: one for one in map(json.loads, lines)}
+    with results.open("a") as file:
+        for field, listed in fields.items():
+            if field not in done:
+                # One that is in the identity changes it with every value; one that is not must not matter with any.
+                done[field] = mutated(runner, small_model, plain, field, most=2 if listed else 1)
+                file.write(json.dumps(done[field]) + "\n")
+                file.flush()
+    started = [one for one in done.values() if one["started"]]
+    counts = {word: sum(one[word] for one in started) for word in ("computed", "renamed")}
+    print(f"{kind}: {len(done)} mutated, {len(started)} started, {counts}, {sum(fields.values())} on the list")
+    assert [one for one in started if one["computed"] and not one["renamed"] and not one["near"]] == []
+    # One that is not on the list changes the identity.
+    assert [one for one in started if not one["renamed"] and not fields[one["field"]]] == []
 
 
 # ---------------------------------------------------------------- in the engine
