@@ -1,13 +1,12 @@
 """A process that is told by lines of JSON what to do, and may do it in forks of itself.
 
 An engine takes many seconds to be imported, and leaves things behind where it was started: in a fork it is imported
-already, and what it leaves behind goes with it.
+already, and what it leaves behind goes with it. What the first call imports beside that is imported for the next ones.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -19,7 +18,7 @@ import traceback
 from typing import Any
 
 ANSWER = "@answer "
-SECONDS = 90
+SECONDS = 60
 
 
 def serve(calls: Any, imports: list[str] | None = None) -> None:
@@ -29,12 +28,15 @@ def serve(calls: Any, imports: list[str] | None = None) -> None:
     os.dup2(2, 1)
     for module in imports or []:
         importlib.import_module(module)
-    if imports:
-        gc.collect()
-        gc.freeze()
+    known = imports is None
     for line in sys.stdin:
         call = json.loads(line)
         answer = _in_a_fork(calls, call) if imports else _answer(calls, call)
+        if not known and "done" in answer:
+            known = True
+            for module in answer.pop("imported"):
+                with contextlib.suppress(Exception):
+                    importlib.import_module(module)
         answers.write("\n" + ANSWER + json.dumps(answer) + "\n")
         answers.flush()
 
@@ -53,7 +55,11 @@ def _in_a_fork(calls: Any, call: dict[str, Any]) -> dict[str, Any]:
     if child == 0:
         os.setpgid(0, 0)
         os.close(reading)
-        os.write(writing, json.dumps(_answer(calls, call)).encode() + b"\n")
+        before = set(sys.modules)
+        answer = _answer(calls, call)
+        answer["imported"] = [name for name in sys.modules if name not in before]
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(json.dumps(answer).encode() + b"\n")
         os._exit(0)
     os.close(writing)
     with contextlib.suppress(OSError):

@@ -156,6 +156,11 @@ class Engines:
 
     def look(self, model: str, store: dict[str, Any], prompt: list[int], **more: Any) -> dict[str, Any]:
         """What an engine is called, answers and has computed, which then ends with its process."""
+        from vllm.v1.sample import sampler
+
+        # Compiled for seconds, to count how many tokens are likelier than the chosen one, which nobody asks for.
+        compiled = sampler.batched_count_greater_than
+        sampler.batched_count_greater_than = getattr(compiled, "_torchdynamo_orig_callable", compiled)
         started = self.start(model, store, **more)
         return {**started, "answer": self.generate(prompt), "kv": self.kv()}
 
