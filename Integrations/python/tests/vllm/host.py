@@ -162,7 +162,8 @@ class Engines:
         compiled = sampler.batched_count_greater_than
         sampler.batched_count_greater_than = getattr(compiled, "_torchdynamo_orig_callable", compiled)
         started = self.start(model, store, **more)
-        return {**started, "answer": self.generate(prompt), "kv": self.kv()}
+        kept = has_values(self.llm.llm_engine.vllm_config, started["chosen"])
+        return {**started, "answer": self.generate(prompt), "kv": self.kv(), "kept": kept}
 
     def steps(
         self, model: str, store: dict[str, Any] | None, calls: list[dict[str, Any]], **more: Any
@@ -312,6 +313,19 @@ def set_fields(config: Any, fields: dict[str, Any], mutated: dict[str, int]) -> 
     if mutated and not chosen:
         raise NoOtherValue(f"there is no {', '.join(mutated)}")
     return chosen
+
+
+def has_values(config: Any, chosen: dict[str, str]) -> bool:
+    """Whether the engine has left these fields as they were set."""
+    from mutate import objects
+
+    found: dict[str, set[str]] = {key: set() for key in chosen}
+    for holder, _ in list(objects(config)):
+        for key in chosen:
+            kind, _, name = key.partition(".")
+            if type(holder).__name__ == kind:
+                found[key].add(repr(getattr(holder, name, None)))
+    return all(value in found[key] for key, value in chosen.items())
 
 
 class NoOtherValue(Exception):
