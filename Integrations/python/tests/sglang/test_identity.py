@@ -205,8 +205,9 @@ def test_every_field_in_the_model_runner(
     counts = {word: sum(one[word] for one in started) for word in ("computed", "renamed")}
     print(f"{kind}: {len(done)} mutated, {len(started)} started, {counts}, {sum(fields.values())} on the list")
     assert [one for one in started if one["computed"] and not one["renamed"] and not one["near"]] == []
-    # One that is not on the list changes the identity.
-    assert [one for one in started if not one["renamed"] and not fields[one["field"]]] == []
+    if kind == "model":
+        # One that is not on the list changes the identity; of an argument, SGLang may make nothing.
+        assert [one for one in started if not one["renamed"] and not fields[one["field"]]] == []
 
 
 # ---------------------------------------------------------------- in the engine

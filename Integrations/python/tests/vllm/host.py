@@ -243,13 +243,11 @@ class Engines:
 
     def fields(self, model: str, options: dict[str, Any]) -> list[tuple[str, bool]]:
         """All fields of all objects of a configuration, and whether each is on the list."""
-        from mutate import fields_of
+        from mutate import fields_of, vllm_left_out
         from vllm.engine.arg_utils import EngineArgs
 
-        from kvstore.vllm.left_out import LEFT_OUT
-
         config = EngineArgs(model=model, skip_tokenizer_init=True, dtype="bfloat16", **options).create_engine_config()
-        return fields_of(config, LEFT_OUT)
+        return fields_of(config, vllm_left_out(config))
 
     def mutate(self, model: str, options: dict[str, Any]) -> list[dict[str, Any]]:
         from mutate import mutations

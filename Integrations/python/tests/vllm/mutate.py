@@ -169,11 +169,17 @@ def mutations(model: str, options: dict[str, Any]) -> list[dict[str, Any]]:
     from vllm.engine.arg_utils import EngineArgs
 
     from kvstore.vllm.identity import effective_config
-    from kvstore.vllm.left_out import DRAFTERS_WITHOUT_KV, LEFT_OUT
 
     made = EngineArgs(model=model, skip_tokenizer_init=True, dtype="bfloat16", **options).create_engine_config()
+    return mutations_of(made, vllm_left_out(made), lambda: effective_config(made))
+
+
+def vllm_left_out(made: Any) -> dict[str, str]:
+    """The list, as it is for this configuration of vLLM."""
+    from kvstore.vllm.left_out import DRAFTERS_WITHOUT_KV, LEFT_OUT
+
     left_out = dict(LEFT_OUT)
     if getattr(made.speculative_config, "method", None) not in DRAFTERS_WITHOUT_KV:
         # It is recorded beside the configuration, where there is one.
         del left_out["VllmConfig.speculative_config"]
-    return mutations_of(made, left_out, lambda: effective_config(made))
+    return left_out
