@@ -50,6 +50,8 @@ class Runner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            # Some settings name folders, which are made where it runs.
+            cwd=log.parent,
             start_new_session=True,
             env={
                 **os.environ,

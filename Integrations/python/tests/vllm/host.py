@@ -35,6 +35,8 @@ class Host:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            # Some settings name folders, which are made where it runs.
+            cwd=log.parent,
             start_new_session=True,
             env={
                 **os.environ,
