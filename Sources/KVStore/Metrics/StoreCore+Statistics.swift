@@ -5,6 +5,16 @@ internal import KVIndex
 internal import KVTiers
 
 extension StoreCore {
+  /// What the store may take: for who only reads it, what those that write to it say, or else what it was made or grown with.
+  private var diskBytesCapacity: UInt64 {
+    guard configuration.readOnly else { return UInt64(configuration.capacityBytes) }
+    let now = configuration.clock.bootTimeNanoseconds()
+    let writers = ProcessMemoryTable.read(sharedMemory.tablesPath, now: now)
+    let living = ownerFiles.owners().living
+    return writers.filter { living.contains($0.key) }.map(\.value.diskBytesCapacity).max()
+      ?? catalog.meta.capacityBytes
+  }
+
   func statistics() -> StoreStatistics {
     let now = configuration.clock.bootTimeNanoseconds()
     var result = state.withLock { state in
@@ -33,7 +43,7 @@ extension StoreCore {
     result.syncs = diskTier.syncCount + 2 * catalogWriter.commits
     result.catalogCommits = catalogWriter.commits
     result.ioPath = diskTier.isDirect.map { $0 ? .direct : .buffered } ?? .none
-    result.diskBytesCapacity = UInt64(configuration.capacityBytes)
+    result.diskBytesCapacity = diskBytesCapacity
     if let usage = catalogUsage {
       result.catalogBytesCapacity = UInt64(usage.mapByteCount)
       result.catalogBytesUsed = UInt64(usage.usedByteCount)

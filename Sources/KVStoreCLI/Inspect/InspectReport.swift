@@ -42,9 +42,7 @@ struct InspectReport: ParsableCommand {
       let text = try jsonText(data, isPretty: false).replacingOccurrences(of: "<", with: "\\u003c")
       let page = reportPage.replacingOccurrences(of: "/*DATA*/", with: text)
       guard output != "-" else { return print(page) }
-      do { try Data(page.utf8).write(to: URL(filePath: output), options: .atomic) } catch {
-        throw CommandFailure("cannot write \(output): \(error.localizedDescription)")
-      }
+      try writePrivateFile(output, page)
       print("wrote \(output): \(byteText(page.utf8.count))")
     }
   }

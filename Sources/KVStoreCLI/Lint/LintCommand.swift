@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import KVRequests
 
 /// `kvstore lint`: what in recorded requests breaks the prefix, and what it costs.
@@ -106,9 +105,7 @@ struct LintCommand: ParsableCommand {
 
   private func writeReport(_ outcome: LintOutcome, _ path: String) throws {
     let page = LintPage(outcome, isRedacted: options.redact).html
-    do { try Data(page.utf8).write(to: URL(filePath: path), options: .atomic) } catch {
-      throw CommandFailure("cannot write \(path): \(error.localizedDescription)")
-    }
+    try writePrivateFile(path, page)
     writeError("wrote \(path): \(byteText(page.utf8.count))\n")
   }
 
