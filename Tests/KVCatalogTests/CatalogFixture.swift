@@ -155,3 +155,24 @@ func slotPlace(_ slot: SlotAddress) -> BlockPlace {
     headerChecksum: 2
   )
 }
+
+extension WriteTransaction {
+  /// Evicts a namespace's own blocks by recency until it is within its quota, or none may go, as the store does.
+  func enforceQuota(
+    _ id: NamespaceID,
+    isProtected: (NamespaceID, RunID, UInt32) -> Bool
+  ) throws(CatalogError) -> RemovedSummary {
+    var removed = RemovedSummary()
+    while let excess = try quotaExcess(id) {
+      let round = try evict(
+        pools: [excess.pool],
+        blockCount: excess.blockCount,
+        reason: .quota,
+        isProtected: isProtected
+      )
+      if round.ranges.isEmpty { break }
+      removed.add(round)
+    }
+    return removed
+  }
+}

@@ -98,6 +98,8 @@ private final class CatalogModelRun {
   let priorities: [UInt8]
   var quotas: [Int: UInt64] = [:]
   var log: [String] = []
+  /// What the commits said of stamps.
+  private var stamps: [Place: UInt64] = [:]
 
   init(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
@@ -125,9 +127,19 @@ private final class CatalogModelRun {
     let mustAbort = Int.random(in: 0..<8, using: &random) == 0
     let operationCount = Int.random(in: 1...3, using: &random)
     do {
-      try fixture.catalog.write(timeNanoseconds: 1) { (txn) throws(CatalogError) in
+      let ended = try fixture.catalog.write(timeNanoseconds: 1) { (txn) throws(CatalogError) in
+        txn.stampChanges = []
         for _ in 0..<operationCount { try operation(txn) }
         if mustAbort { throw .closed }
+        return txn
+      }
+      for change in ended.stampChanges ?? [] {
+        switch change {
+        case .used: Issue.record("no use has a number")
+        case .stamped(let end):
+          stamps[Place(namespace: end.namespace, at: end.at)] = end.stamp
+        case .unstamped(let namespace, let at): stamps[Place(namespace: namespace, at: at)] = nil
+        }
       }
     } catch CatalogError.closed {
       #expect(mustAbort)
@@ -344,6 +356,14 @@ private final class CatalogModelRun {
         #expect(try txn.parent(namespace, block.position) == parent?.position ?? .root)
         #expect(try txn.row(namespace, block.position)?.words == littleEndianBytes(block.word))
       }
+      var stored: [Place: UInt64] = [:]
+      for pool in Set(Self.slotByteCounts.map { $0 / 4096 }) {
+        try txn.forEachStamp(pool: pool) { row in
+          stored[Place(namespace: row.namespace, at: row.end)] = row.stamp
+          return true
+        }
+      }
+      #expect(stored == stamps, "\(log)")
       var reserved: [OwnerID: Set<SlotAddress>] = [:]
       for row in try txn.reservations() { reserved[row.owner, default: []].formUnion(row.slots) }
       #expect(reserved == model.reserved.filter { !$0.value.isEmpty })

@@ -82,7 +82,7 @@ package struct NamespaceRow: Sendable, Equatable {
   package var pool: UInt32 { slotByteCount / 4096 }
   /// Where its stamps are a second time, in an order of their own, while it has a quota.
   var quotaPool: UInt32? { quotaBytes == 0 ? nil : 1 << 31 | id.rawValue }
-  var pools: [UInt32] { quotaPool.map { [pool, $0] } ?? [pool] }
+  package var pools: [UInt32] { quotaPool.map { [pool, $0] } ?? [pool] }
 
   /// What counts against the quota: whole slots, or the payload where it is inline.
   package func quotaUsage(_ accounting: Accounting) -> UInt64 {

@@ -19,30 +19,27 @@ extension WriteTransaction {
     try settle()
     var pools: Set<UInt32> = []
     if let pool { pools = [pool] } else { pools = Set(try namespaces().map(\.pool)) }
-    return try evict(pools: pools, blockCount: blockCount, reason: reason, isProtected)
+    return try evict(
+      pools: pools,
+      blockCount: blockCount,
+      reason: reason,
+      isProtected: isProtected
+    )
   }
 
   /// Of these pools.
+  ///
+  /// With `hasSkipped` paths were removed in another order before: stamps below a block may be older than its own.
   package func evict(
     pools: Set<UInt32>,
     blockCount: Int,
     reason: RemovalReason,
+    hasSkipped: Bool = false,
     isProtected: (NamespaceID, RunID, UInt32) -> Bool
   ) throws(CatalogError) -> RemovedSummary {
     try settle()
-    return try evict(pools: pools, blockCount: blockCount, reason: reason, isProtected)
-  }
-
-  func evict(
-    pools: Set<UInt32>,
-    blockCount: Int,
-    reason: RemovalReason,
-    _ isProtected: (NamespaceID, RunID, UInt32) -> Bool
-  ) throws(CatalogError) -> RemovedSummary {
     var walk = EvictionWalk(neededCount: blockCount)
-    if let victimOrder {
-      try evictLeast(by: victimOrder, pools: pools, reason: reason, isProtected, &walk)
-    }
+    walk.hasSkipped = hasSkipped
     while walk.neededCount > 0, let row = try firstVictim(pools, after: walk.done) {
       let end = PathEnd(namespace: row.namespace, at: row.end)
       guard try containsRow(end.namespace, end.at) else {
@@ -67,6 +64,35 @@ extension WriteTransaction {
       try removePath(end, row.order, reason: reason, isProtected, &walk)
     }
     return walk.summary
+  }
+
+  /// Removes blocks from a path end upwards, which another order than this one has chosen.
+  ///
+  /// `blockCount` blocks at most, and none whose turn is later by priority and stamp.
+  package func removePath(
+    endingAt end: StampedEnd,
+    blockCount: Int,
+    reason: RemovalReason,
+    isProtected: (NamespaceID, RunID, UInt32) -> Bool
+  ) throws(CatalogError) -> PathRemoval {
+    // Not all that gathers: one path after another is removed, and their events become one.
+    try settleStamps()
+    try settleDeadlines()
+    let leaf = PathEnd(namespace: end.namespace, at: end.at)
+    guard let own = try storedStamp(leaf.namespace, leaf.at), own.stamp == end.stamp,
+      try containsRow(leaf.namespace, leaf.at), try isLeaf(leaf.namespace, leaf.at)
+    else { return .outdated }
+    if isProtected(leaf.namespace, leaf.at.run, leaf.at.position) { return .protected }
+    var walk = EvictionWalk(neededCount: blockCount)
+    walk.hasSkipped = true
+    try deleteStamp(leaf, own)
+    var above: StampedEnd?
+    if let left = try removePath(leaf, own, reason: reason, isProtected, &walk),
+      let stamp = try storedStamp(left.namespace, left.at)?.stamp
+    {
+      above = StampedEnd(namespace: left.namespace, at: left.at, stamp: stamp)
+    }
+    return .removed(walk.summary, above: above)
   }
 
   private func firstVictim(
@@ -94,9 +120,9 @@ extension WriteTransaction {
 
   /// Removes blocks from an unprotected leaf upwards, as long as none of them comes after `order`, the first of all.
   ///
-  /// Answers the block that is left above.
+  /// Returns the block that is left above.
   @discardableResult
-  func removePath(
+  private func removePath(
     _ leaf: PathEnd,
     _ order: StampOrder,
     reason: RemovalReason,

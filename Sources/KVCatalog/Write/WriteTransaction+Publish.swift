@@ -116,7 +116,7 @@ extension WriteTransaction {
 
   /// Notes that a request used the path down to this block; false when the block is not there.
   ///
-  /// `use` tells the order of victims which use it was.
+  /// `use` is which use it was, for `stampChanges`.
   @discardableResult
   package func touch(
     _ namespace: NamespaceID,
@@ -124,7 +124,7 @@ extension WriteTransaction {
     use: UInt64? = nil
   ) throws(CatalogError) -> Bool {
     guard try containsRow(namespace, pathEnd) else { return false }
-    if let use { victimOrder?.noteUse(use, stamp: counters.stamp) }
+    if let use { stampChanges?.append(.used(use, stamp: counters.stamp)) }
     stampNext(PathEnd(namespace: namespace, at: pathEnd))
     return true
   }

@@ -46,61 +46,18 @@ extension WriteTransaction {
     return true
   }
 
-  /// Whether the namespace holds more than it may.
-  package func isOverQuota(_ id: NamespaceID) throws(CatalogError) -> Bool {
-    guard let row = try cachedNamespace(id), row.quotaPool != nil else { return false }
-    return row.quotaUsage(try accounting(id)) > row.quotaBytes
-  }
-
-  /// Evicts the namespace's own blocks until it is within its quota, or none may go.
-  package func enforceQuota(
-    _ id: NamespaceID,
-    isProtected: (NamespaceID, RunID, UInt32) -> Bool = { _, _, _ in false }
-  ) throws(CatalogError) -> RemovedSummary {
-    var removed = RemovedSummary()
-    try settle()
-    guard let row = try cachedNamespace(id), let pool = row.quotaPool else { return removed }
-    while true {
-      let accounting = try accounting(id)
-      let usage = row.quotaUsage(accounting)
-      guard usage > row.quotaBytes, accounting.blockCount > 0 else { return removed }
-      // Exact where blocks are of one size; else the mean, and once more.
-      let mean = max(usage / accounting.blockCount, 1)
-      let round = try evict(
-        pools: [pool],
-        blockCount: Int(clamping: max((usage - row.quotaBytes) / mean, 1)),
-        reason: .quota,
-        isProtected
-      )
-      if round.ranges.isEmpty { return removed }
-      removed.add(round)
-    }
-  }
-
-  /// As `enforceQuota`, but what has come to its end goes first.
-  package func enforceQuota(
-    _ id: NamespaceID,
-    protected: ProtectedBlocks,
-    expiredFirst: Bool = true
-  ) throws(CatalogError) -> RemovedSummary {
-    var removed = RemovedSummary()
-    if expiredFirst, let row = try cachedNamespace(id), row.facts.mayExpire {
-      let accounting = try accounting(id)
-      let usage = row.quotaUsage(accounting)
-      if row.quotaBytes > 0, usage > row.quotaBytes, accounting.blockCount > 0 {
-        let mean = max(usage / accounting.blockCount, 1)
-        let count = (usage - row.quotaBytes - 1) / mean + 1
-        removed = try removeExpired(
-          blockCount: Int(clamping: count),
-          namespace: id,
-          protected: protected
-        )
-      }
-    }
-    removed.add(
-      try enforceQuota(id) { _, run, position in protected.covers(run, position) }
+  /// What the namespace holds beyond its quota; nil = nothing.
+  package func quotaExcess(_ id: NamespaceID) throws(CatalogError) -> QuotaExcess? {
+    guard let row = try cachedNamespace(id), let pool = row.quotaPool else { return nil }
+    let accounting = try accounting(id)
+    let usage = row.quotaUsage(accounting)
+    guard usage > row.quotaBytes, accounting.blockCount > 0 else { return nil }
+    return QuotaExcess(
+      pool: pool,
+      mayExpire: row.facts.mayExpire,
+      byteCount: usage - row.quotaBytes,
+      meanBlockByteCount: max(usage / accounting.blockCount, 1)
     )
-    return removed
   }
 
   private func allStamps(
@@ -118,4 +75,19 @@ extension WriteTransaction {
     }
     return stamps
   }
+}
+
+/// What a namespace holds beyond its quota.
+package struct QuotaExcess: Sendable {
+  /// The order of its own path ends.
+  package var pool: UInt32
+  /// Whether some of its blocks may have expired.
+  package var mayExpire: Bool
+  var byteCount: UInt64
+  var meanBlockByteCount: UInt64
+
+  /// Blocks that make up for it at least: exact where they are of one size, else a mean, by which some excess may remain.
+  package var blockCount: Int { Int(clamping: max(byteCount / meanBlockByteCount, 1)) }
+  /// As `blockCount`, rounded up.
+  package var blockCountMax: Int { Int(clamping: (byteCount - 1) / meanBlockByteCount + 1) }
 }

@@ -28,14 +28,16 @@ extension WriteTransaction {
     ) { body in
       unsafe order.encode(into: body)
     }
-    victimOrder?.stamped(end.namespace, end.at, stamp: stamp)
+    stampChanges?.append(
+      .stamped(StampedEnd(namespace: end.namespace, at: end.at, stamp: stamp))
+    )
   }
 
   func deleteStamp(_ end: PathEnd, _ order: StampOrder) throws(CatalogError) {
     guard let row = try cachedNamespace(end.namespace) else { throw .namespaceMissing }
     for pool in row.pools { try delete(.stamps, .stamp(pool, order)) }
     try delete(.ends, .block(end.namespace, end.at))
-    victimOrder?.unstamped(end.namespace, end.at)
+    stampChanges?.append(.unstamped(end.namespace, end.at))
   }
 
   /// The stamp of a block that lost what was below it: the larger of its own and `stamp`.

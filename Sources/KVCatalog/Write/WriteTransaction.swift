@@ -29,8 +29,8 @@ package import KVCore
   /// `ReadTransaction.idleSuspendedBefore`.
   var idleSuspension: UInt64 = 0
   var pendingEvents: [CatalogEvent] = []
-  /// nil = victims are chosen by recency.
-  package var victimOrder: (any VictimOrder)?
+  /// nil = nobody asks for them; complete once the transaction has ended.
+  package var stampChanges: [StampChange]?
   /// Whether the events of removals carry the key of their top block.
   var namesRemovedBlocks = true
   /// Last positions of runs; emptied by removals.
@@ -176,6 +176,9 @@ package import KVCore
     guard try self.isClean() != isClean else { return }
     try put(.meta, .meta(.clean), [isClean ? 1 : 0])
   }
+
+  /// The stamp that the next use gets.
+  package var useCounter: UInt64 { counters.stamp }
 
   /// A number for a process that opens the store.
   package func nextOwner() -> OwnerID {

@@ -4,9 +4,10 @@ internal import KVPolicy
 
 /// The order of victims by hit density: path ends of the catalog, and which use gave each its stamp.
 ///
-/// Kept in RAM by the thread that writes the catalog. What a transaction changed is taken back when it fails. Path ends of whose use
-/// nothing is known (of earlier processes, and of others) count by their age alone.
-final class DensityVictims: VictimOrder, @unchecked Sendable {
+/// Kept in RAM by the thread that writes the catalog. It proposes path ends, the catalog removes or refuses them, and what became of
+/// the stamps is learned once that is committed. Path ends of whose use nothing is known (of earlier processes, and of others) count by
+/// their age alone.
+final class DensityVictims: @unchecked Sendable {
   // Unchecked: the writer's thread alone, or whoever closes the store after it.
   /// What lies in the catalog at a path end.
   private struct Listed {
@@ -31,11 +32,10 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   /// Of more path ends those that are worth most are dropped; the look through the catalog finds them again.
   private var listedCountMax = DensityVictims.listedCountMin
   private var pace = StampPace()
-  var lookedThrough: [UInt32: StampOrder] = [:]
+  /// Where the look through the stamps of a pool has come to; nil = it begins anew.
+  private var lookedThrough: [UInt32: StampOrder] = [:]
 
   private var share = UseShare()
-  /// In the transaction under way.
-  private var useCount = 0
   private var recentUses = RecentUses()
   /// New blocks that came with a use that has no stamp yet.
   private var newBlockCounts: [UInt64: Int] = [:]
@@ -43,12 +43,13 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
   /// Blocks that there is room for; nil = not known yet.
   private var capacity: Int?
 
-  /// Uses by the catalog's stamps, as far as the transaction under way has had to do with them.
-  private var uses: [UInt64: UInt64] = [:]
-  private var takenEnds: [(end: ListedPathEnd, use: UInt64)] = []
+  /// Proposed in the transaction under way, and out of the ranking until it ends.
+  private var proposed: [(ends: Ends, entry: EndRanking<BlockPosition>.Entry)] = []
 
   private var refreshCredit = 0
   private static let listedCountMin = 1 << 14
+  /// Stamps that an eviction looks at in each pool.
+  private static let lookCount = 64
   /// Stored blocks for each path end that is listed, at least.
   private static let blocksPerEnd = 8
 
@@ -58,37 +59,7 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     openedAt = time.milliseconds()
   }
 
-  // MARK: Transactions
-
-  func begin() {
-    uses = [:]
-    useCount = 0
-    takenEnds = []
-    if refreshCredit >= listedCount || listedCount > listedCountMax
-      || entryCount > 2 * listedCount + 1024
-    {
-      refresh()
-    }
-  }
-
-  /// The transaction was committed, which found the use counter at `begin` and left it at `end`.
-  func committed(from begin: UInt64, to end: UInt64) {
-    share.note(from: begin, to: end, useCount: useCount)
-  }
-
-  /// What the transaction changed did not happen.
-  func takeBack() {
-    let taken = takenEnds
-    // Those of the transaction itself are found out when their turn comes.
-    for (end, use) in taken {
-      uses[end.stamp] = use
-      stamped(end.namespace, end.at, stamp: end.stamp)
-    }
-  }
-
-  // MARK: VictimOrder
-
-  var isInUse: Bool { learner.usesDensity && share.isNearlyAll }
+  // MARK: Uses
 
   /// New blocks are on their way, with these uses.
   func noteStored(_ blockCount: Int, uses: [UInt64]) {
@@ -97,15 +68,7 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     for use in uses { newBlockCounts[use] = blockCount }
   }
 
-  func noteCapacity(_ blockCount: Int) {
-    capacity = blockCount
-    learner.noteCapacity(blockCount)
-    listedCountMax = max(Self.listedCountMin, blockCount / Self.blocksPerEnd)
-  }
-
-  func noteUse(_ use: UInt64, stamp: UInt64) {
-    uses[stamp] = use
-    useCount += 1
+  private func note(_ use: UInt64, stamp: UInt64) {
     refreshCredit += EndRanking<BlockPosition>.refreshedPerUse
     recentUses.note(
       stamp,
@@ -115,16 +78,59 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     pace.note(stamp, at: time.milliseconds())
   }
 
-  func stamped(_ namespace: NamespaceID, _ at: BlockPosition, stamp: UInt64) {
-    let ends = ends(of: namespace)
-    let former = ends.listed[at]
-    guard former?.stamp != stamp else { return }
+  // MARK: Commits
+
+  /// A transaction was committed, which found the use counter at `begin` and left it at `end`.
+  func committed(_ changes: [StampChange], from begin: UInt64, to end: UInt64) {
+    // Whoever gets a stamp that another had gets its use.
+    var uses: [UInt64: UInt64] = [:]
+    var useCount = 0
+    for change in changes {
+      switch change {
+      case .used(let use, let stamp):
+        uses[stamp] = use
+        useCount += 1
+        note(use, stamp: stamp)
+      case .stamped(let end): list(end, use: uses[end.stamp])
+      case .unstamped(let namespace, let at):
+        if let former = unlist(namespace, at) { uses[former.stamp] = former.use }
+      }
+    }
+    share.note(from: begin, to: end, useCount: useCount)
+    putBack()
+    if listedCount > listedCountMax || entryCount > 2 * listedCount + 1024 { refresh() }
+  }
+
+  /// A transaction failed: nothing of it happened.
+  func aborted() { putBack() }
+
+  private func putBack() {
+    for (ends, entry) in proposed {
+      guard let listed = ends.listed[entry.end], listed.stamp == entry.stamp else { continue }
+      ends.ranking.insert(entry.end, stamp: entry.stamp, worth: density(listed))
+      entryCount += 1
+    }
+    proposed = []
+  }
+
+  private func list(_ end: StampedEnd, use: UInt64?) {
+    let ends = ends(of: end.namespace)
+    let former = ends.listed[end.at]
+    // A look through the stamps may have met it before it was known which use gave the stamp.
+    guard former?.stamp != end.stamp || former?.use == 0 && use ?? 0 > 0 else { return }
     if former == nil { listedCount += 1 }
-    let listed = Listed(stamp: stamp, use: uses[stamp] ?? 0)
-    ends.listed[at] = listed
+    let listed = Listed(stamp: end.stamp, use: use ?? 0)
+    ends.listed[end.at] = listed
     learner.advance(to: time.milliseconds())
-    ends.ranking.insert(at, stamp: stamp, worth: density(listed))
+    ends.ranking.insert(end.at, stamp: end.stamp, worth: density(listed))
     entryCount += 1
+  }
+
+  @discardableResult
+  private func unlist(_ namespace: NamespaceID, _ at: BlockPosition) -> Listed? {
+    guard let listed = ends[namespace]?.listed.removeValue(forKey: at) else { return nil }
+    listedCount -= 1
+    return listed
   }
 
   private func ends(of namespace: NamespaceID) -> Ends {
@@ -134,24 +140,96 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
     return new
   }
 
-  func unstamped(_ namespace: NamespaceID, _ at: BlockPosition) {
-    guard let listed = ends[namespace]?.listed.removeValue(forKey: at) else { return }
-    take(ListedPathEnd(namespace: namespace, at: at, stamp: listed.stamp), listed.use)
+  // MARK: Eviction
+
+  /// Removes what is worth least, as far as path ends are known.
+  ///
+  /// - Parameters:
+  ///   - transaction: Where it is removed; `committed` or `aborted` follows.
+  ///   - pools: Of these.
+  ///   - blockCount: How many blocks.
+  ///   - reason: What the events say.
+  ///   - isProtected: Tells the blocks that have to stay.
+  /// - Returns: nil where recency is to decide alone.
+  /// - Throws: `CatalogError`.
+  func evict(
+    _ transaction: WriteTransaction,
+    pools: Set<UInt32>,
+    blockCount: Int,
+    reason: RemovalReason,
+    isProtected: (NamespaceID, RunID, UInt32) -> Bool
+  ) throws(CatalogError) -> RemovedSummary? {
+    let rows = try transaction.namespaces()
+    var storedCount = 0
+    for row in rows { storedCount += Int(clamping: try transaction.accounting(row.id).blockCount) }
+    noteCapacity(max(1, storedCount - blockCount))
+    let concerned = rows.filter { !pools.isDisjoint(with: $0.pools) }
+    // The lowest priority goes first, whatever it is worth.
+    guard learner.usesDensity, share.isNearlyAll,
+      !concerned.contains(where: { $0.facts.contains(.hasPriorities) })
+    else { return nil }
+    if refreshCredit >= listedCount { refresh() }
+    try lookThrough(pools, transaction)
+    var removed = RemovedSummary()
+    var missingCount = blockCount
+    while missingCount > 0, let (ends, end) = propose(of: concerned) {
+      let fate = try transaction.removePath(
+        endingAt: end,
+        blockCount: missingCount,
+        reason: reason,
+        isProtected: isProtected
+      )
+      switch fate {
+      case .outdated: unlist(end.namespace, end.at)
+      case .protected: break
+      case .removed(let summary, let above):
+        removed.add(summary)
+        missingCount -= summary.rowCount
+        guard let above else { continue }
+        let heir = above.stamp == end.stamp ? end.at : above.at
+        list(above, use: ends.listed[heir]?.use)
+      }
+    }
+    return removed
   }
 
-  func takeLeast(_ namespaces: [NamespaceID]) -> ListedPathEnd? {
+  private func noteCapacity(_ blockCount: Int) {
+    capacity = blockCount
+    learner.noteCapacity(blockCount)
+    listedCountMax = max(Self.listedCountMin, blockCount / Self.blocksPerEnd)
+  }
+
+  /// Looks at some more stamps, round and round, for path ends that are not listed: of earlier processes, and of others.
+  private func lookThrough(
+    _ pools: Set<UInt32>,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) {
+    for pool in pools.sorted() {
+      var rows: [StampRow] = []
+      try transaction.forEachStamp(pool: pool, after: lookedThrough[pool]) { row in
+        rows.append(row)
+        return rows.count < Self.lookCount
+      }
+      for row in rows {
+        list(StampedEnd(namespace: row.namespace, at: row.end, stamp: row.stamp), use: nil)
+      }
+      lookedThrough[pool] = rows.count < Self.lookCount ? nil : rows.last?.order
+    }
+  }
+
+  /// The path end of these namespaces that goes first.
+  private func propose(of namespaces: [NamespaceRow]) -> (ends: Ends, end: StampedEnd)? {
     learner.advance(to: time.milliseconds())
     var first: (namespace: NamespaceID, ends: Ends, entry: EndRanking<BlockPosition>.Entry)?
-    for namespace in namespaces {
-      guard let ends = ends[namespace], let entry = self.first(of: ends) else { continue }
-      if first.map({ entry < $0.entry }) ?? true { first = (namespace, ends, entry) }
+    for row in namespaces {
+      guard let ends = ends[row.id], let entry = self.first(of: ends) else { continue }
+      if first.map({ entry < $0.entry }) ?? true { first = (row.id, ends, entry) }
     }
     guard let (namespace, ends, entry) = first else { return nil }
     ends.ranking.removeFirst(entry)
     if !entry.isRecent { entryCount -= 1 }
-    let end = ListedPathEnd(namespace: namespace, at: entry.end, stamp: entry.stamp)
-    take(end, ends.listed.removeValue(forKey: entry.end)?.use ?? 0)
-    return end
+    proposed.append((ends, entry))
+    return (ends, StampedEnd(namespace: namespace, at: entry.end, stamp: entry.stamp))
   }
 
   private func first(of ends: Ends) -> EndRanking<BlockPosition>.Entry? {
@@ -162,13 +240,6 @@ final class DensityVictims: VictimOrder, @unchecked Sendable {
       isListed: { ends.listed[$0]?.stamp == $1 },
       worth: { [self] at, _ in ends.listed[at].map(density) ?? 0 }
     )
-  }
-
-  /// Whoever gets the stamp next gets the use.
-  private func take(_ end: ListedPathEnd, _ use: UInt64) {
-    listedCount -= 1
-    uses[end.stamp] = use
-    takenEnds.append((end, use))
   }
 
   // MARK: Worth
@@ -242,4 +313,9 @@ struct StampPace {
 
 extension StoreTime {
   func milliseconds() -> Int64 { Int64(clamping: now() / 1_000_000) }
+}
+
+extension RemovedSummary {
+  /// Blocks that are gone, damaged rows among them.
+  var rowCount: Int { ranges.reduce(0) { $0 + Int($1.blockCount) } }
 }

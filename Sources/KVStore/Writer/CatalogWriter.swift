@@ -105,7 +105,7 @@ final class CatalogWriter: Sendable {
       var isNeeded = false
       do throws(CatalogError) {
         let result = try write { (transaction) throws(CatalogError) in
-          let under = Eviction(transaction, diskTier, attempt: attempt) { [leases] in
+          let under = Eviction(transaction, victims, diskTier, attempt: attempt) { [leases] in
             leases.deepestPositions(deadOwners: leases.deadOwners())
               .merging(parents()) { max($0, $1) }
               .merging(keeping) { max($0, $1) }
@@ -131,27 +131,30 @@ final class CatalogWriter: Sendable {
   ) throws(CatalogError) -> Result {
     // Names in the folder may be another store's by now.
     guard (try? folder.check()) != nil else { throw .io(errno: ESTALE) }
-    victims?.begin()
     let record = totals.record(commits: commits, parents.published)
     do throws(CatalogError) {
-      let (result, uses, isRecorded) = try catalog.write(
+      let (result, transaction, usesBefore, isRecorded) = try catalog.write(
         timeNanoseconds: time.now(),
         owner: owner
       ) { (transaction) throws(CatalogError) in
         time.advance(to: try transaction.lastCommittedNanoseconds())
-        transaction.victimOrder = victims
-        let begin = transaction.useCounter
+        if victims != nil { transaction.stampChanges = [] }
+        let usesBefore = transaction.useCounter
         let result = try body(transaction)
         let isRecorded = try record.put(in: transaction)
         try identities.note(numbersOf: transaction)
-        return (result, (begin: begin, end: transaction.useCounter), isRecorded)
+        return (result, transaction, usesBefore, isRecorded)
       }
-      victims?.committed(from: uses.begin, to: uses.end)
+      victims?.committed(
+        transaction.stampChanges ?? [],
+        from: usesBefore,
+        to: transaction.useCounter
+      )
       if isRecorded { totals.committed(record) }
       commitCount.withLock { $0 += 1 }
       return result
     } catch {
-      victims?.takeBack()
+      victims?.aborted()
       throw error
     }
   }

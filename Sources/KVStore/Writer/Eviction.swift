@@ -5,6 +5,7 @@ internal import KVTiers
 /// A transaction that may remove blocks which nobody needs, and what it has removed so far (`CatalogWriter.evict`).
 final class Eviction {
   let transaction: WriteTransaction
+  private let victims: DensityVictims?
   private let diskTier: DiskTier
   private let attempt: Int
   private let neededPositions: () -> [RunID: UInt32]
@@ -16,11 +17,13 @@ final class Eviction {
   /// `neededPositions` tells of each run the deepest position that has to stay, pins aside.
   init(
     _ transaction: WriteTransaction,
+    _ victims: DensityVictims?,
     _ diskTier: DiskTier,
     attempt: Int,
     _ neededPositions: @escaping () -> [RunID: UInt32]
   ) {
     self.transaction = transaction
+    self.victims = victims
     self.diskTier = diskTier
     self.attempt = attempt
     self.neededPositions = neededPositions
@@ -51,16 +54,39 @@ final class Eviction {
   /// Removes the first blocks in the order of eviction; nil = of all pools.
   @discardableResult
   func evict(pools: Set<UInt32>?, blockCount: Int) throws(CatalogError) -> RemovedSummary {
-    let protected = try protected()
     let all = pools == nil ? Set(try transaction.namespaces().map(\.pool)) : []
-    return note(
+    return note(try evict(pools ?? all, blockCount, .evicted))
+  }
+
+  /// By what blocks are worth, as far as that is known, then by recency.
+  private func evict(
+    _ pools: Set<UInt32>,
+    _ blockCount: Int,
+    _ reason: RemovalReason
+  ) throws(CatalogError) -> RemovedSummary {
+    let protected = try protected()
+    func isProtected(_: NamespaceID, _ run: RunID, _ position: UInt32) -> Bool {
+      protected.covers(run, position)
+    }
+    let byWorth = try victims?.evict(
+      transaction,
+      pools: pools,
+      blockCount: blockCount,
+      reason: reason,
+      isProtected: isProtected
+    )
+    var removed = byWorth ?? RemovedSummary()
+    guard removed.rowCount < blockCount else { return removed }
+    removed.add(
       try transaction.evict(
-        pools: pools ?? all,
-        blockCount: blockCount,
-        reason: .evicted,
-        isProtected: { _, run, position in protected.covers(run, position) }
+        pools: pools,
+        blockCount: blockCount - removed.rowCount,
+        reason: reason,
+        hasSkipped: byWorth != nil,
+        isProtected: isProtected
       )
     )
+    return removed
   }
 
   /// Removes the coldest blocks of a pool whose payload is in a tier.
@@ -93,13 +119,20 @@ final class Eviction {
 
   /// Removes what a namespace holds beyond its quota, expired blocks first.
   func enforceQuota(_ namespace: NamespaceID) throws(CatalogError) {
-    note(
-      try transaction.enforceQuota(
-        namespace,
-        protected: try protected(),
-        expiredFirst: !hasConflicted
+    var removed = RemovedSummary()
+    if !hasConflicted, let excess = try transaction.quotaExcess(namespace), excess.mayExpire {
+      removed = try transaction.removeExpired(
+        blockCount: excess.blockCountMax,
+        namespace: namespace,
+        protected: try protected()
       )
-    )
+    }
+    while let excess = try transaction.quotaExcess(namespace) {
+      let round = try evict([excess.pool], excess.blockCount, .quota)
+      if round.ranges.isEmpty { break }
+      removed.add(round)
+    }
+    note(removed)
   }
 
   @discardableResult

@@ -113,7 +113,7 @@ extension WriterBatches {
     // victims again and again, the next batch sees to it.
     if !eviction.isLastAttempt {
       for namespace in Set(placed[commit.blocks].map(\.block.namespace.id)).sorted()
-      where try eviction.transaction.isOverQuota(namespace) {
+      where try eviction.transaction.quotaExcess(namespace) != nil {
         try eviction.enforceQuota(namespace)
       }
     }

@@ -120,7 +120,13 @@ struct CatalogProgram {
       let removed = try transaction.removeLastBlocks(namespace, reason: .forgotten, blockCount: 4)
       try transaction.holdForErasing(removed.freedSlots)
     case 7: try transaction.slotsErased(try transaction.slotsToErase(limit: 4))
-    case 8: _ = try transaction.enforceQuota(namespace)
+    case 8:
+      guard let excess = try transaction.quotaExcess(namespace) else { return }
+      _ = try transaction.evict(
+        pools: [excess.pool],
+        blockCount: excess.blockCount,
+        reason: .quota
+      ) { _, _, _ in false }
     case 9:
       var limits = NamespaceLimits()
       limits.quotaBytes = UInt64(next()) << (next() % 56)
