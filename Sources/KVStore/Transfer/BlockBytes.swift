@@ -9,24 +9,27 @@ internal import KVCore
 /// the processor's cache then. What was decoded from the archive has been checked as it was stored (`SlotDecoding`).
 @safe struct BlockBytes {
   private let base: UnsafeRawPointer
-  private let pieces: SlotPieces
+  /// Nil for a whole slot.
+  private let pieces: SlotPieces?
   private let header: SlotHeaderView
-  private let layout: SlotLayout
+  private let headerByteCount: Int
+  private let slotByteCount: Int
   private let isChecked: Bool
 
   /// The block's copy in the arena, which was checked when it came from disk.
   ///
   /// Its header may be being sealed just now, so what it says of itself is not compared.
-  init?(hostCopy slot: UnsafeRawPointer, _ layout: SlotLayout) {
+  init?(hostCopy slot: UnsafeRawPointer, _ namespace: NamespaceCore) {
     guard
       let header = unsafe SlotHeaderView(
-        trusted: UnsafeRawBufferPointer(start: slot, count: layout.headerByteCount)
+        trusted: UnsafeRawBufferPointer(start: slot, count: namespace.layout.headerByteCount)
       )
     else { return nil }
     unsafe base = slot
-    pieces = SlotPieces(byteCount: layout.slotByteCount)
+    pieces = nil
     self.header = header
-    self.layout = layout
+    headerByteCount = namespace.layout.headerByteCount
+    slotByteCount = namespace.layout.slotByteCount
     isChecked = true
   }
 
@@ -36,18 +39,19 @@ internal import KVCore
     _ pieces: SlotPieces,
     _ place: BlockPlace,
     _ planned: PlannedBlock,
-    _ reading: Reading
+    _ call: RestoreCall
   ) {
-    let layout = reading.namespace.layout
+    let layout = call.namespace.layout
     guard
       let header = unsafe SlotHeaderView(
         UnsafeRawBufferPointer(start: base, count: layout.headerByteCount)
-      ), reading.isBlock(header, place, planned)
+      ), call.isBlock(header, place, planned)
     else { return nil }
     unsafe self.base = unsafe base
     self.pieces = pieces
     self.header = header
-    self.layout = layout
+    headerByteCount = layout.headerByteCount
+    slotByteCount = layout.slotByteCount
     isChecked = place.tier == .archive
   }
 
@@ -56,15 +60,17 @@ internal import KVCore
     packed row: UnsafeRawBufferPointer,
     _ place: BlockPlace,
     _ planned: PlannedBlock,
-    _ reading: Reading
+    _ call: RestoreCall
   ) {
-    layout = reading.namespace.layout
+    let layout = call.namespace.layout
     guard let base = row.baseAddress, let header = unsafe SlotHeaderView(row),
-      header.usedByteCount <= layout.headerByteCount, reading.isBlock(header, place, planned)
+      header.usedByteCount <= layout.headerByteCount, call.isBlock(header, place, planned)
     else { return nil }
     unsafe self.base = base
     pieces = SlotPieces(packed: row.count, usedByteCount: header.usedByteCount, layout)
     self.header = header
+    headerByteCount = layout.headerByteCount
+    slotByteCount = layout.slotByteCount
     isChecked = false
   }
 
@@ -78,7 +84,7 @@ internal import KVCore
     of ranges: [Range<Int>],
     _ body: (_ region: Int, UnsafeRawBufferPointer) -> Void
   ) -> Bool {
-    var offset = layout.headerByteCount
+    var offset = headerByteCount
     var region = 0
     for range in ranges {
       while region < range.lowerBound {
@@ -88,8 +94,8 @@ internal import KVCore
       while region < range.upperBound {
         let stored = header.region(region)
         let length = Int(stored.storedByteCount)
-        guard length <= layout.slotByteCount - offset,
-          let start = pieces.start(of: offset, byteCount: length)
+        guard length <= slotByteCount - offset,
+          let start = pieces == nil ? offset : pieces?.start(of: offset, byteCount: length)
         else { return false }
         let bytes = unsafe UnsafeRawBufferPointer(start: base + start, count: length)
         if !isChecked, xxh3Checksum(bytes) != stored.checksum { return false }
@@ -113,9 +119,9 @@ internal import KVCore
     unsafe slot.copyMemory(from: base, byteCount: header.usedByteCount)
     unsafe UnsafeMutableRawBufferPointer(
       start: slot + header.usedByteCount,
-      count: layout.headerByteCount - header.usedByteCount
+      count: headerByteCount - header.usedByteCount
     ).initializeMemory(as: UInt8.self, repeating: 0)
-    var offset = layout.headerByteCount
+    var offset = headerByteCount
     return unsafe forEachRegion(of: [0..<header.regionCount]) { _, bytes in
       guard let start = bytes.baseAddress else { return }
       unsafe (slot + offset).copyMemory(from: start, byteCount: bytes.count)
@@ -124,7 +130,7 @@ internal import KVCore
   }
 }
 
-extension Reading {
+extension RestoreCall {
   /// Whether a header is that of the block that was planned.
   ///
   /// That of a decoded slot is not the stored one any more, which was compared before.

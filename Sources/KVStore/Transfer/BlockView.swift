@@ -55,7 +55,7 @@ public final class BlockView: Sendable {
       block - blocks.lowerBound < slots.count
     else { return nil }
     let slot = unsafe core.hostMemory(of: slots[block - blocks.lowerBound])
-    return unsafe BlockBytes(hostCopy: slot, namespace.layout)?.region(region)
+    return unsafe BlockBytes(hostCopy: slot, namespace)?.region(region)
   }
 
   /// Ends the loan; later calls do nothing.

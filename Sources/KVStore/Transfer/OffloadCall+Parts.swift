@@ -66,18 +66,20 @@ extension OffloadCall {
     // All at once, so that whoever brings the last region of a block has those before it, or another call is about to enter them.
     let headers = core.state.withLock { state in incoming.map { state.endCopy($0) } }
     core.state.notifyAll()
-    var complete: [CompleteBlock] = []
-    for (block, headers) in zip(incoming, headers) {
-      result.byteCount += block.regions.reduce(0) { $0 + Int($1.storedByteCount) }
+    var complete: [IncomingBlock] = []
+    for (var block, headers) in zip(incoming, headers) {
+      result.byteCount += block.payloadByteCount
       if let headers {
         pack(block.hostSlot, lengths: headers.map { Int($0.storedByteCount) })
-        complete.append(finish(block, headers))
+        block.regions = headers
+        finish(block)
+        complete.append(block)
       } else {
         result.outcomes[block.link.block - range.blocks.lowerBound] = .done
         result.hostBlockCount += 1
       }
     }
-    guard let first = complete.first?.incoming.link else { return .done }
+    guard let first = complete.first?.link else { return .done }
     let entered = enter(complete, after: first.parentKey)
     core.state.notifyAll()
     path = entered.end
@@ -86,7 +88,7 @@ extension OffloadCall {
 
   /// Enters whole blocks once nobody is about to enter their parent any more.
   private func enter(
-    _ complete: [CompleteBlock],
+    _ complete: [IncomingBlock],
     after parentKey: BlockKey
   ) -> (outcomes: [BlockOutcome], end: PathMark) {
     let parent = PartialBlock.Name(namespace: namespace.id, blockKey: parentKey)
@@ -94,7 +96,7 @@ extension OffloadCall {
       if state.partials[parent]?.isEntering == true, !limit.isOver { return nil }
       let entered = enter(complete, &state)
       for block in complete {
-        if let name = block.incoming.part?.name { state.partials[name] = nil }
+        if let name = block.part?.name { state.partials[name] = nil }
       }
       return entered
     }

@@ -12,6 +12,8 @@ struct IncomingBlock {
   var part: PartialBlock.Copy?
   /// Of the regions that have been copied, in order.
   var regions: [SlotHeader.Region] = []
+
+  var payloadByteCount: Int { regions.reduce(0) { $0 + Int($1.storedByteCount) } }
 }
 
 /// One call that brings blocks in: an offload, a reservation, or a reservation's commit.
@@ -263,9 +265,9 @@ struct OffloadCall {
   }
 
   /// Writes the header without its generation, which the writer knows; the block is whole then.
-  func finish(_ incoming: IncomingBlock, _ regions: [SlotHeader.Region]) -> CompleteBlock {
+  func finish(_ incoming: IncomingBlock) {
     let slot = unsafe core.hostMemory(of: incoming.hostSlot)
-    let payloadByteCount = regions.reduce(0) { $0 + Int($1.storedByteCount) }
+    let payloadByteCount = incoming.payloadByteCount
     let offset = namespace.layout.headerByteCount + payloadByteCount
     // The padding is written as well; what the memory held before stays out of it.
     let padded = roundUp(offset, to: 4096)
@@ -287,7 +289,7 @@ struct OffloadCall {
     header.hasIdleExpiry = offered.life.isIdle
     header.priority = offered.priority
     header.tier = .disk
-    header.regions = regions
+    header.regions = incoming.regions
     header.words = block.map { unsafe Array($0.wordBytes) } ?? []
     header.extra = block.map { unsafe Array($0.extra) } ?? []
     unsafe header.encode(
@@ -296,32 +298,25 @@ struct OffloadCall {
         count: namespace.layout.headerByteCount
       )
     )
-    return (incoming, payloadByteCount)
   }
 
   // MARK: Entering the index
 
-  /// A block that is whole, its header but for the generation included.
-  typealias CompleteBlock = (incoming: IncomingBlock, payloadByteCount: Int)
-
   /// Puts the copied blocks into the index and the writer's queue.
   private mutating func enter(_ incoming: [IncomingBlock]) -> BlockOutcome {
-    guard !incoming.isEmpty else { return .done }
-    var complete: [CompleteBlock] = []
-    complete.reserveCapacity(incoming.count)
     for block in incoming {
-      complete.append(finish(block, block.regions))
-      result.byteCount += complete[complete.count - 1].payloadByteCount
+      finish(block)
+      result.byteCount += block.payloadByteCount
     }
-    let (outcomes, end) = core.state.withLock { state in enter(complete, &state) }
+    let (outcomes, end) = core.state.withLock { state in enter(incoming, &state) }
     path = end
-    return note(outcomes, of: complete)
+    return note(outcomes, of: incoming)
   }
 
   /// Returns the first outcome that is not `done`.
-  mutating func note(_ outcomes: [BlockOutcome], of complete: [CompleteBlock]) -> BlockOutcome {
+  mutating func note(_ outcomes: [BlockOutcome], of complete: [IncomingBlock]) -> BlockOutcome {
     for (block, outcome) in zip(complete, outcomes) {
-      result.outcomes[block.incoming.link.block - range.blocks.lowerBound] = outcome
+      result.outcomes[block.link.block - range.blocks.lowerBound] = outcome
       if outcome == .done { result.hostBlockCount += 1 }
     }
     return outcomes.first { $0 != .done } ?? .done
@@ -331,10 +326,10 @@ struct OffloadCall {
   ///
   /// - Returns: how each fared, and where the path ends then.
   func enter(
-    _ complete: [CompleteBlock],
+    _ complete: [IncomingBlock],
     _ state: inout StoreState
   ) -> (outcomes: [BlockOutcome], end: PathMark) {
-    guard let firstBlock = complete.first?.incoming.link.block else { return ([], path) }
+    guard let firstBlock = complete.first?.link.block else { return ([], path) }
     var segments = exchange(&state.spare.segments, with: [])
     defer { state.spare.segments = segments }
     var end = state.index.walk(
@@ -349,11 +344,12 @@ struct OffloadCall {
     var last: (head: LeaseTable.Head, link: ChainLink)?
     var outcomes: [BlockOutcome] = []
     outcomes.reserveCapacity(complete.count)
-    var queued: [PendingBlock] = []
+    var queued: [WriterOperation] = []
     queued.reserveCapacity(complete.count)
     var nextBlock = firstBlock
-    for (incoming, payloadByteCount) in complete {
+    for incoming in complete {
       let link = incoming.link
+      let payloadByteCount = incoming.payloadByteCount
       // A block hangs from the one before it, never from another.
       if link.block != nextBlock { isReachable = false }
       nextBlock = link.block + 1
@@ -405,22 +401,21 @@ struct OffloadCall {
       state.statistics.blocksOffloaded += 1
       state.statistics.offloadedBytes += UInt64(payloadByteCount)
       last = (.pending(ticket: ticket), link)
-      queued.append(
-        PendingBlock(
-          namespace: namespace,
-          ticket: ticket,
-          hostSlot: incoming.hostSlot,
-          blockKey: link.key,
-          parent: parentHead,
-          parentKey: link.parentKey,
-          depth: link.block,
-          payloadByteCount: payloadByteCount,
-          offered: offered,
-          ledger: ledger
-        )
+      let pending = PendingBlock(
+        namespace: namespace,
+        ticket: ticket,
+        hostSlot: incoming.hostSlot,
+        blockKey: link.key,
+        parent: parentHead,
+        parentKey: link.parentKey,
+        depth: link.block,
+        payloadByteCount: payloadByteCount,
+        offered: offered,
+        ledger: ledger
       )
+      queued.append(.publish(pending))
     }
-    core.writer?.enqueue(queued)
+    core.writer?.enqueue(queued, slotByteCount: namespace.layout.slotByteCount)
     if let (head, link) = last {
       core.noteUse(namespace, head, link.key, blockCount: link.block + 1, isRequest: false)
     }

@@ -191,21 +191,22 @@ extension OffloadCall {
     }
     guard isHeld else { return result }
     path = reserved.path
-    var complete: [CompleteBlock] = []
-    for (index, block) in reserved.incoming.enumerated() {
+    var blocks = reserved.incoming
+    for index in blocks.indices {
       let count = namespace.regionCount
       let own = Array(lengths[index * count..<(index + 1) * count])
-      if namespace.identity.regionsAreVariable { pack(block.hostSlot, lengths: own) }
-      complete.append(finish(block, regions(in: block.hostSlot, lengths: own)))
+      if namespace.identity.regionsAreVariable { pack(blocks[index].hostSlot, lengths: own) }
+      blocks[index].regions = regions(in: blocks[index].hostSlot, lengths: own)
+      finish(blocks[index])
     }
-    let (outcomes, _) = core.state.withLock { state in
-      for block in reserved.incoming { state.arena.endLoan(block.hostSlot) }
-      return enter(complete, &state)
+    let (outcomes, _) = core.state.withLock { [blocks] state in
+      for block in blocks { state.arena.endLoan(block.hostSlot) }
+      return enter(blocks, &state)
     }
-    for (block, outcome) in zip(complete, outcomes) where outcome == .done {
+    for (block, outcome) in zip(blocks, outcomes) where outcome == .done {
       result.byteCount += block.payloadByteCount
     }
-    _ = note(outcomes, of: complete)
+    _ = note(outcomes, of: blocks)
     result.countLeading()
     return result
   }

@@ -34,25 +34,28 @@ struct PlannedReads {
     }
   }
 
-  private let batch: ReadBatch?
+  private var batch: ReadBatch?
   private var memories: [Int: Memory] = [:]
+
+  /// None.
+  init() {}
 
   /// Starts the reads.
   ///
   /// A block that no memory is to be had for has none, and is a miss.
-  init(_ reading: Reading, _ plan: [PlannedBlock]) {
+  init(_ call: RestoreCall) {
     var requests: [ReadRequest] = []
-    for (index, planned) in plan.enumerated() {
+    for (index, planned) in call.plan.enumerated() {
       guard case .disk(let place, let slot) = planned.source else { continue }
       let first = requests.count
-      var memory = Self.append(planned.block, place, slot, reading, to: &requests)
+      var memory = Self.append(planned.block, place, slot, call, to: &requests)
       memory?.requests = first..<requests.count
       memories[index] = memory
     }
     batch =
       requests.isEmpty
-      ? nil : reading.core.diskTier.startReads(requests, mayReadHere: !reading.limit.isBounded)
-    reading.limit.cancellation?.watch(batch)
+      ? nil : call.core.diskTier.startReads(requests, mayReadHere: !call.limit.isBounded)
+    call.limit.cancellation?.watch(batch)
   }
 
   /// The reads of one block: the parts that are needed of a raw slot, or all of an archive slot, which is decoded
@@ -61,13 +64,13 @@ struct PlannedReads {
     _ block: Int,
     _ place: BlockPlace,
     _ slot: HostSlot?,
-    _ reading: Reading,
+    _ call: RestoreCall,
     to requests: inout [ReadRequest]
   ) -> Memory? {
-    let core = reading.core
-    let namespace = reading.namespace
+    let core = call.core
+    let namespace = call.namespace
     let layout = namespace.layout
-    let regions = reading.selection.ranges(ofBlock: block)
+    let regions = call.selection.ranges(ofBlock: block)
     let isArchived = place.tier == .archive
     let pieces =
       slot != nil || isArchived

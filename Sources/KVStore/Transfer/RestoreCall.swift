@@ -4,13 +4,48 @@ internal import KVCore
 internal import KVTiers
 
 /// One call that brings blocks out: into the caller's memory, or into the arena for a view or for later.
+///
+/// The one way out of the store; a device copies out of a view. A window at a time is planned, read, handed over and
+/// finished (`RestoreCall+Window.swift`).
 struct RestoreCall {
-  private let reading: Reading
-  private let range: NamespaceCore.Range
+  enum Destination {
+    /// The caller's memory; slots of the arena are taken as there is room, so that blocks are promoted.
+    case memory
+    /// The arena, whole blocks, lent until the caller ends that.
+    case view
+    /// The arena, whole blocks, to be there for later calls.
+    case cache
+  }
+
+  let core: StoreCore
+  let namespace: NamespaceCore
+  let prompt: Prompt
+  let range: NamespaceCore.Range
+  let selection: RegionSelection
+  let destination: Destination
+  let limit: TransferLimit
   private var result: TransferResult
   private var meter = RestoreMeter()
   /// View: those of the blocks that are done.
   private var slots: [HostSlot] = []
+
+  // The window that is under way.
+
+  /// Where the last one ended.
+  var path = PathMark()
+  /// A pinned slot that the call waited for; used first.
+  var slotInHand: HostSlot?
+  var plan: [PlannedBlock] = []
+  var reads = PlannedReads()
+  /// Of the plan.
+  var doneCount = 0
+  /// Why the block behind those is not among them; `done` when the window ends there.
+  var end = BlockOutcome.done
+  /// Not all of the plan is in the arena.
+  var isMixed = false
+  /// That block lies in another tier since it was planned: a look-up finds it there.
+  var hasMoved = false
+  private var windowMeter = RestoreMeter()
 
   /// How often a call looks again for blocks that moved to another tier before they were read.
   private static let movedCountMax = 16
@@ -20,27 +55,25 @@ struct RestoreCall {
     _ namespace: NamespaceCore,
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
-    to destination: Reading.Destination,
+    to destination: Destination,
     _ limit: TransferLimit
   ) {
-    reading = Reading(
-      core: core,
-      namespace: namespace,
-      prompt: prompt,
-      selection: destination == .memory ? range.selection : namespace.wholeBlocks,
-      limit: limit,
-      destination: destination
-    )
+    self.core = core
+    self.namespace = namespace
+    self.prompt = prompt
     self.range = range
+    selection = destination == .memory ? range.selection : namespace.wholeBlocks
+    self.destination = destination
+    self.limit = limit
     result = TransferResult(.miss, blockCount: range.blocks.count)
   }
 
   /// Copies the range's blocks out; stops at the first block that is not there, or at the limit.
   mutating func restore() throws(StoreError) -> TransferResult {
-    if reading.core.isPoisoned { return result }
+    if core.isPoisoned { return result }
     try run()
     let absentCount = result.outcomes.reduce(0) { $0 + ($1 == .miss ? 1 : 0) }
-    reading.core.state.withLock { state in
+    core.state.withLock { state in
       state.statistics.blocksRestoredHost += UInt64(result.hostBlockCount)
       state.statistics.blocksRestoredDisk += UInt64(
         result.diskBlockCount - meter.archiveBlockCount
@@ -54,14 +87,14 @@ struct RestoreCall {
 
   /// Pins and lends the range's leading blocks, as many as are stored and may be lent; the caller ends that.
   mutating func lend() throws(StoreError) -> (slots: [HostSlot], result: TransferResult) {
-    if reading.core.isPoisoned { return ([], result) }
+    if core.isPoisoned { return ([], result) }
     do throws(StoreError) {
       try run()
     } catch {
-      reading.core.endLoans(slots)
+      core.endLoans(slots)
       throw error
     }
-    reading.core.state.withLock { state in
+    core.state.withLock { state in
       state.statistics.blocksRestoredHost += UInt64(result.hostBlockCount)
       state.statistics.blocksRestoredDisk += UInt64(result.diskBlockCount)
     }
@@ -70,9 +103,9 @@ struct RestoreCall {
 
   /// Brings the range's leading blocks into the arena, as far as there is room.
   mutating func prefetch() throws(StoreError) {
-    guard !reading.limit.isOver else { return }
+    guard !limit.isOver else { return }
     defer {
-      reading.core.state.withLock {
+      core.state.withLock {
         $0.statistics.blocksPrefetched += UInt64(result.diskBlockCount)
       }
     }
@@ -83,35 +116,31 @@ struct RestoreCall {
 
   /// A window at a time, until a block is not to be had.
   private mutating func run() throws(StoreError) {
-    let core = reading.core
-    let windowBlockCount = core.windowBlockCount(reading.namespace)
-    var path = PathMark()
-    var slotInHand: HostSlot?
+    let windowBlockCount = core.windowBlockCount(namespace)
     defer { if let slotInHand { core.drop(slotInHand) } }
     var movedCount = 0
     var next = range.blocks.lowerBound
-    var end = BlockOutcome.done
     while next < range.blocks.upperBound {
       let window = next..<min(next + windowBlockCount, range.blocks.upperBound)
       let started = monotonicNanoseconds()
-      var reader = try BlockReader(reading, window, after: &path, slotInHand: &slotInHand)
-      var windowMeter = RestoreMeter()
-      next += bring(&reader, &windowMeter)
-      end = reader.end
-      reader.finish()
+      windowMeter = RestoreMeter()
+      try begin(window)
+      bring()
+      next += doneCount
+      finish()
       if next == window.upperBound {
         windowMeter.divide(monotonicNanoseconds() - started) {
           core.state.withLock { $0.restoreBandwidth.disk.bytesPerSecond }
         }
         meter.add(windowMeter)
-      } else if reader.hasMoved, movedCount < Self.movedCountMax {
+      } else if hasMoved, movedCount < Self.movedCountMax {
         // A block went from one tier to another since it was planned: what is left is looked up again.
         movedCount += 1
       } else {
         // Room comes when the writer is done with some blocks; anything else does not change by waiting.
-        guard reading.destination == .view, end == .busy, !reading.limit.isOver else { break }
-        slotInHand = core.waitForRoom(reading.limit) {
-          $0.allocateHostSlot(reading.namespace.layout.slotByteCount)
+        guard destination == .view, end == .busy, !limit.isOver else { break }
+        slotInHand = core.waitForRoom(limit) {
+          $0.allocateHostSlot(namespace.layout.slotByteCount)
         }
         if slotInHand == nil { break }
       }
@@ -123,56 +152,32 @@ struct RestoreCall {
     result.countLeading()
   }
 
-  /// Takes a window's blocks as they come; returns how many were done.
-  private mutating func bring(_ reader: inout BlockReader, _ meter: inout RestoreMeter) -> Int {
-    // Where all is in RAM the window's time is the copies'.
-    let timesCopies = reader.plan.contains { !$0.isInHost }
-    return reader.bring { planned, bytes in
-      let byteCountBefore = result.byteCount
-      let started = timesCopies && planned.isInHost ? monotonicNanoseconds() : 0
-      let outcome = take(planned, bytes)
-      let byteCount = result.byteCount - byteCountBefore
-      let isDone = outcome == .done
-      switch planned.source {
-      case .nothing: break
-      case .host:
-        if timesCopies { meter.hostNanoseconds += monotonicNanoseconds() - started }
-        meter.hostByteCount += byteCount
-        if isDone { result.hostBlockCount += 1 }
-      case .disk(let place, _), .inline(let place, _):
-        if place.tier == .archive {
-          meter.archiveByteCount += byteCount
-          if isDone { meter.archiveBlockCount += 1 }
-        } else {
-          meter.diskByteCount += byteCount
-        }
-        if isDone { result.diskBlockCount += 1 }
-      }
-      guard isDone else { return outcome }
-      result.outcomes[planned.block - range.blocks.lowerBound] = .done
-      if reading.destination == .view, let slot = planned.slot { slots.append(slot) }
-      return .done
-    }
-  }
+  // MARK: Handing over
 
-  /// Copies a block to where it is wanted, or checks it where it lies.
-  private mutating func take(_ planned: PlannedBlock, _ bytes: BlockBytes?) -> BlockOutcome {
-    if reading.destination == .memory { return copyOut(planned, bytes) }
-    guard let bytes, !planned.isInHost else { return .done }
-    if case .inline(_, let slot?) = planned.source {
-      return unsafe bytes.copy(to: reading.core.hostMemory(of: slot)) ? .done : .miss
+  /// Copies a block to where it is wanted, or checks it where it lies; `miss` when a region is not sound.
+  @inline(__always) mutating func take(_ bytes: BlockBytes, of planned: PlannedBlock)
+    -> BlockOutcome
+  {
+    switch destination {
+    case .memory: return copyOut(bytes, of: planned)
+    case .view, .cache:
+      if planned.isInHost { return .done }
+      if case .inline(_, let slot?) = planned.source {
+        return unsafe bytes.copy(to: core.hostMemory(of: slot)) ? .done : .miss
+      }
+      let whole = selection.ranges(ofBlock: planned.block)
+      return unsafe bytes.forEachRegion(of: whole) { _, _ in } ? .done : .miss
     }
-    let whole = reading.selection.ranges(ofBlock: planned.block)
-    return unsafe bytes.forEachRegion(of: whole) { _, _ in } ? .done : .miss
   }
 
   /// Copies the regions that are needed to the caller; the spans of the others get the length 0.
-  private mutating func copyOut(_ planned: PlannedBlock, _ bytes: BlockBytes?) -> BlockOutcome {
-    guard let bytes else {
-      range.clearLengths(ofBlock: planned.block)
-      return .done
-    }
-    let needed = range.selection.ranges(ofBlock: planned.block)
+  @inline(__always) private mutating func copyOut(_ bytes: BlockBytes, of planned: PlannedBlock)
+    -> BlockOutcome
+  {
+    let before = result.byteCount
+    // Where all is in RAM the window's time is the copies'.
+    let started = planned.isInHost && isMixed ? monotonicNanoseconds() : 0
+    let needed = selection.ranges(ofBlock: planned.block)
     if needed.first != range.regions { range.clearLengths(ofBlock: planned.block) }
     let spanBase = range.spanIndex(ofBlock: planned.block) - range.regions.lowerBound
     var outcome = BlockOutcome.done
@@ -186,7 +191,34 @@ struct RestoreCall {
         result.byteCount += bytes.count
       }
     }
+    let byteCount = result.byteCount - before
+    if let place = planned.place {
+      if place.tier == .archive {
+        windowMeter.archiveByteCount += byteCount
+      } else {
+        windowMeter.diskByteCount += byteCount
+      }
+    } else {
+      windowMeter.hostByteCount += byteCount
+      if started > 0 { windowMeter.hostNanoseconds += monotonicNanoseconds() - started }
+    }
     return isSound ? outcome : .miss
+  }
+
+  /// A block went where it was wanted.
+  @inline(__always) mutating func noteDone(_ planned: PlannedBlock) {
+    result.outcomes[planned.block - range.blocks.lowerBound] = .done
+    switch planned.source {
+    case .host: result.hostBlockCount += 1
+    case .disk(let place, _), .inline(let place, _):
+      result.diskBlockCount += 1
+      if place.tier == .archive {
+        windowMeter.archiveBlockCount += 1
+        core.noteArchiveUse(namespace, planned.position)
+      }
+    case .nothing: range.clearLengths(ofBlock: planned.block)
+    }
+    if destination == .view, let slot = planned.slot { slots.append(slot) }
   }
 }
 

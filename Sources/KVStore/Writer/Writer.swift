@@ -20,16 +20,14 @@ final class Writer: Sendable {
 
   // MARK: Queueing
 
-  /// Blocks of one call, in order.
-  func enqueue(_ blocks: [PendingBlock]) {
+  /// Blocks of one window of an offload, to be published in their order.
+  func enqueue(_ blocks: [WriterOperation], slotByteCount: Int) {
     guard !blocks.isEmpty else { return }
     let mustWake = queue.withLock { queue in
       let wasDue = queue.dueSince != nil && !queue.operations.isEmpty
       let hadMuch = queue.hasMuchUnwritten
-      for block in blocks {
-        queue.append(.publish(block))
-        queue.unwrittenByteCount += block.namespace.layout.slotByteCount
-      }
+      for block in blocks { queue.append(block) }
+      queue.unwrittenByteCount += blocks.count * slotByteCount
       queue.dueSince = queue.dueSince ?? monotonicNanoseconds()
       if queue.unwrittenByteCount + queue.writtenByteCount >= core.effectiveHostBytes / 4 {
         queue.hurryCount = queue.enqueuedCount
