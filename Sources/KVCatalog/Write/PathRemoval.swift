@@ -23,9 +23,7 @@ package enum PathRemoval: Sendable {
   case removed(RemovedSummary, above: StampedEnd?)
 }
 
-/// What a transaction did to the stamps of path ends.
-///
-/// An order of eviction that is kept beside the catalog learns it once the transaction is committed.
+/// What a transaction did to the stamps of path ends, for an order of eviction that is kept beside the catalog.
 package enum StampChange: Sendable {
   /// This use gets the stamp.
   case used(UInt64, stamp: UInt64)

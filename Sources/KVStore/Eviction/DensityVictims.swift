@@ -4,9 +4,10 @@ internal import KVPolicy
 
 /// The order of victims by hit density: path ends of the catalog, and which use gave each its stamp.
 ///
-/// Kept in RAM by the thread that writes the catalog. It proposes path ends, the catalog removes or refuses them, and what became of
-/// the stamps is learned once that is committed. Path ends of whose use nothing is known (of earlier processes, and of others) count by
-/// their age alone.
+/// Kept in RAM by the thread that writes the catalog. It proposes path ends, the catalog removes or refuses them. What a transaction did
+/// to the stamps is learned before something is proposed in it, for what it stores competes with what is there, and when it is
+/// committed; where it fails, path ends are listed as before. Those of whose use nothing is known (of earlier processes, and of others)
+/// count by their age alone.
 final class DensityVictims: @unchecked Sendable {
   // Unchecked: the writer's thread alone, or whoever closes the store after it.
   /// What lies in the catalog at a path end.
@@ -14,6 +15,17 @@ final class DensityVictims: @unchecked Sendable {
     var stamp: UInt64
     /// The use that gave the stamp; 0 = not known.
     var use: UInt64
+  }
+
+  /// What the transaction under way has to do with.
+  private struct Underway {
+    /// Uses by the stamps that they got.
+    var uses: [UInt64: UInt64] = [:]
+    var useCount = 0
+    /// Changes of stamps that are learned.
+    var learnedCount = 0
+    /// What was listed before them, in order.
+    var former: [(namespace: NamespaceID, at: BlockPosition, listed: Listed?)] = []
   }
 
   /// Of one namespace.
@@ -43,8 +55,7 @@ final class DensityVictims: @unchecked Sendable {
   /// Blocks that there is room for; nil = not known yet.
   private var capacity: Int?
 
-  /// Proposed in the transaction under way, and out of the ranking until it ends.
-  private var proposed: [(ends: Ends, entry: EndRanking<BlockPosition>.Entry)] = []
+  private var underway = Underway()
 
   private var refreshCredit = 0
   private static let listedCountMin = 1 << 14
@@ -78,59 +89,68 @@ final class DensityVictims: @unchecked Sendable {
     pace.note(stamp, at: time.milliseconds())
   }
 
-  // MARK: Commits
+  // MARK: Transactions
 
-  /// A transaction was committed, which found the use counter at `begin` and left it at `end`.
-  func committed(_ changes: [StampChange], from begin: UInt64, to end: UInt64) {
-    // Whoever gets a stamp that another had gets its use.
-    var uses: [UInt64: UInt64] = [:]
-    var useCount = 0
-    for change in changes {
+  /// Learns what a transaction did to the stamps since it was asked last.
+  private func learn(from transaction: WriteTransaction) {
+    let changes = transaction.stampChanges ?? []
+    defer { underway.learnedCount = changes.count }
+    for change in changes.dropFirst(underway.learnedCount) {
       switch change {
       case .used(let use, let stamp):
-        uses[stamp] = use
-        useCount += 1
+        underway.uses[stamp] = use
+        underway.useCount += 1
         note(use, stamp: stamp)
-      case .stamped(let end): list(end, use: uses[end.stamp])
-      case .unstamped(let namespace, let at):
-        if let former = unlist(namespace, at) { uses[former.stamp] = former.use }
+      case .stamped(let end): list(end)
+      case .unstamped(let namespace, let at): unlist(namespace, at)
       }
     }
-    share.note(from: begin, to: end, useCount: useCount)
-    putBack()
+  }
+
+  /// A transaction was committed, which found the use counter there.
+  func committed(_ transaction: WriteTransaction, from useCounter: UInt64) {
+    learn(from: transaction)
+    share.note(from: useCounter, to: transaction.useCounter, useCount: underway.useCount)
+    underway = Underway()
     if listedCount > listedCountMax || entryCount > 2 * listedCount + 1024 { refresh() }
   }
 
   /// A transaction failed: nothing of it happened.
-  func aborted() { putBack() }
-
-  private func putBack() {
-    for (ends, entry) in proposed {
-      guard let listed = ends.listed[entry.end], listed.stamp == entry.stamp else { continue }
-      ends.ranking.insert(entry.end, stamp: entry.stamp, worth: density(listed))
-      entryCount += 1
+  func aborted() {
+    for former in underway.former.reversed() {
+      guard let listed = former.listed else {
+        unlist(former.namespace, former.at)
+        continue
+      }
+      underway.uses[listed.stamp] = listed.use
+      list(StampedEnd(namespace: former.namespace, at: former.at, stamp: listed.stamp))
     }
-    proposed = []
+    underway = Underway()
   }
 
-  private func list(_ end: StampedEnd, use: UInt64?) {
+  private func list(_ end: StampedEnd) {
     let ends = ends(of: end.namespace)
     let former = ends.listed[end.at]
-    // A look through the stamps may have met it before it was known which use gave the stamp.
-    guard former?.stamp != end.stamp || former?.use == 0 && use ?? 0 > 0 else { return }
+    guard former?.stamp != end.stamp else { return }
+    underway.former.append((end.namespace, end.at, former))
     if former == nil { listedCount += 1 }
-    let listed = Listed(stamp: end.stamp, use: use ?? 0)
+    let listed = Listed(stamp: end.stamp, use: underway.uses[end.stamp] ?? 0)
     ends.listed[end.at] = listed
     learner.advance(to: time.milliseconds())
-    ends.ranking.insert(end.at, stamp: end.stamp, worth: density(listed))
+    rank(end.at, listed, ends)
+  }
+
+  private func rank(_ at: BlockPosition, _ listed: Listed, _ ends: Ends) {
+    ends.ranking.insert(at, stamp: listed.stamp, worth: density(listed))
     entryCount += 1
   }
 
-  @discardableResult
-  private func unlist(_ namespace: NamespaceID, _ at: BlockPosition) -> Listed? {
-    guard let listed = ends[namespace]?.listed.removeValue(forKey: at) else { return nil }
+  private func unlist(_ namespace: NamespaceID, _ at: BlockPosition) {
+    guard let listed = ends[namespace]?.listed.removeValue(forKey: at) else { return }
+    underway.former.append((namespace, at, listed))
     listedCount -= 1
-    return listed
+    // Whoever gets the stamp next gets the use.
+    underway.uses[listed.stamp] = listed.use
   }
 
   private func ends(of namespace: NamespaceID) -> Ends {
@@ -169,26 +189,31 @@ final class DensityVictims: @unchecked Sendable {
       !concerned.contains(where: { $0.facts.contains(.hasPriorities) })
     else { return nil }
     if refreshCredit >= listedCount { refresh() }
+    learn(from: transaction)
     try lookThrough(pools, transaction)
+    // Out of the ranking until it is known that they stay.
+    var proposed: [(at: BlockPosition, ends: Ends)] = []
+    defer {
+      for (at, ends) in proposed { if let listed = ends.listed[at] { rank(at, listed, ends) } }
+    }
     var removed = RemovedSummary()
     var missingCount = blockCount
-    while missingCount > 0, let (ends, end) = propose(of: concerned) {
+    while missingCount > 0, let (end, ends) = takeFirst(of: concerned) {
+      proposed.append((end.at, ends))
       let fate = try transaction.removePath(
         endingAt: end,
         blockCount: missingCount,
         reason: reason,
         isProtected: isProtected
       )
-      switch fate {
-      case .outdated: unlist(end.namespace, end.at)
-      case .protected: break
-      case .removed(let summary, let above):
-        removed.add(summary)
-        missingCount -= summary.rowCount
-        guard let above else { continue }
-        let heir = above.stamp == end.stamp ? end.at : above.at
-        list(above, use: ends.listed[heir]?.use)
-      }
+      if case .protected = fate { continue }
+      proposed.removeLast()
+      unlist(end.namespace, end.at)
+      guard case .removed(let summary, let above) = fate else { continue }
+      removed.add(summary)
+      missingCount -= summary.rowCount
+      learn(from: transaction)
+      if let above { list(above) }
     }
     return removed
   }
@@ -211,14 +236,14 @@ final class DensityVictims: @unchecked Sendable {
         return rows.count < Self.lookCount
       }
       for row in rows {
-        list(StampedEnd(namespace: row.namespace, at: row.end, stamp: row.stamp), use: nil)
+        list(StampedEnd(namespace: row.namespace, at: row.end, stamp: row.stamp))
       }
       lookedThrough[pool] = rows.count < Self.lookCount ? nil : rows.last?.order
     }
   }
 
-  /// The path end of these namespaces that goes first.
-  private func propose(of namespaces: [NamespaceRow]) -> (ends: Ends, end: StampedEnd)? {
+  /// Takes the path end of these namespaces that goes first out of the ranking.
+  private func takeFirst(of namespaces: [NamespaceRow]) -> (end: StampedEnd, ends: Ends)? {
     learner.advance(to: time.milliseconds())
     var first: (namespace: NamespaceID, ends: Ends, entry: EndRanking<BlockPosition>.Entry)?
     for row in namespaces {
@@ -228,8 +253,7 @@ final class DensityVictims: @unchecked Sendable {
     guard let (namespace, ends, entry) = first else { return nil }
     ends.ranking.removeFirst(entry)
     if !entry.isRecent { entryCount -= 1 }
-    proposed.append((ends, entry))
-    return (ends, StampedEnd(namespace: namespace, at: entry.end, stamp: entry.stamp))
+    return (StampedEnd(namespace: namespace, at: entry.end, stamp: entry.stamp), ends)
   }
 
   private func first(of ends: Ends) -> EndRanking<BlockPosition>.Entry? {

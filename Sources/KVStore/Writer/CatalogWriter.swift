@@ -145,11 +145,7 @@ final class CatalogWriter: Sendable {
         try identities.note(numbersOf: transaction)
         return (result, transaction, usesBefore, isRecorded)
       }
-      victims?.committed(
-        transaction.stampChanges ?? [],
-        from: usesBefore,
-        to: transaction.useCounter
-      )
+      victims?.committed(transaction, from: usesBefore)
       if isRecorded { totals.committed(record) }
       commitCount.withLock { $0 += 1 }
       return result
