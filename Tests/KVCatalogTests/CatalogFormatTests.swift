@@ -312,4 +312,45 @@ import Testing
     try Data(file.dropLast(4096)).write(to: URL(filePath: fixture.path))
     #expect(throws: CatalogError.corrupt(.file)) { try Catalog(fixture.options) }
   }
+
+  /// LMDB writes no page that it takes and gives up in one transaction: the file is shorter, and whole.
+  @Test func pagesThatWereGivenUpBeforeTheyWereWrittenMayBeMissing() throws {
+    let fixture = try CatalogFixture()
+    let namespace = try fixture.namespace(1, slotByteCount: 0)
+    var shortCount = 0
+    for round in 0..<24 {
+      try fixture.write { (txn) throws(CatalogError) in
+        for word in UInt32(0)..<6 {
+          let outcome = try txn.publish(
+            namespace,
+            BlockKey(high: 1, low: UInt64(word)),
+            parent: .root,
+            word: word,
+            place: inlinePlace(),
+            payload: [UInt8](repeating: 7, count: 5_000 + 5_000 * ((round + Int(word)) % 7))
+          )
+          guard case .stored(let position) = outcome, word < 5 || round % 3 > 0 else { continue }
+          _ = try txn.removeSubtree(namespace, at: position, reason: .forgotten)
+        }
+      }
+      let file = try fixture.fileBytes()
+      // The newer of the two meta pages, by the number of its transaction.
+      let meta = file[144] > file[4096 + 144] ? 0 : 4096
+      let last = Int(file[meta + 136]) + 256 * Int(file[meta + 137])
+      guard last >= file.count / 4096 else { continue }
+      shortCount += 1
+      let copy = try CatalogFixture.makeFolder()
+      defer { try? FileManager.default.removeItem(atPath: copy) }
+      var options = CatalogOptions(path: copy + "/catalog.mdb")
+      try Data(file).write(to: URL(filePath: options.path))
+      for isReadOnly in [true, false] {
+        options.isReadOnly = isReadOnly
+        try Catalog(options).close()
+      }
+      // One page less is one that is needed, or another that is free.
+      try Data(file.dropLast(2 * 4096)).write(to: URL(filePath: options.path))
+      #expect(throws: CatalogError.corrupt(.file)) { try Catalog(options) }
+    }
+    #expect(shortCount > 0)
+  }
 }

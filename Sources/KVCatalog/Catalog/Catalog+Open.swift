@@ -99,7 +99,7 @@ extension Catalog {
 
   /// LMDB opens by path: another file may have come there since it was looked at.
   ///
-  /// And a file that was cut short would end in a SIGBUS at the first touch of a missing page.
+  /// And a file that was cut short would end in a SIGBUS at the first touch of a missing page that is in use.
   private static func checkFile(
     _ environment: OpaquePointer,
     _ identity: FileIdentity?
@@ -116,9 +116,16 @@ extension Catalog {
     guard identity == nil || identity == found else { throw .io(errno: ESTALE) }
     let lastPage = unsafe information.me_last_pgno
     // A size of LMDB's is unsigned, an Int here is not: what is below 0 is as wrong as what is beyond the file.
-    guard lastPage >= 0, lastPage < Int(status.st_size) / max(Int(statistics.ms_psize), 1) else {
-      throw .corrupt(.file)
-    }
+    let pageByteCount = max(Int(statistics.ms_psize), 1)
+    guard lastPage >= 0 else { throw .corrupt(.file) }
+    guard
+      lastPage < Int(status.st_size) / pageByteCount
+        || MissingPages.areFree(
+          descriptor,
+          byteCount: Int(status.st_size),
+          pageByteCount: pageByteCount
+        )
+    else { throw .corrupt(.file) }
   }
 
   /// The tables by their raw value.
