@@ -163,7 +163,7 @@ package struct SlotHeader: Sendable, Equatable {
     return unsafe Self.seal(bytes, generation: generation) != nil
   }
 
-  /// Sets the generation of an encoded header and its checksum anew; answers the checksum.
+  /// Sets the generation of an encoded header and its checksum anew; returns the checksum.
   ///
   /// The slot's size as well where it is in the archive.
   package static func seal(

@@ -69,7 +69,7 @@ package import KVCore
   package var expiry: UInt64 { integer(Offset.expiry, UInt64.self) }
   package var hasIdleExpiry: Bool { integer(Offset.flags, UInt32.self) & 1 != 0 }
   /// The block's life as it was when it was written: later uses are not in the header.
-  package var life: BlockLife {
+  package var blockExpiry: BlockExpiry {
     if expiry == 0 { return .unlimited }
     return hasIdleExpiry
       ? .idle(nanoseconds: expiry, deadline: created.advanced(by: expiry)) : .absolute(expiry)

@@ -31,7 +31,7 @@ extension PrefixIndex {
 
   /// Cuts blocks off a path from its end upwards, `blockCount` at most; their slots are free then.
   ///
-  /// Answers the first that is gone, how many are, and the block before the first.
+  /// Returns the first that is gone, how many are, and the block before the first.
   func cut(
     _ victim: PathEndOrder.Victim,
     _ blockCount: Int,

@@ -108,7 +108,7 @@ func transferArgument(
   return unsafe (ours, transfer.block_status)
 }
 
-/// Fills a caller's statuses and result with what was moved; answers the overall status.
+/// Fills a caller's statuses and result with what was moved; returns the overall status.
 func answer(
   _ moved: TransferResult,
   _ blockStatus: UnsafeMutablePointer<kvstore_status_t>?,

@@ -165,7 +165,7 @@ package struct BlockTables {
 
   // MARK: Blocks of known identity
 
-  /// Lets an empty sequence begin with the leading blocks of a prompt that the device has; answers how many.
+  /// Lets an empty sequence begin with the leading blocks of a prompt that the device has; returns how many.
   ///
   /// Keys find, words prove: each block's words are compared, and that it was labelled as the child of the one before.
   package mutating func share(

@@ -264,7 +264,7 @@ package final class HostArena {
     )
   }
 
-  /// Takes a chunk out unless a slot of it is pinned; answers the slots whose contents go with it.
+  /// Takes a chunk out unless a slot of it is pinned; returns the slots whose contents go with it.
   private func remove(_ chunk: Chunk) -> [HostSlot]? {
     guard
       let cached = classes[chunk.sizeClass].pool.removeSegment(

@@ -12,7 +12,7 @@ package import KVFile
   package let buffer: UnsafeMutableRawBufferPointer
   /// Runs on the thread that has read, before anybody is told: what is stored encoded is decoded there, several blocks at once.
   ///
-  /// Answers what the read then counts as: nil, or `FileError.unsound`.
+  /// Returns what the read then counts as: nil, or `FileError.unsound`.
   package let completion: (@Sendable () -> FileError?)?
 
   package init(

@@ -48,7 +48,7 @@ package struct SlotPool {
     }
   }
 
-  /// Takes a segment out unless one of its slots is pinned; answers the cached slots that went with it, or nil.
+  /// Takes a segment out unless one of its slots is pinned; returns the cached slots that went with it, or nil.
   package mutating func removeSegment(first: Int, count: Int) -> [Int]? {
     let range = first..<first + count
     guard !range.contains(where: { slots[$0].kind == .pinned }) else { return nil }

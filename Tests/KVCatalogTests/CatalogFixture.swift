@@ -112,7 +112,7 @@ extension WriteTransaction {
             place: place,
             inlinePayload: payload == nil ? nil : payloadBytes
           )
-          block.life = .absolute(5_000)
+          block.blockExpiry = .absolute(5_000)
           block.priority = priority
           return Result { () throws(CatalogError) in
             try self.publish(namespace, block, owner: owner)

@@ -63,7 +63,7 @@ import Testing
       self.blocks = blocks
     }
 
-    /// Moves the coldest blocks to the archive; answers them in order.
+    /// Moves the coldest blocks to the archive; returns them in order.
     mutating func demote(
       _ count: Int,
       isProtected: (NamespaceID, RunID, UInt32) -> Bool = { _, _, _ in false }

@@ -6,7 +6,7 @@ import Testing
 @Suite struct AdmissionRuleTests {
   private static let tierBlockCount = 1000
 
-  /// Offers `count` new chains of 16 blocks to a full tier, each once more after `lag` others; answers how many of the last hundred
+  /// Offers `count` new chains of 16 blocks to a full tier, each once more after `lag` others; returns how many of the last hundred
   /// were admitted when they came first.
   private func admittedAtFirst(lag: Int) -> Int {
     var admission = Admission(.adaptive, keyCountMax: 1 << 16)

@@ -137,7 +137,7 @@ import Testing
 
   private static func onePrompt(_ prompt: Int) -> [UInt32] { [UInt32(prompt), 1, 2, 3] }
 
-  /// Restores each prompt; answers which came back, and checks that those are right.
+  /// Restores each prompt; returns which came back, and checks that those are right.
   private static func restored(_ fixture: StoreFixture, _ promptCount: Int) throws -> [Bool] {
     let namespace = try fixture.store.openNamespace(small)
     return try (0..<promptCount).map { prompt in

@@ -26,7 +26,7 @@ import Testing
   private func wrongCount(
     _ word: Word,
     _ expected: UInt64,
-    _ head: @escaping @Sendable () -> LeaseTable.Head,
+    _ head: @escaping @Sendable () -> LeaseTable.Target,
     _ work: @escaping @Sendable (LeaseTable, _ id: UInt64) -> Void
   ) throws -> Int {
     let memory = try MappedMemory.anonymous(byteCount: LeaseTable.byteCount)
@@ -64,7 +64,7 @@ import Testing
           }
           guard id != .max else { return }
           _ = table.release(id)
-          let head = LeaseTable.Head.published(Self.position(9, 1))
+          let head = LeaseTable.Target.published(Self.position(9, 1))
           let own = table.take(Self.namespace, head, now: 0, duration: 10) ?? .max
           taken.store(own, ordering: .sequentiallyConsistent)
         }

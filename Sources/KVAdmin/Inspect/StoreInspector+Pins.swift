@@ -41,27 +41,27 @@ extension StoreInspector {
   }
 
   /// Until when a block lives, and whether uses prolong that.
-  public struct Life: Sendable {
+  public struct Expiry: Sendable {
     /// Unix nanoseconds, 0 = never, pins included.
     public var endNanoseconds: UInt64 = 0
     /// Of an idle life the nanoseconds after a use; else 0.
     public var idleNanoseconds: UInt64 = 0
   }
 
-  func life(
+  func expiry(
     _ transaction: ReadTransaction,
     _ namespace: NamespaceID,
     _ at: BlockPosition,
     _ row: BlockRow
-  ) throws(CatalogError) -> Life {
-    guard row.hasIdleExpiry else { return Life(endNanoseconds: row.expiry) }
+  ) throws(CatalogError) -> Expiry {
+    guard row.hasIdleExpiry else { return Expiry(endNanoseconds: row.expiry) }
     let deadline = try transaction.runDeadlines(
       namespace,
       at.run,
       from: at.position,
       now: core.time.now()
     ).deadline(at: at.position)
-    return Life(endNanoseconds: deadline == .max ? 0 : deadline, idleNanoseconds: row.expiry)
+    return Expiry(endNanoseconds: deadline == .max ? 0 : deadline, idleNanoseconds: row.expiry)
   }
 
   /// Until when a pin keeps the block; 0 = none does.

@@ -135,7 +135,7 @@ public struct StoreInspector: Sendable {
     /// Unix seconds.
     public var createdSeconds: UInt32
     /// Until when it lives.
-    public var life: Life
+    public var expiry: Expiry
     /// Unix nanoseconds until which a pin keeps it; 0 = none does.
     public var pinnedUntilNanoseconds: UInt64
     /// 0 to 100; the lowest leave first.
@@ -234,7 +234,7 @@ public struct StoreInspector: Sendable {
         extra: row.extra,
         payloadByteCount: Int(row.payloadByteCount),
         createdSeconds: row.createdSeconds,
-        life: try life(transaction, namespace, position, row),
+        expiry: try expiry(transaction, namespace, position, row),
         pinnedUntilNanoseconds: try pinnedUntil(transaction, namespace, position),
         priority: row.priority,
         tier: place.tier,

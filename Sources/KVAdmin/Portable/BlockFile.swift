@@ -37,7 +37,7 @@ struct BlockFileChecksum {
   /// Of the last record.
   private(set) var value: UInt64 = 0
 
-  /// Takes the next record; answers its checksum as it stands in the file.
+  /// Takes the next record; returns its checksum as it stands in the file.
   mutating func add(_ fields: [UInt8], _ payload: [UInt8] = []) -> [UInt8] {
     var before = ByteWriter(capacity: 8)
     before.append(value)

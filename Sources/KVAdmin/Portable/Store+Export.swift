@@ -203,7 +203,7 @@ private struct BlockExport {
     }
   }
 
-  /// Writes blocks behind the path, as far as they can be restored; answers how many.
+  /// Writes blocks behind the path, as far as they can be restored; returns how many.
   private mutating func add(
     _ blocks: [StoredBlock],
     _ progress: (ExportResult) -> Void,

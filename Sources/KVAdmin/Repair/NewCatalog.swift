@@ -14,7 +14,7 @@ final class NewCatalog {
     let words: [UInt8]
     let extra: [UInt8]
     let payloadByteCount: UInt32
-    let life: BlockLife
+    let blockExpiry: BlockExpiry
     let createdSeconds: UInt32
     let priority: UInt8
     let inlinePayload: [UInt8]?
@@ -127,7 +127,7 @@ final class NewCatalog {
             place: block.place,
             inlinePayload: block.place.isInline ? payload : nil
           )
-          new.life = block.life
+          new.blockExpiry = block.blockExpiry
           new.priority = block.priority
           do throws(CatalogError) {
             return try transaction.publish(namespace, new, owner: owner)

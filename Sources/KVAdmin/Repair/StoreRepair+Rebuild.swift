@@ -16,7 +16,7 @@ extension StoreRepair {
     let words: [UInt8]
     let extra: [UInt8]
     let payloadByteCount: UInt32
-    let life: BlockLife
+    let blockExpiry: BlockExpiry
     let createdSeconds: UInt32
     let priority: UInt8
     let inlinePayload: [UInt8]?
@@ -226,7 +226,7 @@ extension StoreRepair {
       words: Array(header.words),
       extra: Array(header.extra),
       payloadByteCount: UInt32(header.payloadByteCount),
-      life: header.life,
+      blockExpiry: header.blockExpiry,
       createdSeconds: UInt32(truncatingIfNeeded: header.created / 1_000_000_000),
       priority: header.priority,
       inlinePayload: isInline ? Array(bytes) : nil
@@ -272,7 +272,7 @@ extension StoreRepair {
       words: block.words,
       extra: block.extra,
       payloadByteCount: block.payloadByteCount,
-      life: block.life,
+      blockExpiry: block.blockExpiry,
       createdSeconds: block.createdSeconds,
       priority: block.priority,
       inlinePayload: block.inlinePayload

@@ -32,7 +32,7 @@ extension ReadTransaction {
     if try isLeaf(namespace, at), try stampIfSound(namespace, at) == nil {
       audit.findings.add(.missing, place, "the leaf has no stamp")
     }
-    try auditLife(namespace, at, row, space.row, place, &audit)
+    try auditExpiry(namespace, at, row, space.row, place, &audit)
     for blockPlace in row.places {
       try auditPlace(blockPlace, namespace, at, space, place, &audit)
     }

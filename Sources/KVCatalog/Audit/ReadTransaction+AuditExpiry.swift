@@ -2,7 +2,7 @@ import KVCore
 
 /// Lives of blocks in a `CatalogAudit`: rows, records of deadlines and the order of ends must say the same.
 extension ReadTransaction {
-  func auditLife(
+  func auditExpiry(
     _ namespace: NamespaceID,
     _ at: BlockPosition,
     _ row: RowView,
@@ -12,7 +12,7 @@ extension ReadTransaction {
   ) throws(CatalogError) {
     guard row.expiry != 0 else { return }
     if row.flags.contains(.idleExpiry) {
-      if !space.facts.contains(.hasIdleLives) {
+      if !space.facts.contains(.hasIdleExpiry) {
         audit.findings.add(.contradiction, place, "the namespace is said to have no idle lives")
       }
       if try deadlines(namespace, at.run, from: at.position, limit: 1).isEmpty {

@@ -120,10 +120,10 @@ struct BlockRowEdit {
     flags = row.flags
   }
 
-  mutating func setLife(_ life: BlockLife) {
-    if life.isIdle { flags.insert(.idleExpiry) } else { flags.remove(.idleExpiry) }
+  mutating func setExpiry(_ blockExpiry: BlockExpiry) {
+    if blockExpiry.isIdle { flags.insert(.idleExpiry) } else { flags.remove(.idleExpiry) }
     change(Offset.flags) { [flags] in $0.write(flags.rawValue) }
-    change(Offset.expiry) { $0.write(life.storedExpiry) }
+    change(Offset.expiry) { $0.write(blockExpiry.storedExpiry) }
   }
 
   mutating func setPriority(_ priority: UInt8) { change(Offset.priority) { $0.write(priority) } }
@@ -193,9 +193,9 @@ extension NewBlock {
     writer.write(UInt16(truncatingIfNeeded: unsafe extra.count))
     writer.write(UInt8(1))
     var flags: RowFlags = isFirstOfRun ? .firstOfRun : []
-    if life.isIdle { flags.insert(.idleExpiry) }
+    if blockExpiry.isIdle { flags.insert(.idleExpiry) }
     writer.write(flags.rawValue)
-    writer.write(life.storedExpiry)
+    writer.write(blockExpiry.storedExpiry)
     writer.write(createdSeconds)
     writer.write(UInt32(priority))
     place.encode(into: &writer)
@@ -205,7 +205,7 @@ extension NewBlock {
   }
 }
 
-extension BlockLife {
+extension BlockExpiry {
   /// What the row has as its expiry: of an idle life the time after a use.
   package var storedExpiry: UInt64 {
     switch self {
@@ -218,7 +218,7 @@ extension BlockLife {
 
 extension BlockRow {
   /// Its life, given what the records say of its deadline.
-  func life(deadline: UInt64) -> BlockLife {
+  func blockExpiry(deadline: UInt64) -> BlockExpiry {
     if hasIdleExpiry { return .idle(nanoseconds: expiry, deadline: deadline) }
     return expiry == 0 ? .unlimited : .absolute(expiry)
   }

@@ -79,7 +79,7 @@ package struct NamespaceRow: Sendable, Equatable {
   }
 
   /// Where its stamps are: one pool for each slot size, 0 for inline payloads.
-  package var pool: UInt32 { slotByteCount / 4096 }
+  package var pool: UInt32 { SizeClass.number(slotByteCount: Int(slotByteCount)) }
   /// Where its stamps are a second time, in an order of their own, while it has a quota.
   var quotaPool: UInt32? { quotaBytes == 0 ? nil : 1 << 31 | id.rawValue }
   package var pools: [UInt32] { quotaPool.map { [pool, $0] } ?? [pool] }
@@ -99,14 +99,14 @@ package struct NamespaceFlags: OptionSet, Sendable {
   /// Some block had another priority than the default: the order of victims then needs each block's.
   package static let hasPriorities = NamespaceFlags(rawValue: 1)
   /// Some block had a life that uses extend: then every block has its deadline noted.
-  package static let hasIdleLives = NamespaceFlags(rawValue: 2)
+  package static let hasIdleExpiry = NamespaceFlags(rawValue: 2)
   /// Some block had a life that ends at a time.
-  package static let hasAbsoluteLives = NamespaceFlags(rawValue: 4)
+  package static let hasAbsoluteExpiry = NamespaceFlags(rawValue: 4)
   /// The default life is absolute.
   package static let defaultIsAbsolute = NamespaceFlags(rawValue: 8)
 
   /// Whether blocks may come to an end by themselves.
   package var mayExpire: Bool {
-    contains(.hasIdleLives) || contains(.hasAbsoluteLives)
+    contains(.hasIdleExpiry) || contains(.hasAbsoluteExpiry)
   }
 }

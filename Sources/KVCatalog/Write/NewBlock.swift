@@ -9,7 +9,7 @@ package import KVCore
   package var words: UnsafeRawBufferPointer
   package var extra: UnsafeRawBufferPointer
   package var payloadByteCount: UInt32
-  package var life = BlockLife.unlimited
+  package var blockExpiry = BlockExpiry.unlimited
   package var createdSeconds: UInt32
   /// From 0 to 100; blocks of lower priority are evicted first.
   package var priority: UInt8 = NewBlock.priorityDefault

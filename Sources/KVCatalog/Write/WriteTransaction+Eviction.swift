@@ -8,7 +8,7 @@ package import KVCore
 extension WriteTransaction {
   /// Removes the first victims, leaves first, until `blockCount` are gone or none may go.
   ///
-  /// `pool` is slotByteCount / 4096, 0 for inline payloads; nil = all pools. `isProtected` tells the blocks that have
+  /// `pool` is a size class (`SizeClass`); nil = all pools. `isProtected` tells the blocks that have
   /// to stay, and so everything above them.
   package func evict(
     pool: UInt32?,

@@ -21,7 +21,7 @@ extension WriteTransaction {
   package func renew(
     _ namespace: NamespaceID,
     _ at: BlockPosition,
-    life: BlockLife,
+    blockExpiry: BlockExpiry,
     priority: UInt8
   ) throws(CatalogError) {
     try settle()
@@ -29,13 +29,15 @@ extension WriteTransaction {
       return
     }
     let end = PathEnd(namespace: namespace, at: at)
-    let joined = old.life(deadline: try firstDeadline(end)?.deadline ?? 0).joined(life)
+    let joined = old.blockExpiry(deadline: try firstDeadline(end)?.deadline ?? 0).joined(
+      blockExpiry
+    )
     if joined.storedExpiry != old.expiry || joined.isIdle != old.hasIdleExpiry
       || priority > old.priority
     {
       try rewrite(end, space, old, joined, priority: max(priority, old.priority))
     }
-    if try cachedNamespace(namespace)?.facts.contains(.hasIdleLives) ?? false {
+    if try cachedNamespace(namespace)?.facts.contains(.hasIdleExpiry) ?? false {
       noteDeadline(end, joined.deadline)
     }
   }
@@ -44,19 +46,19 @@ extension WriteTransaction {
     _ end: PathEnd,
     _ row: NamespaceRow,
     _ old: BlockRow,
-    _ life: BlockLife,
+    _ blockExpiry: BlockExpiry,
     priority: UInt8
   ) throws(CatalogError) {
     guard let view = try rowView(end.namespace, end.at) else { return }
     var edit = BlockRowEdit(view)
-    edit.setLife(life)
+    edit.setExpiry(blockExpiry)
     edit.setPriority(priority)
     let stamp = try storedStamp(end.namespace, end.at)
     try put(.runs, .block(end.namespace, end.at), edit.body)
     if !old.hasIdleExpiry, old.expiry != 0 {
       try delete(.expiries, .expiry(Expiry(.absolute, old.expiry, end.namespace, end.at)))
     }
-    try noteLife(life, of: end, row)
+    try noteExpiry(blockExpiry, of: end, row)
     guard priority != old.priority else { return }
     if priority != NewBlock.priorityDefault { try noteFact(.hasPriorities, of: end.namespace) }
     // Its place in the order of victims is another one.
@@ -64,21 +66,21 @@ extension WriteTransaction {
   }
 
   /// What a block that is stored with this life needs besides its row.
-  func noteLife(
-    _ life: BlockLife,
+  func noteExpiry(
+    _ blockExpiry: BlockExpiry,
     of end: PathEnd,
     _ row: NamespaceRow
   ) throws(CatalogError) {
-    switch life {
+    switch blockExpiry {
     case .unlimited: break
-    case .idle: try noteFact(.hasIdleLives, of: end.namespace)
+    case .idle: try noteFact(.hasIdleExpiry, of: end.namespace)
     case .absolute(let deadline):
-      try noteFact(.hasAbsoluteLives, of: end.namespace)
+      try noteFact(.hasAbsoluteExpiry, of: end.namespace)
       try put(.expiries, .expiry(Expiry(.absolute, deadline, end.namespace, end.at)), [])
     }
     // Also of blocks that do not expire: what comes before them lives as long.
-    if try cachedNamespace(end.namespace)?.facts.contains(.hasIdleLives) ?? false {
-      noteDeadline(end, life.deadline)
+    if try cachedNamespace(end.namespace)?.facts.contains(.hasIdleExpiry) ?? false {
+      noteDeadline(end, blockExpiry.deadline)
     }
   }
 

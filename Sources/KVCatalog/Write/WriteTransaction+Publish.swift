@@ -39,7 +39,7 @@ extension WriteTransaction {
     lastPositions[RunKey(namespace: namespace, run: position.run)] = position.position
     if block.priority != NewBlock.priorityDefault { try noteFact(.hasPriorities, of: namespace) }
     let end = PathEnd(namespace: namespace, at: position)
-    try noteLife(block.life, of: end, row)
+    try noteExpiry(block.blockExpiry, of: end, row)
     // What the parent was given with it goes the way of its stamp.
     let above = PathEnd(namespace: namespace, at: block.parent)
     if let deadline = pendingDeadlines[above], deadline <= pendingDeadlines[end] ?? 0 {
@@ -87,7 +87,7 @@ extension WriteTransaction {
       guard parent == block.parent else { return .collision }
       if try isExpired(namespace, position, row, now: timeNanoseconds) { return .expired(position) }
       if facts.mayExpire || block.priority > row.priority {
-        try renew(namespace, position, life: block.life, priority: block.priority)
+        try renew(namespace, position, blockExpiry: block.blockExpiry, priority: block.priority)
       }
       return .duplicate(position)
     } catch .corrupt(.blockRow) {

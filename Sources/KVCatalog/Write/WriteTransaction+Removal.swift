@@ -195,7 +195,7 @@ extension WriteTransaction {
     }
     for blockKey in blockKeys { try delete(.keys, .blockKey(namespace, blockKey)) }
     for end in absoluteEnds { try delete(.expiries, .expiry(end)) }
-    if try cachedNamespace(namespace)?.facts.contains(.hasIdleLives) ?? false {
+    if try cachedNamespace(namespace)?.facts.contains(.hasIdleExpiry) ?? false {
       try removeDeadlines(namespace, run, positions)
     }
     // Evictions leave what is pinned.

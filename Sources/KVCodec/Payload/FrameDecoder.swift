@@ -9,7 +9,7 @@ package struct FrameDecoder: ~Copyable {
     self.zstd = zstd
   }
 
-  /// Decodes the frames that `stored` begins with until `target` is full; answers the bytes they took.
+  /// Decodes the frames that `stored` begins with until `target` is full; returns the bytes they took.
   ///
   /// Nil when the frames are damaged, or do not end where `target` does; what `target` holds then is undefined. Nothing is ever written
   /// outside of it.

@@ -16,7 +16,7 @@ package struct FrameEncoder: ~Copyable {
     self.general = general
   }
 
-  /// Encodes `raw` as one frame into `target`; answers the frame's bytes.
+  /// Encodes `raw` as one frame into `target`; returns the frame's bytes.
   ///
   /// Nil when there is nothing to encode, or no room for all of it and the overhead.
   ///

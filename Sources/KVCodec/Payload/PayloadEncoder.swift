@@ -23,7 +23,7 @@ package struct PayloadEncoder: ~Copyable {
     }
   }
 
-  /// Encodes `payload`, the regions side by side, into `target`; answers the stored bytes of each region.
+  /// Encodes `payload`, the regions side by side, into `target`; returns the stored bytes of each region.
   ///
   /// The frames of a group count for its first region, the others have 0. Nil when the frames are not smaller than the payload:
   /// it is stored as it is then, so that nothing is ever larger than raw.

@@ -5,7 +5,7 @@ internal import CXXHash
   unsafe kv_xxh3_64(bytes.baseAddress, bytes.count)
 }
 
-/// Copies `source` to `target`, which has room for it, and answers the checksum of the copy.
+/// Copies `source` to `target`, which has room for it, and returns the checksum of the copy.
 ///
 /// Faster than one after the other: the checksum finds the bytes in the cache.
 @safe package func xxh3Checksum(

@@ -9,7 +9,7 @@ public enum TimeToLive: Sendable, Hashable {
 }
 
 /// When a block's life ends; exactly that time is still within it.
-package enum BlockLife: Sendable, Hashable {
+package enum BlockExpiry: Sendable, Hashable {
   case unlimited
   /// Uses extend it; `deadline` is Unix time.
   case idle(nanoseconds: UInt64, deadline: UInt64)
@@ -37,7 +37,7 @@ package enum BlockLife: Sendable, Hashable {
   }
 
   /// A life that is not shorter than either: writing a block again never takes from its life.
-  package func joined(_ other: BlockLife) -> BlockLife {
+  package func joined(_ other: BlockExpiry) -> BlockExpiry {
     switch (self, other) {
     case (.unlimited, _), (_, .unlimited): .unlimited
     case (.absolute(let a), .absolute(let b)): .absolute(max(a, b))

@@ -65,7 +65,7 @@ struct PathSegments {
 
   /// Follows a path from a segment's end on as far as it is known, and cuts the segment in which it turns off.
   ///
-  /// Answers the segment that ends there, and how many blocks of the path are known.
+  /// Returns the segment that ends there, and how many blocks of the path are known.
   mutating func reach(
     _ keys: ArraySlice<UInt64>,
     after start: Int32
@@ -159,7 +159,7 @@ struct PathSegments {
     return id
   }
 
-  /// Cuts a segment in two; answers the upper part, of `count` blocks, which ends with the block of this key.
+  /// Cuts a segment in two; returns the upper part, of `count` blocks, which ends with the block of this key.
   private mutating func split(_ lower: Int32, at key: UInt64, count: Int) -> Int32 {
     let former = self[lower]
     let upper = insert(

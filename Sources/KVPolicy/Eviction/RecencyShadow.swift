@@ -7,7 +7,7 @@ struct RecencyShadow {
   private var boundaryCount = 0
   private var heldCount = 0
 
-  /// Blocks at the head of what belongs to a use go to a newer one; answers how many of them LRU has.
+  /// Blocks at the head of what belongs to a use go to a newer one; returns how many of them LRU has.
   mutating func take(_ blockCount: Int, from stamp: UInt64) -> Int {
     guard stamp >= boundary else { return 0 }
     let count = stamp == boundary ? min(blockCount, boundaryCount) : blockCount

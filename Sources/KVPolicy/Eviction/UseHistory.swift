@@ -125,7 +125,7 @@ package struct UseHistory {
   /// Notes that blocks were stored behind a block, which is `depth` blocks from the root: what is not known of them belongs to the
   /// request that the block was used by last, if it ended there.
   ///
-  /// Answers the parts of that request.
+  /// Returns the parts of that request.
   package mutating func extend(
     _ keys: ArraySlice<UInt64>,
     after parent: UInt64?,

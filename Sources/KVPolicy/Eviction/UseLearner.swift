@@ -43,7 +43,7 @@ package final class UseLearner {
     return parts
   }
 
-  /// Notes that blocks were stored behind the block `parent`, which is `depth` blocks from the root; answers the parts of the
+  /// Notes that blocks were stored behind the block `parent`, which is `depth` blocks from the root; returns the parts of the
   /// request that they belong to.
   package func noteStored(
     _ keys: ArraySlice<UInt64>,

@@ -147,7 +147,7 @@ package final class DensityCache: ReplayCache {
 
   // MARK: Blocks go
 
-  /// Removes blocks of a path from its end upwards, `blockCount` at most; answers how many.
+  /// Removes blocks of a path from its end upwards, `blockCount` at most; returns how many.
   private func remove(_ victim: PathEndOrder.Victim, _ blockCount: Int) -> Int {
     let removed = index.cut(victim, blockCount, slotsOf: &pool)
     order.remove(victim, from: removed.first, parent: removed.parent)

@@ -117,7 +117,7 @@ package final class EngineSimulation {
     }
   }
 
-  /// Starts the transfers of what the tiers have beyond the device; answers how far that goes.
+  /// Starts the transfers of what the tiers have beyond the device; returns how far that goes.
   private func restore(
     _ request: TraceRequest,
     _ found: StoreTiers.Found,

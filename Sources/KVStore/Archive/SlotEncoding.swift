@@ -80,7 +80,7 @@ internal import KVTiers
     return !isDamaged
   }
 
-  /// Completes the header for a slot; answers the place, nil if there is none.
+  /// Completes the header for a slot; returns the place, nil if there is none.
   func seal(_ slot: SlotAddress, _ slotByteCount: Int, _ generation: Generation) -> BlockPlace? {
     guard let result else { return nil }
     let header = unsafe UnsafeMutableRawBufferPointer(

@@ -42,7 +42,7 @@ final class TierMoves {
 
   // MARK: Demotion
 
-  /// Moves the coldest blocks of a slot size to the archive; answers the disk slots that are free by that, reserved for this process.
+  /// Moves the coldest blocks of a slot size to the archive; returns the disk slots that are free by that, reserved for this process.
   func demote(
     _ slotByteCount: Int,
     count: Int
@@ -153,7 +153,7 @@ final class TierMoves {
         var at = resume[slotByteCount]
         let found = try core.catalogRead { (transaction) throws(CatalogError) in
           try transaction.coldest(
-            pool: UInt32(slotByteCount / 4096),
+            pool: SizeClass.number(slotByteCount: slotByteCount),
             in: .disk,
             blockCount: count,
             resume: &at,
@@ -341,7 +341,7 @@ final class TierMoves {
     let payloadByteCount: Int
   }
 
-  /// Lets the rows name the new places; answers the disk slots that this frees, reserved for this process, if a size is given.
+  /// Lets the rows name the new places; returns the disk slots that this frees, reserved for this process, if a size is given.
   private func commit(
     _ moves: [Move],
     freeing slotByteCount: Int?

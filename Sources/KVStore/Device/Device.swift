@@ -119,7 +119,7 @@ public final class Device: Sendable {
 
   // MARK: Sequences
 
-  /// An empty sequence; answers its number.
+  /// An empty sequence; returns its number.
   public func createSequence() throws(StoreError) -> UInt64 {
     try change { (tables) throws(BlockTablesError) in tables.create() }
   }

@@ -11,7 +11,7 @@ final class DensityEviction: @unchecked Sendable {
   private let time: StoreTime
 
   /// Where the repeated parts of the last requests end, by their stamps: blocks that come later stamp them anew.
-  private var repeatedEnds: [UInt64: LeaseTable.Head] = [:]
+  private var repeatedEnds: [UInt64: LeaseTable.Target] = [:]
   private static let repeatedEndCountMax = 1 << 12
   /// Of which nothing was learned yet.
   private var chain: Chain?
@@ -25,7 +25,7 @@ final class DensityEviction: @unchecked Sendable {
   private struct Chain {
     let namespace: NamespaceCore
     let parentKey: UInt64?
-    let parentHead: LeaseTable.Head
+    let parentTarget: LeaseTable.Target
     /// Blocks from the root to the parent.
     let depth: Int
     var keys: [UInt64] = []
@@ -34,7 +34,7 @@ final class DensityEviction: @unchecked Sendable {
     init(_ block: PendingBlock) {
       namespace = block.namespace
       parentKey = block.depth > 0 ? block.parentKey.low : nil
-      parentHead = block.parent
+      parentTarget = block.parent
       depth = block.depth
       append(block)
     }
@@ -50,8 +50,8 @@ final class DensityEviction: @unchecked Sendable {
     }
 
     /// Of the block that is so many blocks from the root; nil above the parent.
-    func head(at blockCount: Int) -> LeaseTable.Head? {
-      if blockCount == depth { return depth > 0 ? parentHead : nil }
+    func target(at blockCount: Int) -> LeaseTable.Target? {
+      if blockCount == depth { return depth > 0 ? parentTarget : nil }
       let index = blockCount - depth - 1
       return tickets.indices.contains(index) ? .pending(ticket: tickets[index]) : nil
     }
@@ -59,7 +59,7 @@ final class DensityEviction: @unchecked Sendable {
 
   // MARK: Learning
 
-  /// Learns of the uses that are among these operations; answers them with what was learned.
+  /// Learns of the uses that are among these operations; returns them with what was learned.
   ///
   /// The blocks of one call may come in several pieces: they are one use, of which is learned when they are to be committed.
   func learn(
@@ -79,13 +79,13 @@ final class DensityEviction: @unchecked Sendable {
           chain = Chain(block)
         }
         learned.append(operation)
-      case .touch(let namespace, let head, .noted(let use)):
+      case .touch(let namespace, let target, .noted(let use)):
         if use.isRequest {
           learn(&chain, into: &learned)
-          learned.append(.touch(namespace, head, use: learn(use, namespace, head, core)))
+          learned.append(.touch(namespace, target, use: learn(use, namespace, target, core)))
         } else if chain?.keys.last != use.key {
           let stamp = learner.stamp(ofEnd: use.key)
-          learned.append(.touch(namespace, head, use: stamp.map { .learned($0) } ?? .unknown))
+          learned.append(.touch(namespace, target, use: stamp.map { .learned($0) } ?? .unknown))
         }
       case .touch, .extend, .renew, .call: learned.append(operation)
       }
@@ -97,12 +97,12 @@ final class DensityEviction: @unchecked Sendable {
   private func learn(
     _ use: NotedUse,
     _ namespace: NamespaceCore,
-    _ head: LeaseTable.Head,
+    _ target: LeaseTable.Target,
     _ core: StoreCore
   ) -> PathUse {
     var found = UseHistory.Found(key: use.key, blockCount: use.blockCount)
     if learner.stamp(ofEnd: use.key) == nil {
-      let keys = core.pathKeys(namespace, to: head)
+      let keys = core.pathKeys(namespace, to: target)
       if keys.count == use.blockCount { found.path = keys[...] }
     }
     learner.advance(to: use.timeMilliseconds)
@@ -112,7 +112,7 @@ final class DensityEviction: @unchecked Sendable {
       let kept = UInt64(Self.repeatedEndCountMax)
       repeatedEnds = repeatedEnds.filter { $0.key + kept > newest }
     }
-    repeatedEnds[stamp] = head
+    repeatedEnds[stamp] = target
     return .learned(stamp)
   }
 
@@ -131,16 +131,16 @@ final class DensityEviction: @unchecked Sendable {
       uses: [parts.lastStamp, parts.newStamp, parts.repeatedStamp]
     )
     let end = blocks.depth + blocks.keys.count
-    var heads: [(LeaseTable.Head?, UInt64)] = []
-    if parts.lastCount > 0 { heads.append((blocks.head(at: end), parts.lastStamp)) }
-    if parts.newCount > 0 { heads.append((blocks.head(at: end - 1), parts.newStamp)) }
+    var targets: [(LeaseTable.Target?, UInt64)] = []
+    if parts.lastCount > 0 { targets.append((blocks.target(at: end), parts.lastStamp)) }
+    if parts.newCount > 0 { targets.append((blocks.target(at: end - 1), parts.newStamp)) }
     if parts.repeatedCount > 0 {
       let repeatedEnd =
-        blocks.head(at: parts.repeatedCount) ?? repeatedEnds[parts.repeatedStamp]
-      heads.append((repeatedEnd, parts.repeatedStamp))
+        blocks.target(at: parts.repeatedCount) ?? repeatedEnds[parts.repeatedStamp]
+      targets.append((repeatedEnd, parts.repeatedStamp))
     }
-    for case (let head?, let stamp) in heads {
-      learned.append(.touch(blocks.namespace, head, use: .learned(stamp)))
+    for case (let target?, let stamp) in targets {
+      learned.append(.touch(blocks.namespace, target, use: .learned(stamp)))
     }
   }
 }

@@ -7,27 +7,27 @@ extension StoreCore {
   /// No block key is computed: the index had the one of the end, and those of new blocks come with them.
   func noteUse(
     _ namespace: NamespaceCore,
-    _ head: LeaseTable.Head,
+    _ target: LeaseTable.Target,
     _ key: BlockKey,
     blockCount: Int,
     isRequest: Bool
   ) {
     guard let writer else { return }
-    guard density != nil else { return writer.enqueueTouch(namespace, head) }
+    guard density != nil else { return writer.enqueueTouch(namespace, target) }
     let use = NotedUse(
       key: key.low,
       blockCount: blockCount,
       timeMilliseconds: time.milliseconds(),
       isRequest: isRequest
     )
-    writer.enqueueTouch(namespace, head, use: .noted(use))
+    writer.enqueueTouch(namespace, target, use: .noted(use))
   }
 
   /// The lower halves of the keys of all blocks down to this one, as far as the index has them; empty if it has not.
   ///
   /// Asked for only where no path ended before.
-  func pathKeys(_ namespace: NamespaceCore, to head: LeaseTable.Head) -> [UInt64] {
-    guard case .published(let position) = head else { return [] }
+  func pathKeys(_ namespace: NamespaceCore, to target: LeaseTable.Target) -> [UInt64] {
+    guard case .published(let position) = target else { return [] }
     return state.withLock { state in
       guard let location = state.index.locate(namespace.id, position) else { return [] }
       var segments: [IndexSegment] = []

@@ -8,7 +8,7 @@ package struct ExplainTarget {
   var record: [UInt8]
   var chain: KeyChain
   /// Some block had an idle life: when it ends stands beside its row.
-  var hasIdleLives: Bool
+  var hasIdleExpiry: Bool
 
   /// nil when the stored identity is damaged.
   package init?(_ row: NamespaceRow, keyBitCount: Int) {
@@ -16,7 +16,7 @@ package struct ExplainTarget {
     id = row.id
     self.identity = identity
     record = row.identityRecord
-    hasIdleLives = row.facts.contains(.hasIdleLives)
+    hasIdleExpiry = row.facts.contains(.hasIdleExpiry)
     chain = KeyChain(
       rootKey: row.rootKey,
       identityMode: identity.identityMode,
@@ -59,7 +59,7 @@ extension ReadTransaction {
       guard let found = try find(target.id, key) else { return walk }
       let countBefore = walk.matchedBlockCount
       let deadlines =
-        target.hasIdleLives
+        target.hasIdleExpiry
         ? try runDeadlines(target.id, found.run, from: found.position, now: now) : nil
       try forEachRow(target.id, found.run, from: found.position) { position, row in
         guard let row else {

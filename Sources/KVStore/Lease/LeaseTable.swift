@@ -17,7 +17,7 @@ internal import KVFile
 /// process adds; other processes see the words as they are.
 final class LeaseTable {
   /// What a lease is on: a catalog position, or a block that is still pending, by its ticket.
-  enum Head: Hashable {
+  enum Target: Hashable {
     case published(BlockPosition)
     case pending(ticket: UInt64)
   }
@@ -66,7 +66,7 @@ final class LeaseTable {
   /// Takes a lease, or nil when too many hold.
   func take(
     _ namespace: NamespaceID,
-    _ head: Head,
+    _ target: Target,
     now: UInt64,
     duration: UInt64
   ) -> UInt64? {
@@ -85,7 +85,7 @@ final class LeaseTable {
       store(generation, entry, .generation)
       store(UInt64(owner.rawValue), entry, .owner)
       store(now &+ min(duration, Self.durationMax), entry, .end)
-      setHead(entry, namespace, head, id)
+      setTarget(entry, namespace, target, id)
       store(id, entry, .id)
       nextEntry = entry + 1
       return id
@@ -93,8 +93,8 @@ final class LeaseTable {
     return nil
   }
 
-  private func setHead(_ entry: Int, _ namespace: NamespaceID, _ head: Head, _ id: UInt64) {
-    switch head {
+  private func setTarget(_ entry: Int, _ namespace: NamespaceID, _ target: Target, _ id: UInt64) {
+    switch target {
     case .published(let position):
       store(position.run.rawValue, entry, .run)
       store(UInt64(namespace.rawValue) << 32 | UInt64(position.position), entry, .position)

@@ -15,16 +15,16 @@ extension StoreCore {
     // Pending blocks have no position yet.
     let deadline = writerDeadline
     _ = try writer.perform(deadline: deadline) { 0 }
-    let (blockCount, head) = try withStoredPrefix(
+    let (blockCount, target) = try withStoredPrefix(
       namespace,
       prompt,
       blockCount: namespace.blockCount(of: prompt),
       touch: true
     ) { (state, prefix) in
-      extendLives(namespace, prefix.segments, &state)
-      return (prefix.blockCount, state.head(at: prefix.location))
+      extendExpiry(namespace, prefix.segments, &state)
+      return (prefix.blockCount, state.target(at: prefix.location))
     }
-    guard blockCount > 0, case .published(let position)? = head else { return nil }
+    guard blockCount > 0, case .published(let position)? = target else { return nil }
     writer.enqueueTouch(namespace, .published(position))
     let id = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
       let id = try catalogWriter.commit { (transaction) throws(CatalogError) in

@@ -17,7 +17,7 @@ struct HitLog {
 
   init() { counts = Dictionary(minimumCapacity: 64) }
 
-  mutating func note(_ namespace: NamespaceID, _ end: LeaseTable.Head, tokenCount: Int) {
+  mutating func note(_ namespace: NamespaceID, _ end: LeaseTable.Target, tokenCount: Int) {
     let key =
       switch end {
       case .published(let position):

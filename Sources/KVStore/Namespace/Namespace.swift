@@ -115,7 +115,7 @@ public final class Namespace: Sendable {
     return result
   }
 
-  /// Records a use of the longest stored prefix; answers its length in blocks.
+  /// Records a use of the longest stored prefix; returns its length in blocks.
   ///
   /// Its idle lives go on for `keepNanoseconds` at least.
   public func touch(_ prompt: Prompt, keepNanoseconds: UInt64 = 0) throws(StoreError) -> Int {

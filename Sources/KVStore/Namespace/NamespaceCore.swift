@@ -11,7 +11,7 @@ package final class NamespaceCore: Sendable {
   let layout: SlotLayout
   /// Payload lives in the catalog.
   let isInline: Bool
-  let lives = NamespaceLives()
+  let expiry = NamespaceExpiry()
   /// All regions of every block; one for all transfers, so that none allocates it.
   let wholeBlocks: RegionSelection
 
@@ -42,7 +42,7 @@ package final class NamespaceCore: Sendable {
   }
 
   /// The eviction pool, as `stamps` numbers it.
-  var pool: UInt32 { isInline ? 0 : UInt32(layout.slotByteCount / 4096) }
+  var pool: UInt32 { isInline ? 0 : SizeClass.number(slotByteCount: layout.slotByteCount) }
 
   /// Which blocks and regions of a prompt a transfer moves; checked.
   @safe struct Range {

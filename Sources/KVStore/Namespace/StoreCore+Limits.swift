@@ -11,13 +11,13 @@ extension StoreCore {
     }
     guard let row else { return }
     // Another process may have changed it since.
-    namespace.lives.update(row)
+    namespace.expiry.update(row)
     guard row.applying(limits) != row else { return }
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
       _ = try catalogWriter.commit { (transaction) throws(CatalogError) in
         try transaction.setLimits(namespace.id, limits)
       }
-      namespace.lives.update(row.applying(limits))
+      namespace.expiry.update(row.applying(limits))
       try writer.batches.enforceQuota(namespace.id)
       return 0
     }

@@ -66,7 +66,7 @@ extension StoreCore {
       ),
       isInline: row.slotByteCount == 0
     )
-    core.lives.update(row)
+    core.expiry.update(row)
     return state.withLock { state in
       if let other = state.namespaces[row.rootKey] { return other }
       state.index.addNamespace(core.id, wordsPerBlock: core.wordsPerBlock)

@@ -134,7 +134,7 @@ public final class Store: Sendable {
     return try core.unpin(pin)
   }
 
-  /// Removes what has come to its end, as the store does by itself from time to time; answers the number of blocks.
+  /// Removes what has come to its end, as the store does by itself from time to time; returns the number of blocks.
   @discardableResult
   public func reclaimExpired() throws(StoreError) -> Int {
     try enter()

@@ -49,7 +49,7 @@ extension StoreCore {
     return removedCount
   }
 
-  /// On the writer's thread; answers how many blocks went.
+  /// On the writer's thread; returns how many blocks went.
   private func purgeStep(
     _ namespace: NamespaceRow,
     marks: Bool,

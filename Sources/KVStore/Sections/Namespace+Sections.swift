@@ -26,7 +26,7 @@ extension Namespace {
     guard (1...1 << 30).contains(byteCountMax) else { throw .invalidArgument(.regionByteCount) }
     var limits = NamespaceLimits()
     limits.quotaBytes = quotaBytes
-    if core.lives.timeToLive != .unlimited { limits.timeToLive = core.lives.timeToLive }
+    if core.expiry.timeToLive != .unlimited { limits.timeToLive = core.expiry.timeToLive }
     let identity = core.identity.ofSections(
       named: name,
       byteCountMax: byteCountMax,

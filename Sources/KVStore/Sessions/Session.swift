@@ -19,7 +19,7 @@ public final class Session: Sendable {
     var matched: Matched?
     var isEnded = false
     /// The last stored block of the last step's prompt.
-    var head: LeaseTable.Head?
+    var target: LeaseTable.Target?
     /// Idle lives go on for so long at least after a step.
     var keepNanoseconds: UInt64 = 0
   }
@@ -99,11 +99,11 @@ public final class Session: Sendable {
     }
     guard let (row, matched, keepNanoseconds) = noted else { return nil }
     // What the engine has offloaded since the match is found as well.
-    let head = try? matched.prompt.withPrompt { (prompt) throws(StoreError) in
+    let target = try? matched.prompt.withPrompt { (prompt) throws(StoreError) in
       try core.storedEnd(namespace.core, prompt)
     }
-    state.withLock { $0.head = head }
-    core.note(row, [matched.step], head: head)
+    state.withLock { $0.target = target }
+    core.note(row, [matched.step], target: target)
     if keepNanoseconds > 0 { _ = try touch(matched.prompt, keepNanoseconds) }
     return Int(matched.step.number)
   }
@@ -123,7 +123,7 @@ public final class Session: Sendable {
     return nanoseconds == 0 ? 0 : try touch()
   }
 
-  /// Keeps the session's prefix alive while it pauses: a use of what is stored of its last step; answers its blocks.
+  /// Keeps the session's prefix alive while it pauses: a use of what is stored of its last step; returns its blocks.
   public func touch() throws(StoreError) -> Int {
     let (prompt, keepNanoseconds) = try state.withLock {
       (state) throws(StoreError) -> (PromptCopy?, UInt64) in
@@ -151,16 +151,16 @@ public final class Session: Sendable {
   public func end() throws(StoreError) {
     try namespace.store.enter()
     defer { namespace.store.leave() }
-    let (row, head) = try state.withLock {
-      (state) throws(StoreError) -> (SessionRow, LeaseTable.Head?) in
+    let (row, target) = try state.withLock {
+      (state) throws(StoreError) -> (SessionRow, LeaseTable.Target?) in
       guard !state.isEnded else { throw .closed }
       state.isEnded = true
       state.row.isEnded = true
       state.previous = nil
       state.matched = nil
-      return (state.row, state.head)
+      return (state.row, state.target)
     }
-    namespace.store.core.note(row, [], head: head)
+    namespace.store.core.note(row, [], target: target)
   }
 
   /// Prompts are compared with the step before up to here.

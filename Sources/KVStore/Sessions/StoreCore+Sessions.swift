@@ -7,9 +7,9 @@ struct SessionLog {
     var row: SessionRow
     var steps: [SessionStepRow] = []
     /// Where the session stands; a block on its way gets its position when it is published.
-    var head: LeaseTable.Head?
+    var target: LeaseTable.Target?
     /// It was written, and is kept for a head that had no position then.
-    var isForHead = false
+    var isForTarget = false
   }
 
   var pending: [UInt64: Noted] = [:]
@@ -33,11 +33,11 @@ extension StoreCore {
   }
 
   /// Hands a session's state and steps to the writer, which writes all that has gathered in one commit.
-  func note(_ row: SessionRow, _ steps: [SessionStepRow], head: LeaseTable.Head? = nil) {
+  func note(_ row: SessionRow, _ steps: [SessionStepRow], target: LeaseTable.Target? = nil) {
     let mustQueue = sessionLog.withLock { log in
       let known = log.pending[row.id]?.steps ?? []
       guard known.count + steps.count <= SessionLog.pendingCountMax else { return false }
-      log.pending[row.id] = SessionLog.Noted(row: row, steps: known + steps, head: head)
+      log.pending[row.id] = SessionLog.Noted(row: row, steps: known + steps, target: target)
       defer { log.isWriting = true }
       return !log.isWriting
     }
@@ -55,7 +55,7 @@ extension StoreCore {
 
   /// The last stored block of a prompt; no use, and no trace of it.
   func storedEnd(_ namespace: NamespaceCore, _ prompt: Prompt) throws(StoreError) -> LeaseTable
-    .Head?
+    .Target?
   {
     try withStoredPrefix(
       namespace,
@@ -63,7 +63,7 @@ extension StoreCore {
       blockCount: namespace.blockCount(of: prompt),
       touch: false
     ) { state, prefix in
-      prefix.blockCount > 0 ? state.head(at: prefix.location) : nil
+      prefix.blockCount > 0 ? state.target(at: prefix.location) : nil
     }
   }
 
@@ -87,12 +87,12 @@ extension StoreCore {
     let published = pendingParents.published
     var waiting: [SessionLog.Noted] = []
     for (id, noted) in pending {
-      switch noted.head {
+      switch noted.target {
       case .published(let position): pending[id]?.row.head = position
       case .pending(let ticket):
         pending[id]?.row.head = published[ticket]
         // The call was queued before the block was; it is published by the next one, or was dropped.
-        if published[ticket] == nil, !noted.isForHead { waiting.append(noted) }
+        if published[ticket] == nil, !noted.isForTarget { waiting.append(noted) }
       case nil: break
       }
     }
@@ -111,7 +111,7 @@ extension StoreCore {
     let mustQueue = sessionLog.withLock { log in
       for var noted in waiting where log.pending[noted.row.id] == nil {
         noted.steps = []
-        noted.isForHead = true
+        noted.isForTarget = true
         log.pending[noted.row.id] = noted
       }
       defer { log.isWriting = true }

@@ -44,7 +44,7 @@ extension OffloadCall {
 
   /// Whether the prompt's blocks up to and including this one are in the index.
   func isStored(_ block: Int, _ state: inout StoreState) -> Bool {
-    let mayExpire = namespace.lives.mayExpire.value
+    let mayExpire = namespace.expiry.mayExpire.value
     var segments = exchange(&state.spare.segments, with: [])
     defer { state.spare.segments = segments }
     let end = state.index.walk(

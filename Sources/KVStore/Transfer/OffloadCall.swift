@@ -30,7 +30,7 @@ struct OffloadCall {
   /// Of the handle that hears what becomes of the blocks.
   let ledger: FlushLedger
   /// What the blocks get.
-  let offered: OfferedLife
+  let offered: OfferedExpiry
   var result: TransferResult
   /// How far the index has the path.
   var path = PathMark()
@@ -54,7 +54,7 @@ struct OffloadCall {
     self.range = range
     self.limit = limit
     self.ledger = ledger
-    offered = core.offeredLife(range.timeToLive, priority: range.priority, namespace)
+    offered = core.offeredExpiry(range.timeToLive, priority: range.priority, namespace)
     result = TransferResult(.busy, blockCount: range.blocks.count)
     cursor = ChainCursor(namespace.chain, prompt)
   }
@@ -113,22 +113,22 @@ struct OffloadCall {
   /// - Returns: false when the window's first block has no parent.
   mutating func findStored(_ window: Range<Int>) throws(StoreError) -> Bool {
     let samples = path.blockCount == 0 && core.configuration.admission == .adaptive
-    let (end, key, head, sampled) = try core.withStoredPrefix(
+    let (end, key, target, sampled) = try core.withStoredPrefix(
       namespace,
       prompt,
       blockCount: window.upperBound,
       touch: true,
       after: path
     ) { state, prefix in
-      core.extendLives(namespace, prefix.segments, &state)
-      core.renewLives(namespace, prefix, window, offered, &state)
+      core.extendExpiry(namespace, prefix.segments, &state)
+      core.renewExpiry(namespace, prefix, window, offered, &state)
       state.promise(prefix, from: window.lowerBound, to: ledger)
       if !range.coversAllRegions {
         state.dropPartials(namespace.id, prefix, from: window.lowerBound)
       }
       state.statistics.blocksDeduplicated += UInt64(max(0, prefix.blockCount - window.lowerBound))
       return (
-        prefix.end, state.index.blockKey(at: prefix.location), state.head(at: prefix.location),
+        prefix.end, state.index.blockKey(at: prefix.location), state.target(at: prefix.location),
         samples ? state.sampledKeys(of: prefix) : []
       )
     }
@@ -142,8 +142,8 @@ struct OffloadCall {
     cursor = ChainCursor(namespace.chain, prompt, at: end.blockCount, after: key)
     noteStored(window.lowerBound..<end.blockCount)
     // The path was used, whatever comes of the rest.
-    if isLonger, let head, let key {
-      core.noteUse(namespace, head, key, blockCount: end.blockCount, isRequest: false)
+    if isLonger, let target, let key {
+      core.noteUse(namespace, target, key, blockCount: end.blockCount, isRequest: false)
     }
     return true
   }
@@ -285,8 +285,8 @@ struct OffloadCall {
     header.payloadByteCount = UInt32(payloadByteCount)
     header.storedByteCount = UInt32(payloadByteCount)
     header.created = core.time.now()
-    header.expiry = offered.life.storedExpiry
-    header.hasIdleExpiry = offered.life.isIdle
+    header.expiry = offered.blockExpiry.storedExpiry
+    header.hasIdleExpiry = offered.blockExpiry.isIdle
     header.priority = offered.priority
     header.tier = .disk
     header.regions = incoming.regions
@@ -341,7 +341,7 @@ struct OffloadCall {
       segments: &segments
     ).end
     var isReachable = end.blockCount == firstBlock
-    var last: (head: LeaseTable.Head, link: ChainLink)?
+    var last: (target: LeaseTable.Target, link: ChainLink)?
     var outcomes: [BlockOutcome] = []
     outcomes.reserveCapacity(complete.count)
     var queued: [WriterOperation] = []
@@ -366,10 +366,10 @@ struct OffloadCall {
         hostSlot: incoming.hostSlot.rawValue,
         flags: .pending
       )
-      entry.life = offered.life
-      let parentHead =
-        end.location.isRoot ? LeaseTable.Head.published(.root) : state.head(at: end.location)
-      guard isReachable, let parentHead,
+      entry.blockExpiry = offered.blockExpiry
+      let parentTarget =
+        end.location.isRoot ? LeaseTable.Target.published(.root) : state.target(at: end.location)
+      guard isReachable, let parentTarget,
         let block = namespace.block(link.block, of: prompt),
         let appended = state.index.append(namespace.id, after: end.location, block, entry: entry)
       else {
@@ -387,7 +387,7 @@ struct OffloadCall {
         state.dropHostSlot(incoming.hostSlot)
         state.statistics.blocksDeduplicated += 1
         for ledger in others + [ledger] { state.promise(end.location, to: ledger) }
-        last = state.head(at: end.location).map { ($0, link) }
+        last = state.target(at: end.location).map { ($0, link) }
         continue
       }
       let ticket = state.nextTicket
@@ -406,7 +406,7 @@ struct OffloadCall {
         ticket: ticket,
         hostSlot: incoming.hostSlot,
         blockKey: link.key,
-        parent: parentHead,
+        parent: parentTarget,
         parentKey: link.parentKey,
         depth: link.block,
         payloadByteCount: payloadByteCount,
@@ -416,10 +416,10 @@ struct OffloadCall {
       queued.append(.publish(pending))
     }
     core.writer?.enqueue(queued, slotByteCount: namespace.layout.slotByteCount)
-    if let (head, link) = last {
-      core.noteUse(namespace, head, link.key, blockCount: link.block + 1, isRequest: false)
+    if let (target, link) = last {
+      core.noteUse(namespace, target, link.key, blockCount: link.block + 1, isRequest: false)
     }
-    core.raiseAncestors(of: end.location, namespace, until: offered.life.deadline, &state)
+    core.raiseAncestors(of: end.location, namespace, until: offered.blockExpiry.deadline, &state)
     return (outcomes, end)
   }
 }

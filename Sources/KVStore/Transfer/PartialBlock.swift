@@ -57,7 +57,7 @@ struct PartialBlock {
 }
 
 extension StoreState {
-  /// A copy has ended; answers the headers of all regions if the block is whole by that, for the caller to enter.
+  /// A copy has ended; returns the headers of all regions if the block is whole by that, for the caller to enter.
   ///
   /// A block that was stored by another call meanwhile is no longer partial: its slot is free with the last copy's end.
   mutating func endCopy(_ incoming: IncomingBlock) -> [SlotHeader.Region]? {

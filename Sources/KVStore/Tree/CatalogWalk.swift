@@ -105,13 +105,13 @@ struct CatalogWalk {
       payloadByteCount: row.payloadByteCount
     )
     if row.expiry != 0 {
-      namespace.lives.mayExpire.exchange(true)
+      namespace.expiry.mayExpire.exchange(true)
       if row.flags.contains(.idleExpiry) {
         guard let deadlines, deadlines.run == here.run else { return .needsDeadlines }
         let deadline = deadlines.deadlines.deadline(at: here.position)
-        entry.life = .idle(nanoseconds: row.expiry, deadline: deadline)
+        entry.blockExpiry = .idle(nanoseconds: row.expiry, deadline: deadline)
       } else {
-        entry.life = .absolute(row.expiry)
+        entry.blockExpiry = .absolute(row.expiry)
       }
       if core.isOver(entry, at: now) { return .over }
     }

@@ -46,7 +46,7 @@ extension StoreCore {
         continue
       }
       if let end, !options.contains(.peek) {
-        noteUse(namespace, end.head, end.key, blockCount: result.blockCount, isRequest: true)
+        noteUse(namespace, end.target, end.key, blockCount: result.blockCount, isRequest: true)
       }
       return result
     }
@@ -60,7 +60,7 @@ extension StoreCore {
     _ end: PathEnd,
     seen: UInt64?
   ) throws(StoreError) -> Bool {
-    guard case .published(let position) = end.head else { return true }
+    guard case .published(let position) = end.target else { return true }
     forgetDeadEvictor()
     if intents.covers(position) { return false }
     // Removals that are committed already may not have come to the index yet.
@@ -74,7 +74,7 @@ extension StoreCore {
   /// Drops the end's run from the index, of which the catalog then has what is left: the prefix gets shorter each time, so
   /// this ends.
   private func giveUpLease(_ lease: UInt64, _ namespace: NamespaceCore, _ end: PathEnd) {
-    guard case .published(let position) = end.head else { return }
+    guard case .published(let position) = end.target else { return }
     state.withLock { state in
       _ = state.leases.release(lease)
       state.removeFromIndex(
@@ -90,7 +90,7 @@ extension StoreCore {
 
   /// The last block of a match.
   private struct PathEnd {
-    var head: LeaseTable.Head
+    var target: LeaseTable.Target
     var key: BlockKey
     /// nil while it is pending.
     var generation: Generation?
@@ -125,7 +125,7 @@ extension StoreCore {
           archiveByteCount: tiers.archiveByteCount
         ) ?? 0
       if isPeek { return (result, PathEnd?.none) }
-      extendLives(namespace, prefix.segments, &state)
+      extendExpiry(namespace, prefix.segments, &state)
       state.statistics.matchCalls += 1
       state.statistics.matchTokensAsked += UInt64(
         namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock
@@ -135,19 +135,19 @@ extension StoreCore {
       state.statistics.matchBlocksHost += UInt64(result.hostBlockCount)
       state.statistics.matchBlocksDisk += UInt64(result.diskBlockCount)
       state.statistics.matchBlocksArchive += UInt64(result.archiveBlockCount)
-      guard prefix.blockCount > 0, let head = state.head(at: prefix.location) else {
+      guard prefix.blockCount > 0, let target = state.target(at: prefix.location) else {
         return (result, nil)
       }
       if !configuration.readOnly {
-        state.hits.note(namespace.id, head, tokenCount: result.tokenCount)
+        state.hits.note(namespace.id, target, tokenCount: result.tokenCount)
         let duration = leaseNanoseconds == 0 ? LeaseTable.durationDefault : leaseNanoseconds
-        let lease = state.leases.take(namespace.id, head, now: now, duration: duration)
+        let lease = state.leases.take(namespace.id, target, now: now, duration: duration)
         result.lease = lease ?? 0
         result.leaseRefused = lease == nil
       }
       guard let entry = state.index.entry(at: prefix.location) else { return (result, nil) }
       return (
-        result, PathEnd(head: head, key: entry.blockKey, generation: entry.place?.generation)
+        result, PathEnd(target: target, key: entry.blockKey, generation: entry.place?.generation)
       )
     }
   }
@@ -158,20 +158,20 @@ extension StoreCore {
     keepNanoseconds: UInt64 = 0
   ) throws(StoreError) -> Int {
     if isPoisoned { throw .poisoned }
-    let (count, head, key) = try withStoredPrefix(
+    let (count, target, key) = try withStoredPrefix(
       namespace,
       prompt,
       blockCount: namespace.blockCount(of: prompt),
       touch: true
     ) { (state, prefix) in
-      extendLives(namespace, prefix.segments, &state, keepNanoseconds: keepNanoseconds)
+      extendExpiry(namespace, prefix.segments, &state, keepNanoseconds: keepNanoseconds)
       return (
-        prefix.blockCount, state.head(at: prefix.location),
+        prefix.blockCount, state.target(at: prefix.location),
         state.index.blockKey(at: prefix.location)
       )
     }
-    if count > 0, let head, let key {
-      noteUse(namespace, head, key, blockCount: count, isRequest: true)
+    if count > 0, let target, let key {
+      noteUse(namespace, target, key, blockCount: count, isRequest: true)
     }
     return count
   }

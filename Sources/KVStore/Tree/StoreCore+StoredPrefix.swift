@@ -29,7 +29,7 @@ extension StoreCore {
       let step: WalkStep<Result> = state.withLock { state in
         var segments = exchange(&state.spare.segments, with: [])
         defer { state.spare.segments = segments }
-        let mayExpire = namespace.lives.mayExpire.value
+        let mayExpire = namespace.expiry.mayExpire.value
         func walk() -> (end: PathMark, firstBlock: Int) {
           state.index.walk(
             namespace,

@@ -11,12 +11,12 @@ struct PendingBlock {
   let ticket: UInt64
   let hostSlot: HostSlot
   let blockKey: BlockKey
-  let parent: LeaseTable.Head
+  let parent: LeaseTable.Target
   let parentKey: BlockKey
   /// Blocks before it.
   let depth: Int
   let payloadByteCount: Int
-  let offered: OfferedLife
+  let offered: OfferedExpiry
   /// Of the handle that hears what became of it; for others see `StoreState.alsoPromised`.
   let ledger: FlushLedger
 }
@@ -79,7 +79,7 @@ struct StoreState {
   }
 
   /// What names the block at `location` to the writer and to leases.
-  func head(at location: IndexLocation) -> LeaseTable.Head? {
+  func target(at location: IndexLocation) -> LeaseTable.Target? {
     if let position = index.position(of: location) { return .published(position) }
     guard let entry = index.entry(at: location), entry.hostSlot >= 0,
       let pending = hostBlocks.pending(entry.hostSlot)

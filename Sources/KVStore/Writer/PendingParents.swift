@@ -40,7 +40,7 @@ final class PendingParents: @unchecked Sendable {
     let queue = queue
     return {
       let queued = queue.withLock { queue in
-        queue.operations.compactMap { operation -> LeaseTable.Head? in
+        queue.operations.compactMap { operation -> LeaseTable.Target? in
           if case .publish(let block) = operation { return block.parent }
           return nil
         }

@@ -235,7 +235,7 @@ final class SlotReserve {
     }
     if slots.count < lacking, removable != .nothing, !eviction.hasConflicted {
       try eviction.removeExpired(
-        pool: UInt32(slotByteCount / 4096),
+        pool: SizeClass.number(slotByteCount: slotByteCount),
         blockCount: lacking - slots.count
       )
       try take(lacking - slots.count)
@@ -254,7 +254,7 @@ final class SlotReserve {
     _ count: Int,
     _ eviction: Eviction
   ) throws(CatalogError) {
-    let pool = UInt32(slotByteCount / 4096)
+    let pool = SizeClass.number(slotByteCount: slotByteCount)
     guard try eviction.transaction.slotFiles().contains(where: { $0.tier == .archive }) else {
       try eviction.evict(pools: [pool], blockCount: count)
       return
@@ -382,7 +382,7 @@ final class SlotReserve {
         try transaction.releaseReservation(spare, owner: core.owner)
         stock[size] = slots.filter { heldFiles.contains($0.file) }
       }
-      let pools = Set(others.map { $0.slotByteCount / 4096 })
+      let pools = Set(others.map { SizeClass.number(slotByteCount: Int($0.slotByteCount)) })
       var evictedCount = 0
       for pool in pools.sorted() {
         evictedCount += try eviction.evict(pools: [pool], blockCount: 64).blockCount

@@ -40,17 +40,17 @@ final class Writer: Sendable {
 
   func enqueueTouch(
     _ namespace: NamespaceCore,
-    _ head: LeaseTable.Head,
+    _ target: LeaseTable.Target,
     use: PathUse = .unknown
   ) {
     let wasIdle = queue.withLock { queue in
-      if case .touch(let last, let lastHead, let lastUse)? = queue.operations.last,
-        last === namespace, lastHead == head, lastUse == use
+      if case .touch(let last, let lastTarget, let lastUse)? = queue.operations.last,
+        last === namespace, lastTarget == target, lastUse == use
       {
         return false
       }
       guard queue.operations.count < WriterQueue.touchCountMax else { return false }
-      queue.append(.touch(namespace, head, use: use))
+      queue.append(.touch(namespace, target, use: use))
       return queue.operations.count == 1
     }
     // An idle writer sleeps without an end: its second begins with the first touch.
@@ -59,18 +59,18 @@ final class Writer: Sendable {
 
   func enqueueExtension(
     _ namespace: NamespaceCore,
-    _ head: LeaseTable.Head,
+    _ target: LeaseTable.Target,
     until deadline: UInt64
   ) {
-    enqueueKept(.extend(namespace, head, until: deadline))
+    enqueueKept(.extend(namespace, target, until: deadline))
   }
 
   func enqueueRenewal(
     _ namespace: NamespaceCore,
-    _ head: LeaseTable.Head,
-    _ offered: OfferedLife
+    _ target: LeaseTable.Target,
+    _ offered: OfferedExpiry
   ) {
-    enqueueKept(.renew(namespace, head, offered))
+    enqueueKept(.renew(namespace, target, offered))
   }
 
   /// Waits as touches do, but is never dropped.

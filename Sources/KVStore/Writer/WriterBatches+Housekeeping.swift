@@ -16,7 +16,7 @@ extension WriterBatches {
   /// Whether there is something to look after while nothing is queued.
   var needsHousekeeping: Bool {
     core.state.withLock { state in
-      state.namespaces.values.contains { $0.lives.mayExpire.value }
+      state.namespaces.values.contains { $0.expiry.mayExpire.value }
     }
   }
 
@@ -35,7 +35,7 @@ extension WriterBatches {
     }
   }
 
-  /// Removes all blocks whose life is over, a thousand or a subtree in a commit; answers how many.
+  /// Removes all blocks whose life is over, a thousand or a subtree in a commit; returns how many.
   func removeExpired() throws(StoreError) -> Int {
     var count = 0
     while true {

@@ -227,7 +227,7 @@ extension WriterBatches {
       place: placed.place,
       inlinePayload: inlinePayload
     )
-    row.life = block.offered.life
+    row.blockExpiry = block.offered.blockExpiry
     row.priority = block.offered.priority
     defer { unsafe inlinePayload?.deallocate() }
     var outcome = try transaction.publish(block.namespace.id, row, owner: core.owner)
@@ -305,20 +305,20 @@ extension WriterBatches {
     _ outcomes: [UInt64: BlockPosition]
   ) throws(CatalogError) {
     switch operation {
-    case .touch(let namespace, let head, let use):
-      guard let position = position(of: head, outcomes) else { return }
+    case .touch(let namespace, let target, let use):
+      guard let position = position(of: target, outcomes) else { return }
       var stamp: UInt64?
       if case .learned(let learned) = use { stamp = learned }
       try transaction.touch(namespace.id, pathEnd: position, use: stamp)
-    case .extend(let namespace, let head, let deadline):
-      guard let position = position(of: head, outcomes) else { return }
+    case .extend(let namespace, let target, let deadline):
+      guard let position = position(of: target, outcomes) else { return }
       try transaction.extend(namespace.id, pathEnd: position, until: deadline)
-    case .renew(let namespace, let head, let offered):
-      guard let position = position(of: head, outcomes) else { return }
+    case .renew(let namespace, let target, let offered):
+      guard let position = position(of: target, outcomes) else { return }
       try transaction.renew(
         namespace.id,
         position,
-        life: offered.life,
+        blockExpiry: offered.blockExpiry,
         priority: offered.hasPriority ? offered.priority : 0
       )
     case .publish, .call: break
@@ -326,10 +326,10 @@ extension WriterBatches {
   }
 
   private func position(
-    of head: LeaseTable.Head,
+    of target: LeaseTable.Target,
     _ outcomes: [UInt64: BlockPosition]
   ) -> BlockPosition? {
-    switch head {
+    switch target {
     case .published(let position): position
     case .pending(let ticket): outcomes[ticket] ?? core.pendingParents.published[ticket]
     }

@@ -8,11 +8,11 @@ enum WriterOperation {
   /// A path end was used.
   ///
   /// `use` says which use it was where eviction learns from uses.
-  case touch(NamespaceCore, LeaseTable.Head, use: PathUse = .unknown)
+  case touch(NamespaceCore, LeaseTable.Target, use: PathUse = .unknown)
   /// A use has prolonged the lives down to a block.
-  case extend(NamespaceCore, LeaseTable.Head, until: UInt64)
+  case extend(NamespaceCore, LeaseTable.Target, until: UInt64)
   /// A stored block was offered again.
-  case renew(NamespaceCore, LeaseTable.Head, OfferedLife)
+  case renew(NamespaceCore, LeaseTable.Target, OfferedExpiry)
   /// A block has been offloaded.
   case publish(PendingBlock)
   /// Something that needs a write transaction of its own, after all before it.

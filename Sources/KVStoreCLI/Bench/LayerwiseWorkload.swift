@@ -93,7 +93,7 @@ struct LayerwiseWorkload: Workload {
     }
   }
 
-  /// Starts a restore for each layer, and computes each as soon as it is there; answers when the first one was.
+  /// Starts a restore for each layer, and computes each as soon as it is there; returns when the first one was.
   @discardableResult
   private func overlap(
     _ chain: BlockChain,

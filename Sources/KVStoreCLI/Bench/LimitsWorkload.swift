@@ -30,7 +30,7 @@ struct LimitsWorkload: Workload {
     }
   }
 
-  /// Answers the rate of memcpy, GB/s.
+  /// Returns the rate of memcpy, GB/s.
   private func measureMemory(_ bench: Bench) throws -> Double {
     let source = try BlockMemory(regionByteCounts: [Self.copyByteCount], blockCount: 1)
     let target = try BlockMemory(regionByteCounts: [Self.copyByteCount], blockCount: 1)
@@ -66,7 +66,7 @@ struct LimitsWorkload: Workload {
     return copies.median
   }
 
-  /// Answers the best rates of raw reads and of raw writes to fresh files, GB/s.
+  /// Returns the best rates of raw reads and of raw writes to fresh files, GB/s.
   private func measureDisk(_ bench: Bench) throws -> (read: Double, write: Double) {
     var limits = try DiskLimits(bench)
     try bench.forEachRun("raw write") { _ in try limits.measureWrites() }

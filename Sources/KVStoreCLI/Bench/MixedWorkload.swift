@@ -106,7 +106,7 @@ struct MixedWorkload: Workload {
     )
   }
 
-  /// Restores the chain call by call, over and over, until there are enough; answers the time of each call.
+  /// Restores the chain call by call, over and over, until there are enough; returns the time of each call.
   private func restoreAll(
     _ chain: BlockChain,
     _ namespace: Namespace,
@@ -202,7 +202,7 @@ private final class BackgroundOffload: @unchecked Sendable {
     state.notifyAll()
   }
 
-  /// A chain in small calls, none earlier than the rate allows; answers the bytes until the stop.
+  /// A chain in small calls, none earlier than the rate allows; returns the bytes until the stop.
   private func offload(
     _ chain: BlockChain,
     _ start: UInt64,

@@ -69,7 +69,7 @@ final class SmallBlocks {
     bench.report.add(params.merging(further) { $1 }, series, unit: unit, limit: limit)
   }
 
-  /// Matches the first `tokenCount` tokens of the trunk, all of which are stored; answers the lease.
+  /// Matches the first `tokenCount` tokens of the trunk, all of which are stored; returns the lease.
   func match(_ namespace: Namespace, _ tokenCount: Int) throws -> UInt64 {
     let result = try trunk.withPrompt(tokenCount) { try namespace.match($0) }
     guard result.tokenCount == tokenCount else {

@@ -78,8 +78,8 @@ struct BlockDocument: Encodable {
     extra = hexadecimal(block.extra)
     payloadByteCount = block.payloadByteCount
     createdSeconds = block.createdSeconds
-    expiryNanoseconds = block.life.endNanoseconds
-    idleNanoseconds = block.life.idleNanoseconds
+    expiryNanoseconds = block.expiry.endNanoseconds
+    idleNanoseconds = block.expiry.idleNanoseconds
     pinnedUntilNanoseconds = block.pinnedUntilNanoseconds
     priority = block.priority
     tier = "\(block.tier)"

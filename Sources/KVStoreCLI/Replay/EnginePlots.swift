@@ -6,7 +6,7 @@ struct EnginePlots {
   let comparison: EngineComparison
   let report: EngineReport
 
-  /// Writes them; answers the files' paths.
+  /// Writes them; returns the files' paths.
   func write(to folder: String) throws -> [String] {
     try writeCharts(
       [
@@ -107,7 +107,7 @@ struct EnginePlots {
   }
 }
 
-/// Writes charts as NAME.svg; answers the files' paths.
+/// Writes charts as NAME.svg; returns the files' paths.
 func writeCharts(_ charts: [(name: String, chart: SVGChart?)], to folder: String) throws -> [String]
 {
   var files: [String] = []

@@ -45,7 +45,7 @@ struct MultiprocessWorkload: Workload {
     }
   }
 
-  /// Starts the processes, sets them going at once, and answers what each took.
+  /// Starts the processes, sets them going at once, and returns what each took.
   private func runWorkers(
     _ bench: Bench,
     _ path: String,

@@ -6,7 +6,7 @@ import KVStore
 import Testing
 
 /// Lives of blocks: idle and absolute, of a namespace and of a write, across restarts and steps of the clock.
-@Suite struct LifeTests {
+@Suite struct ExpiryTests {
   let clock = ManualClock()
 
   private func fixture() throws -> StoreFixture {

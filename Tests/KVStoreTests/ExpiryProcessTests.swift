@@ -6,7 +6,7 @@ import KVStore
 import Testing
 
 /// Lives of blocks across processes: each has a clock of its own that is set to the same time.
-@Suite struct LifeProcessTests {
+@Suite struct ExpiryProcessTests {
   private static let minute = TimeToLive.idle(nanoseconds: 60_000_000_000)
 
   private static func open(_ path: String, at seconds: UInt64) throws -> (Store, Namespace) {
@@ -38,7 +38,7 @@ import Testing
     clock.advance(seconds: 40)
     let path = fixture.configuration.path
     await #expect(processExitsWith: .success) { [path = path as String] in
-      let (store, namespace) = try LifeProcessTests.open(path, at: 40)
+      let (store, namespace) = try ExpiryProcessTests.open(path, at: 40)
       guard try namespace.touch(QuotaTests.prompt(1)) == 4 else { exit(2) }
       try store.close()
     }
@@ -58,7 +58,7 @@ import Testing
     let (fixture, namespace) = try stored(1...1)
     let path = fixture.configuration.path
     await #expect(processExitsWith: .success) { [path = path as String] in
-      let (store, namespace) = try LifeProcessTests.open(path, at: 61)
+      let (store, namespace) = try ExpiryProcessTests.open(path, at: 61)
       guard try namespace.peek(QuotaTests.prompt(1)) == 0 else { exit(2) }
       guard try store.reclaimExpired() == 4 else { exit(3) }
       try store.close()
@@ -75,7 +75,7 @@ import Testing
     clock.advance(seconds: 40)
     let path = fixture.configuration.path
     await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String] in
-      let (store, namespace) = try LifeProcessTests.open(path, at: 40)
+      let (store, namespace) = try ExpiryProcessTests.open(path, at: 40)
       let before = try store.statistics().catalogCommits
       guard try namespace.touch(QuotaTests.prompt(1)) == 4 else { exit(2) }
       while try store.statistics().catalogCommits == before { usleep(10_000) }

@@ -2,7 +2,7 @@ internal import KVCatalog
 internal import KVCore
 
 /// What this process knows of how long a namespace's blocks live.
-final class NamespaceLives: Sendable {
+final class NamespaceExpiry: Sendable {
   private let current = Monitor(TimeToLive.unlimited)
   /// Some block may come to an end by itself: only then do look-ups pay for looking.
   let mayExpire = AtomicFlag(false)

@@ -17,15 +17,15 @@ extension StoreCore {
   }
 
   /// What blocks get that are written now; nil = the namespace's default.
-  func offeredLife(
+  func offeredExpiry(
     _ timeToLive: TimeToLive?,
     priority: UInt8?,
     _ namespace: NamespaceCore
-  ) -> OfferedLife {
-    let timeToLive = timeToLive ?? namespace.lives.timeToLive
-    if timeToLive != .unlimited { namespace.lives.mayExpire.exchange(true) }
-    return OfferedLife(
-      life: BlockLife(timeToLive, from: time.now()),
+  ) -> OfferedExpiry {
+    let timeToLive = timeToLive ?? namespace.expiry.timeToLive
+    if timeToLive != .unlimited { namespace.expiry.mayExpire.exchange(true) }
+    return OfferedExpiry(
+      blockExpiry: BlockExpiry(timeToLive, from: time.now()),
       priority: priority ?? NewBlock.priorityDefault,
       hasPriority: priority != nil
     )
@@ -50,13 +50,13 @@ extension StoreCore {
   /// A path was used: its idle lives begin anew, here at once and in the catalog with the next commit.
   ///
   /// They last `keepNanoseconds` at least.
-  func extendLives(
+  func extendExpiry(
     _ namespace: NamespaceCore,
     _ segments: [IndexSegment],
     _ state: inout StoreState,
     keepNanoseconds: UInt64 = 0
   ) {
-    guard namespace.lives.mayExpire.value, !configuration.readOnly else { return }
+    guard namespace.expiry.mayExpire.value, !configuration.readOnly else { return }
     let now = time.now()
     var latest: UInt64 = 0
     // Where the deadline of the blocks up to there is set by their own life: one place, unless lives differ.
@@ -75,8 +75,8 @@ extension StoreCore {
       }
     }
     for place in places {
-      guard let head = state.head(at: place.location) else { continue }
-      writer?.enqueueExtension(namespace, head, until: place.deadline)
+      guard let target = state.target(at: place.location) else { continue }
+      writer?.enqueueExtension(namespace, target, until: place.deadline)
     }
   }
 
@@ -87,7 +87,7 @@ extension StoreCore {
     until deadline: UInt64,
     _ state: inout StoreState
   ) {
-    guard namespace.lives.mayExpire.value else { return }
+    guard namespace.expiry.mayExpire.value else { return }
     var segments: [IndexSegment] = []
     state.index.path(to: location, into: &segments)
     for segment in segments {
@@ -100,24 +100,25 @@ extension StoreCore {
   }
 
   /// Stored blocks were offered again: their lives and priorities become those they were offered with, where these are more.
-  func renewLives(
+  func renewExpiry(
     _ namespace: NamespaceCore,
     _ prefix: StoredPrefix,
     _ blocks: Range<Int>,
-    _ offered: OfferedLife,
+    _ offered: OfferedExpiry,
     _ state: inout StoreState
   ) {
-    guard namespace.lives.mayExpire.value || offered.hasPriority, !blocks.isEmpty else { return }
+    guard namespace.expiry.mayExpire.value || offered.hasPriority, !blocks.isEmpty else { return }
     var renewed: [IndexLocation] = []
     var block = prefix.firstBlock
     for segment in prefix.segments {
       state.index.withEntries(of: segment) { entries in
         for index in 0..<entries.count where blocks.contains(block + index) {
-          let old = entries[index].life
-          let life = old.joined(offered.life)
-          entries[index].life = life
+          let old = entries[index].blockExpiry
+          let blockExpiry = old.joined(offered.blockExpiry)
+          entries[index].blockExpiry = blockExpiry
           // What only moves a deadline is a use, and has been noted as one; but for an end that was offered to an idle life.
-          if !life.hasSameRow(as: old) || life.isMoved(from: old, by: offered.life)
+          if !blockExpiry.hasSameRow(as: old)
+            || blockExpiry.isMoved(from: old, by: offered.blockExpiry)
             || offered.hasPriority
           {
             renewed.append(segment.location(at: index))
@@ -127,15 +128,15 @@ extension StoreCore {
       block += Int(segment.blockCount)
     }
     for location in renewed {
-      guard let head = state.head(at: location) else { continue }
-      writer?.enqueueRenewal(namespace, head, offered)
+      guard let target = state.target(at: location) else { continue }
+      writer?.enqueueRenewal(namespace, target, offered)
     }
     if !renewed.isEmpty, let last = renewed.last {
-      raiseAncestors(of: last, namespace, until: offered.life.deadline, &state)
+      raiseAncestors(of: last, namespace, until: offered.blockExpiry.deadline, &state)
     }
   }
 
-  /// Removes blocks whose life is over, and pins that have ended; answers the number of blocks.
+  /// Removes blocks whose life is over, and pins that have ended; returns the number of blocks.
   package func reclaimExpired() throws(StoreError) -> Int {
     guard let writer else { throw .readOnly }
     return try writer.perform(deadline: writerDeadline) { () throws(StoreError) in
@@ -159,8 +160,8 @@ extension StoreState {
 }
 
 /// What an offload gives its blocks.
-struct OfferedLife: Sendable {
-  var life = BlockLife.unlimited
+struct OfferedExpiry: Sendable {
+  var blockExpiry = BlockExpiry.unlimited
   var priority = NewBlock.priorityDefault
   /// It was asked for, so that stored blocks get it too.
   var hasPriority = false
@@ -168,7 +169,7 @@ struct OfferedLife: Sendable {
 
 extension IndexEntry {
   /// The life that the entry says.
-  var life: BlockLife {
+  var blockExpiry: BlockExpiry {
     get {
       if flags.contains(.idleExpiry) {
         return .idle(nanoseconds: idleNanoseconds, deadline: expiry)
@@ -190,15 +191,15 @@ extension IndexEntry {
   }
 }
 
-extension BlockLife {
+extension BlockExpiry {
   /// Whether the block's row says the same of both.
-  fileprivate func hasSameRow(as other: BlockLife) -> Bool {
+  fileprivate func hasSameRow(as other: BlockExpiry) -> Bool {
     if case .idle(let a, _) = self, case .idle(let b, _) = other { return a == b }
     return self == other
   }
 
   /// Whether an offered end is later than all that the uses of an idle life come to.
-  fileprivate func isMoved(from old: BlockLife, by offered: BlockLife) -> Bool {
+  fileprivate func isMoved(from old: BlockExpiry, by offered: BlockExpiry) -> Bool {
     guard case .idle(_, let deadline) = self, case .idle(_, let before) = old,
       case .absolute = offered
     else { return false }
