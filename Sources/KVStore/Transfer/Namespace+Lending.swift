@@ -36,12 +36,7 @@ extension Namespace {
     let view = BlockView(store.core, core, range, slots, result) { [weak store] view in
       store?.forget(view)
     }
-    do throws(StoreError) {
-      try store.remember(view)
-    } catch {
-      view.release()
-      throw error
-    }
+    try store.remember(view)
     return view
   }
 
@@ -89,12 +84,7 @@ extension Namespace {
     ) {
       [weak store] reservation in store?.forget(reservation)
     }
-    do throws(StoreError) {
-      try store.remember(reservation)
-    } catch {
-      reservation.abort()
-      throw error
-    }
+    try store.remember(reservation)
     return reservation
   }
 

@@ -1,47 +1,50 @@
 internal import KVCore
 
+/// Arena memory that is lent through a handle of the store.
+protocol Loan: AnyObject, Sendable {
+  /// Takes it back; later calls do nothing.
+  func end()
+}
+
+extension BlockView: Loan {
+  func end() { release() }
+}
+
+extension OffloadReservation: Loan {
+  func end() { abort() }
+}
+
 extension Store {
   /// What is lent through this handle.
   struct Lent {
-    var views: [ObjectIdentifier: BlockView] = [:]
-    var reservations: [ObjectIdentifier: OffloadReservation] = [:]
+    var loans: [ObjectIdentifier: any Loan] = [:]
     /// No more is lent.
     var isClosed = false
   }
 
-  func remember(_ view: BlockView) throws(StoreError) {
+  /// Ends the loan with the handle; at once when that is closed.
+  func remember(_ loan: any Loan) throws(StoreError) {
     let isOpen = lent.withLock { lent in
       guard !lent.isClosed else { return false }
-      lent.views[ObjectIdentifier(view)] = view
+      lent.loans[ObjectIdentifier(loan)] = loan
       return true
     }
-    guard isOpen else { throw .closed }
-  }
-
-  func remember(_ reservation: OffloadReservation) throws(StoreError) {
-    let isOpen = lent.withLock { lent in
-      guard !lent.isClosed else { return false }
-      lent.reservations[ObjectIdentifier(reservation)] = reservation
-      return true
+    guard isOpen else {
+      loan.end()
+      throw .closed
     }
-    guard isOpen else { throw .closed }
   }
 
-  func forget(_ view: BlockView) {
-    lent.withLock { _ = $0.views.removeValue(forKey: ObjectIdentifier(view)) }
-  }
-
-  func forget(_ reservation: OffloadReservation) {
-    lent.withLock { _ = $0.reservations.removeValue(forKey: ObjectIdentifier(reservation)) }
+  func forget(_ loan: any Loan) {
+    lent.withLock { _ = $0.loans.removeValue(forKey: ObjectIdentifier(loan)) }
   }
 
   /// Takes everything back that is lent.
   func endLoans() {
-    let (views, reservations) = lent.withLock { lent in
+    let loans = lent.withLock { lent in
       lent.isClosed = true
-      return (Array(lent.views.values), Array(lent.reservations.values))
+      return Array(lent.loans.values)
     }
-    for view in views { view.release() }
-    for reservation in reservations { reservation.abort() }
+    for loan in loans { loan.end() }
   }
 }
