@@ -5,7 +5,7 @@ internal import KVTiers
 
 /// What a store holds that nobody can use any more.
 public struct Garbage: Sendable, Equatable {
-  /// Blocks whose life is over, or that of one before them.
+  /// Expired blocks, and those behind one.
   public var expiredBlockCount = 0
   /// Pins that have ended.
   public var endedPinCount = 0
@@ -92,7 +92,7 @@ extension StoreCore {
     return garbage
   }
 
-  /// Walks a namespace's tree; those without lives are passed over.
+  /// Walks a namespace's tree; one in which nothing can expire is passed over.
   private func expiredBlockCount(
     _ namespace: NamespaceID,
     _ inspector: StoreInspector

@@ -40,7 +40,7 @@ extension StoreInspector {
     }
   }
 
-  /// Until when a block lives, and whether uses prolong that.
+  /// When a block expires, and whether uses put that off.
   public struct Expiry: Sendable {
     /// Unix nanoseconds, 0 = never, pins included.
     public var endNanoseconds: UInt64 = 0

@@ -221,7 +221,7 @@ extension StoreInspector.Run {
     if isArchived { archivedBlockCount += 1 }
   }
 
-  /// Until when a block lives; `.max` = without end.
+  /// When a block expires; `.max` = never.
   fileprivate mutating func addEnd(_ end: UInt64) {
     guard end < .max else { return endlessBlockCount += 1 }
     firstEndNanoseconds = min(firstEndNanoseconds ?? end, end)

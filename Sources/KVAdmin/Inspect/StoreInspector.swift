@@ -134,7 +134,7 @@ public struct StoreInspector: Sendable {
     public var payloadByteCount: Int
     /// Unix seconds.
     public var createdSeconds: UInt32
-    /// Until when it lives.
+    /// When it expires.
     public var expiry: Expiry
     /// Unix nanoseconds until which a pin keeps it; 0 = none does.
     public var pinnedUntilNanoseconds: UInt64

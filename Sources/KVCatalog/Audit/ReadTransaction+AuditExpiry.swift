@@ -53,7 +53,7 @@ extension ReadTransaction {
       return
     }
     let above = try deadlines(found.namespace, parent.run, from: parent.position, limit: 1).first
-    // What is over may leave in any order.
+    // Expired blocks may be removed in any order.
     if above?.deadline ?? 0 < deadline, deadline >= (try lastCommittedNanoseconds()) {
       audit.findings.add(.contradiction, place, "the block before its run does not live as long")
     }

@@ -7,7 +7,7 @@ package enum PublishOutcome: Sendable, Equatable {
   case stored(BlockPosition)
   /// The same block is there already; its life and priority are not less than they were asked for.
   case duplicate(BlockPosition)
-  /// The same block is there, but its life is over: remove it (`.expired`), then publish again.
+  /// The same block is there, but it has expired: remove it (`.expired`), then publish again.
   case expired(BlockPosition)
   /// The key leads to another block: other words, extra bytes or parent.
   case collision

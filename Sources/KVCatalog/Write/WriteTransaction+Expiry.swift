@@ -78,7 +78,7 @@ extension WriteTransaction {
       try noteFact(.hasAbsoluteExpiry, of: end.namespace)
       try put(.expiries, .expiry(Expiry(.absolute, deadline, end.namespace, end.at)), [])
     }
-    // Also of blocks that do not expire: what comes before them lives as long.
+    // Also of blocks that do not expire: what comes before them is kept as long.
     if try cachedNamespace(end.namespace)?.facts.contains(.hasIdleExpiry) ?? false {
       noteDeadline(end, blockExpiry.deadline)
     }
@@ -106,7 +106,7 @@ extension WriteTransaction {
     guard deadline > 0, try containsRow(end.namespace, end.at) else { return }
     var end = end
     while true {
-      // What is above lives as long already.
+      // What is above is kept as long already.
       if let known = try firstDeadline(end), known.deadline >= deadline { return }
       for record in try dominated(by: end, deadline) {
         try deleteDeadline(end.namespace, end.at.run, record)
@@ -165,7 +165,7 @@ extension WriteTransaction {
     let records = try deadlines(namespace, run, from: positions.lowerBound)
       .filter { positions.contains($0.position) }
     for record in records { try deleteDeadline(namespace, run, record) }
-    // Also what is over by now: a pinned block that stays would else have no deadline, and no end.
+    // Also what has expired by now: a pinned block that stays would else have no deadline, and no end.
     guard let latest = records.first, positions.lowerBound > 0 else { return }
     let above = BlockPosition(run: run, position: positions.lowerBound - 1)
     try raise(PathEnd(namespace: namespace, at: above), to: latest.deadline)

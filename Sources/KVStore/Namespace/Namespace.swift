@@ -117,7 +117,7 @@ public final class Namespace: Sendable {
 
   /// Records a use of the longest stored prefix; returns its length in blocks.
   ///
-  /// Its idle lives go on for `keepNanoseconds` at least.
+  /// Its blocks with an idle TTL are kept for `keepNanoseconds` at least.
   public func touch(_ prompt: Prompt, keepNanoseconds: UInt64 = 0) throws(StoreError) -> Int {
     try store.enter()
     defer { store.leave() }

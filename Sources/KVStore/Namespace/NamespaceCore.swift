@@ -9,7 +9,7 @@ package final class NamespaceCore: Sendable {
   package let record: [UInt8]
   package let chain: KeyChain
   let layout: SlotLayout
-  /// Payload lives in the catalog.
+  /// Payloads are in the catalog.
   let isInline: Bool
   let expiry = NamespaceExpiry()
   /// All regions of every block; one for all transfers, so that none allocates it.

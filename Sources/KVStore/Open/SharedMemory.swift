@@ -127,7 +127,7 @@ package final class SharedMemory: Sendable {
     return unsafe statvfs(path, &information) == 0 && information.f_flag & UInt(ST_RDONLY) != 0
   }
 
-  /// 2^16 leases of an entry in a second before the ids of two lives could meet.
+  /// 2^16 leases of an entry in a second before the ids of two such folders could meet.
   private static func leaseBase(_ clock: any StoreClock) -> UInt64 {
     let since2025 = clock.realTimeNanoseconds() / 1_000_000_000 &- 1_735_689_600
     return (since2025 & 0x3FFF_FFFF) << 16

@@ -8,7 +8,7 @@ internal import Synchronization
 /// All processes of one boot compute it from one anchor in the catalog, so a clock of the wall that is wrong, or set, when one
 /// of them opens changes nothing for the others, nor for itself. Across a start of the machine (or where no boot is known) a
 /// step of the clock cannot be told from time that went by: time goes on from the last commit if the clock is behind that, and
-/// after a jump of more than a day idle lives from before it do not end until they are used again.
+/// after a jump of more than a day idle TTLs from before it do not end until the blocks are used again.
 package final class StoreTime: Sendable {
   private let clock: any StoreClock
   private let bootTimeAtStart: UInt64
@@ -70,7 +70,7 @@ package final class StoreTime: Sendable {
     return bootTime - min(bootTime, bootTimeAtStart)
   }
 
-  /// Whether a life is over.
+  /// Whether a deadline has passed.
   package func isOver(deadline: UInt64, isIdle: Bool, at now: UInt64) -> Bool {
     deadline < now && (!isIdle || deadline >= idleSuspendedBefore)
   }

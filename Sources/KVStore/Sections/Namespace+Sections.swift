@@ -3,7 +3,7 @@ public import KVCore
 /// Side sections: state at block boundaries that is no KV of tokens, as recurrent layers have it.
 ///
 /// A section is a block of a namespace of its own, which its owner's identity and a name make up. It is found by the digest of the
-/// whole prefix that it stands behind, so tiers, eviction, lives, checks and repair are those of every block.
+/// whole prefix that it stands behind, so tiers, eviction, expiry, checks and repair are those of every block.
 extension Namespace {
   /// Opens the namespace of one kind of sections beside this one's blocks, creating it when absent.
   ///

@@ -20,7 +20,7 @@ public final class Session: Sendable {
     var isEnded = false
     /// The last stored block of the last step's prompt.
     var target: LeaseTable.Target?
-    /// Idle lives go on for so long at least after a step.
+    /// Blocks with an idle TTL are kept for so long at least after a step.
     var keepNanoseconds: UInt64 = 0
   }
 
@@ -111,7 +111,7 @@ public final class Session: Sendable {
   /// From now on each step and touch lets what is stored of the session's prompt live for so long at least; 0 = as its blocks do
   /// by themselves.
   ///
-  /// Only idle lives are prolonged: an absolute end is kept, and what has no end needs none.
+  /// Only an idle expiry is put off: an absolute one is kept, and what has no end needs none.
   /// - Returns: blocks that are kept so from this moment on.
   /// - Throws: `StoreError`.
   @discardableResult

@@ -2,10 +2,10 @@ internal import KVCatalog
 package import KVCore
 internal import KVIndex
 
-/// Lives of blocks in the index: what is over is not found, what is used lives on.
+/// Expiry of blocks in the index: an expired block is not found, a use puts an idle expiry off.
 ///
 /// An entry's `expiry` is the block's own end, or of an idle life the latest deadline in its subtree as this process knows
-/// it. What is over leaves the index; the look-up then asks the catalog, where other processes may have prolonged it.
+/// it. An expired block leaves the index; the lookup then asks the catalog, where other processes may have put its expiry off.
 extension StoreCore {
   func isOver(_ entry: IndexEntry, at now: UInt64) -> Bool {
     entry.expiry != 0
@@ -31,7 +31,7 @@ extension StoreCore {
     )
   }
 
-  /// Cuts a matched path where a block's life is over; false when all of it lives.
+  /// Cuts a matched path at its first expired block; false when there is none.
   func cutExpired(_ segments: [IndexSegment], _ state: inout StoreState) -> Bool {
     let now = time.now()
     for segment in segments {
@@ -47,7 +47,7 @@ extension StoreCore {
     return false
   }
 
-  /// A path was used: its idle lives begin anew, here at once and in the catalog with the next commit.
+  /// A path was used: its idle TTLs begin anew, here at once and in the catalog with the next commit.
   ///
   /// They last `keepNanoseconds` at least.
   func extendExpiry(
@@ -59,7 +59,7 @@ extension StoreCore {
     guard namespace.expiry.mayExpire.value, !configuration.readOnly else { return }
     let now = time.now()
     var latest: UInt64 = 0
-    // Where the deadline of the blocks up to there is set by their own life: one place, unless lives differ.
+    // Where the deadline of the blocks up to there is set by their own TTL: one place, unless TTLs differ.
     var places: [(location: IndexLocation, deadline: UInt64)] = []
     for segment in segments.reversed() {
       state.index.withEntries(of: segment) { entries in
@@ -80,7 +80,7 @@ extension StoreCore {
     }
   }
 
-  /// New blocks lie at the end of a path: what comes before them lives as long.
+  /// New blocks lie at the end of a path: what comes before them is kept as long.
   func raiseAncestors(
     of location: IndexLocation,
     _ namespace: NamespaceCore,
@@ -99,7 +99,7 @@ extension StoreCore {
     }
   }
 
-  /// Stored blocks were offered again: their lives and priorities become those they were offered with, where these are more.
+  /// Stored blocks were offered again: their expiry and priority become those they were offered with, where these are more.
   func renewExpiry(
     _ namespace: NamespaceCore,
     _ prefix: StoredPrefix,
@@ -136,7 +136,7 @@ extension StoreCore {
     }
   }
 
-  /// Removes blocks whose life is over, and pins that have ended; returns the number of blocks.
+  /// Removes expired blocks, and pins that have ended; returns the number of blocks.
   package func reclaimExpired() throws(StoreError) -> Int {
     guard let writer else { throw .readOnly }
     return try writer.perform(deadline: writerDeadline) { () throws(StoreError) in
@@ -146,7 +146,7 @@ extension StoreCore {
 }
 
 extension StoreState {
-  /// Whether the index knows the block as one that lives.
+  /// Whether the index knows the block as one that has not expired.
   func isAlive(_ top: ExpiredTop, _ time: StoreTime) -> Bool {
     guard let location = index.locate(top.namespace, top.at), let entry = index.entry(at: location)
     else { return false }

@@ -12,7 +12,7 @@ private enum WalkStep<Result> {
 extension StoreCore {
   /// Runs `body` with the state lock held and the longest stored prefix of the prompt's first `blockCount` blocks.
   ///
-  /// It goes on from `mark` if that still holds; where lives may end, all of the path is looked at.
+  /// It goes on from `mark` if that still holds; where blocks may expire, all of the path is looked at.
   func withStoredPrefix<Result>(
     _ namespace: NamespaceCore,
     _ prompt: Prompt,

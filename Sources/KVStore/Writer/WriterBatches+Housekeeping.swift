@@ -35,7 +35,7 @@ extension WriterBatches {
     }
   }
 
-  /// Removes all blocks whose life is over, a thousand or a subtree in a commit; returns how many.
+  /// Removes all expired blocks, a thousand or a subtree in a commit; returns how many.
   func removeExpired() throws(StoreError) -> Int {
     var count = 0
     while true {

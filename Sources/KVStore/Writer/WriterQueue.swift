@@ -9,7 +9,7 @@ enum WriterOperation {
   ///
   /// `use` says which use it was where eviction learns from uses.
   case touch(NamespaceCore, LeaseTable.Target, use: PathUse = .unknown)
-  /// A use has prolonged the lives down to a block.
+  /// A use has put off the expiry of the blocks down to one.
   case extend(NamespaceCore, LeaseTable.Target, until: UInt64)
   /// A stored block was offered again.
   case renew(NamespaceCore, LeaseTable.Target, OfferedExpiry)
