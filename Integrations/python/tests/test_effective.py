@@ -122,6 +122,8 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVSTORETEST_A", "1")
     monkeypatch.setenv("KVSTORETEST_B", "2")
     assert environment(("KVSTORETEST_",), {"KVSTORETEST_B": "why"}) == {"KVSTORETEST_A": "1"}
+    names = ["KVSTORETEST_A", "KVSTORETEST_B", "KVSTORETEST_C"]
+    assert environment((), {"KVSTORETEST_B": "why"}, names) == {"KVSTORETEST_A": "1"}
 
 
 @pytest.mark.parametrize("value", ["", " ", "00", "0" * 63, "0" * 65, "zz" * 32, " " + "0" * 63, b"0" * 64, 0, None])

@@ -178,11 +178,13 @@ def module_code_digest(module: types.ModuleType) -> bytes:
     return digest.digest()
 
 
-def environment(prefixes: Iterable[str], left_out: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables with these prefixes, without those that are left out for a reason."""
-    starts = tuple(prefixes)
+def environment(prefixes: Iterable[str], left_out: Mapping[str, str], names: Iterable[str] = ()) -> dict[str, str]:
+    """The environment variables with these prefixes or names, without those that are left out for a reason."""
+    starts, names = tuple(prefixes), frozenset(names)
     return {
-        name: value for name, value in sorted(os.environ.items()) if name.startswith(starts) and name not in left_out
+        name: value
+        for name, value in sorted(os.environ.items())
+        if (name.startswith(starts) or name in names) and name not in left_out
     }
 
 

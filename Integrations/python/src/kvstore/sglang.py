@@ -358,6 +358,14 @@ class KVStoreHiCache(HiCacheStorage):
             logger.warning("kvstore: %s failed; SGLang goes on without: %s", what, reason)
 
 
+def effective_environment() -> dict[str, str]:
+    """The variables of SGLang, also those that a later version declares, and of its libraries, without what is left out."""
+    from sglang.srt import environ
+
+    declared = [name for name in dir(getattr(environ, "Envs", None)) if name.isupper()]
+    return environment(ENVIRONMENT, ENVIRONMENT_LEFT_OUT, declared)
+
+
 def effective_configuration(models: list[Any] | None = None, configs: list[Any] | None = None) -> str:
     """SGLang's published settings, the models' configurations, their weights and their code, without what is left out.
 
@@ -377,7 +385,7 @@ def effective_configuration(models: list[Any] | None = None, configs: list[Any] 
     record = {
         "settings": effective.record(settings),
         "models": sorted({effective.text(config) for config in configs}),
-        "environment": environment(ENVIRONMENT, ENVIRONMENT_LEFT_OUT),
+        "environment": effective_environment(),
         "numbers": torch.get_float32_matmul_precision(),
         "weights": sorted(loaded.weights_digest([model]).hex() for model in models),
         "code": loaded.code_digests(models),

@@ -13,6 +13,7 @@ _ROOM = "how many pages there is room for, or how long they are kept"
 _BATCH = "which tokens are computed together: within one engine, that differs from request to request"
 _KERNELS = "how kernels are captured; they compute the same"
 _SAME = "in the record elsewhere"
+_MOVE = "moves KV or other data between processes; the pool's layout is a field of the record"
 _PICK = "how the next token is chosen; a page's tokens are in its key"
 
 
@@ -54,15 +55,23 @@ LEFT_OUT: dict[str, str] = {
 }
 """Setting to reason."""
 
-# Variables that these libraries read; what a later version of them reads is in as well.
+# Variables that these libraries read; what a later version of them reads is in as well, and what SGLang declares.
 ENVIRONMENT: tuple[str, ...] = ("SGLANG_", "SGL_", "TORCH", "PYTORCH_", "NVIDIA_TF32", "CUBLAS", "CUDNN_", "ONEDNN_")
-ENVIRONMENT += ("DNNL_", "MKL_", "FLASHINFER", "TRITON_", "AITER_", "MIOPEN_", "ROCM_", "HIPBLAS")
+ENVIRONMENT += ("DNNL_", "MKL_", "FLASHINFER", "TRITON_", "AITER_", "MIOPEN_", "ROCM_", "HIPBLAS", "ATEN_", "FLA_")
+# Kernels and ways of computing without a prefix of their own.
+ENVIRONMENT += ("ASCEND_USE_", "CK_", "DG_JIT_USE_", "FMHA_", "MEGA_", "MINIMAX_", "TIMM_", "TRTLLM_", "USE_")
+ENVIRONMENT += ("VIDEO_", "XHS_", "NCCL_ALGO", "NCCL_PROTO")
 
 _VARIABLES = {
     _PLACE: "SGLANG_RUN_ID SGLANG_PORT SGLANG_HOST_IP SGLANG_LOCAL_IP_NIC SGLANG_CACHE_DIR SGLANG_DP_RANK "
     "SGLANG_BLOCK_NONZERO_RANK_CHILDREN TORCHINDUCTOR_CACHE_DIR TRITON_CACHE_DIR TORCH_HOME PYTORCH_KERNEL_CACHE_PATH "
-    "PYTORCH_NVML_BASED_CUDA_CHECK TORCH_EXTENSIONS_DIR",
+    "PYTORCH_NVML_BASED_CUDA_CHECK TORCH_EXTENSIONS_DIR HF_HUB_DISABLE_XET DISABLE_OPENAPI_DOC EXA_API_KEY "
+    "ASCEND_NPU_PHY_ID",
     _ROOM: "PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF",
+    _MOVE: "ENABLE_ASCEND_TRANSFER_WITH_MOONCAKE MOONCAKE_MASTER MOONCAKE_CLIENT MOONCAKE_LOCAL_HOSTNAME "
+    "MOONCAKE_TE_META_DATA_SERVER MOONCAKE_GLOBAL_SEGMENT_SIZE MOONCAKE_PROTOCOL MOONCAKE_DEVICE "
+    "MOONCAKE_MASTER_METRICS_PORT MOONCAKE_CHECK_SERVER MOONCAKE_STANDALONE_STORAGE MOONCAKE_ENABLE_SSD_OFFLOAD "
+    "MOONCAKE_OFFLOAD_FILE_STORAGE_PATH MOONCAKE_TENANT_ID",
     _WATCH: "SGLANG_LOGGING_CONFIG_PATH SGLANG_LOG_MS SGLANG_TORCH_PROFILER_DIR TORCH_LOGS TORCH_TRACE",
 }
 ENVIRONMENT_LEFT_OUT: dict[str, str] = {name: why for why, names in _VARIABLES.items() for name in names.split()}

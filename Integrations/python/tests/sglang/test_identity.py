@@ -16,9 +16,10 @@ from engine import Engine
 from mutate import UNKNOWN, mutations_of, other
 from runner import Refused, Runner, is_listed
 from tiny_model import write_model
+from variables import variables_read, wrong_variables
 
 from kvstore import sglang
-from kvstore.sglang_left_out import LEFT_OUT
+from kvstore.sglang_left_out import ENVIRONMENT_LEFT_OUT, LEFT_OUT
 
 PAGE = 64
 
@@ -83,6 +84,19 @@ def test_every_field_of_the_model_is_in_the_identity_or_on_the_list(published: A
     )
     assert [one["field"] for one in done if one["changed"] == one["listed"]] == []
     assert len(done) > 80
+
+
+def test_every_variable_is_in_the_identity_or_on_the_list() -> None:
+    """Each variable of the environment that SGLang declares, or that its source reads."""
+    from sglang.srt import environ
+
+    declared = {name for name in dir(environ.Envs) if name.isupper()}
+    names = variables_read(Path(environ.__file__).parent) | declared | set(ENVIRONMENT_LEFT_OUT)
+    assert len(names) > 800 and {"USE_ROCM_AITER_ROPE_BACKEND", "ASCEND_USE_FA"} < names
+    assert wrong_variables(names, ENVIRONMENT_LEFT_OUT, sglang.effective_environment) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environ.Envs, "VARIABLE_OF_A_LATER_VERSION", None, raising=False)
+        assert wrong_variables(["VARIABLE_OF_A_LATER_VERSION"], (), sglang.effective_environment) == []
 
 
 @pytest.mark.parametrize(

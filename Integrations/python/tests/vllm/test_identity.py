@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from host import Host, Refused
 from tiny_model import write_adapter, write_longrope_model, write_model
+from variables import variables_read, wrong_variables
 
 BLOCK = 128
 
@@ -99,6 +100,23 @@ def test_every_field_is_in_the_identity_or_on_the_list(host: Host, model: Path, 
     wrong = [one["field"] for one in done if one["changed"] == one["listed"]]
     # Another way of drafting is one that may have KV.
     assert set(wrong) <= ({"SpeculativeConfig.method"} if name == "ngram" else set())
+
+
+def test_every_variable_is_in_the_identity_or_on_the_list() -> None:
+    """Each variable of the environment that vLLM declares, or that its source reads."""
+    import vllm
+    from vllm import envs
+
+    from kvstore.vllm.identity import effective_environment
+    from kvstore.vllm.left_out import ENVIRONMENT_LEFT_OUT
+
+    names = variables_read(Path(vllm.__file__).parent) | set(envs.environment_variables) | set(ENVIRONMENT_LEFT_OUT)
+    assert len(names) > 400 and {"FLA_TRIL_PRECISION", "VLLM_KV_CACHE_LAYOUT", "CUDA_VISIBLE_DEVICES"} < names
+    assert wrong_variables(names, ENVIRONMENT_LEFT_OUT, effective_environment) == []
+    later = {**envs.environment_variables, "VARIABLE_OF_A_LATER_VERSION": None}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envs, "environment_variables", later)
+        assert wrong_variables(later, ENVIRONMENT_LEFT_OUT, effective_environment) == []
 
 
 # ---------------------------------------------------------------- in the engine

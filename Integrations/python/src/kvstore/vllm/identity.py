@@ -41,7 +41,7 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
         # Layers by name: ranks of a pipeline that have as many layers each may have other ones.
         "layers": list(kv_caches),
         "config": effective_config(vllm_config),
-        "environment": environment(ENVIRONMENT, ENVIRONMENT_LEFT_OUT),
+        "environment": effective_environment(),
         "numbers": torch.get_float32_matmul_precision(),
         "loaded": _of_all_ranks(_loaded(vllm_config, kv_caches)),
     }
@@ -67,6 +67,13 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
         pipeline_parallel_rank=_rank("get_pp_group"),
         pipeline_parallel_size=parallel.pipeline_parallel_size,
     )
+
+
+def effective_environment() -> dict[str, str]:
+    """The variables of vLLM, also those that a later version declares, and of its libraries, without what is left out."""
+    from vllm import envs
+
+    return environment(ENVIRONMENT, ENVIRONMENT_LEFT_OUT, getattr(envs, "environment_variables", ()))
 
 
 def effective_config(vllm_config: Any) -> str:
