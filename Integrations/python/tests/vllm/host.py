@@ -7,8 +7,10 @@ As a program it is that process, told by lines of JSON what to do; `Host` starts
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -27,7 +29,7 @@ class Refused(Exception):
 class Host:
     """The tests' end of it."""
 
-    def __init__(self, log: Path, *, fork: bool = False) -> None:
+    def __init__(self, log: Path, *, fork: bool = False, env: dict[str, str] | None = None) -> None:
         self.log = log
         self._log = log.open("ab")
         self._process = subprocess.Popen(
@@ -43,8 +45,10 @@ class Host:
                 "HF_HUB_OFFLINE": "1",
                 "VLLM_CPU_KVCACHE_SPACE": "1",
                 "VLLM_NO_USAGE_STATS": "1",
+                "VLLM_DO_NOT_TRACK": "1",
                 "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
                 "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+                **(env or {}),
             },
         )
 
@@ -251,6 +255,21 @@ class Engines:
         config = EngineArgs(model=model, skip_tokenizer_init=True, dtype="bfloat16", **options).create_engine_config()
         return fields_of(config, vllm_left_out(config))
 
+    def variables(self) -> dict[str, dict[str, Any]]:
+        """Every variable that vLLM knows: other values of it, and whether it is read while vLLM is imported."""
+        import vllm
+        from variables import other_values, variables_read
+        from vllm import envs
+
+        from kvstore.vllm.left_out import ENVIRONMENT_LEFT_OUT
+
+        known = {name: inspect.unwrap(getter) for name, getter in envs.environment_variables.items()}
+        names = variables_read(Path(vllm.__file__).parent) | set(known) | set(ENVIRONMENT_LEFT_OUT)
+        return {
+            name: {"values": other_values(name, known.get(name)), "at_import": name in READ_AT_IMPORT}
+            for name in sorted(names)
+        }
+
     def mutate(self, model: str, options: dict[str, Any]) -> list[dict[str, Any]]:
         from mutate import mutations
 
@@ -332,10 +351,31 @@ class NoOtherValue(Exception):
     """All values of a field were tried."""
 
 
+READ_AT_IMPORT: set[str] = set()
+
+
+def note_what_is_read_at_import() -> None:
+    """Has vLLM's variables tell when they are asked for; forks have a copy of what was told so far."""
+    from vllm import envs
+
+    def noted(name: str, getter: Any) -> Any:
+        @functools.wraps(getter)
+        def get() -> Any:
+            READ_AT_IMPORT.add(name)
+            return getter()
+
+        return get
+
+    for name, getter in envs.environment_variables.items():
+        envs.environment_variables[name] = noted(name, getter)
+
+
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     from forks import serve
 
+    if "fork" in sys.argv:
+        note_what_is_read_at_import()
     serve(Engines(), imports=["vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker"] if "fork" in sys.argv else None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from host import Host, Refused
 from tiny_model import write_adapter, write_longrope_model, write_model
-from variables import variables_read, wrong_variables
+from variables import is_elsewhere, variables_read, wrong_variables
 
 BLOCK = 128
 
@@ -145,7 +146,7 @@ def forks(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
     made.close()
 
 
-def look(forks: Host, model: Path, folder: Path, **more: Any) -> Seen:
+def look(forks: Any, model: Path, folder: Path, **more: Any) -> Seen:
     empty = Path(tempfile.mkdtemp(dir=folder))
     try:
         return Seen(**forks.call("look", model=str(model), store=settings(empty, offload="none"), prompt=PROMPT, **more))
@@ -169,14 +170,21 @@ MODEL_VALUES: dict[str, Any] = {
 
 
 def mutated(
-    forks: Host, model: Path, folder: Path, options: dict[str, Any], plain: Seen, field: str, *, most: int
+    forks: Any,
+    model: Path,
+    folder: Path,
+    options: dict[str, Any],
+    plain: Seen,
+    field: str,
+    *,
+    most: int,
+    ways: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What became of a field's other values: of so many with which an engine starts, or until what it computes changes."""
     done: dict[str, Any] = {"field": field, "started": [], "refused": [], "computed": False, "renamed": False, "near": True}
-    ways: list[dict[str, Any]] = [{"mutated": {field: index}} for index in range(10)]
     if field in MODEL_VALUES:
         ways = [{"fields": {field: MODEL_VALUES[field]}}]
-    for way in ways:
+    for way in ways or [{"mutated": {field: index}} for index in range(10)]:
         try:
             seen = look(forks, model, folder, options=options, **way)
         except Refused as reason:
@@ -187,7 +195,7 @@ def mutated(
                 # It waits for ranks that are not there, and would with every other value.
                 break
             continue
-        done["started"].append(seen.chosen.get(field, repr(MODEL_VALUES.get(field))))
+        done["started"].append(seen.chosen.get(field) or repr(way))
         done["renamed"] = seen.identity != plain.identity
         done["kept"] = seen.kept
         done["near"] = near(seen.answer, plain.answer)
@@ -218,6 +226,9 @@ def test_compiled_kernels_compute_something_else(forks: Host, model: Path, tmp_p
     assert compiled == look(forks, model, tmp_path, mutated={"CompilationConfig.mode": 1})
 
 
+OF_THE_CACHE = re.compile(r"^CacheConfig\.|^AttentionConfig\.|\..*(quant|kv_|scale|dtype|fp8|attention)")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["plain", "adapters", "fp8", "draft"])
 def test_every_field_in_the_engine(forks: Host, model: Path, tmp_path: Path, name: str) -> None:
@@ -232,8 +243,8 @@ def test_every_field_in_the_engine(forks: Host, model: Path, tmp_path: Path, nam
         for field, _ in forks.call("fields", model=str(model), options={}):
             fields.pop(field, None)
     if name == "fp8":
-        # How a scale is found is asked for where there are any.
-        fields = {field: listed for field, listed in fields.items() if field.startswith("CacheConfig.")}
+        # The same fields as "plain": those are changed again that have to do with a cache and how it is quantised.
+        fields = {field: listed for field, listed in fields.items() if OF_THE_CACHE.search(field)}
     results = Path(os.environ.get("KVSTORE_MUTATIONS") or tmp_path) / f"vllm-{name}.jsonl"
     results.parent.mkdir(parents=True, exist_ok=True)
     lines = results.read_text().splitlines() if results.exists() else []
@@ -255,6 +266,54 @@ def test_every_field_in_the_engine(forks: Host, model: Path, tmp_path: Path, nam
     assert [one for one in started if one["renamed"] and fields[one["field"]]] == []
     # What is not on the list is in the identity, unless the engine has set it back.
     assert [one for one in started if not one["renamed"] and not fields[one["field"]] and one["kept"]] == []
+
+
+class Afresh:
+    """Each call in a process that has imported nothing: for variables that are read then."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def call(self, what: str, **arguments: Any) -> Any:
+        made = Host(self.log, env=arguments.get("env"))
+        try:
+            return made.call(what, **arguments)
+        except AssertionError as reason:
+            raise Refused(str(reason)) from reason
+        finally:
+            made.close()
+
+
+@pytest.mark.long
+def test_every_variable_in_the_engine(forks: Host, model: Path, tmp_path: Path, plain: Seen) -> None:
+    """Each variable of the environment that vLLM knows set in turn; those first that are not in the identity.
+
+    Takes most of an hour. KVSTORE_MUTATIONS is as above.
+    """
+    from kvstore.vllm.left_out import ENVIRONMENT_LEFT_OUT
+
+    variables = forks.call("variables")
+    outside = {name: name in ENVIRONMENT_LEFT_OUT or is_elsewhere(name) for name in variables}
+    results = Path(os.environ.get("KVSTORE_MUTATIONS") or tmp_path) / "vllm-variables.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    lines = results.read_text().splitlines() if results.exists() else []
+    done = {one["field"]: one for one in map(json.loads, lines)}
+    afresh = Afresh(tmp_path / "log")
+    assert look(afresh, model, tmp_path) == plain
+    with results.open("a") as file:
+        for name in sorted(variables, key=lambda name: (not outside[name], variables[name]["at_import"], name)):
+            if name not in done:
+                ways = [{"env": {name: value}} for value in variables[name]["values"]]
+                one = afresh if variables[name]["at_import"] and outside[name] else forks
+                most = 2 if outside[name] else 1
+                done[name] = mutated(one, model, tmp_path, {}, plain, name, most=most, ways=ways)
+                file.write(json.dumps(done[name]) + "\n")
+                file.flush()
+    started = [one for one in done.values() if one["started"]]
+    counts = {word: sum(one[word] for one in started) for word in ("computed", "renamed")}
+    print(f"variables: {len(done)} set, {len(started)} started, {counts}, {sum(outside.values())} on the list")
+    assert [one for one in started if one["computed"] and not one["renamed"] and not one["near"]] == []
+    assert [one for one in started if one["renamed"] == outside[one["field"]]] == []
 
 
 def near(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -1,8 +1,9 @@
-"""Which environment variables an engine reads, and which of them cannot matter to KV."""
+"""Which environment variables an engine knows, and other values of them."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 from collections.abc import Iterable
@@ -80,3 +81,24 @@ def wrong_variables(names: Iterable[str], left_out: Iterable[str], identity: Any
         if changed == (name in left_out or is_elsewhere(name)):
             wrong.append(name)
     return wrong
+
+
+def other_values(name: str, getter: Any) -> list[str]:
+    """Other values of a variable: those that its reader allows, as far as it says so, and some of its kind."""
+    choices = inspect.getclosurevars(getter).nonlocals.get("choices") if getter else None
+    if choices:
+        listed = choices() if callable(choices) else choices
+        return [one for one in listed if one != os.environ.get(name)][:3]
+    try:
+        value = getter() if getter else os.environ.get(name)
+    except Exception:
+        value = None
+    if isinstance(value, bool):
+        return ["0" if value else "1"]
+    if isinstance(value, int):
+        return [str(value + 1), str(value * 2)] if value > 1 else [str(1 - value) if value >= 0 else "1", "2"]
+    if isinstance(value, float):
+        return [str(value * 0.5), str(value + 0.25)]
+    if isinstance(value, str) and value:
+        return [value + "-another", "1"]
+    return ["1", "0", "another"]
