@@ -293,20 +293,20 @@ package final class DiskTier: Sendable {
     // What could once be opened for reading only is tried again when it is to be written.
     if let known, !toWrite || !known.isReadOnly { return known.file }
     let folder = try folder(of: file.tier)
-    let name = Self.name(of: file)
     let opened: OpenedFile
     do throws(FileError) {
-      opened = OpenedFile(file: try folder.openFile(name, mode: .existing, direct: direct))
+      opened = OpenedFile(file: try openExisting(file, in: folder, mode: .existing))
     } catch {
       if toWrite, error.isNotFound {
         // Somebody removed it. Its slots are still the catalog's: what was in them is gone, they are not.
+        let name = Self.name(of: file)
         opened = OpenedFile(file: try folder.openFile(name, mode: .create, direct: direct))
         try folder.syncDirectory(".")
       } else {
         // A read-only store, or one on a read-only file system.
         guard !toWrite, [EACCES, EPERM, EROFS].contains(error.errno) else { throw error }
         opened = OpenedFile(
-          file: try folder.openFile(name, mode: .readOnly, direct: direct),
+          file: try openExisting(file, in: folder, mode: .readOnly),
           isReadOnly: true
         )
       }
@@ -315,6 +315,28 @@ package final class DiskTier: Sendable {
       if let other = files[file], opened.isReadOnly || !other.isReadOnly { return other.file }
       files[file] = opened
       return opened.file
+    }
+  }
+
+  /// Opens a file by its name, or by the one that it has while it is given up.
+  ///
+  /// Until that is committed its blocks are the catalog's: for those who read beside it, and after a process that died meanwhile. It
+  /// may get its own name back between the two.
+  private func openExisting(
+    _ file: SlotFileID,
+    in folder: any Storage,
+    mode: OpenMode
+  ) throws(FileError) -> any StorageFile {
+    var attemptCount = 0
+    while true {
+      for kind in [StrayFile.Kind.unknown, .givenUp] {
+        do throws(FileError) {
+          return try folder.openFile(Self.name(of: file, kind), mode: mode, direct: direct)
+        } catch {
+          attemptCount += 1
+          guard error.isNotFound, attemptCount < 4 else { throw error }
+        }
+      }
     }
   }
 

@@ -56,6 +56,28 @@ import Testing
     return Set(buffer.bytes).count == 1 ? buffer.bytes[0] : nil
   }
 
+  /// Until the commit that gives it up, another process finds its blocks, and so does who comes after a crash.
+  @Test func aFileThatIsBeingGivenUpIsRead() throws {
+    try tier.createFile(id(1), slotByteCount: Self.slotByteCount, slotCount: 4)
+    try write([(address(1, 2), try filled(with: 9))])
+    tier.giveUpFile(id(1))
+    let other = try DiskTierTests(readingFrom: folder)
+    #expect(try other.mark(of: address(1, 2)) == 9)
+    tier.takeBackFile(id(1))
+    #expect(try other.mark(of: address(1, 2)) == 9)
+    let third = try DiskTierTests(readingFrom: folder)
+    #expect(try third.mark(of: address(1, 2)) == 9)
+    tier.giveUpFile(id(1))
+    tier.removeFile(id(1))
+    let last = try DiskTierTests(readingFrom: folder)
+    #expect(throws: FileError.self) { try last.mark(of: address(1, 2)) }
+  }
+
+  private init(readingFrom folder: TemporaryFolder) throws {
+    self.folder = folder
+    tier = try DiskTier(folders: [.disk: storage.openFolder(folder.path)], direct: true)
+  }
+
   @Test func neighboursGoOutInOneWriteAndReadBack() throws {
     try tier.createFile(id(0xAB), slotByteCount: Self.slotByteCount, slotCount: 8)
     #expect(FileManager.default.fileExists(atPath: folder.path + "/02000000ab.kvs"))
