@@ -5,7 +5,7 @@ internal import KVStore
 
 /// The catalog that a repair writes: not synced before it is whole.
 final class NewCatalog {
-  /// A block as its slot describes it.
+  /// A block whose bytes have been verified, as its slot describes it.
   struct Block {
     let rootKey: BlockKey
     let blockKey: BlockKey

@@ -8,20 +8,6 @@ internal import KVTiers
 
 /// From the roots down into the new catalog, and that into place.
 extension StoreRepair {
-  /// A block whose bytes have been verified, on its way into the new catalog.
-  private struct Verified {
-    let id: BlockID
-    let parentKey: BlockKey
-    let place: BlockPlace
-    let words: [UInt8]
-    let extra: [UInt8]
-    let payloadByteCount: UInt32
-    let blockExpiry: BlockExpiry
-    let createdSeconds: UInt32
-    let priority: UInt8
-    let inlinePayload: [UInt8]?
-  }
-
   /// A block that is to be looked at, below one that is intact.
   private struct Waiting {
     let id: BlockID
@@ -48,7 +34,7 @@ extension StoreRepair {
         numbers: numbers
       )
     }
-    var batch: [Verified] = []
+    var batch: [NewCatalog.Block] = []
     var visited: Set<BlockID> = []
     let total = candidates.count
     for namespace in namespaces.values.sorted(by: { $0.row.id < $1.row.id }) {
@@ -65,7 +51,7 @@ extension StoreRepair {
         if catalog != nil { batch.append(verified) }
         waiting += expand(rootKey, next.id.blockKey, floor, depth: next.depth + 1)
         if batch.count >= Self.batchCount {
-          try catalog?.publish(batch.map(Self.newBlock), namespaces)
+          try catalog?.publish(batch, namespaces)
           batch = []
         }
         progress(
@@ -81,7 +67,7 @@ extension StoreRepair {
     result.namespaceCount = namespaceRows().count
     result.slotFilesSetAside = unusableSlotFiles.count
     guard let catalog, let aside else { return }
-    try catalog.publish(batch.map(Self.newBlock), namespaces)
+    try catalog.publish(batch, namespaces)
     try catalog.finish()
     try putInPlace(aside)
     result.keptAside = configuration.path + "/" + aside
@@ -140,7 +126,7 @@ extension StoreRepair {
     _ namespace: RepairNamespace,
     _ floor: UInt64,
     _ tier: DiskTier
-  ) -> Verified? {
+  ) -> NewCatalog.Block? {
     let copies = (candidates[waiting.id] ?? []).sorted { $0.generation > $1.generation }
     for (index, copy) in copies.enumerated() {
       guard copy.generation >= floor else {
@@ -161,7 +147,7 @@ extension StoreRepair {
     _ waiting: Waiting,
     _ namespace: RepairNamespace,
     _ tier: DiskTier
-  ) -> Verified? {
+  ) -> NewCatalog.Block? {
     switch copy.source {
     case .slot(let address):
       let slotByteCount =
@@ -190,7 +176,7 @@ extension StoreRepair {
     _ copy: RepairCandidate,
     _ waiting: Waiting,
     _ namespace: RepairNamespace
-  ) -> Verified? {
+  ) -> NewCatalog.Block? {
     var isInline = false
     var address = SlotAddress(tier: .disk, file: 0, slot: 0)
     switch copy.source {
@@ -210,8 +196,9 @@ extension StoreRepair {
       ) == nil, regionsFit(header, namespace),
       unsafe address.tier != .archive || decodes(bytes, header, namespace)
     else { return nil }
-    return unsafe Verified(
-      id: waiting.id,
+    return unsafe NewCatalog.Block(
+      rootKey: waiting.id.rootKey,
+      blockKey: waiting.id.blockKey,
       parentKey: waiting.parentKey,
       place: BlockPlace(
         tier: address.tier,
@@ -261,22 +248,6 @@ extension StoreRepair {
       sum += raw
     }
     return sum == header.payloadByteCount
-  }
-
-  private static func newBlock(_ block: Verified) -> NewCatalog.Block {
-    NewCatalog.Block(
-      rootKey: block.id.rootKey,
-      blockKey: block.id.blockKey,
-      parentKey: block.parentKey,
-      place: block.place,
-      words: block.words,
-      extra: block.extra,
-      payloadByteCount: block.payloadByteCount,
-      blockExpiry: block.blockExpiry,
-      createdSeconds: block.createdSeconds,
-      priority: block.priority,
-      inlinePayload: block.inlinePayload
-    )
   }
 
   // MARK: Into place
