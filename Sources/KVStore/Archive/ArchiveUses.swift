@@ -10,10 +10,35 @@ struct ArchiveUse: Hashable {
   let slotByteCount: Int
 }
 
-extension StoreCore {
-  /// Uses that wait at most; what comes beyond is met again when it is used again.
-  private static let archiveUseCountMax = 4096
+/// Blocks that were read from the archive and have not been moved back to disk.
+///
+/// Its lock is a leaf.
+final class ArchiveUses: Sendable {
+  private let uses = Monitor<Set<ArchiveUse>>([])
 
+  /// Uses that wait at most; what comes beyond is met again when it is used again.
+  private static let countMax = 4096
+
+  /// True for the first that waits.
+  func add(_ use: ArchiveUse) -> Bool {
+    uses.withLock { uses in
+      guard uses.count < Self.countMax else { return false }
+      return uses.insert(use).inserted && uses.count == 1
+    }
+  }
+
+  func take(_ count: Int) -> [ArchiveUse] {
+    uses.withLock { uses in
+      let some = Array(uses.prefix(count))
+      uses.subtract(some)
+      return some
+    }
+  }
+
+  var isEmpty: Bool { uses.withLock { $0.isEmpty } }
+}
+
+extension StoreCore {
   /// Lets the writer move a block back to disk, when it has time.
   func noteArchiveUse(_ namespace: NamespaceCore, _ position: BlockPosition?) {
     guard let position, let writer, archiveBytesCapacity > 0 else { return }
@@ -22,23 +47,14 @@ extension StoreCore {
       position: position,
       slotByteCount: namespace.layout.slotByteCount
     )
-    let isFirst = state.withLock { state in
-      guard state.archiveUses.count < Self.archiveUseCountMax else { return false }
-      return state.archiveUses.insert(use).inserted && state.archiveUses.count == 1
-    }
-    if isFirst { writer.enqueuePromotion() }
+    if archiveUses.add(use) { writer.enqueuePromotion() }
   }
 
   /// On the writer's thread: some of the blocks that are waiting; true when there are more.
   func promoteStep() throws(StoreError) -> Bool {
     guard let writer else { return false }
-    let uses = state.withLock { state in
-      let some = Array(state.archiveUses.prefix(TierMoves.promotionCount))
-      state.archiveUses.subtract(some)
-      return some
-    }
-    try writer.batches.slots.moves.promote(uses)
-    return state.withLock { !$0.archiveUses.isEmpty }
+    try writer.batches.slots.moves.promote(archiveUses.take(TierMoves.promotionCount))
+    return !archiveUses.isEmpty
   }
 }
 

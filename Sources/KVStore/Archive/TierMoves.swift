@@ -185,7 +185,7 @@ final class TierMoves {
       guard isUnreadable || encoding.isDamaged else { continue }
       let block = encoding.block
       let open = core.state.withLock { state in
-        state.namespaces.values.first { $0.id == block.namespace }
+        state.namespaces.namespace(block.namespace)
       }
       if let open {
         core.failedCheck(open, block.position, block.place, isUnreadable: isUnreadable)
@@ -388,22 +388,9 @@ final class TierMoves {
     let moved = zip(moves, isMoved).filter(\.1).map(\.0)
     core.state.withLock { state in
       for move in moved {
-        if let location = state.index.locate(move.block.namespace, move.block.position),
-          state.index.entry(at: location)?.place == move.block.place
-        {
-          state.index.updateEntry(at: location) { $0.place = move.to }
-        }
-        // A loader may have read the row before the commit and enter it after.
-        state.removalEpoch += 1
-        let payload = UInt64(move.payloadByteCount)
-        if move.to.tier == .archive {
-          state.statistics.blocksDemoted += 1
-          state.statistics.demotedBytes += payload
-          state.statistics.demotedBytesStored += UInt64(move.to.storedByteCount)
-        } else {
-          state.statistics.blocksPromoted += 1
-          state.statistics.promotedBytes += payload
-        }
+        let block = move.block
+        state.tree.move(block.namespace, block.position, from: block.place, to: move.to)
+        state.meters.noteMove(to: move.to, payloadByteCount: Int(move.payloadByteCount))
       }
     }
     return freed

@@ -87,7 +87,9 @@ final class EventFollower: Sendable {
     while true {
       guard let page = read(after: next) else { return }
       if page.isLapped {
-        core.state.withLock { $0.removeAll() }
+        core.state.withLock { state in
+          for namespace in state.namespaces.all { state.tree.removeAll(of: namespace) }
+        }
         core.state.notifyAll()
       } else {
         apply(page.events.filter { $0.owner != core.owner })
@@ -125,7 +127,7 @@ final class EventFollower: Sendable {
       let end = min(next + Self.removalCountMax, ranges.count)
       // What moved has another place now: the next match reads it from the catalog.
       core.state.withLock { state in
-        for range in ranges[next..<end] { state.removeFromIndex(range) }
+        for range in ranges[next..<end] { state.tree.remove(range) }
       }
       next = end
     }

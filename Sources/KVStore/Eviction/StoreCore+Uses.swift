@@ -29,15 +29,12 @@ extension StoreCore {
   func pathKeys(_ namespace: NamespaceCore, to target: LeaseTable.Target) -> [UInt64] {
     guard case .published(let position) = target else { return [] }
     return state.withLock { state in
-      guard let location = state.index.locate(namespace.id, position) else { return [] }
-      var segments: [IndexSegment] = []
-      state.index.path(to: location, into: &segments)
+      let path = state.tree.path(namespace.id, to: position)
       var keys: [UInt64] = []
-      keys.reserveCapacity(segments.reduce(0) { $0 + Int($1.blockCount) })
-      for segment in segments {
-        state.index.withEntries(of: segment) { entries in
-          for index in 0..<entries.count { keys.append(entries[index].blockKey.low) }
-        }
+      keys.reserveCapacity(path.reduce(0) { $0 + Int($1.blockCount) })
+      state.tree.forEachBlock(of: path) { _, entry in
+        keys.append(entry.blockKey.low)
+        return true
       }
       return keys
     }

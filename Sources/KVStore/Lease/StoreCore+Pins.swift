@@ -22,7 +22,7 @@ extension StoreCore {
       touch: true
     ) { (state, prefix) in
       extendExpiry(namespace, prefix.segments, &state)
-      return (prefix.blockCount, state.target(at: prefix.location))
+      return (prefix.blockCount, state.tree.target(at: prefix.location))
     }
     guard blockCount > 0, case .published(let position)? = target else { return nil }
     writer.enqueueTouch(namespace, .published(position))
@@ -57,7 +57,7 @@ extension StoreCore {
       if let pin { try refreshDeadlines(pin) }
       return pin == nil ? 0 : 1
     }
-    state.withLock { $0.fullUntil = [:] }
+    state.withLock { $0.fullness.noteRelease() }
     return found == 1
   }
 
@@ -68,13 +68,7 @@ extension StoreCore {
         try transaction.runDeadlines(pin.namespace, end.run, from: 0, now: time.now())
       }
       state.withLock { state in
-        for position in 0...end.position {
-          let at = BlockPosition(run: end.run, position: position)
-          guard let location = state.index.locate(pin.namespace, at) else { continue }
-          state.index.updateEntry(at: location) { entry in
-            if entry.flags.contains(.idleExpiry) { entry.expiry = deadlines.deadline(at: position) }
-          }
-        }
+        state.tree.setIdleDeadlines(pin.namespace, downTo: end, deadlines.deadline(at:))
       }
     }
   }

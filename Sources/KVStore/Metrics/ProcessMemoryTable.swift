@@ -148,9 +148,9 @@ extension StoreCore {
   func publishMemory() {
     var memory = ProcessMemory()
     state.withLock { state in
-      memory.hostBytesUsed = UInt64(state.arena.usedByteCount)
-      memory.hostBytesLent = UInt64(state.arena.lentByteCount)
-      memory.hostBlockCount = UInt64(state.hostBlocks.count)
+      memory.hostBytesUsed = UInt64(state.host.usedByteCount)
+      memory.hostBytesLent = UInt64(state.host.lentByteCount)
+      memory.hostBlockCount = UInt64(state.host.blockCount)
     }
     memory.hostBytesCapacity = UInt64(effectiveHostBytes)
     var statistics = StoreStatistics()

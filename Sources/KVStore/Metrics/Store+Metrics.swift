@@ -159,8 +159,8 @@ extension StoreCore {
     )
     let histograms = state.withLock { state in
       [
-        ("host", state.restoreBandwidth.hostTimes), ("disk", state.restoreBandwidth.diskTimes),
-        ("archive", state.restoreBandwidth.archiveTimes),
+        ("host", state.meters.bandwidth.hostTimes), ("disk", state.meters.bandwidth.diskTimes),
+        ("archive", state.meters.bandwidth.archiveTimes),
       ]
     }
     page.add(

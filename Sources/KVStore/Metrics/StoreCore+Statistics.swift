@@ -18,16 +18,16 @@ extension StoreCore {
   func statistics() -> StoreStatistics {
     let now = configuration.clock.bootTimeNanoseconds()
     var result = state.withLock { state in
-      var result = state.statistics
-      let index = state.index.statistics
+      var result = state.meters.statistics
+      let index = state.tree.statistics
       result.indexNodes = UInt64(index.nodeCount)
       result.indexBlocks = UInt64(index.blockCount)
       result.indexBytes = UInt64(index.byteCount)
-      result.hostBytesUsed = UInt64(state.arena.usedByteCount)
-      result.hostBytesLent = UInt64(state.arena.lentByteCount)
-      result.bytesPerSecondHost = UInt64(state.restoreBandwidth.host.bytesPerSecond)
-      result.bytesPerSecondDisk = UInt64(state.restoreBandwidth.disk.bytesPerSecond)
-      result.bytesPerSecondArchive = UInt64(state.restoreBandwidth.archive.bytesPerSecond)
+      result.hostBytesUsed = UInt64(state.host.usedByteCount)
+      result.hostBytesLent = UInt64(state.host.lentByteCount)
+      result.bytesPerSecondHost = UInt64(state.meters.bandwidth.host.bytesPerSecond)
+      result.bytesPerSecondDisk = UInt64(state.meters.bandwidth.disk.bytesPerSecond)
+      result.bytesPerSecondArchive = UInt64(state.meters.bandwidth.archive.bytesPerSecond)
       return result
     }
     result.archiveBytesCapacity = UInt64(archiveBytesCapacity)

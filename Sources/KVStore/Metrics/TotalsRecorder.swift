@@ -42,7 +42,7 @@ final class TotalsRecorder: Sendable {
 
   /// The counters as they are; hits on blocks that have positions by now are taken from the state.
   func record(commits: UInt64, _ published: [UInt64: BlockPosition]) -> Record {
-    let (now, hits) = state.withLock { ($0.statistics, $0.hits.take(published)) }
+    let (now, hits) = state.withLock { ($0.meters.statistics, $0.meters.takeHits(published)) }
     let before = recorded.withLock { recorded in
       if recorded.hits.count < Self.hitsWaitingMax { recorded.hits += hits }
       return recorded

@@ -17,7 +17,7 @@ extension StoreCore {
     if let argument = identity.firstInvalidArgument() { throw .invalidArgument(argument) }
     let record = identity.encoded(saltKey: catalog.meta.saltKey)
     let rootKey = unsafe record.withUnsafeBytes { xxh3Key($0) }
-    if let known = state.withLock({ $0.namespaces[rootKey] }) {
+    if let known = state.withLock({ $0.namespaces.namespace(rootKey: rootKey) }) {
       guard known.record == record else { throw .identityCollision }
       return known
     }
@@ -68,9 +68,9 @@ extension StoreCore {
     )
     core.expiry.update(row)
     return state.withLock { state in
-      if let other = state.namespaces[row.rootKey] { return other }
-      state.index.addNamespace(core.id, wordsPerBlock: core.wordsPerBlock)
-      state.namespaces[row.rootKey] = core
+      if let other = state.namespaces.namespace(rootKey: row.rootKey) { return other }
+      state.tree.addNamespace(core)
+      state.namespaces.add(core, rootKey: row.rootKey)
       return core
     }
   }

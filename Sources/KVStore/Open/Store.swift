@@ -122,7 +122,7 @@ public final class Store: Sendable {
     try enter()
     defer { leave() }
     return core.state.withLock { state in
-      state.fullUntil = [:]
+      state.fullness.noteRelease()
       return state.leases.release(lease)
     }
   }

@@ -35,6 +35,7 @@ package final class StoreCore: Sendable {
   let identities: IdentityLog
   let writerQueue = Monitor(WriterQueue())
   let pendingParents: PendingParents
+  let archiveUses = ArchiveUses()
   let catalogWriter: CatalogWriter
   /// Bytes that slot files may take: the bound less the catalog's map and room for the small files.
   let slotBytesCapacity: Int
@@ -206,7 +207,7 @@ package final class StoreCore: Sendable {
       intents = EvictionIntents(memory: leaseMemory, start: LeaseTable.byteCount, owner: owner)
       processMemory = ProcessMemoryTable(memory: leaseMemory, owner: owner)
       state = Monitor(
-        StoreState(index: PrefixIndex(), arena: arena, leases: leases, intents: intents)
+        StoreState(arena, leases, intents)
       )
     } catch {
       throw StoreError(error, .openSlotFile)
@@ -272,7 +273,7 @@ package final class StoreCore: Sendable {
     }
     state.withLock { state in
       state.leases.releaseOwn()
-      state.arena.close()
+      state.host.close()
     }
     processMemory.release()
     diskTier.close()

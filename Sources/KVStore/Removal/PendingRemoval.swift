@@ -15,21 +15,18 @@ final class PendingRemoval: Sendable {
 
   /// Hides ranges, some at a time.
   ///
-  /// Leaves come first, so that what is left in between is closed under prefix. `mayHide` sees the state that each piece is hidden in:
+  /// Leaves come first, so that what is left in between is closed under prefix. `mayHide` sees the tree that each piece is hidden in:
   /// after it has refused one, none of them is hidden any more.
   func hide(
     _ ranges: [RemovedRange],
-    if mayHide: (ArraySlice<RemovedRange>, StoreState) -> Bool = { _, _ in true }
+    if mayHide: (ArraySlice<RemovedRange>, PrefixTree) -> Bool = { _, _ in true }
   ) -> Bool {
     var next = 0
     while next < ranges.count {
       let piece = ranges[next..<min(next + Self.rangeCountMax, ranges.count)]
       let isHidden = state.withLock { state in
-        guard mayHide(piece, state) else { return false }
-        for range in piece {
-          state.hidden.insert(range)
-          state.removeFromIndex(range)
-        }
+        guard mayHide(piece, state.tree) else { return false }
+        for range in piece { state.tree.hide(range) }
         return true
       }
       guard isHidden else {
@@ -51,11 +48,7 @@ final class PendingRemoval: Sendable {
     var next = 0
     while next < ranges.count {
       let piece = ranges[next..<min(next + Self.rangeCountMax, ranges.count)]
-      state.withLock { state in
-        // A loader may have read the rows before the commit and enter them after.
-        state.removalEpoch += 1
-        for range in piece { state.hidden.remove(range) }
-      }
+      state.withLock { $0.tree.reveal(piece) }
       next = piece.endIndex
     }
     if !ranges.isEmpty { state.notifyAll() }

@@ -117,7 +117,7 @@ extension StoreCore {
       return slots.count
     }
     let count = UInt64(erasedCount)
-    state.withLock { $0.statistics.slotsErased += count }
+    state.withLock { $0.meters.noteErased(count) }
     return erasedCount > 0 && erasePendingSlotCount > 0
   }
 

@@ -23,8 +23,8 @@ extension StoreCore {
       state,
       prefix -> (BlockPosition, BlockKey, Int)? in
       guard prefix.blockCount > 0, onlyTail || prefix.blockCount == blockCount else { return nil }
-      guard let position = state.index.position(of: prefix.location),
-        let key = state.index.blockKey(at: prefix.location)
+      guard let position = state.tree.position(of: prefix.location),
+        let key = state.tree.blockKey(at: prefix.location)
       else { return nil }
       return (position, key, prefix.blockCount)
     }

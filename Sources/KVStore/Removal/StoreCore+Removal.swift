@@ -19,7 +19,7 @@ extension StoreCore {
     let position = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: false) {
       state,
       prefix in
-      prefix.blockCount == blockCount ? state.index.position(of: prefix.location) : nil
+      prefix.blockCount == blockCount ? state.tree.position(of: prefix.location) : nil
     }
     guard let position, let blockKey = namespace.keys(of: prompt).last else { return 0 }
     let sections = try sectionNamespaces(ofRecord: namespace.record)
@@ -42,7 +42,7 @@ extension StoreCore {
     _ place: BlockPlace?,
     _ range: RemovedRange
   ) throws(StoreError) -> Int {
-    defer { state.withLock { state in state.hidden.remove(range) } }
+    defer { state.withLock { $0.tree.reveal(CollectionOfOne(range)) } }
     return try removeDurably(namespace, at: position, forgotten: nil) { $0?.places.first == place }
   }
 

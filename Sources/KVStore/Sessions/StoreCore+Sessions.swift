@@ -63,7 +63,7 @@ extension StoreCore {
       blockCount: namespace.blockCount(of: prompt),
       touch: false
     ) { state, prefix in
-      prefix.blockCount > 0 ? state.target(at: prefix.location) : nil
+      prefix.blockCount > 0 ? state.tree.target(at: prefix.location) : nil
     }
   }
 

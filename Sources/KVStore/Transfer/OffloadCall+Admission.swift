@@ -36,7 +36,9 @@ extension OffloadCall {
     let byteCount =
       namespace.isInline
       ? namespace.identity.payloadByteCountMax : namespace.layout.slotByteCount
-    let isFull = core.state.withLock { $0.fullSizes.contains(namespace.layout.slotByteCount) }
+    let isFull = core.state.withLock {
+      $0.fullness.isFull(slotByteCount: namespace.layout.slotByteCount)
+    }
     let offer = Admission.Offer(
       blockByteCount: byteCount,
       storedBlockCount: storedCount,
@@ -49,18 +51,14 @@ extension OffloadCall {
       admission.admit(keys, offer, now: configuration.clock.bootTimeNanoseconds())
     }
     let declinedCount = keys.count - admittedCount
-    core.state.withLock { $0.statistics.blocksDeclined += UInt64(declinedCount) }
+    core.state.withLock { $0.meters.noteDeclined(declinedCount) }
     return storedCount + admittedCount
   }
 
   /// Leading blocks of which some regions have come.
   private func begunCount(_ keys: [UInt64]) -> Int {
-    core.state.withLock { state in
-      let begun = Set(
-        state.partials.keys.filter { $0.namespace == namespace.id }.map(\.blockKey.high)
-      )
-      return keys.firstIndex { !begun.contains($0) } ?? keys.count
-    }
+    let begun = core.state.withLock { $0.partials.keys(in: namespace.id) }
+    return keys.firstIndex { !begun.contains($0) } ?? keys.count
   }
 }
 
@@ -79,15 +77,13 @@ extension StoreCore {
   }
 }
 
-extension StoreState {
+extension PrefixTree {
   /// 64 bits of the keys of a prefix' blocks, as far as `Admission.isSampled` picks them.
   func sampledKeys(of prefix: StoredPrefix) -> [UInt64] {
     var keys: [UInt64] = []
-    for segment in prefix.segments {
-      for offset in 0..<Int(segment.blockCount) {
-        guard let entry = index.entry(at: segment.location(at: offset)) else { return keys }
-        if Admission.isSampled(entry.blockKey.high) { keys.append(entry.blockKey.high) }
-      }
+    forEachBlock(of: prefix) { _, entry in
+      if Admission.isSampled(entry.blockKey.high) { keys.append(entry.blockKey.high) }
+      return true
     }
     return keys
   }

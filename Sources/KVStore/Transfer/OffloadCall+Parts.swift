@@ -13,33 +13,7 @@ extension OffloadCall {
     _ state: inout StoreState
   ) -> (HostSlot, PartialBlock.Copy)? {
     guard let block = namespace.block(index, of: prompt) else { return nil }
-    var partial: PartialBlock
-    if let known = state.partials[name] {
-      let isCopied = known.regions[range.regions].contains { region in
-        if case .copying = region { true } else { false }
-      }
-      guard known.holds(block), !isCopied, !known.isEntering else { return nil }
-      partial = known
-    } else {
-      guard let slot = state.allocateHostSlot(namespace.layout.slotByteCount) else { return nil }
-      partial = unsafe PartialBlock(
-        words: Array(block.words),
-        extra: Array(block.extra),
-        hostSlot: slot,
-        regions: Array(repeating: .absent, count: namespace.regionCount),
-        usedAt: 0
-      )
-    }
-    let absent = range.regions.filter { region in
-      if case .absent = partial.regions[region] { true } else { false }
-    }
-    for region in absent { partial.regions[region] = .copying }
-    partial.copyCount += 1
-    if !partial.ledgers.contains(where: { $0 === ledger }) { partial.ledgers.append(ledger) }
-    partial.usedAt = monotonicNanoseconds()
-    state.arena.pin(partial.hostSlot)
-    state.partials[name] = partial
-    return (partial.hostSlot, PartialBlock.Copy(name: name, regions: absent))
+    return state.partials.begin(name, block, range.regions, namespace, for: ledger)
   }
 
   /// Whether the prompt's blocks up to and including this one are in the index.
@@ -47,7 +21,7 @@ extension OffloadCall {
     let mayExpire = namespace.expiry.mayExpire.value
     var segments = exchange(&state.spare.segments, with: [])
     defer { state.spare.segments = segments }
-    let end = state.index.walk(
+    let end = state.tree.walk(
       namespace,
       prompt,
       blockCount: block + 1,
@@ -56,15 +30,15 @@ extension OffloadCall {
       segments: &segments
     ).end
     guard end.blockCount == block + 1 else { return false }
-    if mayExpire, core.cutExpired(segments, &state) { return false }
-    state.promise(end.location, to: ledger)
+    if mayExpire, state.tree.cutExpired(segments, core.time) { return false }
+    state.tree.promise(end.location, to: ledger)
     return true
   }
 
   /// Notes the regions that have come, and takes the blocks into the index whose last ones they were.
   mutating func enterParts(_ incoming: [IncomingBlock]) -> BlockOutcome {
     // All at once, so that whoever brings the last region of a block has those before it, or another call is about to enter them.
-    let headers = core.state.withLock { state in incoming.map { state.endCopy($0) } }
+    let headers = core.state.withLock { state in incoming.map { state.partials.endCopy($0) } }
     core.state.notifyAll()
     var complete: [IncomingBlock] = []
     for (var block, headers) in zip(incoming, headers) {
@@ -93,10 +67,10 @@ extension OffloadCall {
   ) -> (outcomes: [BlockOutcome], end: PathMark) {
     let parent = PartialBlock.Name(namespace: namespace.id, blockKey: parentKey)
     let attempt: (inout StoreState) -> ([BlockOutcome], PathMark)? = { state in
-      if state.partials[parent]?.isEntering == true, !limit.isOver { return nil }
+      if state.partials.isEntering(parent), !limit.isOver { return nil }
       let entered = enter(complete, &state)
       for block in complete {
-        if let name = block.part?.name { state.partials[name] = nil }
+        if let name = block.part?.name { state.partials.entered(name) }
       }
       return entered
     }

@@ -122,14 +122,14 @@ struct OffloadCall {
     ) { state, prefix in
       core.extendExpiry(namespace, prefix.segments, &state)
       core.renewExpiry(namespace, prefix, window, offered, &state)
-      state.promise(prefix, from: window.lowerBound, to: ledger)
+      state.tree.promise(prefix, from: window.lowerBound, to: ledger)
       if !range.coversAllRegions {
         state.dropPartials(namespace.id, prefix, from: window.lowerBound)
       }
-      state.statistics.blocksDeduplicated += UInt64(max(0, prefix.blockCount - window.lowerBound))
+      state.meters.noteDeduplicated(max(0, prefix.blockCount - window.lowerBound))
       return (
-        prefix.end, state.index.blockKey(at: prefix.location), state.target(at: prefix.location),
-        samples ? state.sampledKeys(of: prefix) : []
+        prefix.end, state.tree.blockKey(at: prefix.location),
+        state.tree.target(at: prefix.location), samples ? state.tree.sampledKeys(of: prefix) : []
       )
     }
     if samples { sampledKeys = sampled }
@@ -163,7 +163,7 @@ struct OffloadCall {
   }
 
   mutating func countHashes() {
-    core.state.withLock { $0.statistics.hashesComputed += hashCount }
+    core.state.withLock { $0.meters.noteHashes(hashCount) }
     hashCount = 0
   }
 
@@ -199,23 +199,24 @@ struct OffloadCall {
       var taken = Taken()
       for link in links {
         guard !range.coversAllRegions else {
-          guard let slot = state.allocateHostSlot(namespace.layout.slotByteCount) else { break }
+          guard let slot = state.host.allocate(namespace.layout.slotByteCount) else { break }
           taken.incoming.append(IncomingBlock(link: link, hostSlot: slot))
           continue
         }
         let name = PartialBlock.Name(namespace: namespace.id, blockKey: link.key)
-        if state.partials[name] == nil, isStored(link.block, &state) {
+        if !state.partials.contains(name), isStored(link.block, &state) {
           guard taken.incoming.isEmpty else { break }
           taken.storedCount += 1
         } else {
-          guard let (slot, part) = takePart(name, link.block, &state) else { break }
+          guard let (slot, part) = takePart(name, link.block, &state)
+          else { break }
           taken.incoming.append(IncomingBlock(link: link, hostSlot: slot, part: part))
         }
       }
       return taken.isEmpty ? nil : taken
     }
     if let taken = core.state.withLock(attempt) { return taken }
-    core.state.withLock { $0.dropAbandonedPartials() }
+    core.state.withLock { $0.partials.dropAbandoned() }
     if let taken = core.waitForRoom(limit, attempt) { return taken }
     if core.isPoisoned { throw .poisoned }
     return Taken()
@@ -332,7 +333,7 @@ struct OffloadCall {
     guard let firstBlock = complete.first?.link.block else { return ([], path) }
     var segments = exchange(&state.spare.segments, with: [])
     defer { state.spare.segments = segments }
-    var end = state.index.walk(
+    var end = state.tree.walk(
       namespace,
       prompt,
       blockCount: firstBlock,
@@ -357,8 +358,8 @@ struct OffloadCall {
       var others: [FlushLedger] = []
       if !state.partials.isEmpty {
         let name = PartialBlock.Name(namespace: namespace.id, blockKey: link.key)
-        others = state.partials[name]?.ledgers ?? []
-        state.dropPartial(name)
+        others = state.partials.ledgers(of: name)
+        state.partials.drop(name)
       }
       var entry = IndexEntry(
         blockKey: link.key,
@@ -368,13 +369,14 @@ struct OffloadCall {
       )
       entry.blockExpiry = offered.blockExpiry
       let parentTarget =
-        end.location.isRoot ? LeaseTable.Target.published(.root) : state.target(at: end.location)
+        end.location.isRoot
+        ? LeaseTable.Target.published(.root) : state.tree.target(at: end.location)
       guard isReachable, let parentTarget,
         let block = namespace.block(link.block, of: prompt),
-        let appended = state.index.append(namespace.id, after: end.location, block, entry: entry)
+        let appended = state.tree.append(namespace.id, after: end.location, block, entry: entry)
       else {
         isReachable = false
-        state.dropHostSlot(incoming.hostSlot)
+        state.host.drop(incoming.hostSlot)
         for other in others where other !== ledger { other.note(.parent) }
         outcomes.append(.parentMissing)
         continue
@@ -384,22 +386,15 @@ struct OffloadCall {
       outcomes.append(.done)
       guard appended.isNew else {
         // Another thread was first.
-        state.dropHostSlot(incoming.hostSlot)
-        state.statistics.blocksDeduplicated += 1
-        for ledger in others + [ledger] { state.promise(end.location, to: ledger) }
-        last = state.target(at: end.location).map { ($0, link) }
+        state.host.drop(incoming.hostSlot)
+        state.meters.noteDeduplicated(1)
+        for ledger in others + [ledger] { state.tree.promise(end.location, to: ledger) }
+        last = state.tree.target(at: end.location).map { ($0, link) }
         continue
       }
-      let ticket = state.nextTicket
-      state.nextTicket += 1
-      state.hostBlocks.attach(
-        incoming.hostSlot.rawValue,
-        at: end.location,
-        pending: HostBlockTable.Pending(ticket: ticket, ledger: ledger)
-      )
-      for other in others { state.promise(end.location, to: other) }
-      state.statistics.blocksOffloaded += 1
-      state.statistics.offloadedBytes += UInt64(payloadByteCount)
+      let ticket = state.host.attachPending(incoming.hostSlot, at: end.location, for: ledger)
+      for other in others { state.tree.promise(end.location, to: other) }
+      state.meters.noteOffload(byteCount: payloadByteCount)
       last = (.pending(ticket: ticket), link)
       let pending = PendingBlock(
         namespace: namespace,
@@ -419,7 +414,9 @@ struct OffloadCall {
     if let (target, link) = last {
       core.noteUse(namespace, target, link.key, blockCount: link.block + 1, isRequest: false)
     }
-    core.raiseAncestors(of: end.location, namespace, until: offered.blockExpiry.deadline, &state)
+    if namespace.expiry.mayExpire.value {
+      state.tree.raiseIdle(downTo: end.location, until: offered.blockExpiry.deadline)
+    }
     return (outcomes, end)
   }
 }

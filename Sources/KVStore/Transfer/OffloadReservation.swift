@@ -146,16 +146,8 @@ extension OffloadCall {
     reserved.result = result
     reserved.path = path
     let slots = reserved.incoming.map(\.hostSlot)
-    reserved.id = core.state.withLock { state in
-      let id = state.nextTicket
-      state.nextTicket += 1
-      if !slots.isEmpty {
-        state.reservations[id] = SlotReservation(
-          slots: slots,
-          endsAt: KVCore.deadline(after: durationNanoseconds)
-        )
-      }
-      return id
+    reserved.id = core.state.withLock {
+      $0.reservations.add(slots, endsAt: KVCore.deadline(after: durationNanoseconds))
     }
     return reserved
   }
@@ -168,11 +160,11 @@ extension OffloadCall {
     let attempt: (inout StoreState) -> ([IncomingBlock], BlockOutcome)? = { state in
       var incoming: [IncomingBlock] = []
       for link in links {
-        guard let slot = state.allocateHostSlot(namespace.layout.slotByteCount) else {
+        guard let slot = state.host.allocate(namespace.layout.slotByteCount) else {
           return incoming.isEmpty ? nil : (incoming, .busy)
         }
-        guard state.arena.lend(slot) else {
-          state.dropHostSlot(slot)
+        guard state.host.lend(slot) else {
+          state.host.drop(slot)
           return (incoming, .full)
         }
         incoming.append(IncomingBlock(link: link, hostSlot: slot))
@@ -186,8 +178,8 @@ extension OffloadCall {
   /// Enters what was written into a reservation's slots; all busy when it has ended meanwhile.
   mutating func commit(_ reserved: ReservedBlocks, _ lengths: [Int]) -> TransferResult {
     let isHeld = core.state.withLock { state in
-      state.endReservations(now: monotonicNanoseconds())
-      return state.reservations.removeValue(forKey: reserved.id) != nil
+      state.reservations.endLapsed(now: monotonicNanoseconds())
+      return state.reservations.take(reserved.id)
     }
     guard isHeld else { return result }
     path = reserved.path
@@ -200,7 +192,7 @@ extension OffloadCall {
       finish(blocks[index])
     }
     let (outcomes, _) = core.state.withLock { [blocks] state in
-      for block in blocks { state.arena.endLoan(block.hostSlot) }
+      for block in blocks { state.host.endLoan(block.hostSlot) }
       return enter(blocks, &state)
     }
     for (block, outcome) in zip(blocks, outcomes) where outcome == .done {
@@ -239,11 +231,7 @@ extension StoreCore {
   }
 
   func endReservation(_ id: UInt64) {
-    state.withLock { state in
-      if let reservation = state.reservations.removeValue(forKey: id) {
-        state.takeBack(reservation)
-      }
-    }
+    state.withLock { $0.reservations.end(id) }
     state.notifyAll()
   }
 }

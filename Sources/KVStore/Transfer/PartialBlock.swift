@@ -52,61 +52,12 @@ struct PartialBlock {
     return here.count == regions.count ? here : nil
   }
 
-  /// Without a call for so long a block gives its slot back where room is short, in nanoseconds.
-  static let abandonedAfter: UInt64 = 60_000_000_000
-}
-
-extension StoreState {
-  /// A copy has ended; returns the headers of all regions if the block is whole by that, for the caller to enter.
-  ///
-  /// A block that was stored by another call meanwhile is no longer partial: its slot is free with the last copy's end.
-  mutating func endCopy(_ incoming: IncomingBlock) -> [SlotHeader.Region]? {
-    guard let copy = incoming.part else { return nil }
-    defer { arena.unpin(incoming.hostSlot) }
-    guard var partial = partials[copy.name], partial.hostSlot == incoming.hostSlot else {
-      return nil
-    }
-    for (region, header) in zip(copy.regions, incoming.regions) {
-      partial.regions[region] = .here(header)
-    }
-    partial.copyCount -= 1
-    partial.usedAt = monotonicNanoseconds()
-    let headers = partial.isEntering ? nil : partial.regionsIfComplete
-    partial.isEntering = partial.isEntering || headers != nil
-    partials[copy.name] = partial
-    return headers
-  }
-
-  /// A block is stored; what has come of it otherwise is of no use, unless a call takes it into the index just now.
-  mutating func dropPartial(_ name: PartialBlock.Name) {
-    guard let partial = partials[name], !partial.isEntering else { return }
-    partials[name] = nil
-    dropHostSlot(partial.hostSlot)
-  }
-
-  /// The same for all blocks of a stored prefix from one of them on.
-  mutating func dropPartials(_ namespace: NamespaceID, _ prefix: StoredPrefix, from first: Int) {
-    guard !partials.isEmpty else { return }
-    var block = prefix.firstBlock
-    for segment in prefix.segments {
-      let end = block + Int(segment.blockCount)
-      for stored in max(block, first)..<max(end, first) {
-        guard let key = index.blockKey(at: segment.location(at: stored - block)) else { return }
-        dropPartial(PartialBlock.Name(namespace: namespace, blockKey: key))
-      }
-      block = end
+  /// A call copies one of these regions.
+  func isCopying(_ regions: Range<Int>) -> Bool {
+    self.regions[regions].contains { region in
+      if case .copying = region { true } else { false }
     }
   }
 
-  /// Layer-wise offloads that nobody went on with for a minute give their slots back, but for those that are being copied into.
-  mutating func dropAbandonedPartials() {
-    let now = monotonicNanoseconds()
-    for (name, partial) in partials
-    where partial.copyCount == 0 && !partial.isEntering
-      && partial.usedAt + PartialBlock.abandonedAfter < now
-    {
-      for ledger in partial.ledgers { ledger.note(.incomplete) }
-      dropPartial(name)
-    }
-  }
+  func isAbsent(_ region: Int) -> Bool { if case .absent = regions[region] { true } else { false } }
 }

@@ -42,7 +42,7 @@ extension RestoreCall {
       next += Int(segment.blockCount)
       for block in max(first, window.lowerBound)..<max(next, window.lowerBound) {
         let location = segment.location(at: block - first)
-        guard let entry = state.index.entry(at: location) else { return .miss }
+        guard let entry = state.tree.entry(at: location) else { return .miss }
         let source: PlannedBlock.Source
         do throws(Refusal) {
           source = try self.source(block, entry, &state)
@@ -53,7 +53,7 @@ extension RestoreCall {
           PlannedBlock(
             block: block,
             blockKey: entry.blockKey,
-            position: state.index.position(of: location),
+            position: state.tree.position(of: location),
             source: source
           )
         )
@@ -77,9 +77,9 @@ extension RestoreCall {
     }
     if entry.hostSlot >= 0 {
       let slot = HostSlot(rawValue: entry.hostSlot)
-      state.arena.pin(slot)
-      guard destination != .view || state.arena.lend(slot) else {
-        state.arena.unpin(slot)
+      state.host.pin(slot)
+      guard destination != .view || state.host.lend(slot) else {
+        state.host.unpin(slot)
         throw Refusal(outcome: .full)
       }
       return .host(slot)
@@ -91,12 +91,12 @@ extension RestoreCall {
     if destination != .memory
       || !place.isInline && regions == namespace.wholeBlocks.ranges(ofBlock: block)
     {
-      slot = slotInHand ?? state.allocateHostSlot(namespace.layout.slotByteCount)
+      slot = slotInHand ?? state.host.allocate(namespace.layout.slotByteCount)
       slotInHand = nil
       guard slot != nil || destination == .memory else { throw Refusal(outcome: .busy) }
     }
-    if destination == .view, let slot, !state.arena.lend(slot) {
-      state.dropHostSlot(slot)
+    if destination == .view, let slot, !state.host.lend(slot) {
+      state.host.drop(slot)
       throw Refusal(outcome: .full)
     }
     return place.isInline ? .inline(place, into: slot) : .disk(place, into: slot)
@@ -183,12 +183,14 @@ extension RestoreCall {
         let planned = plan[index]
         guard let slot = planned.slot else { continue }
         if index < doneCount {
-          if let place = planned.place { state.keep(slot, of: planned, place, namespace.id) }
-          if destination != .view { state.arena.unpin(slot) }
+          if let place = planned.place {
+            state.tree.keepCopy(slot, of: planned.position, namespace.id, readFrom: place)
+          }
+          if destination != .view { state.host.unpin(slot) }
         } else {
           if case .disk = planned.source { continue }
-          if destination == .view { state.arena.endLoan(slot) }
-          if planned.isInHost { state.arena.unpin(slot) } else { state.dropHostSlot(slot) }
+          if destination == .view { state.host.endLoan(slot) }
+          if planned.isInHost { state.host.unpin(slot) } else { state.host.drop(slot) }
         }
         hasChanged = true
       }
@@ -203,31 +205,10 @@ extension RestoreCall {
   private func abandonReads() {
     for index in doneCount..<plan.count {
       guard case .disk(_, let slot) = plan[index].source else { continue }
-      if destination == .view, let slot { core.state.withLock { $0.arena.endLoan(slot) } }
+      if destination == .view, let slot { core.state.withLock { $0.host.endLoan(slot) } }
       reads.abandon(index) { [core] in
         if let slot { core.drop(slot) }
       }
-    }
-  }
-}
-
-extension StoreState {
-  /// Makes a pinned slot that was read into the block's host copy.
-  ///
-  /// If the block has moved on, or another thread was first, the bytes are good, but the copy is nobody's.
-  fileprivate mutating func keep(
-    _ slot: HostSlot,
-    of planned: PlannedBlock,
-    _ place: BlockPlace,
-    _ namespace: NamespaceID
-  ) {
-    if let position = planned.position, let location = index.locate(namespace, position),
-      let entry = index.entry(at: location), entry.hostSlot < 0, entry.place == place
-    {
-      index.updateEntry(at: location) { $0.hostSlot = slot.rawValue }
-      hostBlocks.attach(slot.rawValue, at: location)
-    } else {
-      arena.discard(slot)
     }
   }
 }

@@ -72,16 +72,7 @@ struct RestoreCall {
   mutating func restore() throws(StoreError) -> TransferResult {
     if core.isPoisoned { return result }
     try run()
-    let absentCount = result.outcomes.reduce(0) { $0 + ($1 == .miss ? 1 : 0) }
-    core.state.withLock { state in
-      state.statistics.blocksRestoredHost += UInt64(result.hostBlockCount)
-      state.statistics.blocksRestoredDisk += UInt64(
-        result.diskBlockCount - meter.archiveBlockCount
-      )
-      state.statistics.restoredBytes += UInt64(result.byteCount)
-      state.statistics.missesAbsent += UInt64(absentCount)
-      meter.enter(&state.restoreBandwidth, &state.statistics)
-    }
+    core.state.withLock { $0.meters.noteRestore(result, meter) }
     return result
   }
 
@@ -94,21 +85,14 @@ struct RestoreCall {
       core.endLoans(slots)
       throw error
     }
-    core.state.withLock { state in
-      state.statistics.blocksRestoredHost += UInt64(result.hostBlockCount)
-      state.statistics.blocksRestoredDisk += UInt64(result.diskBlockCount)
-    }
+    core.state.withLock { $0.meters.noteView(result) }
     return (slots, result)
   }
 
   /// Brings the range's leading blocks into the arena, as far as there is room.
   mutating func prefetch() throws(StoreError) {
     guard !limit.isOver else { return }
-    defer {
-      core.state.withLock {
-        $0.statistics.blocksPrefetched += UInt64(result.diskBlockCount)
-      }
-    }
+    defer { core.state.withLock { $0.meters.notePrefetch(result) } }
     try run()
   }
 
@@ -130,7 +114,7 @@ struct RestoreCall {
       finish()
       if next == window.upperBound {
         windowMeter.divide(monotonicNanoseconds() - started) {
-          core.state.withLock { $0.restoreBandwidth.disk.bytesPerSecond }
+          core.state.withLock { $0.meters.bandwidth.disk.bytesPerSecond }
         }
         meter.add(windowMeter)
       } else if hasMoved, movedCount < Self.movedCountMax {
@@ -140,7 +124,7 @@ struct RestoreCall {
         // Room comes when the writer is done with some blocks; anything else does not change by waiting.
         guard destination == .view, end == .busy, !limit.isOver else { break }
         slotInHand = core.waitForRoom(limit) {
-          $0.allocateHostSlot(namespace.layout.slotByteCount)
+          $0.host.allocate(namespace.layout.slotByteCount)
         }
         if slotInHand == nil { break }
       }
@@ -228,8 +212,8 @@ extension StoreCore {
     guard !slots.isEmpty else { return }
     state.withLock { state in
       for slot in slots {
-        state.arena.endLoan(slot)
-        state.arena.unpin(slot)
+        state.host.endLoan(slot)
+        state.host.unpin(slot)
       }
     }
     state.notifyAll()
@@ -237,7 +221,7 @@ extension StoreCore {
 
   /// Gives a pinned slot back whose contents are of no use.
   func drop(_ slot: HostSlot) {
-    state.withLock { $0.dropHostSlot(slot) }
+    state.withLock { $0.host.drop(slot) }
     state.notifyAll()
   }
 }

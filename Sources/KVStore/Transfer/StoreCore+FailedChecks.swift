@@ -14,7 +14,7 @@ extension StoreCore {
   ) -> Bool {
     // Who is out of descriptors or memory would lose all that it asks for.
     if failure.isOfProcess {
-      state.withLock { $0.statistics.missesUnreadable += 1 }
+      state.withLock { $0.meters.noteMiss(.unreadable) }
       return false
     }
     return failedCheck(namespace, position, place, isUnreadable: failure != .unsound)
@@ -55,18 +55,12 @@ extension StoreCore {
       isSame = false
     }
     if isSame {
-      state.withLock { state in
-        if isUnreadable {
-          state.statistics.missesUnreadable += 1
-        } else {
-          state.statistics.missesCorrupt += 1
-        }
-      }
+      state.withLock { $0.meters.noteMiss(isUnreadable ? .unreadable : .corrupt) }
       quarantine(namespace, position, place)
     } else {
       state.withLock { state in
-        state.statistics.missesStale += 1
-        state.removeFromIndex(
+        state.meters.noteMiss(.stale)
+        state.tree.remove(
           .init(
             namespace: namespace.id,
             run: position.run,
@@ -90,9 +84,11 @@ extension StoreCore {
       blockCount: 0
     )
     let isNew = state.withLock { state in
-      state.removeFromIndex(range)
-      guard !state.hidden.contains(range) else { return false }
-      state.hidden.insert(range)
+      guard !state.tree.isHidden(range) else {
+        state.tree.remove(range)
+        return false
+      }
+      state.tree.hide(range)
       return true
     }
     if isNew { writer?.enqueueQuarantine(namespace, position, place, range) }

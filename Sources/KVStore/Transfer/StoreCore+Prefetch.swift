@@ -21,17 +21,12 @@ extension StoreCore {
       var missingCount = 0
       // Where the last block lies that the bound lets in.
       var end = 0
-      var block = 0
-      for segment in prefix.segments {
-        state.index.withEntries(of: segment) { entries in
-          for index in 0..<entries.count {
-            if entries[index].hostSlot < 0, missingCount < bound {
-              missingCount += 1
-              end = block + index + 1
-            }
-          }
+      state.tree.forEachBlock(of: prefix) { block, entry in
+        if entry.hostSlot < 0, missingCount < bound {
+          missingCount += 1
+          end = block + 1
         }
-        block += Int(segment.blockCount)
+        return missingCount < bound
       }
       return (prefix.blockCount, missingCount, end)
     }

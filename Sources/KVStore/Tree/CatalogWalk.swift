@@ -113,7 +113,7 @@ struct CatalogWalk {
       } else {
         entry.blockExpiry = .absolute(row.expiry)
       }
-      if core.isOver(entry, at: now) { return .over }
+      if core.time.isOver(entry, at: now) { return .over }
     }
     rows.append(Row(entry: entry, position: here))
     last = here

@@ -77,7 +77,7 @@ extension StoreCore {
     guard case .published(let position) = end.target else { return }
     state.withLock { state in
       _ = state.leases.release(lease)
-      state.removeFromIndex(
+      state.tree.remove(
         RemovedRange(
           namespace: namespace.id,
           run: position.run,
@@ -114,38 +114,33 @@ extension StoreCore {
       var result = MatchResult()
       result.blockCount = prefix.blockCount
       result.tokenCount = prefix.blockCount * namespace.identity.tokensPerBlock
-      let tiers = tierCounts(of: prefix, namespace, in: state.index)
+      let tiers = tierCounts(of: prefix, namespace, in: state.tree)
       result.hostBlockCount = tiers.hostBlockCount
       result.archiveBlockCount = tiers.archiveBlockCount
       result.diskBlockCount = prefix.blockCount - result.hostBlockCount - tiers.archiveBlockCount
       result.restoreNanosecondsEstimated =
-        state.restoreBandwidth.estimate(
+        state.meters.bandwidth.estimate(
           hostByteCount: tiers.hostByteCount,
           diskByteCount: tiers.diskByteCount,
           archiveByteCount: tiers.archiveByteCount
         ) ?? 0
       if isPeek { return (result, PathEnd?.none) }
       extendExpiry(namespace, prefix.segments, &state)
-      state.statistics.matchCalls += 1
-      state.statistics.matchTokensAsked += UInt64(
-        namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock
+      state.meters.noteMatch(
+        result,
+        askedTokenCount: namespace.blockCount(of: prompt) * namespace.identity.tokensPerBlock
       )
-      state.statistics.matchTokensFound += UInt64(result.tokenCount)
-      state.statistics.matchBlocksFound += UInt64(result.blockCount)
-      state.statistics.matchBlocksHost += UInt64(result.hostBlockCount)
-      state.statistics.matchBlocksDisk += UInt64(result.diskBlockCount)
-      state.statistics.matchBlocksArchive += UInt64(result.archiveBlockCount)
-      guard prefix.blockCount > 0, let target = state.target(at: prefix.location) else {
+      guard prefix.blockCount > 0, let target = state.tree.target(at: prefix.location) else {
         return (result, nil)
       }
       if !configuration.readOnly {
-        state.hits.note(namespace.id, target, tokenCount: result.tokenCount)
+        state.meters.noteHit(namespace.id, target, tokenCount: result.tokenCount)
         let duration = leaseNanoseconds == 0 ? LeaseTable.durationDefault : leaseNanoseconds
         let lease = state.leases.take(namespace.id, target, now: now, duration: duration)
         result.lease = lease ?? 0
         result.leaseRefused = lease == nil
       }
-      guard let entry = state.index.entry(at: prefix.location) else { return (result, nil) }
+      guard let entry = state.tree.entry(at: prefix.location) else { return (result, nil) }
       return (
         result, PathEnd(target: target, key: entry.blockKey, generation: entry.place?.generation)
       )
@@ -166,8 +161,8 @@ extension StoreCore {
     ) { (state, prefix) in
       extendExpiry(namespace, prefix.segments, &state, keepNanoseconds: keepNanoseconds)
       return (
-        prefix.blockCount, state.target(at: prefix.location),
-        state.index.blockKey(at: prefix.location)
+        prefix.blockCount, state.tree.target(at: prefix.location),
+        state.tree.blockKey(at: prefix.location)
       )
     }
     if count > 0, let target, let key {
@@ -179,7 +174,7 @@ extension StoreCore {
   private func tierCounts(
     of prefix: StoredPrefix,
     _ namespace: NamespaceCore,
-    in index: PrefixIndex
+    in tree: PrefixTree
   ) -> TierCounts {
     var counts = TierCounts()
     let identity = namespace.identity
@@ -191,27 +186,21 @@ extension StoreCore {
         of: identity,
         prefixBlockCount: prefix.blockCount
       )
-    var block = prefix.firstBlock
-    for segment in prefix.segments {
-      defer { block += Int(segment.blockCount) }
-      index.withEntries(of: segment) { entries in
-        for i in 0..<entries.count {
-          var payload = Int(entries[i].payloadByteCount)
-          if let needed {
-            let most = needed.byteCount(ofBlock: block + i, identity.regionByteCounts)
-            payload = min(payload, most)
-          }
-          if entries[i].hostSlot >= 0 {
-            counts.hostBlockCount += 1
-            counts.hostByteCount += payload
-          } else if entries[i].durableTier == .archive {
-            counts.archiveBlockCount += 1
-            counts.archiveByteCount += payload
-          } else {
-            counts.diskByteCount += payload
-          }
-        }
+    tree.forEachBlock(of: prefix) { block, entry in
+      var payload = Int(entry.payloadByteCount)
+      if let needed {
+        payload = min(payload, needed.byteCount(ofBlock: block, identity.regionByteCounts))
       }
+      if entry.hostSlot >= 0 {
+        counts.hostBlockCount += 1
+        counts.hostByteCount += payload
+      } else if entry.durableTier == .archive {
+        counts.archiveBlockCount += 1
+        counts.archiveByteCount += payload
+      } else {
+        counts.diskByteCount += payload
+      }
+      return true
     }
     return counts
   }

@@ -31,7 +31,7 @@ extension StoreCore {
         defer { state.spare.segments = segments }
         let mayExpire = namespace.expiry.mayExpire.value
         func walk() -> (end: PathMark, firstBlock: Int) {
-          state.index.walk(
+          state.tree.walk(
             namespace,
             prompt,
             blockCount: blockCount,
@@ -41,11 +41,16 @@ extension StoreCore {
           )
         }
         var (end, firstBlock) = walk()
-        if mayExpire, cutExpired(segments, &state) { (end, firstBlock) = walk() }
+        if mayExpire, state.tree.cutExpired(segments, time) { (end, firstBlock) = walk() }
         let isEnd = end.blockCount == blockCount || end.blockCount == triedAt
-        if !isEnd, attempt < 64, let after = position(of: end.location, in: state.index) {
-          let parentKey = state.index.blockKey(at: end.location) ?? namespace.chain.rootKey
-          return .load(after: after, parentKey: parentKey, from: end, epoch: state.removalEpoch)
+        if !isEnd, attempt < 64, let after = position(of: end.location, in: state.tree) {
+          let parentKey = state.tree.blockKey(at: end.location) ?? namespace.chain.rootKey
+          return .load(
+            after: after,
+            parentKey: parentKey,
+            from: end,
+            epoch: state.tree.removalEpoch
+          )
         }
         return .done(
           body(&state, StoredPrefix(end: end, firstBlock: firstBlock, segments: segments))
@@ -57,8 +62,9 @@ extension StoreCore {
         let cursor = ChainCursor(namespace.chain, prompt, at: end.blockCount, after: parentKey)
         let rows = try load(namespace, cursor, blockCount, after: after)
         let isCurrent = state.withLock { state in
-          guard state.removalEpoch == epoch else { return false }
-          enter(rows, namespace, prompt, after: end, into: &state)
+          guard state.tree.removalEpoch == epoch else { return false }
+          state.tree.enter(rows, namespace, prompt, after: end)
+          state.tree.trim(toByteCount: configuration.indexBytesMax)
           return true
         }
         if isCurrent { triedAt = end.blockCount + rows.count }
@@ -67,8 +73,8 @@ extension StoreCore {
   }
 
   /// The catalog's position of a location; nil for a pending block, below which the catalog has nothing.
-  private func position(of location: IndexLocation, in index: PrefixIndex) -> BlockPosition? {
-    location.isRoot ? .root : index.position(of: location)
+  private func position(of location: IndexLocation, in tree: PrefixTree) -> BlockPosition? {
+    location.isRoot ? .root : tree.position(of: location)
   }
 
   /// The rows that continue the prompt after a block, as far as their words compare equal.
@@ -85,47 +91,10 @@ extension StoreCore {
       try walk.read(transaction, upTo: blockCount)
     }
     state.withLock { state in
-      state.statistics.hashesComputed += walk.hashCount
-      state.statistics.keyCollisions += walk.collisionCount
+      state.meters.noteHashes(walk.hashCount)
+      state.meters.noteCollisions(walk.collisionCount)
     }
     if let corrupt = walk.corrupt { quarantine(namespace, corrupt, nil) }
     return walk.rows
-  }
-
-  private func enter(
-    _ rows: [CatalogWalk.Row],
-    _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    after mark: PathMark,
-    into state: inout StoreState
-  ) {
-    var segments: [IndexSegment] = []
-    let start = state.index.walk(
-      namespace,
-      prompt,
-      blockCount: mark.blockCount,
-      after: mark,
-      touch: false,
-      segments: &segments
-    ).end
-    guard start.blockCount == mark.blockCount else { return }
-    var location = start.location
-    for (offset, row) in rows.enumerated() {
-      guard !state.isHidden(row.position),
-        let block = namespace.block(mark.blockCount + offset, of: prompt),
-        let appended = state.index.append(
-          namespace.id,
-          after: location,
-          block,
-          entry: row.entry,
-          at: row.position
-        )
-      else { return }
-      location = appended.location
-    }
-    let budget = configuration.indexBytesMax
-    if state.index.statistics.byteCount > budget {
-      state.index.trim(toByteCount: budget / 8 * 7) { !$0.flags.contains(.pending) }
-    }
   }
 }

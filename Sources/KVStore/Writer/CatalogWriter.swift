@@ -80,12 +80,7 @@ final class CatalogWriter: Sendable {
       _ = pending.hide(removed.ranges)
       return removed
     }
-    state.withLock { state in
-      switch reason {
-      case .corrupt: state.statistics.blocksQuarantined += UInt64(removed.blockCount)
-      default: state.statistics.blocksForgotten += UInt64(removed.blockCount)
-      }
-    }
+    state.withLock { $0.meters.noteRemoval(reason, blockCount: removed.blockCount) }
     return removed
   }
 
@@ -170,12 +165,12 @@ final class CatalogWriter: Sendable {
     intents.announce(ranges)
     let dead = leases.deadOwners()
     let expired = Dictionary(grouping: removed.flatMap(\.expiredTops), by: \.at.run)
-    return pending.hide(ranges) { ranges, state in
+    return pending.hide(ranges) { ranges, tree in
       let needed = leases.deepestPositions(deadOwners: dead).merging(parents()) { max($0, $1) }
       return ranges.allSatisfy { range in
         if let needed = needed[range.run], needed >= range.firstPosition { return false }
         // A use that is still in the writer's queue has prolonged its life.
-        return !(expired[range.run] ?? []).contains { state.isAlive($0, time) }
+        return !(expired[range.run] ?? []).contains { tree.isAlive($0, time) }
       }
     }
   }
@@ -189,10 +184,7 @@ final class CatalogWriter: Sendable {
     let expiredCount = removed.reduce(0) { $0 + $1.expiredBlockCount }
     let count = removed.reduce(0) { $0 + $1.blockCount }
     if count > 0 {
-      state.withLock { state in
-        state.statistics.blocksExpired += UInt64(expiredCount)
-        state.statistics.blocksEvicted += UInt64(count - expiredCount)
-      }
+      state.withLock { $0.meters.noteEviction(blockCount: count, expiredBlockCount: expiredCount) }
     }
     let evicted = removed.filter { $0.blockCount > $0.expiredBlockCount }.flatMap(\.ranges)
     if !evicted.isEmpty {

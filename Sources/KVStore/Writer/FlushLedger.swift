@@ -123,35 +123,3 @@ struct FlushLedgers {
 
   var all: [FlushLedger] { references.compactMap(\.ledger) }
 }
-
-extension StoreState {
-  /// Blocks of a stored prefix, from one of them on, were offered by a handle; of those that are not durable yet it hears as well.
-  mutating func promise(_ prefix: StoredPrefix, from first: Int, to ledger: FlushLedger) {
-    guard hostBlocks.hasPending else { return }
-    var block = prefix.blockCount
-    // Nothing that is durable follows a block that is not.
-    for segment in prefix.segments.reversed() {
-      for offset in (0..<Int(segment.blockCount)).reversed() {
-        block -= 1
-        guard block >= first, promise(segment.location(at: offset), to: ledger) else { return }
-      }
-    }
-  }
-
-  /// The same for one block; false if it is durable.
-  @discardableResult
-  mutating func promise(_ location: IndexLocation, to ledger: FlushLedger) -> Bool {
-    guard index.position(of: location) == nil, let entry = index.entry(at: location),
-      entry.hostSlot >= 0, let pending = hostBlocks.pending(entry.hostSlot)
-    else { return false }
-    promise(pending, to: ledger)
-    return true
-  }
-
-  private mutating func promise(_ pending: HostBlockTable.Pending, to ledger: FlushLedger) {
-    guard pending.ledger !== ledger else { return }
-    let known = alsoPromised[pending.ticket] ?? []
-    guard !known.contains(where: { $0 === ledger }) else { return }
-    alsoPromised[pending.ticket] = known + [ledger]
-  }
-}

@@ -274,7 +274,7 @@ final class SlotReserve {
 
   private func noteFull(_ slotByteCount: Int) {
     guard isFullSize.insert(slotByteCount).inserted else { return }
-    core.state.withLock { _ = $0.fullSizes.insert(slotByteCount) }
+    core.state.withLock { $0.fullness.noteFull(slotByteCount: slotByteCount) }
   }
 
   private func noteSize(_ slotByteCount: Int, isFull: Bool, _ files: [SlotFileRow]) {

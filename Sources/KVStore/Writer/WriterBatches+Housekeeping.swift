@@ -16,7 +16,7 @@ extension WriterBatches {
   /// Whether there is something to look after while nothing is queued.
   var needsHousekeeping: Bool {
     core.state.withLock { state in
-      state.namespaces.values.contains { $0.expiry.mayExpire.value }
+      state.namespaces.all.contains { $0.expiry.mayExpire.value }
     }
   }
 

@@ -265,7 +265,7 @@ extension WriterBatches {
       }
       placed.outcome = .published(position, isMoved ? placed.place : place)
     case .collision:
-      core.state.withLock { $0.statistics.keyCollisions += 1 }
+      core.state.withLock { $0.meters.noteCollisions(1) }
       placed.outcome = .droppedParent
     case .parentMissing:
       placed.outcome = .droppedParent

@@ -291,42 +291,30 @@ final class WriterBatches: @unchecked Sendable {
     core.state.withLock { [positions] state in
       for item in placed {
         let slot = item.block.hostSlot
-        let location = state.hostBlocks.location(of: slot.rawValue)
         switch item.outcome {
         case .published(let position, let place):
           counts.durableBlockCount += 1
-          if let location {
-            state.index.assignPublished(location, as: position, durablePlace: place)
-            if let now = state.hostBlocks.location(of: slot.rawValue) {
-              state.index.updateEntry(at: now) { $0.flags.remove(.pending) }
-            }
-            state.hostBlocks.published(slot.rawValue)
-          }
+          state.tree.publish(slot, as: position, at: place)
         case .waiting, .droppedError:
           // All that waited are settled: by a commit or by its failure.
           counts.droppedErrorBlockCount += 1
-          if let location { state.removeFromIndex(at: location) }
+          state.tree.remove(inSlot: slot)
         case .droppedFull, .droppedQuota:
           counts.droppedFullBlockCount += 1
-          if let location { state.removeFromIndex(at: location) }
+          state.tree.remove(inSlot: slot)
         case .droppedParent:
           counts.droppedParentBlockCount += 1
-          if let location { state.removeFromIndex(at: location) }
+          state.tree.remove(inSlot: slot)
         }
-        state.arena.unpin(slot)
-        if let more = state.alsoPromised.removeValue(forKey: item.block.ticket) {
-          others[item.block.ticket] = more
-        }
+        state.host.unpin(slot)
+        let more = state.host.takeOthers(ofTicket: item.block.ticket)
+        if !more.isEmpty { others[item.block.ticket] = more }
       }
       // A lease that was taken between the commit and now still names its block by the ticket.
       state.leases.place(positions)
       state.leases.forgetTickets(Set(placed.map(\.block.ticket)))
-      for pool in heldPools {
-        state.fullUntil[pool] = deadline(after: StoreCore.fullNanoseconds)
-      }
-      state.statistics.blocksDroppedFull += UInt64(counts.droppedFullBlockCount)
-      state.statistics.blocksDroppedParent += UInt64(counts.droppedParentBlockCount)
-      state.statistics.blocksDroppedError += UInt64(counts.droppedErrorBlockCount)
+      for pool in heldPools { state.fullness.noteHeld(pool: pool) }
+      state.meters.noteDropped(counts)
     }
     core.state.notifyAll()
     for item in placed {
