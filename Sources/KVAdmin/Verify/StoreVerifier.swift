@@ -145,7 +145,7 @@ struct StoreVerifier {
       buffers.append(buffer)
       let size =
         place.tier == .archive
-        ? core.archiveSlotByteCount(place.file) : slotSizes[block.namespace]
+        ? core.archiveFiles.slotByteCount(place.file) : slotSizes[block.namespace]
       guard let buffer, let slotByteCount = size, slotByteCount > 0,
         unsafe buffer.bytes.count <= slotByteCount
       else {

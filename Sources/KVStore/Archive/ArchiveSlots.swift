@@ -8,7 +8,10 @@ internal import KVTiers
 ///
 /// Belongs to the writer's thread.
 final class ArchiveSlots {
-  private unowned let core: StoreCore
+  private let writer: CatalogWriter
+  private let diskTier: DiskTier
+  private let owner: OwnerID
+  private let bounds: SlotBounds
   /// By slot size; the next one to take is the last.
   private var stock: [Int: [SlotAddress]] = [:]
   /// A file could not be made although the bound has room.
@@ -19,7 +22,12 @@ final class ArchiveSlots {
   /// Rounds of eviction for one reservation.
   private static let roundCountMax = 64
 
-  init(core: StoreCore) { self.core = core }
+  init(_ writer: CatalogWriter, _ diskTier: DiskTier, owner: OwnerID, bounds: SlotBounds) {
+    self.writer = writer
+    self.diskTier = diskTier
+    self.owner = owner
+    self.bounds = bounds
+  }
 
   /// A slot of this class, or of the next larger one that has any, up to `bound`.
   func take(_ slotByteCount: Int, upTo bound: Int) -> (slot: SlotAddress, slotByteCount: Int)? {
@@ -49,7 +57,7 @@ final class ArchiveSlots {
     for _ in 0..<8 {
       let lacking = lackingCounts(needed, upTo: bound)
       guard !lacking.isEmpty else { return }
-      let (reserved, gaveUpFile) = try core.catalogWriter.evict { (eviction) throws(CatalogError) in
+      let (reserved, gaveUpFile) = try writer.evict { (eviction) throws(CatalogError) in
         let transaction = eviction.transaction
         var reserved: [Int: [SlotAddress]] = [:]
         for (size, count) in lacking.sorted(by: { $0.key < $1.key }) {
@@ -96,7 +104,7 @@ final class ArchiveSlots {
       tier: .archive,
       slotByteCount: UInt32(size),
       count: wanted,
-      owner: core.owner
+      owner: owner
     )
     reserved[size, default: []] += slots
     count -= min(count, slots.count)
@@ -143,26 +151,21 @@ final class ArchiveSlots {
 
   // MARK: Files
 
-  private var fileByteCount: Int {
-    core.configuration.archiveFileBytes
-      ?? min(1 << 30, max(4 << 20, core.archiveBytesCapacity / 256))
-  }
-
   private func grow(_ size: Int, _ eviction: Eviction) throws(CatalogError) -> Bool {
     let transaction = eviction.transaction
-    guard !growthFailed, !core.diskTier.isArchiveStuck else { return false }
+    guard !growthFailed, !diskTier.isArchiveStuck else { return false }
     let files = try transaction.slotFiles().filter { $0.tier == .archive }
     // What a process that died left behind: nobody else makes or removes files while this transaction is open.
-    core.diskTier.settleStrayFiles(
+    diskTier.settleStrayFiles(
       of: .archive,
       known: Set(files.map { SlotFileID(tier: .archive, file: $0.file) }),
       leaving: Set(eviction.filesToRemove)
     )
-    let usedByteCount = files.reduce(core.diskTier.setAsideByteCount(of: .archive)) {
+    let usedByteCount = files.reduce(diskTier.setAsideByteCount(of: .archive)) {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
-    let room = core.archiveBytesCapacity - usedByteCount
-    let slotCount = min(max(fileByteCount / size, 1), DiskTier.slotCountMax, room / size)
+    let room = bounds.archive - usedByteCount
+    let slotCount = min(max(bounds.archiveFile / size, 1), DiskTier.slotCountMax, room / size)
     guard slotCount > 0 else { return false }
     let file = SlotFileID(
       tier: .archive,
@@ -173,7 +176,7 @@ final class ArchiveSlots {
       )
     )
     do throws(FileError) {
-      try core.diskTier.createFile(file, slotByteCount: size, slotCount: slotCount)
+      try diskTier.createFile(file, slotByteCount: size, slotCount: slotCount)
     } catch {
       guard error.isNoSpace else { throw .io(errno: error.errno) }
       // The disk is fuller than the bound says: make do with what there is.
@@ -202,7 +205,7 @@ final class ArchiveSlots {
   /// Frees what is held reserved; at close, and when sizes are wanted of which none is held.
   func releaseAll(_ transaction: WriteTransaction) throws(CatalogError) {
     for slots in stock.values where !slots.isEmpty {
-      try transaction.releaseReservation(slots, owner: core.owner)
+      try transaction.releaseReservation(slots, owner: owner)
     }
   }
 

@@ -41,7 +41,7 @@ final class ArchiveUses: Sendable {
 extension StoreCore {
   /// Lets the writer move a block back to disk, when it has time.
   func noteArchiveUse(_ namespace: NamespaceCore, _ position: BlockPosition?) {
-    guard let position, let writer, archiveBytesCapacity > 0 else { return }
+    guard let position, let writer, slotBounds.archive > 0 else { return }
     let use = ArchiveUse(
       namespace: namespace.id,
       position: position,
@@ -53,7 +53,8 @@ extension StoreCore {
   /// On the writer's thread: some of the blocks that are waiting; true when there are more.
   func promoteStep() throws(StoreError) -> Bool {
     guard let writer else { return false }
-    try writer.batches.slots.moves.promote(archiveUses.take(TierMoves.promotionCount))
+    let uses = archiveUses.take(TierMoves.promotionCount)
+    try writer.batches.slots.moves?.promote(uses, maySpend: maySpend)
     return !archiveUses.isEmpty
   }
 }

@@ -22,7 +22,7 @@ internal import KVTiers
   ///
   /// `target` holds a raw slot; `regions` of it are wanted.
   init?(
-    _ core: StoreCore,
+    _ coders: SlotCoders,
     _ place: BlockPlace,
     _ layout: SlotLayout,
     regions: [Range<Int>],
@@ -31,7 +31,7 @@ internal import KVTiers
   ) {
     let byteCount = roundUp(layout.headerByteCount + Int(place.storedByteCount), to: 4096)
     guard let stored = try? AlignedBuffer(byteCount: byteCount) else { return nil }
-    coders = core.coders
+    self.coders = coders
     self.place = place
     headerByteCount = layout.headerByteCount
     self.regions = regions
@@ -41,9 +41,9 @@ internal import KVTiers
   }
 
   /// The read that ends with the decoding; nil when the archive has no such file.
-  func request(_ core: StoreCore) -> ReadRequest? {
+  func request(_ files: ArchiveFiles) -> ReadRequest? {
     let address = SlotAddress(tier: place.tier, file: place.file, slot: place.slot)
-    guard let slotByteCount = core.archiveSlotByteCount(address.file),
+    guard let slotByteCount = files.slotByteCount(address.file),
       unsafe stored.bytes.count <= slotByteCount
     else { return nil }
     return unsafe ReadRequest(
@@ -67,23 +67,5 @@ internal import KVTiers
         into: target
       )
     } ?? false
-  }
-}
-
-extension StoreCore {
-  /// Bytes of a slot of an archive file; nil when there is none.
-  ///
-  /// Numbers of files are given once, so what was read once stays true.
-  package func archiveSlotByteCount(_ file: UInt32) -> Int? {
-    if let known = archiveSlotSizes.withLock({ $0[file] }) { return known }
-    let files = try? catalogRead { (transaction) throws(CatalogError) in
-      try transaction.slotFiles()
-    }
-    var sizes: [UInt32: Int] = [:]
-    for file in files ?? [] where file.tier == .archive {
-      sizes[file.file] = Int(file.slotByteCount)
-    }
-    archiveSlotSizes.withLock { [sizes] in $0.merge(sizes) { $1 } }
-    return sizes[file]
   }
 }

@@ -20,7 +20,7 @@ internal import KVTiers
   private var source: AlignedBuffer?
 
   /// Nil when memory is short.
-  init?(_ core: StoreCore, _ block: PlacedBlock, _ namespace: ArchivedNamespace) {
+  init?(_ coders: SlotCoders, _ block: PlacedBlock, _ namespace: ArchivedNamespace) {
     let bound = SlotEncoder.bound(
       headerByteCount: namespace.layout.headerByteCount,
       regionByteCounts: namespace.identity.regionByteCounts
@@ -32,7 +32,7 @@ internal import KVTiers
     self.namespace = namespace
     self.source = source
     self.target = target
-    coders = core.coders
+    self.coders = coders
   }
 
   /// The read that ends with the encoding.

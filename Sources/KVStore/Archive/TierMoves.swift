@@ -11,9 +11,19 @@ internal import KVTiers
 /// The new slot is durable before the row names it, and the old one is used again once that commit is: whenever the process dies, the row names
 /// a slot whose bytes are whole. Belongs to the writer's thread. See docs/internals/tiers.md.
 final class TierMoves {
-  private unowned let core: StoreCore
+  private let catalog: Catalog
+  private let writer: CatalogWriter
+  private let diskTier: DiskTier
+  private let leases: ActiveLeases
+  private let owner: OwnerID
+  private let state: Monitor<StoreState>
   private unowned let reserve: SlotReserve
   let archive: ArchiveSlots
+  private let files: ArchiveFiles
+  private let coders: SlotCoders
+  private let limitNanoseconds: UInt64
+  /// Is told of a block whose bytes are not what the catalog promised, or could not be read.
+  private let onFailedCheck: (PlacedBlock, _ isUnreadable: Bool) -> Void
   private var namespaces: [NamespaceID: ArchivedNamespace] = [:]
   /// Where the search for cold blocks goes on, by slot size.
   private var resume: [Int: StampOrder] = [:]
@@ -28,16 +38,37 @@ final class TierMoves {
   private static let windowByteCount = 32 << 20
   private static let retryNanoseconds: UInt64 = 1_000_000_000
 
-  init(core: StoreCore, reserve: SlotReserve) {
-    self.core = core
+  init(
+    _ catalog: Catalog,
+    _ writer: CatalogWriter,
+    _ diskTier: DiskTier,
+    _ leases: ActiveLeases,
+    owner: OwnerID,
+    state: Monitor<StoreState>,
+    reserve: SlotReserve,
+    archive: ArchiveSlots,
+    files: ArchiveFiles,
+    coders: SlotCoders,
+    limitNanoseconds: UInt64,
+    onFailedCheck: @escaping (PlacedBlock, _ isUnreadable: Bool) -> Void
+  ) {
+    self.catalog = catalog
+    self.writer = writer
+    self.diskTier = diskTier
+    self.leases = leases
+    self.owner = owner
+    self.state = state
     self.reserve = reserve
-    archive = ArchiveSlots(core: core)
+    self.archive = archive
+    self.files = files
+    self.coders = coders
+    self.limitNanoseconds = limitNanoseconds
+    self.onFailedCheck = onFailedCheck
   }
 
   /// Whether blocks that have to leave the disk may go to the archive.
   var isPossible: Bool {
-    core.archiveBytesCapacity > 0 && monotonicNanoseconds() >= failedUntil
-      && !core.diskTier.isArchiveStuck
+    monotonicNanoseconds() >= failedUntil && !diskTier.isArchiveStuck
   }
 
   // MARK: Demotion
@@ -108,8 +139,8 @@ final class TierMoves {
     }
     guard !moves.isEmpty else { return [] }
     do throws(FileError) {
-      try core.diskTier.write(writes)
-      try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
+      try diskTier.write(writes)
+      try diskTier.sync(files: Set(writes.map(\.address.fileID)))
     } catch {
       failedUntil = monotonicNanoseconds() &+ Self.retryNanoseconds
       for move in moves {
@@ -128,7 +159,7 @@ final class TierMoves {
 
   /// Whether each block is still where it was: nothing is written for a move that would come to nothing.
   private func areThere(_ blocks: [PlacedBlock]) throws(StoreError) -> [Bool] {
-    try core.catalogRead { (transaction) throws(CatalogError) in
+    try catalog.lookUp { (transaction) throws(CatalogError) in
       var areThere: [Bool] = []
       for block in blocks {
         areThere.append(
@@ -144,14 +175,14 @@ final class TierMoves {
     _ count: Int
   ) throws(StoreError) -> [PlacedBlock] {
     // A block that moves stays in the store, so a lease only says that it will soon be used: it moves when nothing else can.
-    let leased = core.activeLeases.deepestPositions(deadOwners: [])
+    let leased = leases.deepestPositions(deadOwners: [])
     for isProtecting in leased.isEmpty ? [false] : [true, false] {
       // What is behind the place where the last search ended is looked at again when there is too little before the end.
       for isAgain in [false, true] {
         if isAgain, resume[slotByteCount] == nil { break }
         if isAgain || !isProtecting { resume[slotByteCount] = nil }
         var at = resume[slotByteCount]
-        let found = try core.catalogRead { (transaction) throws(CatalogError) in
+        let found = try catalog.lookUp { (transaction) throws(CatalogError) in
           try transaction.coldest(
             pool: SizeClass.number(slotByteCount: slotByteCount),
             in: .disk,
@@ -174,29 +205,23 @@ final class TierMoves {
     var encodings: [SlotEncoding] = []
     for block in blocks {
       guard let namespace = namespace(block.namespace),
-        let encoding = SlotEncoding(core, block, namespace)
+        let encoding = SlotEncoding(coders, block, namespace)
       else { continue }
       encodings.append(encoding)
     }
-    let batch = core.diskTier.startReads(encodings.compactMap(\.request), mayReadHere: true)
+    let batch = diskTier.startReads(encodings.compactMap(\.request), mayReadHere: true)
     for (index, encoding) in encodings.enumerated() {
       let error = batch.wait(index)
       let isUnreadable = error.map { $0 != .unsound && !$0.isOfProcess } ?? false
       guard isUnreadable || encoding.isDamaged else { continue }
-      let block = encoding.block
-      let open = core.state.withLock { state in
-        state.namespaces.namespace(block.namespace)
-      }
-      if let open {
-        core.failedCheck(open, block.position, block.place, isUnreadable: isUnreadable)
-      }
+      onFailedCheck(encoding.block, isUnreadable)
     }
     return encodings.filter { $0.result != nil }
   }
 
   private func namespace(_ id: NamespaceID) -> ArchivedNamespace? {
     if let known = namespaces[id] { return known }
-    let row = try? core.catalogRead { (transaction) throws(CatalogError) in
+    let row = try? catalog.lookUp { (transaction) throws(CatalogError) in
       try transaction.namespace(id)
     }
     guard let row = row ?? nil, let namespace = ArchivedNamespace(row) else { return nil }
@@ -207,12 +232,12 @@ final class TierMoves {
   // MARK: Promotion
 
   /// Moves blocks from the archive back to disk; room is made for them as for new ones.
-  func promote(_ uses: [ArchiveUse]) throws(StoreError) {
+  func promote(_ uses: [ArchiveUse], maySpend: (Int) -> Bool) throws(StoreError) {
     for (slotByteCount, some) in Dictionary(grouping: uses, by: \.slotByteCount) where isPossible {
       let window = max(1, Self.windowByteCount / slotByteCount)
       var next = 0
       while next < some.count {
-        try promote(some[next..<min(next + window, some.count)], slotByteCount)
+        try promote(some[next..<min(next + window, some.count)], slotByteCount, maySpend)
         next += window
       }
     }
@@ -220,13 +245,14 @@ final class TierMoves {
 
   private func promote(
     _ uses: ArraySlice<ArchiveUse>,
-    _ slotByteCount: Int
+    _ slotByteCount: Int,
+    _ maySpend: (Int) -> Bool
   ) throws(StoreError) {
-    let wanted = try core.catalogRead { (transaction) throws(CatalogError) in
+    let wanted = try catalog.lookUp { (transaction) throws(CatalogError) in
       var blocks: [(block: PlacedBlock, payloadByteCount: Int)] = []
       for use in uses {
         guard let row = try transaction.row(use.namespace, use.position),
-          let place = row.places.first, place.tier == .archive, core.maySpend(slotByteCount)
+          let place = row.places.first, place.tier == .archive, maySpend(slotByteCount)
         else { continue }
         let block = PlacedBlock(namespace: use.namespace, position: use.position, place: place)
         blocks.append((block, Int(row.payloadByteCount)))
@@ -283,8 +309,8 @@ final class TierMoves {
     }
     guard !moves.isEmpty else { return }
     do throws(FileError) {
-      try core.diskTier.write(writes)
-      try core.diskTier.sync(files: Set(writes.map(\.address.fileID)))
+      try diskTier.write(writes)
+      try diskTier.sync(files: Set(writes.map(\.address.fileID)))
     } catch {
       for move in moves { reserve.giveBack(move.to.address, slotByteCount, hasFailed: true) }
       throw StoreError(error, .writeSlot)
@@ -301,21 +327,21 @@ final class TierMoves {
       guard let namespace = namespace(block.namespace),
         let buffer = try? AlignedBuffer(byteCount: slotByteCount, isZeroed: true),
         let decoding = unsafe SlotDecoding(
-          core,
+          coders,
           block.place,
           namespace.layout,
           regions: [0..<namespace.identity.regionByteCounts.count],
           into: buffer.bytes,
           owner: buffer
-        ), let request = decoding.request(core)
+        ), let request = decoding.request(files)
       else { continue }
       buffers[index] = buffer
       requests.append(request)
       indices.append(index)
     }
-    let batch = core.diskTier.startReads(requests)
+    let batch = diskTier.startReads(requests)
     // As long as the archive's other operations, for all of them together.
-    let end = deadline(after: core.configuration.archiveLimitNanoseconds)
+    let end = deadline(after: limitNanoseconds)
     for (request, index) in indices.enumerated() {
       switch batch.wait(request, until: end) {
       case .finished(nil): continue
@@ -349,7 +375,7 @@ final class TierMoves {
     let isMoved: [Bool]
     let freed: [SlotAddress]
     do throws(StoreError) {
-      (isMoved, freed) = try core.catalogWriter.commit { (transaction) throws(CatalogError) in
+      (isMoved, freed) = try writer.commit { (transaction) throws(CatalogError) in
         var isMoved: [Bool] = []
         for move in moves {
           // A repair would take it for removed; the next try has another.
@@ -367,7 +393,7 @@ final class TierMoves {
               move.block.position,
               from: move.block.place,
               to: move.to,
-              owner: core.owner
+              owner: owner
             )
           )
         }
@@ -376,7 +402,7 @@ final class TierMoves {
           tier: .disk,
           slotByteCount: UInt32(slotByteCount),
           count: isMoved.count { $0 },
-          owner: core.owner
+          owner: owner
         )
         return (isMoved, freed)
       }
@@ -386,7 +412,7 @@ final class TierMoves {
     }
     for (index, move) in moves.enumerated() where !isMoved[index] { giveBack(move) }
     let moved = zip(moves, isMoved).filter(\.1).map(\.0)
-    core.state.withLock { state in
+    state.withLock { state in
       for move in moved {
         let block = move.block
         state.tree.move(block.namespace, block.position, from: block.place, to: move.to)

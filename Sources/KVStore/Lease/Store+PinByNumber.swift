@@ -32,7 +32,7 @@ extension StoreCore {
     nanoseconds: UInt64
   ) throws(StoreError) -> (id: UInt64, blockCount: Int)? {
     guard let writer else { throw .readOnly }
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     let pinned = Monitor((id: UInt64(0), blockCount: 0))
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
       let found = try Prompt.with(words) { (prompt) throws(StoreError) in

@@ -11,7 +11,7 @@ extension StoreCore {
     nanoseconds: UInt64
   ) throws(StoreError) -> (id: UInt64, blockCount: Int)? {
     guard let writer else { throw .readOnly }
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     // Pending blocks have no position yet.
     let deadline = writerDeadline
     _ = try writer.perform(deadline: deadline) { 0 }
@@ -49,7 +49,7 @@ extension StoreCore {
   /// Ends a pin of any process; false when there is none of that number.
   func unpin(_ id: UInt64) throws(StoreError) -> Bool {
     guard let writer else { throw .readOnly }
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     let found = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
       let pin = try catalogWriter.commit { (transaction) throws(CatalogError) in
         try transaction.unpin(id)

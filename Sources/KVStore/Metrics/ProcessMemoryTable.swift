@@ -159,7 +159,7 @@ extension StoreCore {
     memory.deviceSlotsUsed = statistics.deviceSlotsUsed
     memory.deviceSlotsCached = statistics.deviceSlotsCached
     memory.diskBytesCapacity = UInt64(configuration.capacityBytes)
-    memory.archiveBytesCapacity = UInt64(archiveBytesCapacity)
+    memory.archiveBytesCapacity = UInt64(slotBounds.archive)
     processMemory.publish(memory)
   }
 }

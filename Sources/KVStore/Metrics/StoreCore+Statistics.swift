@@ -30,7 +30,7 @@ extension StoreCore {
       result.bytesPerSecondArchive = UInt64(state.meters.bandwidth.archive.bytesPerSecond)
       return result
     }
-    result.archiveBytesCapacity = UInt64(archiveBytesCapacity)
+    result.archiveBytesCapacity = UInt64(slotBounds.archive)
     result.archiveBytesWritten = diskTier.bytesWritten(.archive)
     result.archiveBytesRead = diskTier.bytesRead(.archive)
     result.leasesActive = unsafe UInt64(
@@ -73,7 +73,7 @@ extension StoreCore {
     }
     result.slotsErasePending = erasePendingSlotCount
     deviceMeter.fill(&result)
-    result.poisoned = isPoisoned
+    result.poisoned = health.isPoisoned
     return result
   }
 }

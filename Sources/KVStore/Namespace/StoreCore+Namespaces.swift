@@ -30,7 +30,7 @@ extension StoreCore {
       throw .invalidArgument(.hostTooSmall)
     }
     let isInline = identity.payloadByteCountMax <= Int(clamping: catalog.meta.inlinePayloadBytesMax)
-    guard isInline || layout.slotByteCount <= slotBytesCapacity else {
+    guard isInline || layout.slotByteCount <= slotBounds.disk else {
       throw .invalidArgument(.capacityTooSmall)
     }
     let row = try findOrCreate(

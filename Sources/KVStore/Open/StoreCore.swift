@@ -33,21 +33,17 @@ package final class StoreCore: Sendable {
   package let ownerFiles: OwnerFiles
   package let storeUUID: [UInt8]
   let identities: IdentityLog
+  let health = Health()
   let writerQueue = Monitor(WriterQueue())
   let pendingParents: PendingParents
   let archiveUses = ArchiveUses()
   let catalogWriter: CatalogWriter
-  /// Bytes that slot files may take: the bound less the catalog's map and room for the small files.
-  let slotBytesCapacity: Int
-  let slotFileBytes: Int
-  /// Bytes that the archive's slot files may take; 0 = nothing is moved there.
-  let archiveBytesCapacity: Int
+  let slotBounds: SlotBounds
   package let coders = SlotCoders()
   let admission: Monitor<Admission>
   /// nil = the least recently used leave first.
   let density: DensityEviction?
-  /// Of the archive's files, as far as they were looked up.
-  let archiveSlotSizes = Monitor<[UInt32: Int]>([:])
+  package let archiveFiles: ArchiveFiles
   let effectiveHostBytes: Int
   /// Restores that were started run two at a time: one copies while the other waits for its reads.
   let restoreQueue = ServicePool(threadCount: 2, jobCountMax: 1024)
@@ -67,7 +63,6 @@ package final class StoreCore: Sendable {
   let offloadTimes = Monitor(LatencyHistogram())
   private let writerBox = Monitor<Writer?>(nil)
   private let followerBox = Monitor<EventFollower?>(nil)
-  private let poisoned = AtomicFlag(false)
   private let forkGeneration = ForkGeneration.noted()
 
   /// nil on a read-only store.
@@ -142,11 +137,6 @@ package final class StoreCore: Sendable {
     do throws(CatalogError) { mapByteCount = try catalog.mapByteCount() } catch {
       throw StoreError(error, .openCatalog)
     }
-    slotBytesCapacity = max(
-      0,
-      configuration.capacityBytes - mapByteCount - Self.smallFilesByteCount
-    )
-    slotFileBytes = Int(clamping: meta.slotFileBytes)
     self.configuration = configuration
     admission = Monitor(
       Admission(configuration.admission, writeBytesPerDay: configuration.writeBytesPerDay)
@@ -154,9 +144,9 @@ package final class StoreCore: Sendable {
     density =
       configuration.evictionPolicy == .density && !configuration.readOnly
       ? DensityEviction(time: time) : nil
-    let archiveFiles: Set<SlotFileID>
+    let knownFiles: Set<SlotFileID>
     do throws(CatalogError) {
-      archiveFiles = try catalog.read { (transaction) throws(CatalogError) in
+      knownFiles = try catalog.read { (transaction) throws(CatalogError) in
         Set(
           try transaction.slotFiles().filter { $0.tier == .archive }
             .map { SlotFileID(tier: .archive, file: $0.file) }
@@ -169,9 +159,16 @@ package final class StoreCore: Sendable {
       folder,
       configuration,
       storeUUID: meta.storeUUID,
-      known: archiveFiles
+      known: knownFiles
     )
-    archiveBytesCapacity = archive.isWritable ? configuration.archiveBytes : 0
+    archiveFiles = ArchiveFiles(catalog)
+    let archiveBytes = archive.isWritable ? configuration.archiveBytes : 0
+    slotBounds = SlotBounds(
+      disk: max(0, configuration.capacityBytes - mapByteCount - Self.smallFilesByteCount),
+      diskFile: Int(clamping: meta.slotFileBytes),
+      archive: archiveBytes,
+      archiveFile: configuration.archiveFileBytes ?? min(1 << 30, max(4 << 20, archiveBytes / 256))
+    )
     effectiveHostBytes = max(configuration.hostBytes, 1 << 20)
 
     if configuration.readOnly {
@@ -286,20 +283,8 @@ package final class StoreCore: Sendable {
 
   var isForked: Bool { ForkGeneration.current != forkGeneration }
 
-  var isPoisoned: Bool { poisoned.value }
-
-  /// A failed invariant: asserts in debug builds; in release the store answers misses from now on.
-  func poison(_ reason: StaticString) {
-    assertionFailure("\(reason)")
-    poisoned.exchange(true)
-  }
-
-  func poisonIfInternal(_ error: StoreError) {
-    if error == .poisoned { poison("the catalog refused an argument of ours") }
-  }
-
   func checkWritable() throws(StoreError) {
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     try folderWatch.checkIfGone()
   }
 
@@ -308,11 +293,7 @@ package final class StoreCore: Sendable {
   package func catalogRead<Result>(
     _ body: (ReadTransaction) throws(CatalogError) -> Result
   ) throws(StoreError) -> Result {
-    do throws(CatalogError) {
-      return try catalog.read(body)
-    } catch {
-      throw StoreError(error)
-    }
+    try catalog.lookUp(body)
   }
 
   /// How full the catalog is; when it cannot be read, as full as it can be.
@@ -320,24 +301,13 @@ package final class StoreCore: Sendable {
 
   package var transactionID: UInt64 { (try? catalog.transactionID()) ?? 0 }
 
-  func catalogBlockCount() -> Int {
-    let rows = try? catalogRead { (transaction) throws(CatalogError) in
-      var count: UInt64 = 0
-      for namespace in try transaction.namespaces() {
-        count += try transaction.accounting(namespace.id).blockCount
-      }
-      return Int(clamping: count)
-    }
-    return rows ?? 0
-  }
-
   /// Until when a call waits for the writer, which another process that holds the catalog's write lock may keep waiting.
   var writerDeadline: UInt64 { deadline(after: configuration.waitTimeoutNanoseconds) }
 
   /// Waits until everything that was offloaded is settled, and tells what became of one handle's blocks.
   func flush(_ ledger: FlushLedger, timeoutNanoseconds: UInt64) throws(StoreError) -> FlushResult {
     guard let writer else { throw .readOnly }
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     let deadline = timeoutNanoseconds == 0 ? nil : KVCore.deadline(after: timeoutNanoseconds)
     try writer.flush(deadline: deadline)
     var result = ledger.take()

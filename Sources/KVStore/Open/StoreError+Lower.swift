@@ -47,3 +47,12 @@ extension StoreError {
     }
   }
 }
+
+extension Catalog {
+  /// Runs a read transaction for a caller of the store.
+  func lookUp<Result>(
+    _ body: (ReadTransaction) throws(CatalogError) -> Result
+  ) throws(StoreError) -> Result {
+    do throws(CatalogError) { return try read(body) } catch { throw StoreError(error) }
+  }
+}

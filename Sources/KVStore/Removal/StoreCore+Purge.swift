@@ -15,7 +15,7 @@ extension StoreCore {
   /// The mark comes first, so that no repair raises the dead.
   func purge(_ namespace: NamespaceID, erases: Bool) throws(StoreError) -> Int {
     guard let writer else { throw .readOnly }
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     // What was offloaded before is published first, so that it is found here.
     _ = try writer.perform(deadline: writerDeadline) { 0 }
     let row = try catalogRead { (transaction) throws(CatalogError) in

@@ -13,7 +13,7 @@ extension StoreCore {
     onlyTail: Bool
   ) throws(StoreError) -> Int {
     guard let writer else { throw .readOnly }
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     let blockCount = namespace.blockCount(of: prompt)
     guard blockCount > 0 else { return 0 }
     // What was offloaded before is published first, so that it is found here.

@@ -9,7 +9,7 @@ extension StoreCore {
   /// Removes the prompt's last full block and all below it (everything for an empty prompt); durable when it returns.
   func forget(_ namespace: NamespaceCore, _ prompt: Prompt) throws(StoreError) -> Int {
     guard let writer else { throw .readOnly }
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     let blockCount = namespace.blockCount(of: prompt)
     if prompt.wordCount > 0, blockCount == 0 { return 0 }
     if blockCount == 0 { return try purge(namespace.id, erases: false) }
@@ -109,7 +109,7 @@ extension StoreCore {
         DiskTier.Write(
           address: slot,
           slotByteCount: slot.tier == .archive
-            ? archiveSlotByteCount(slot.file) ?? 0 : namespace.layout.slotByteCount,
+            ? archiveFiles.slotByteCount(slot.file) ?? 0 : namespace.layout.slotByteCount,
           bytes: page.readOnly,
           owner: page
         )

@@ -218,7 +218,7 @@ struct OffloadCall {
     if let taken = core.state.withLock(attempt) { return taken }
     core.state.withLock { $0.partials.dropAbandoned() }
     if let taken = core.waitForRoom(limit, attempt) { return taken }
-    if core.isPoisoned { throw .poisoned }
+    if core.health.isPoisoned { throw .poisoned }
     return Taken()
   }
 

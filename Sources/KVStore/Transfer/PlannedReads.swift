@@ -79,14 +79,14 @@ struct PlannedReads {
     guard let memory = Memory(core, slot, pieces) else { return nil }
     if isArchived {
       let decoding = unsafe SlotDecoding(
-        core,
+        core.coders,
         place,
         layout,
         regions: regions,
         into: UnsafeMutableRawBufferPointer(start: memory.base, count: layout.slotByteCount),
         owner: memory.buffer
       )
-      guard let request = decoding?.request(core) else { return nil }
+      guard let request = decoding?.request(core.archiveFiles) else { return nil }
       requests.append(request)
       return memory
     }

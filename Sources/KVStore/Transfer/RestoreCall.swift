@@ -70,7 +70,7 @@ struct RestoreCall {
 
   /// Copies the range's blocks out; stops at the first block that is not there, or at the limit.
   mutating func restore() throws(StoreError) -> TransferResult {
-    if core.isPoisoned { return result }
+    if core.health.isPoisoned { return result }
     try run()
     core.state.withLock { $0.meters.noteRestore(result, meter) }
     return result
@@ -78,7 +78,7 @@ struct RestoreCall {
 
   /// Pins and lends the range's leading blocks, as many as are stored and may be lent; the caller ends that.
   mutating func lend() throws(StoreError) -> (slots: [HostSlot], result: TransferResult) {
-    if core.isPoisoned { return ([], result) }
+    if core.health.isPoisoned { return ([], result) }
     do throws(StoreError) {
       try run()
     } catch {

@@ -26,7 +26,9 @@ extension StoreCore {
     _ position: BlockPosition?,
     _ place: BlockPlace
   ) -> Bool {
-    guard place.tier == .archive, archiveSlotByteCount(place.file) == nil else { return false }
+    guard place.tier == .archive, archiveFiles.slotByteCount(place.file) == nil else {
+      return false
+    }
     return failedCheck(namespace, position, place, isUnreadable: true)
   }
 

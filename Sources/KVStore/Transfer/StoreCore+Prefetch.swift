@@ -10,7 +10,7 @@ extension StoreCore {
     _ namespace: NamespaceCore,
     _ prompt: Prompt
   ) throws(StoreError) -> (stored: Int, started: Int) {
-    if isPoisoned { return (0, 0) }
+    if health.isPoisoned { return (0, 0) }
     let bound = max(1, effectiveHostBytes / 2 / namespace.layout.slotByteCount)
     let (storedCount, missingCount, end) = try withStoredPrefix(
       namespace,

@@ -18,7 +18,7 @@ struct CatalogWalk {
   private(set) var collisionCount: UInt64 = 0
   /// A row that cannot be read.
   private(set) var corrupt: BlockPosition?
-  private let core: StoreCore
+  private let time: StoreTime
   private let namespace: NamespaceCore
   private var cursor: ChainCursor
   private var last: BlockPosition
@@ -40,17 +40,18 @@ struct CatalogWalk {
 
   /// Stands where `cursor` does, behind the block at `last`.
   init(
-    _ core: StoreCore,
+    _ time: StoreTime,
+    hasArchive: Bool,
     _ namespace: NamespaceCore,
     _ cursor: ChainCursor,
     after last: BlockPosition
   ) {
-    self.core = core
+    self.time = time
+    self.hasArchive = hasArchive
     self.namespace = namespace
     self.cursor = cursor
     self.last = last
-    now = core.time.now()
-    hasArchive = core.diskTier.hasFolder(of: .archive)
+    now = time.now()
   }
 
   mutating func read(
@@ -113,7 +114,7 @@ struct CatalogWalk {
       } else {
         entry.blockExpiry = .absolute(row.expiry)
       }
-      if core.time.isOver(entry, at: now) { return .over }
+      if time.isOver(entry, at: now) { return .over }
     }
     rows.append(Row(entry: entry, position: here))
     last = here

@@ -22,7 +22,7 @@ extension StoreCore {
     leaseNanoseconds: UInt64,
     blockCountMax: Int = .max
   ) throws(StoreError) -> MatchResult {
-    if isPoisoned { return MatchResult() }
+    if health.isPoisoned { return MatchResult() }
     var blockCount = namespace.blockCount(of: prompt)
     if options.contains(.leaveOneToken), blockCount * namespace.wordsPerBlock == prompt.wordCount {
       // In digest mode a block stands for its tokens: at least one block stays to be computed.
@@ -152,7 +152,7 @@ extension StoreCore {
     _ prompt: Prompt,
     keepNanoseconds: UInt64 = 0
   ) throws(StoreError) -> Int {
-    if isPoisoned { throw .poisoned }
+    if health.isPoisoned { throw .poisoned }
     let (count, target, key) = try withStoredPrefix(
       namespace,
       prompt,

@@ -2,6 +2,7 @@ internal import KVCatalog
 internal import KVCodec
 internal import KVCore
 internal import KVIndex
+internal import KVTiers
 
 /// What a walk of the index ends with: an answer, or more to load first.
 private enum WalkStep<Result> {
@@ -86,7 +87,13 @@ extension StoreCore {
   ) throws(StoreError) -> [CatalogWalk.Row] {
     // What it has announced would be hidden.
     forgetDeadEvictor()
-    var walk = CatalogWalk(self, namespace, cursor, after: after)
+    var walk = CatalogWalk(
+      time,
+      hasArchive: diskTier.hasFolder(of: .archive),
+      namespace,
+      cursor,
+      after: after
+    )
     try catalogRead { (transaction) throws(CatalogError) in
       try walk.read(transaction, upTo: blockCount)
     }

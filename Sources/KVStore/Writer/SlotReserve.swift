@@ -8,8 +8,16 @@ internal import KVTiers
 ///
 /// Belongs to the writer's thread.
 final class SlotReserve {
-  private unowned let core: StoreCore
-  private(set) lazy var moves = TierMoves(core: core, reserve: self)
+  private let catalog: Catalog
+  private let writer: CatalogWriter
+  private let diskTier: DiskTier
+  private let ownerFiles: OwnerFiles
+  private let owner: OwnerID
+  private let bounds: SlotBounds
+  private let state: Monitor<StoreState>
+  private let health: Health
+  /// What makes room on the disk without a loss, where there is an archive; set before the first use.
+  var moves: TierMoves?
   /// By slot size; the next one to take is the last.
   private var stock: [Int: [SlotAddress]] = [:]
   /// Sizes for which something had to be evicted, and how many slots there are of each size.
@@ -32,7 +40,25 @@ final class SlotReserve {
   private static let aheadCount = 256
   private static let generationsAhead: UInt64 = 4096
 
-  init(core: StoreCore) { self.core = core }
+  init(
+    _ catalog: Catalog,
+    _ writer: CatalogWriter,
+    _ diskTier: DiskTier,
+    _ ownerFiles: OwnerFiles,
+    owner: OwnerID,
+    bounds: SlotBounds,
+    state: Monitor<StoreState>,
+    health: Health
+  ) {
+    self.catalog = catalog
+    self.writer = writer
+    self.diskTier = diskTier
+    self.ownerFiles = ownerFiles
+    self.owner = owner
+    self.bounds = bounds
+    self.state = state
+    self.health = health
+  }
 
   func takeSlot(_ slotByteCount: Int) -> SlotAddress? { stock[slotByteCount]?.popLast() }
 
@@ -103,7 +129,7 @@ final class SlotReserve {
       (transaction) throws(CatalogError) in
       if !hasCommitted { try touches(transaction) }
     }
-    if lacksSlots(needed), moves.isPossible {
+    if lacksSlots(needed), moves?.isPossible == true {
       _ = try prepareOnce(needed, blockCount, removing: .expired, touches: touchesOnce)
       hasCommitted = true
       // Blocks leave the disk for the archive before any leaves the store.
@@ -132,9 +158,9 @@ final class SlotReserve {
   /// Disk slots that blocks leave for the archive; where that fails, eviction sees to the rest.
   private func demote(_ slotByteCount: Int, _ count: Int) -> [SlotAddress] {
     do throws(StoreError) {
-      return try moves.demote(slotByteCount, count: count)
+      return try moves?.demote(slotByteCount, count: count) ?? []
     } catch {
-      core.poisonIfInternal(error)
+      health.poisonIfInternal(error)
       return []
     }
   }
@@ -144,7 +170,7 @@ final class SlotReserve {
     guard endGeneration - nextGeneration < UInt64(count) else { return }
     // Those that are left are given up, whether it succeeds or not.
     nextGeneration = endGeneration
-    let first = try core.catalogWriter.commit { (transaction) throws(CatalogError) in
+    let first = try writer.commit { (transaction) throws(CatalogError) in
       transaction.reserveGenerations(count + Int(Self.generationsAhead))
     }
     setGenerations(from: first, count)
@@ -202,7 +228,7 @@ final class SlotReserve {
   ) throws(StoreError) -> Result {
     let before = stock
     do throws(StoreError) {
-      return try core.catalogWriter.evict { (eviction) throws(CatalogError) in
+      return try writer.evict { (eviction) throws(CatalogError) in
         stock = before
         return try body(eviction)
       }
@@ -225,7 +251,7 @@ final class SlotReserve {
         tier: .disk,
         slotByteCount: UInt32(slotByteCount),
         count: count,
-        owner: core.owner
+        owner: owner
       )
     }
     try take(max(lacking, Self.aheadCount))
@@ -274,7 +300,7 @@ final class SlotReserve {
 
   private func noteFull(_ slotByteCount: Int) {
     guard isFullSize.insert(slotByteCount).inserted else { return }
-    core.state.withLock { $0.fullness.noteFull(slotByteCount: slotByteCount) }
+    state.withLock { $0.fullness.noteFull(slotByteCount: slotByteCount) }
   }
 
   private func noteSize(_ slotByteCount: Int, isFull: Bool, _ files: [SlotFileRow]) {
@@ -294,7 +320,7 @@ final class SlotReserve {
       let watermark = Self.watermark(slotCount: slotCounts[slotByteCount] ?? 0)
       guard slots.count < watermark / 2 else { continue }
       do throws(StoreError) {
-        if moves.isPossible {
+        if moves?.isPossible == true {
           let count = watermark - slots.count
           stock[slotByteCount, default: []] += demote(slotByteCount, count)
         }
@@ -305,7 +331,7 @@ final class SlotReserve {
         }
         stock[slotByteCount] = (stock[slotByteCount] ?? []) + more.reversed()
       } catch {
-        core.poisonIfInternal(error)
+        health.poisonIfInternal(error)
       }
     }
   }
@@ -322,17 +348,17 @@ final class SlotReserve {
   ) throws(CatalogError) -> Bool {
     let transaction = eviction.transaction
     let files = try transaction.slotFiles().filter { $0.tier == .disk }
-    core.diskTier.settleStrayFiles(
+    diskTier.settleStrayFiles(
       of: .disk,
       known: Set(files.map { SlotFileID(tier: .disk, file: $0.file) }),
       leaving: Set(eviction.filesToRemove)
     )
-    let usedByteCount = files.reduce(core.diskTier.setAsideByteCount(of: .disk)) {
+    let usedByteCount = files.reduce(diskTier.setAsideByteCount(of: .disk)) {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
-    let room = core.slotBytesCapacity - usedByteCount
+    let room = bounds.disk - usedByteCount
     let slotCount = min(
-      max(core.slotFileBytes / slotByteCount, 1),
+      max(bounds.diskFile / slotByteCount, 1),
       DiskTier.slotCountMax,
       room / slotByteCount
     )
@@ -343,7 +369,7 @@ final class SlotReserve {
       slotCount: UInt32(slotCount)
     )
     do throws(FileError) {
-      try core.diskTier.createFile(
+      try diskTier.createFile(
         SlotFileID(tier: .disk, file: file),
         slotByteCount: slotByteCount,
         slotCount: slotCount
@@ -379,7 +405,7 @@ final class SlotReserve {
       // Reserved slots of this process count as used: let them go first.
       for (size, slots) in stock where size != slotByteCount && !slots.isEmpty {
         let spare = slots.filter { !heldFiles.contains($0.file) }
-        try transaction.releaseReservation(spare, owner: core.owner)
+        try transaction.releaseReservation(spare, owner: owner)
         stock[size] = slots.filter { heldFiles.contains($0.file) }
       }
       let pools = Set(others.map { SizeClass.number(slotByteCount: Int($0.slotByteCount)) })
@@ -395,8 +421,8 @@ final class SlotReserve {
     _ transaction: WriteTransaction
   ) throws(CatalogError) -> Bool {
     var freedAny = false
-    for owner in try transaction.ownersWithReservations() where owner != core.owner {
-      guard core.ownerFiles.isDead(owner) else { continue }
+    for owner in try transaction.ownersWithReservations() where owner != self.owner {
+      guard ownerFiles.isDead(owner) else { continue }
       _ = try transaction.freeReservations(ofOwner: owner)
       freedAny = true
     }
@@ -409,13 +435,14 @@ final class SlotReserve {
   func keepCatalogInBounds() {
     // Each round evicts a twentieth: twenty are all there is.
     for _ in 0..<20 {
-      guard let usage = core.catalogUsage, usage.usedByteCount > usage.mapByteCount / 10 * 8 else {
+      guard let usage = try? catalog.usage(), usage.usedByteCount > usage.mapByteCount / 10 * 8
+      else {
         return
       }
       do throws(StoreError) {
         guard try makeCatalogRoom() > 0 else { return }
       } catch {
-        core.poisonIfInternal(error)
+        health.poisonIfInternal(error)
         return
       }
     }
@@ -429,10 +456,10 @@ final class SlotReserve {
     atLeast wantedCount: Int = 16,
     keeping: [RunID: UInt32] = [:]
   ) throws(StoreError) -> Int {
-    var blockCount = min(max(core.catalogBlockCount() / 20, wantedCount), 4096)
+    var blockCount = min(max(catalogBlockCount() / 20, wantedCount), 4096)
     while true {
       do throws(StoreError) {
-        return try core.catalogWriter.evict(keeping: keeping) { (eviction) throws(CatalogError) in
+        return try writer.evict(keeping: keeping) { (eviction) throws(CatalogError) in
           try eviction.evict(pools: nil, blockCount: blockCount).blockCount
         }
       } catch {
@@ -442,16 +469,29 @@ final class SlotReserve {
     }
   }
 
+  private func catalogBlockCount() -> Int {
+    let count = try? catalog.read { (transaction) throws(CatalogError) in
+      var count: UInt64 = 0
+      for namespace in try transaction.namespaces() {
+        count += try transaction.accounting(namespace.id).blockCount
+      }
+      return count
+    }
+    return Int(clamping: count ?? 0)
+  }
+
   /// Frees what this process holds reserved; at close.
   func releaseAll() throws(StoreError) {
-    guard stock.contains(where: { !$0.value.isEmpty }) || !moves.archive.isEmpty else { return }
-    try core.catalogWriter.commit { (transaction) throws(CatalogError) in
+    guard stock.contains(where: { !$0.value.isEmpty }) || moves?.archive.isEmpty == false else {
+      return
+    }
+    try writer.commit { (transaction) throws(CatalogError) in
       for slots in stock.values where !slots.isEmpty {
-        try transaction.releaseReservation(slots, owner: core.owner)
+        try transaction.releaseReservation(slots, owner: owner)
       }
-      try moves.archive.releaseAll(transaction)
+      try moves?.archive.releaseAll(transaction)
     }
     stock = [:]
-    moves.archive.forgetAll()
+    moves?.archive.forgetAll()
   }
 }

@@ -31,7 +31,7 @@ extension WriterBatches {
       _ = try removeExpired()
     } catch {
       // A look-up hides it all the same, and there is another look soon.
-      core.poisonIfInternal(error)
+      core.health.poisonIfInternal(error)
     }
   }
 

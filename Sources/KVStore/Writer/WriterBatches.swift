@@ -18,7 +18,42 @@ final class WriterBatches: @unchecked Sendable {
   var housekeeping = Housekeeping()
   init(core: StoreCore) {
     self.core = core
-    slots = SlotReserve(core: core)
+    slots = SlotReserve(
+      core.catalog,
+      core.catalogWriter,
+      core.diskTier,
+      core.ownerFiles,
+      owner: core.owner,
+      bounds: core.slotBounds,
+      state: core.state,
+      health: core.health
+    )
+    if core.slotBounds.archive > 0 { slots.moves = tierMoves() }
+  }
+
+  private func tierMoves() -> TierMoves {
+    TierMoves(
+      core.catalog,
+      core.catalogWriter,
+      core.diskTier,
+      core.activeLeases,
+      owner: core.owner,
+      state: core.state,
+      reserve: slots,
+      archive: ArchiveSlots(
+        core.catalogWriter,
+        core.diskTier,
+        owner: core.owner,
+        bounds: core.slotBounds
+      ),
+      files: core.archiveFiles,
+      coders: core.coders,
+      limitNanoseconds: core.configuration.archiveLimitNanoseconds
+    ) { [unowned core] block, isUnreadable in
+      guard let open = core.state.withLock({ $0.namespaces.namespace(block.namespace) })
+      else { return }
+      core.failedCheck(open, block.position, block.place, isUnreadable: isUnreadable)
+    }
   }
 
   /// A pending block with its slot.
@@ -122,7 +157,7 @@ final class WriterBatches: @unchecked Sendable {
       )
     }
     do throws(StoreError) {
-      if core.isPoisoned { throw .poisoned }
+      if core.health.isPoisoned { throw .poisoned }
       try reserveSlots(blocks, operations)
       try writePayloads(&placed)
     } catch {
@@ -169,7 +204,7 @@ final class WriterBatches: @unchecked Sendable {
     var batch = uncommitted
     uncommitted = Uncommitted()
     do throws(StoreError) {
-      if core.isPoisoned { throw .poisoned }
+      if core.health.isPoisoned { throw .poisoned }
       do throws(FileError) {
         try core.diskTier.sync(files: batch.files)
       } catch {
