@@ -107,17 +107,7 @@ extension Device {
       result.end = .full
       return
     }
-    var copies: [DeviceCopy] = []
-    for (slot, hostSlot) in zip(growth.addedSlots, slots) {
-      unsafe copies.append(
-        DeviceCopy(
-          slot: slot,
-          fromSlot: slot,
-          hostMemory: store.core.hostMemory(of: hostSlot) + core.layout.headerByteCount,
-          byteCount: blockByteCount
-        )
-      )
-    }
+    let copies = copies(growth.addedSlots, slots)
     let isDone = try move(.toDevice, copies, limit) { [self] in
       state.withLock { state in
         state.tables.abort(growth)
@@ -208,18 +198,7 @@ extension Device {
         note(&state)
       }
     }
-    var copies: [DeviceCopy] = []
-    for (slot, incoming) in zip(held, reserved.incoming) {
-      let memory = unsafe store.core.hostMemory(of: incoming.hostSlot)
-      unsafe copies.append(
-        DeviceCopy(
-          slot: slot,
-          fromSlot: slot,
-          hostMemory: memory + core.layout.headerByteCount,
-          byteCount: blockByteCount
-        )
-      )
-    }
+    let copies = copies(held, reserved.incoming.map(\.hostSlot))
     let isDone = try move(.fromDevice, copies, limit) {
       store.core.endReservation(reserved.id)
       letGo()
@@ -237,6 +216,19 @@ extension Device {
     result.byteCount += copies.count * blockByteCount
     if result.doneBlockCount < window.upperBound {
       result.end = stored.firstProblem ?? reserved.result.firstProblem ?? .busy
+    }
+  }
+
+  /// Between slots of the device and the payloads of host slots.
+  private func copies(_ slots: [Int], _ hostSlots: [HostSlot]) -> [DeviceCopy] {
+    let headerByteCount = namespace.core.layout.headerByteCount
+    return zip(slots, hostSlots).map { slot, hostSlot in
+      unsafe DeviceCopy(
+        slot: slot,
+        fromSlot: slot,
+        hostMemory: namespace.store.core.hostMemory(of: hostSlot) + headerByteCount,
+        byteCount: blockByteCount
+      )
     }
   }
 
