@@ -14,8 +14,9 @@ final class HostTier {
   }
 
   private let arena: HostArena
-  private var locations: [HostSlot: IndexLocation] = [:]
-  private var pending: [HostSlot: Pending] = [:]
+  /// By the slots' numbers, which hash faster than the slots.
+  private var locations: [Int32: IndexLocation] = [:]
+  private var pending: [Int32: Pending] = [:]
   /// Of pending blocks that more than one handle offered, by their tickets: the ledgers but for the first's.
   private var others: [UInt64: [FlushLedger]] = [:]
   private var lastTicket: UInt64 = 0
@@ -60,10 +61,10 @@ final class HostTier {
   /// Slots that hold blocks.
   var blockCount: Int { locations.count }
 
-  func location(of slot: HostSlot) -> IndexLocation? { locations[slot] }
+  func location(of slot: HostSlot) -> IndexLocation? { locations[slot.rawValue] }
 
   /// A slot holds a block's copy now.
-  func attach(_ slot: HostSlot, at location: IndexLocation) { locations[slot] = location }
+  func attach(_ slot: HostSlot, at location: IndexLocation) { locations[slot.rawValue] = location }
 
   /// A slot holds a block that is not durable yet.
   ///
@@ -72,23 +73,23 @@ final class HostTier {
     -> UInt64
   {
     lastTicket += 1
-    locations[slot] = location
-    pending[slot] = Pending(ticket: lastTicket, ledger: ledger)
+    locations[slot.rawValue] = location
+    pending[slot.rawValue] = Pending(ticket: lastTicket, ledger: ledger)
     return lastTicket
   }
 
-  func moved(_ slot: HostSlot, to location: IndexLocation) { locations[slot] = location }
+  func moved(_ slot: HostSlot, to location: IndexLocation) { locations[slot.rawValue] = location }
 
   /// The block has left the index: the slot is free, or is when its last pin ends.
   func detach(_ slot: HostSlot) {
-    locations[slot] = nil
-    pending[slot] = nil
+    locations[slot.rawValue] = nil
+    pending[slot.rawValue] = nil
     arena.discard(slot)
   }
 
   private func forgetCopy(_ slot: HostSlot) {
-    guard let location = locations.removeValue(forKey: slot) else { return }
-    pending[slot] = nil
+    guard let location = locations.removeValue(forKey: slot.rawValue) else { return }
+    pending[slot.rawValue] = nil
     onReclaimed?(location)
   }
 
@@ -96,13 +97,13 @@ final class HostTier {
 
   var hasPending: Bool { !pending.isEmpty }
 
-  func ticket(of slot: HostSlot) -> UInt64? { pending[slot]?.ticket }
+  func ticket(of slot: HostSlot) -> UInt64? { pending[slot.rawValue]?.ticket }
 
-  func becameDurable(_ slot: HostSlot) { pending[slot] = nil }
+  func becameDurable(_ slot: HostSlot) { pending[slot.rawValue] = nil }
 
   /// Another handle has offered a pending block, and hears what becomes of it as well; false if it is durable.
   func promise(_ slot: HostSlot, to ledger: FlushLedger) -> Bool {
-    guard let pending = pending[slot] else { return false }
+    guard let pending = pending[slot.rawValue] else { return false }
     let known = others[pending.ticket] ?? []
     if pending.ledger !== ledger, !known.contains(where: { $0 === ledger }) {
       others[pending.ticket] = known + [ledger]

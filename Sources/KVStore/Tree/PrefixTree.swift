@@ -45,6 +45,19 @@ struct PrefixTree {
     return .pending(ticket: ticket)
   }
 
+  /// Goes through a prefix in order, piece by piece: for what looks at each block of a match.
+  @inline(__always)
+  func forEachSegment(
+    of prefix: StoredPrefix,
+    _ body: (_ firstBlock: Int, Span<IndexEntry>) -> Void
+  ) {
+    var block = prefix.firstBlock
+    for segment in prefix.segments {
+      index.withEntries(of: segment) { body(block, $0.span) }
+      block += Int(segment.blockCount)
+    }
+  }
+
   /// Goes through the blocks of a path in order, until `body` returns false.
   @inline(__always)
   func forEachBlock(

@@ -186,21 +186,23 @@ extension StoreCore {
         of: identity,
         prefixBlockCount: prefix.blockCount
       )
-    tree.forEachBlock(of: prefix) { block, entry in
-      var payload = Int(entry.payloadByteCount)
-      if let needed {
-        payload = min(payload, needed.byteCount(ofBlock: block, identity.regionByteCounts))
+    tree.forEachSegment(of: prefix) { firstBlock, entries in
+      for offset in entries.indices {
+        var payload = Int(entries[offset].payloadByteCount)
+        if let needed {
+          let most = needed.byteCount(ofBlock: firstBlock + offset, identity.regionByteCounts)
+          payload = min(payload, most)
+        }
+        if entries[offset].hostSlot >= 0 {
+          counts.hostBlockCount += 1
+          counts.hostByteCount += payload
+        } else if entries[offset].durableTier == .archive {
+          counts.archiveBlockCount += 1
+          counts.archiveByteCount += payload
+        } else {
+          counts.diskByteCount += payload
+        }
       }
-      if entry.hostSlot >= 0 {
-        counts.hostBlockCount += 1
-        counts.hostByteCount += payload
-      } else if entry.durableTier == .archive {
-        counts.archiveBlockCount += 1
-        counts.archiveByteCount += payload
-      } else {
-        counts.diskByteCount += payload
-      }
-      return true
     }
     return counts
   }
