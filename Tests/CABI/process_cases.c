@@ -76,6 +76,52 @@ static int role_visitor(int argc, char **argv) {
     return 0;
 }
 
+/* Opens the store with 64 MiB, for as long as it takes to come back to that, or for a second. */
+static int role_smaller(int argc, char **argv) {
+    kvstore_config_t config;
+    kvstore_t *store;
+    int is_alone = argc > 0 && strcmp(argv[0], "alone") == 0;
+    small_config(&config, path_in_dir("store"));
+    config.capacity_bytes = 64 * MIB;
+    store = open_store(&config);
+    if (is_alone) {
+        EVENTUALLY(stats_of(store).disk_bytes_used <= 64 * MIB);
+    } else {
+        sleep_milliseconds(1500); /* it looks again every second */
+        CHECK(stats_of(store).disk_bytes_used > 64 * MIB);
+    }
+    close_store(store);
+    return 0;
+}
+
+/* Of two processes with different capacities the larger one counts; alone, the smaller comes down to its own. */
+static void the_largest_capacity_counts(void) {
+    enum { prompts = 90, blocks = 4 };
+    shape_t shape = shape_large();
+    kvstore_config_t config;
+    kvstore_t *store;
+    kvstore_namespace_t *ns;
+    uint64_t p;
+    small_config(&config, path_in_dir("store"));
+    config.capacity_bytes = 160 * MIB;
+    store = open_store(&config);
+    ns = open_namespace(store, &shape);
+    for (p = 0; p < prompts; p++) {
+        offload_seed(ns, &shape, p, blocks);
+        flush_store(store);
+    }
+    CHECK(stats_of(store).disk_bytes_used > 64 * MIB);
+    CHECK_EQ(wait_for(spawn_role("smaller", "beside", NULL, NULL)), 0);
+    for (p = 0; p < prompts; p++) CHECK_EQ(peek_seed(ns, &shape, p, blocks), blocks);
+    close_store(store);
+    CHECK_EQ(wait_for(spawn_role("smaller", "alone", NULL, NULL)), 0);
+    store = open_store(&config);
+    ns = open_namespace(store, &shape);
+    CHECK(stats_of(store).disk_bytes_used <= 64 * MIB);
+    for (p = 0; p < prompts; p++) (void)check_stored_seed(ns, &shape, p, blocks);
+    close_store(store);
+}
+
 static void processes_share_a_store(void) {
     shape_t shape = shape_mla();
     uint32_t *one = make_tokens(1, PROMPT_TOKENS);
@@ -256,6 +302,7 @@ static void killed_again_and_again(void) {
 const child_role_t process_roles[] = {
     {"offload_forever", role_offload_forever},
     {"visitor", role_visitor},
+    {"smaller", role_smaller},
     {"neighbour", role_neighbour},
     {"lease_holder", role_lease_holder},
     {"soak", role_soak},
@@ -265,6 +312,7 @@ const child_role_t process_roles[] = {
 const test_case_t process_cases[] = {
     {"killed_after_flush", killed_after_flush},
     {"processes_share_a_store", processes_share_a_store},
+    {"the_largest_capacity_counts", the_largest_capacity_counts},
     {"processes_write_the_same_blocks", processes_write_the_same_blocks},
     {"leases_die_with_their_process", leases_die_with_their_process},
     {"killed_again_and_again", killed_again_and_again},

@@ -11,6 +11,8 @@ enum Scenario: String, CaseIterable {
   case fullCatalog
   /// Disk and archive are full all the time.
   case fullArchive
+  /// Opened again and again with less room than it has taken, then with more.
+  case shrinking
 
   func configuration(path: String) -> StoreConfiguration {
     var configuration = StoreConfiguration(path: path)
@@ -23,6 +25,9 @@ enum Scenario: String, CaseIterable {
       configuration.catalogBytes = 16 << 20
     case .fullSlots:
       configuration.capacityBytes = 64 << 20
+      configuration.catalogBytes = 48 << 20
+    case .shrinking:
+      configuration.capacityBytes = 80 << 20
       configuration.catalogBytes = 48 << 20
     case .fullCatalog:
       configuration.capacityBytes = 256 << 20
@@ -42,7 +47,7 @@ enum Scenario: String, CaseIterable {
     let regionByteCounts: [[Int]] =
       switch self {
       case .roomy: [[20_000, 4000], [3000], [50_000], [20_000, 4000]]
-      case .fullSlots: [[300_000, 100_000], [1000], [700_000], [300_000, 100_000]]
+      case .fullSlots, .shrinking: [[300_000, 100_000], [1000], [700_000], [300_000, 100_000]]
       case .fullArchive: [[300_000, 100_000], [1000], [200_000], [300_000, 100_000]]
       case .fullCatalog: [[20_000], [12_000], [9000, 6000], [12_000]]
       }

@@ -1,4 +1,5 @@
 import CIORecorder
+import Glibc
 import KVAdmin
 import KVCore
 import KVStore
@@ -228,10 +229,20 @@ final class Workload {
     try close()
     namespaces = [:]
     leases = []
+    var configuration = configuration
+    let isSmaller = scenario == .shrinking && Int.random(in: 0..<3, using: &generator) > 0
+    if isSmaller { configuration.capacityBytes = StoreConfiguration.capacityBytesMin }
     let store = try Store.open(configuration)
     self.store = store
+    if isSmaller { try waitUntilWithin(configuration.capacityBytes, store) }
     try confirm(store)
     mark("reopened")
+  }
+
+  /// It comes down to its capacity in the background; a seed is to give the same operations each time.
+  private func waitUntilWithin(_ capacity: Int, _ store: Store) throws(StoreError) {
+    for _ in 0..<10_000 where try store.statistics().diskBytesUsed > capacity { usleep(1000) }
+    if try store.statistics().diskBytesUsed > capacity { complain("more than the capacity") }
   }
 
   private func close() throws(StoreError) {

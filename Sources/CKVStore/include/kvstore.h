@@ -121,7 +121,9 @@ typedef struct {
   /* The store's folder; it is created (0700) when absent. UTF-8, NUL-terminated. */
   const char *path;
   /* Upper bound on the bytes on disk, metadata included. Default 10 GiB, at least 64 MiB (of which
-   * the catalog takes 32 MiB unless catalog_bytes says less). */
+   * the catalog takes 32 MiB unless catalog_bytes says less). A store that is larger comes back to
+   * it in the background, in the order of eviction; leases and pins win. Where several processes
+   * have the store open, the largest of their capacities counts. */
   uint64_t capacity_bytes;
   /* The part of `capacity_bytes` that the catalog (LMDB) may use. 0: a sixteenth, at least 32 MiB,
    * at most 1 TiB. Raise it when payloads are small, since those are stored in the catalog. Fixed

@@ -10,8 +10,16 @@ package struct SlotFileRow: Sendable, Equatable {
   package var slotCount: UInt32
   /// Used or reserved.
   package var usedCount: UInt32
-  /// 0 = in use.
+  /// 0 = in use, 1 = being emptied.
   package var state: UInt32 = 0
+}
+
+extension SlotFileRow {
+  /// No slot of it is given out any more.
+  package var isBeingEmptied: Bool { state == Self.beingEmptied }
+
+  static let inUse: UInt32 = 0
+  static let beingEmptied: UInt32 = 1
 }
 
 extension SlotFileRow {

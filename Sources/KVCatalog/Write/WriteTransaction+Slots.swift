@@ -28,6 +28,28 @@ extension WriteTransaction {
     return try delete(.slots, .slots(tier, file, .file))
   }
 
+  /// Lets no slot of a file be given out any more.
+  package func beginEmptying(tier: Tier, file: UInt32) throws(CatalogError) {
+    try setState(SlotFileRow.beingEmptied, of: SlotFileKey(tier: tier, file: file))
+  }
+
+  /// Takes a file with free slots into use again that was being emptied; false when there is none.
+  package func takeBackSlotFile(tier: Tier, slotByteCount: Int) throws(CatalogError) -> Bool {
+    let file = try slotFiles().first {
+      $0.tier == tier && Int($0.slotByteCount) == slotByteCount && $0.isBeingEmptied
+        && $0.usedCount < $0.slotCount
+    }
+    guard let file else { return false }
+    try setState(SlotFileRow.inUse, of: SlotFileKey(tier: tier, file: file.file))
+    return true
+  }
+
+  private func setState(_ state: UInt32, of key: SlotFileKey) throws(CatalogError) {
+    guard try loadSlotFile(key), slotFileStates[key]?.row.state != state else { return }
+    slotFileStates[key]?.row.state = state
+    slotFileStates[key]?.isChanged = true
+  }
+
   /// Reserves free slots for an owner, neighbours first; fewer than `count` when there are no more.
   package func reserveSlots(
     tier: Tier,
@@ -41,7 +63,7 @@ extension WriteTransaction {
     // Files of this transaction are in memory only.
     try settleSlots()
     let files = try storedSlotFiles().filter {
-      $0.tier == tier && $0.slotByteCount == slotByteCount && $0.state == 0
+      $0.tier == tier && $0.slotByteCount == slotByteCount && $0.state == SlotFileRow.inUse
         && $0.usedCount < $0.slotCount
     }
     // Next fit: from where the last reservation ended around to there, so that the blocks of a chain lie side by side.

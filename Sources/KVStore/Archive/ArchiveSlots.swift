@@ -165,6 +165,10 @@ final class ArchiveSlots {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
     let room = bounds.archive - usedByteCount
+    // There is room for it after all.
+    if room >= 0, try transaction.takeBackSlotFile(tier: .archive, slotByteCount: size) {
+      return true
+    }
     let slotCount = min(max(bounds.archiveFile / size, 1), DiskTier.slotCountMax, room / size)
     guard slotCount > 0 else { return false }
     let file = SlotFileID(

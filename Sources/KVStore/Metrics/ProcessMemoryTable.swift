@@ -158,7 +158,9 @@ extension StoreCore {
     memory.deviceSlotsCapacity = statistics.deviceSlotsCapacity
     memory.deviceSlotsUsed = statistics.deviceSlotsUsed
     memory.deviceSlotsCached = statistics.deviceSlotsCached
-    memory.diskBytesCapacity = UInt64(configuration.capacityBytes)
+    // A tool that only looks after the store has no wish.
+    memory.diskBytesCapacity =
+      configuration.holdsToCapacity ? UInt64(configuration.capacityBytes) : 0
     memory.archiveBytesCapacity = UInt64(slotBounds.archive)
     processMemory.publish(memory)
   }

@@ -12,6 +12,9 @@ public struct StoreConfiguration: Sendable {
   /// Never use O_DIRECT.
   public var bufferedIO: Bool = false
   /// Upper bound of the bytes on disk, everything included; at least 64 MiB.
+  ///
+  /// A store that is larger is brought back into it in the background: blocks leave in the order of eviction. Where several
+  /// processes have it open, the largest of their capacities counts.
   public var capacityBytes: Int = 10 << 30
   /// The part of `capacityBytes` that the catalog may use; 0 is a sixteenth, at least 32 MiB and at most 1 TiB.
   public var catalogBytes: Int = 0
@@ -43,6 +46,8 @@ public struct StoreConfiguration: Sendable {
   public var waitTimeoutNanoseconds: UInt64 = 30_000_000_000
   /// RAM that the index may use before its coldest nodes are dropped.
   public var indexBytesMax: Int = 1 << 30
+  /// Whether a store that is larger is brought back into its bounds; tools that only look after one leave it as it is.
+  package var holdsToCapacity = true
   /// The smallest archive; tests use less.
   package var archiveBytesMin = 64 << 20
   /// Bytes of an archive file, if there is room; nil = by the archive's size.

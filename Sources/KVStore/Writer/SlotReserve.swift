@@ -341,7 +341,8 @@ final class SlotReserve {
 
   // MARK: Slot files
 
-  /// Preallocates one more file of this slot size within the bound; false when there is no room.
+  /// Takes a file into use again that was being emptied, or preallocates one more of this slot size within the bound; false
+  /// when there is no room.
   private func grow(
     _ slotByteCount: Int,
     _ eviction: Eviction
@@ -357,6 +358,10 @@ final class SlotReserve {
       $0 + Int($1.slotByteCount) * Int($1.slotCount)
     }
     let room = bounds.disk - usedByteCount
+    // There is room for it after all.
+    if room >= 0, try transaction.takeBackSlotFile(tier: .disk, slotByteCount: slotByteCount) {
+      return true
+    }
     let slotCount = min(
       max(bounds.diskFile / slotByteCount, 1),
       DiskTier.slotCountMax,

@@ -15,9 +15,10 @@ extension WriterBatches {
 
   /// Whether there is something to look after while nothing is queued.
   var needsHousekeeping: Bool {
-    core.state.withLock { state in
-      state.namespaces.all.contains { $0.expiry.mayExpire.value }
-    }
+    isOverCapacity
+      || core.state.withLock { state in
+        state.namespaces.all.contains { $0.expiry.mayExpire.value }
+      }
   }
 
   /// Removes what has come to its end and keeps slots free ahead; at most once in an interval.
@@ -27,6 +28,8 @@ extension WriterBatches {
     guard now &- housekeeping.lastTime >= Self.housekeepingInterval else { return }
     housekeeping.lastTime = now
     guard needsHousekeeping else { return }
+    // What was held may have been let go.
+    if isOverCapacity { core.writer?.enqueueShrinking() }
     do throws(StoreError) {
       _ = try removeExpired()
     } catch {

@@ -14,6 +14,9 @@ final class WriterBatches: @unchecked Sendable {
   // Unchecked: the writer's thread alone touches the mutable state.
   unowned let core: StoreCore
   let slots: SlotReserve
+  private let shrinker: SlotFileShrinker
+  /// The store is larger than its capacity, and was so when that was looked at last.
+  private(set) var isOverCapacity = false
   /// When the house was kept last, and whether it ever needs it.
   var housekeeping = Housekeeping()
   init(core: StoreCore) {
@@ -28,6 +31,14 @@ final class WriterBatches: @unchecked Sendable {
       state: core.state,
       health: core.health
     )
+    shrinker = SlotFileShrinker(
+      core.catalog,
+      core.catalogWriter,
+      core.diskTier,
+      owner: core.owner,
+      state: core.state,
+      slots: slots
+    ) { [unowned core] in core.slotByteBound(of: $0) }
     if core.slotBounds.archive > 0 { slots.moves = tierMoves() }
   }
 
@@ -297,6 +308,13 @@ final class WriterBatches: @unchecked Sendable {
         hasFailed: hasFailed
       )
     }
+  }
+
+  /// Brings a store that is larger than its capacity a step back into it; true when there is more that can be done.
+  func shrinkStep() throws(StoreError) -> Bool {
+    let step = try shrinker.step()
+    isOverCapacity = step != .done
+    return step == .more
   }
 
   /// What is published from now on gets generations that are yet to be given.

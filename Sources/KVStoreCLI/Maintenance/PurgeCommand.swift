@@ -114,6 +114,7 @@ func withStore(
       throw CommandFailure("\(path): there is no store in this folder")
     }
     let recorded = try Store.recordedCapacity(configuration)
+    if case .exactly(_?) = capacity {} else { configuration.holdsToCapacity = false }
     configuration.capacityBytes =
       switch capacity {
       case .noReasonToEvict: max(configuration.capacityBytes, recorded)
