@@ -241,8 +241,11 @@ final class Workload {
 
   /// It comes down to its capacity in the background; a seed is to give the same operations each time.
   private func waitUntilWithin(_ capacity: Int, _ store: Store) throws(StoreError) {
-    for _ in 0..<10_000 where try store.statistics().diskBytesUsed > capacity { usleep(1000) }
-    if try store.statistics().diskBytesUsed > capacity { complain("more than the capacity") }
+    for _ in 0..<10_000 {
+      if try store.statistics().diskBytesUsed <= capacity { return }
+      usleep(1000)
+    }
+    complain("more than the capacity")
   }
 
   private func close() throws(StoreError) {
