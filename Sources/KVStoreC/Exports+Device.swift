@@ -43,7 +43,12 @@ public func exportDeviceDetach(_ device: OpaquePointer?) -> Int32 {
   guard let open = unsafe HandleTable.device(device) else {
     return unsafe failBadHandle(device, "device")
   }
-  guard open.detach() else { return fail(.busy) }
+  guard open.detach() else {
+    return fail(
+      Status.busy,
+      "copies of the device are in flight: try again once kvstore_device_copy_done has reported them"
+    )
+  }
   _ = unsafe HandleTable.remove(device, kind: .device)
   return Status.ok
 }

@@ -240,6 +240,63 @@ static void device_of_an_engine(void) {
     free(tokens);
 }
 
+typedef struct {
+    kvstore_device_t *device;
+    uint64_t sequence;
+    kvstore_prompt_t prompt;
+    kvstore_status_t restored;
+} restoring_t;
+
+static void *restore_in_thread(void *context) {
+    restoring_t *restoring = (restoring_t *)context;
+    kvstore_transfer_result_t result = result_zero();
+    restoring->restored = kvstore_sequence_restore(restoring->device, restoring->sequence, &restoring->prompt,
+                                                   UINT64_C(20000000000), &result);
+    return NULL;
+}
+
+static int is_copying;
+
+static void engine_copy_seen(void *context, uint32_t direction, const kvstore_device_copy_t *copies, size_t count,
+                             uint64_t completion) {
+    engine_copy(context, direction, copies, count, completion);
+    __atomic_store_n(&is_copying, 1, __ATOMIC_SEQ_CST);
+}
+
+/* While another thread's copy is under way, the engine's memory is still needed: the device stays. */
+static void device_copies_in_a_thread(void) {
+    shape_t shape = shape_gqa();
+    size_t count = (size_t)BLOCKS * shape.tokens_per_block;
+    uint32_t *tokens = make_tokens(1, count);
+    kvstore_t *store = open_small(path_in_dir("store"));
+    kvstore_namespace_t *ns = open_namespace(store, &shape);
+    kvstore_transfer_result_t result = result_zero();
+    restoring_t restoring = {.prompt = prompt_of(tokens, count)};
+    pthread_t thread;
+    engine_t engine;
+    CHECK_STATUS(offload_blocks(ns, &shape, tokens, count, 0, BLOCKS, 1, &result), KVSTORE_OK);
+    memset(&engine, 0, sizeof engine);
+    engine.stride = 8 * 1024;
+    engine.memory = (unsigned char *)must_malloc(8 * engine.stride);
+    engine.is_slow = true;
+    restoring.device = attach(ns, 8, engine_copy_seen, &engine);
+    restoring.sequence = create(restoring.device);
+    CHECK(pthread_create(&thread, NULL, restore_in_thread, &restoring) == 0);
+    while (!__atomic_load_n(&is_copying, __ATOMIC_SEQ_CST)) sleep_milliseconds(1);
+    CHECK_STATUS(kvstore_device_detach(restoring.device), KVSTORE_BUSY);
+    CHECK(strstr(kvstore_last_error_message(), "kvstore_device_copy_done") != NULL);
+    engine_copy_now(&engine, engine.direction, engine.late, engine.late_count);
+    CHECK_STATUS(kvstore_device_copy_done(engine.completion, KVSTORE_OK), KVSTORE_OK);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK_STATUS(restoring.restored, KVSTORE_OK);
+    CHECK_STATUS(kvstore_device_detach(restoring.device), KVSTORE_OK);
+    CHECK_EQ(stats_of(store).device_slots_used, 0);
+    CHECK_EQ(stats_of(store).host_bytes_lent, 0);
+    close_store(store);
+    free(engine.memory);
+    free(tokens);
+}
+
 /* A store that is closed while its device still copies: the copy ends in memory that is still there. */
 static void device_outlives_a_close(void) {
     shape_t shape = shape_gqa();
@@ -332,6 +389,7 @@ const test_case_t device_cases[] = {
     {"device_round_trip", device_round_trip},
     {"device_forks", device_forks},
     {"device_of_an_engine", device_of_an_engine},
+    {"device_copies_in_a_thread", device_copies_in_a_thread},
     {"device_outlives_a_close", device_outlives_a_close},
     {"device_arguments", device_arguments},
     {NULL, NULL},

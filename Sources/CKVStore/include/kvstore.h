@@ -842,8 +842,8 @@ kvstore_status_t kvstore_device_attach(kvstore_namespace_t *ns, const kvstore_de
 
 /* Ends the device's sequences and frees the handle. NULL is a no-op (OK). kvstore_close of the
  * store's handle does the same, and copies still in flight keep their memory until
- * kvstore_device_copy_done. Returns OK, BUSY (copies that a call gave up on are still in flight:
- * the handle is kept), E_BAD_HANDLE. */
+ * kvstore_device_copy_done. Returns OK, BUSY (copies are in flight, of a call in another
+ * thread or of one that gave up: the handle is kept), E_BAD_HANDLE. */
 kvstore_status_t kvstore_device_detach(kvstore_device_t *device);
 
 /* Reports that the copies started under this number are complete: KVSTORE_OK, or an error if one of

@@ -15,8 +15,8 @@ public final class Device: Sendable {
 
   struct State {
     var tables: BlockTables
-    /// Copies that were given up at a deadline and go on.
-    var lateCopyCount = 0
+    /// Copies under way, those that were given up at a deadline included.
+    var copyCount = 0
     var isDetached = false
     /// What the meter was told.
     var slotsUsed = 0
@@ -76,7 +76,7 @@ public final class Device: Sendable {
   public func detach() -> Bool {
     state.withLock { state in
       if state.isDetached { return true }
-      guard state.lateCopyCount == 0 else { return false }
+      guard state.copyCount == 0 else { return false }
       state.isDetached = true
       meter.add(-state.tables.slotCount, to: meter.slotCapacity)
       meter.add(-state.slotsUsed, to: meter.slotsUsed)
@@ -187,34 +187,45 @@ public final class Device: Sendable {
   /// Copies and waits; unless that is done in time, `giveUp` runs once nothing is being copied any more.
   ///
   /// - Returns: false at the deadline.
-  /// - Throws: `.io` when the device failed.
+  /// - Throws: `.io` when the device failed, `.invalidArgument` when it was detached.
   func move(
     _ direction: DeviceDirection,
     _ copies: [DeviceCopy],
     _ limit: TransferLimit,
     giveUp: @escaping @Sendable () -> Void
   ) throws(StoreError) -> Bool {
+    let isAttached = state.withLock { state in
+      if !state.isDetached { state.copyCount += 1 }
+      return !state.isDetached
+    }
+    guard isAttached else {
+      giveUp()
+      throw .invalidArgument(.sequence)
+    }
     let completion = DeviceCompletion()
     medium.copy(direction, copies, completion)
     switch completion.wait(until: limit.deadline) {
     case true?:
+      endCopy()
       let byteCount = copies.reduce(0) { $0 + $1.byteCount }
       if direction == .toDevice { meter.add(byteCount, to: meter.bytesIn) }
       if direction == .fromDevice { meter.add(byteCount, to: meter.bytesOut) }
       return true
     case false?:
       giveUp()
+      endCopy()
       throw .io(.device, errno: EIO)
     case nil:
-      state.withLock { $0.lateCopyCount += 1 }
       // Keeps the device, the store and so the memory until then.
       completion.whenOver { [self] in
         giveUp()
-        state.withLock { $0.lateCopyCount -= 1 }
+        endCopy()
       }
       return false
     }
   }
+
+  private func endCopy() { state.withLock { $0.copyCount -= 1 } }
 
   func waitLimit(_ timeoutNanoseconds: UInt64) -> TransferLimit {
     .after(
