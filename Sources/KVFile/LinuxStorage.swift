@@ -66,8 +66,12 @@ package struct LinuxStorage: Storage {
     return overflow ? .max : product
   }
 
-  package func fileExists(_ path: String) -> Bool {
-    unsafe faccessat(folder.number, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0
+  package func fileExists(_ path: String) throws(FileError) -> Bool {
+    if unsafe faccessat(folder.number, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 { return true }
+    guard lastErrno == ENOENT || lastErrno == ENOTDIR else {
+      throw FileError(.status, errno: lastErrno)
+    }
+    return false
   }
 
   package func list(_ path: String) throws(FileError) -> [String] {

@@ -25,7 +25,8 @@ package protocol Storage: Sendable {
   func syncDirectory(_ path: String) throws(FileError)
   /// Bytes that an unprivileged process can still use on the file system of `path`.
   func freeByteCount(_ path: String) throws(FileError) -> UInt64
-  func fileExists(_ path: String) -> Bool
+  /// Throws where that cannot be told: what may not be looked at is not absent.
+  func fileExists(_ path: String) throws(FileError) -> Bool
   /// The names in a folder, without `.` and `..`, in no order.
   func list(_ path: String) throws(FileError) -> [String]
 }

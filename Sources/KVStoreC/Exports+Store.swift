@@ -54,8 +54,20 @@ public func exportOpen(
     unsafe storeOut.pointee = HandleTable.insert(store, kind: .store)
     return Status.ok
   } catch {
-    return fail(Status.of(error), path.isEmpty ? error.message : path + ": " + error.message)
+    return fail(
+      Status.of(error),
+      path.isEmpty ? error.message : shortened(path) + ": " + error.message
+    )
   }
+}
+
+/// The beginning and the end of a path that is too long for a message: what matters most is behind it.
+private func shortened(_ path: String) -> String {
+  let scalarCountMax = 120
+  let scalars = path.unicodeScalars
+  guard scalars.count > scalarCountMax else { return path }
+  return String(scalars.prefix(scalarCountMax / 2)) + "…"
+    + String(scalars.suffix(scalarCountMax / 2))
 }
 
 private func configuration(

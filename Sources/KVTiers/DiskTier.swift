@@ -100,7 +100,7 @@ package final class DiskTier: Sendable {
   ) throws(FileError) {
     let folder = try folder(of: file.tier)
     let name = Self.name(of: file)
-    if folder.fileExists(name) { try clear(file, in: folder) }
+    if try folder.fileExists(name) { try clear(file, in: folder) }
     let opened = try folder.openFile(name, mode: .createNew, direct: direct)
     do throws(FileError) {
       try opened.allocate(byteCount: UInt64(slotByteCount) * UInt64(slotCount))
@@ -241,7 +241,7 @@ package final class DiskTier: Sendable {
       case .unknown: try? clear(stray.file, in: folder)
       case .givenUp:
         let name = Self.name(of: stray.file)
-        if known.contains(stray.file), !folder.fileExists(name) {
+        if known.contains(stray.file), try !folder.fileExists(name) {
           try? folder.rename(stray.name, to: name)
         } else {
           try? folder.remove(stray.name)
@@ -264,7 +264,7 @@ package final class DiskTier: Sendable {
       guard !error.isNotFound else { return }
     }
     var number = 1
-    while folder.fileExists(Self.name(of: file, .setAside, number)) { number += 1 }
+    while try folder.fileExists(Self.name(of: file, .setAside, number)) { number += 1 }
     try folder.rename(name, to: Self.name(of: file, .setAside, number))
   }
 

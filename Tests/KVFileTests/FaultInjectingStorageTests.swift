@@ -95,7 +95,7 @@ import Testing
       try file.allocate(byteCount: 4096)
       try file.sync()
       try storage.crash(seed: seed)
-      survived.insert(storage.fileExists(folder.path + "/a"))
+      survived.insert(try storage.fileExists(folder.path + "/a"))
     }
     #expect(survived == [true, false])
   }

@@ -157,8 +157,8 @@ func equal(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
     try storage.rename(slots + "/b", to: slots + "/c")
     #expect(try storage.list(slots).sorted() == ["a", "c"])
     try storage.remove(slots + "/a")
-    #expect(!storage.fileExists(slots + "/a"))
-    #expect(storage.fileExists(slots + "/c"))
+    #expect(try !storage.fileExists(slots + "/a"))
+    #expect(try storage.fileExists(slots + "/c"))
     #expect(try storage.freeByteCount(slots) > 0)
     #expect(throws: FileError.self) { try storage.remove(slots + "/a") }
     #expect(throws: FileError(.list, .directory, errno: ENOENT)) {

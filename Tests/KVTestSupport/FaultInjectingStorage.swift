@@ -171,12 +171,12 @@ package final class FaultInjectingStorage: Storage {
       state.isHalted = false
       state.haltAt = nil
       // Sorted, so that a seed gives the same outcome each time.
-      for (path, log) in state.logs.sorted(by: { $0.key < $1.key }) where base.fileExists(path) {
+      for (path, log) in state.logs.sorted(by: { $0.key < $1.key }) where try base.fileExists(path)
+      {
         try undo(log, of: path, &generator)
       }
-      for path in state.unsyncedEntries.keys.sorted()
-      where Bool.random(using: &generator) && base.fileExists(path) {
-        try base.remove(path)
+      for path in state.unsyncedEntries.keys.sorted() where Bool.random(using: &generator) {
+        if try base.fileExists(path) { try base.remove(path) }
       }
       state.logs = [:]
       state.unsyncedEntries = [:]
@@ -296,7 +296,7 @@ package final class FaultInjectingStorage: Storage {
     try base.freeByteCount(path)
   }
 
-  package func fileExists(_ path: String) -> Bool { base.fileExists(path) }
+  package func fileExists(_ path: String) throws(FileError) -> Bool { try base.fileExists(path) }
 
   package func list(_ path: String) throws(FileError) -> [String] { try place.list(path) }
 
@@ -319,7 +319,7 @@ package final class FaultInjectingStorage: Storage {
       direct: Bool
     ) throws(FileError) -> any StorageFile {
       try storage.run(.open) { state throws(FileError) in
-        let isNew = !base.fileExists(path)
+        let isNew = try !base.fileExists(path)
         let file = try base.openFile(path, mode: mode, direct: direct)
         if isNew { state.unsyncedEntries[prefix + path] = parent(of: prefix + path) }
         return FaultInjectingFile(
@@ -377,7 +377,7 @@ package final class FaultInjectingStorage: Storage {
       try base.freeByteCount(path)
     }
 
-    func fileExists(_ path: String) -> Bool { base.fileExists(path) }
+    func fileExists(_ path: String) throws(FileError) -> Bool { try base.fileExists(path) }
 
     func list(_ path: String) throws(FileError) -> [String] {
       try storage.run(.list, .directory) { _ throws(FileError) in try base.list(path) }

@@ -18,6 +18,7 @@ const char *const suite_name = "surroundings";
     EACH(archive_cases)      \
     EACH(stopped_cases)      \
     EACH(refused_cases)      \
+    EACH(refusal_cases)      \
     EACH(disk_cases)
 
 #define ROLES(EACH)          \

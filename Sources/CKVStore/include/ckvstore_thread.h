@@ -2,7 +2,7 @@
 #ifndef CKVSTORE_THREAD_H
 #define CKVSTORE_THREAD_H
 
-/* Copies `message`, cut off at 511 bytes, into this thread's buffer. */
+/* Copies `message`, cut off at 1023 bytes, into this thread's buffer. */
 void ckvstore_set_message(const char *message);
 
 /* This thread's buffer; "" before the first failure. */

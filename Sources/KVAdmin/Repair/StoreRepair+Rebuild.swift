@@ -257,7 +257,7 @@ extension StoreRepair {
     do throws(FileError) {
       var name = "repair-\(seconds)"
       var number = 1
-      while files.fileExists(name) {
+      while try files.fileExists(name) {
         number += 1
         name = "repair-\(seconds)-\(number)"
       }
@@ -273,7 +273,7 @@ extension StoreRepair {
     let name = StoreFolder.catalogName
     guard let meta else { return }
     do throws(FileError) {
-      if files.fileExists(name) {
+      if try files.fileExists(name) {
         do throws(FileError) { try files.link(name, to: aside + "/" + name) } catch {
           // No second names on this file system: then there is a moment without.
           try files.rename(name, to: aside + "/" + name)
@@ -292,7 +292,7 @@ extension StoreRepair {
       try files.rename(aside + "/catalog.new", to: name)
       try files.syncDirectory(".")
       // What is left means nothing any more: nobody has the store open.
-      for leftover in [name + "-lock", "leases"] where files.fileExists(leftover) {
+      for leftover in [name + "-lock", "leases"] where try files.fileExists(leftover) {
         try files.remove(leftover)
       }
       for name in unusableSlotFiles where name.hasPrefix("02") {

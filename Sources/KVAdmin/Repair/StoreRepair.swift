@@ -114,7 +114,7 @@ struct StoreRepair {
   // MARK: What the slots are read with
 
   private mutating func readOldCatalog() throws(FileError) {
-    guard files.fileExists(StoreFolder.catalogName) else { return }
+    guard try files.fileExists(StoreFolder.catalogName) else { return }
     let file = try files.openFile(StoreFolder.catalogName, mode: .readOnly, direct: false)
     defer { file.close() }
     let buffer = try AlignedBuffer(byteCount: Int(try file.byteCount()))

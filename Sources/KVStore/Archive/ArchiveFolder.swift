@@ -85,13 +85,13 @@ package final class ArchiveFolder: Sendable {
 
   /// What there is of an archive, for a repair.
   package static func find(_ folder: StoreFolder) throws(FileError) -> Found {
-    guard folder.files.fileExists(name) else { return Found(files: nil, isAway: false) }
+    guard try folder.files.fileExists(name) else { return Found(files: nil, isAway: false) }
     guard let (files, isLink) = try existing(folder) else { return Found(files: nil, isAway: true) }
     if isLink, let owner = try Identity.read(files) {
       let id = Identity(storeUUID: owner.storeUUID, folder: try folder.handle.birth())
       guard owner == id else { return Found(files: nil, isAway: false, isForeign: true) }
     }
-    let hasOwner = files.fileExists(ownerName)
+    let hasOwner = try files.fileExists(ownerName)
     let isEmpty = try !files.list(".").contains { DiskTier.strayFile($0) != nil }
     return Found(files: files, isAway: isEmpty && !hasOwner)
   }
@@ -102,7 +102,7 @@ package final class ArchiveFolder: Sendable {
   private static func existing(
     _ folder: StoreFolder
   ) throws(FileError) -> (files: any Storage, isLink: Bool)? {
-    guard folder.files.fileExists(name) else { return nil }
+    guard try folder.files.fileExists(name) else { return nil }
     guard let target = try folder.handle.linkTarget(name) else {
       do throws(FileError) { return (try folder.files.openFolder(name), false) } catch {
         guard error.isNotFound else { throw error }
@@ -127,7 +127,7 @@ package final class ArchiveFolder: Sendable {
     _ id: Identity
   ) throws(FileError) {
     let store = folder.files
-    let hasOne = store.fileExists(name)
+    let hasOne = try store.fileExists(name)
     if configuration.archivePath.isEmpty {
       guard !hasOne else { return }
       try store.makeDirectory(name)
@@ -180,7 +180,7 @@ package final class ArchiveFolder: Sendable {
 
     /// nil when there is none; one that is damaged is nobody's.
     static func read(_ files: any Storage) throws(FileError) -> Identity? {
-      guard files.fileExists(ownerName) else { return nil }
+      guard try files.fileExists(ownerName) else { return nil }
       let file = try files.openFile(ownerName, mode: .readOnly, direct: false)
       defer { file.close() }
       let none = Identity(storeUUID: [], folder: (0, 0))
@@ -206,7 +206,7 @@ package final class ArchiveFolder: Sendable {
       writer.append(folderNanoseconds)
       writer.append(unsafe writer.bytes.withUnsafeBytes { xxh3Checksum($0) })
       let newName = ownerName + ".new"
-      if files.fileExists(newName) { try files.remove(newName) }
+      if try files.fileExists(newName) { try files.remove(newName) }
       let file = try files.openFile(newName, mode: .createNew, direct: false)
       defer { file.close() }
       var failure: FileError?

@@ -60,7 +60,7 @@ package struct IdentityFile {
     _ folder: any Storage,
     storeUUID: [UInt8]?
   ) throws(FileError) -> IdentityFile {
-    guard folder.fileExists(name) else { return IdentityFile() }
+    guard try folder.fileExists(name) else { return IdentityFile() }
     let file = try folder.openFile(name, mode: .readOnly, direct: false)
     defer { file.close() }
     let buffer = try AlignedBuffer(byteCount: Int(try file.byteCount()))
@@ -288,7 +288,7 @@ package struct IdentityFile {
     adding records: [Record] = []
   ) throws(FileError) {
     let newName = name + ".new"
-    if folder.fileExists(newName) { try folder.remove(newName) }
+    if try folder.fileExists(newName) { try folder.remove(newName) }
     let all =
       [.store(meta)] + identities.map { Record.identity($0) }
       + removals.map { Record.removal($0) } + (numbers.map { [Record.numbers($0)] } ?? []) + records

@@ -61,7 +61,7 @@ enum NewStore {
     let name = "catalog.new"
     var options: CatalogOptions
     do throws(FileError) {
-      for leftover in [name, name + "-lock"] where files.fileExists(leftover) {
+      for leftover in [name, name + "-lock"] where try files.fileExists(leftover) {
         try files.remove(leftover)
       }
       options = try folder.catalogOptions(name, creates: true)

@@ -17,8 +17,14 @@ package final class RepairLocks {
 
   /// Throws `.locked` when a process has the store open or repairs it.
   package init(_ folder: StoreFolder) throws(StoreError) {
-    guard folder.files.fileExists("slots") || folder.files.fileExists(StoreFolder.catalogName)
-    else { throw .notAStore }
+    let names = ["slots", StoreFolder.catalogName]
+    do throws(FileError) {
+      var isStore = false
+      for name in names where try folder.files.fileExists(name) { isStore = true }
+      guard isStore else { throw FileError(.open, errno: ENOTDIR) }
+    } catch {
+      throw error.errno == ENOTDIR ? .notAStore : StoreError(error, .folder)
+    }
     if StoreRegistry.isOpen(folder.handle.identity) { throw .locked(.inUse) }
     do throws(FileError) {
       var locks: [Lock] = []

@@ -96,7 +96,10 @@ package final class StoreCore: Sendable {
     ownerFiles = OwnerFiles(folders.owners)
     try ownerFiles.checkPIDNamespace()
 
-    let isNew = !folder.files.fileExists(StoreFolder.catalogName)
+    let isNew: Bool
+    do throws(FileError) { isNew = try !folder.files.fileExists(StoreFolder.catalogName) } catch {
+      throw StoreError(error, .folder)
+    }
     guard !isNew || !configuration.readOnly else { throw .io(.openCatalog, errno: ENOENT) }
     if isNew {
       try NewStore.checkNothingIsLost(folder)

@@ -32,7 +32,7 @@ package final class StoreFolder: Sendable {
 
   /// A folder in it; nil when there is none.
   package func subfolder(_ name: String) throws(FileError) -> (any Storage)? {
-    guard files.fileExists(name) else { return nil }
+    guard try files.fileExists(name) else { return nil }
     return try files.openFolder(name)
   }
 

@@ -6,7 +6,7 @@ extension WriterBatches {
   ///
   /// A full disk, or a burst whose own blocks keep each other, is no reason to refuse the next offload.
   func heldPools(_ pools: Set<UInt32>) -> Set<UInt32> {
-    guard !pools.isEmpty, !slots.growthFailed else { return [] }
+    guard !pools.isEmpty, slots.growthError == nil else { return [] }
     let leases = core.activeLeases
     let leased = leases.deepestPositions(deadOwners: leases.deadOwners())
     do throws(StoreError) {

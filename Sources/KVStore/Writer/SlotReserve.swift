@@ -25,8 +25,8 @@ final class SlotReserve {
   private var slotCounts: [Int: Int] = [:]
   private var nextGeneration: UInt64 = 0
   private var endGeneration: UInt64 = 0
-  /// A slot file could not be made although the bound has room: giving others up would not help.
-  private(set) var growthFailed = false
+  /// Why a slot file could not be made although the bound has room: giving others up would not help.
+  private(set) var growthError: StoreError?
 
   /// What may leave the store for slots.
   private enum Removable {
@@ -122,7 +122,7 @@ final class SlotReserve {
     _ blockCount: Int,
     touches: (WriteTransaction) throws(CatalogError) -> Void
   ) throws(StoreError) -> Bool {
-    growthFailed = false
+    growthError = nil
     guard !isReady(needed, blockCount) else { return false }
     var hasCommitted = false
     let touchesOnce: (WriteTransaction) throws(CatalogError) -> Void = {
@@ -198,7 +198,7 @@ final class SlotReserve {
         guard lacking > 0 else { continue }
         let slots = try reserve(lacking, slotByteCount, removing: removable, eviction)
         reserved[slotByteCount] = slots
-        if removable == .anything, slots.count < lacking, !growthFailed {
+        if removable == .anything, slots.count < lacking, growthError == nil {
           try giveUpFile(
             of: slotByteCount,
             sparing: filesHeld(for: needed, reserved),
@@ -227,6 +227,7 @@ final class SlotReserve {
     _ body: (Eviction) throws(CatalogError) -> Result
   ) throws(StoreError) -> Result {
     let before = stock
+    growthError = nil
     do throws(StoreError) {
       return try writer.evict { (eviction) throws(CatalogError) in
         stock = before
@@ -234,7 +235,11 @@ final class SlotReserve {
       }
     } catch {
       stock = before
-      throw error
+      // Of a file that could not be made the catalog knows the number of the error only.
+      guard let growthError, error == .full || error.errorNumber == growthError.errorNumber else {
+        throw error
+      }
+      throw growthError
     }
   }
 
@@ -380,10 +385,10 @@ final class SlotReserve {
         slotCount: slotCount
       )
     } catch {
+      growthError = StoreError(error, .allocateSlotFile)
       // Nothing leaves for what could not be written anyway.
       guard error.isNoSpace else { throw .io(errno: error.errno) }
       // The disk is fuller than the bound says: make do with what there is.
-      growthFailed = true
       _ = try transaction.removeSlotFile(tier: .disk, file: file)
       return false
     }

@@ -240,7 +240,8 @@ final class WriterBatches: @unchecked Sendable {
       let namespace = block.namespace
       if !namespace.isInline {
         guard let slot = slots.takeSlot(namespace.layout.slotByteCount) else {
-          placed[index].outcome = .droppedFull
+          // A disk that is full before the bound is reached is the system's refusal.
+          placed[index].outcome = slots.growthError.map { .droppedError($0) } ?? .droppedFull
           continue
         }
         placed[index].place.file = slot.file

@@ -133,7 +133,7 @@ struct LayerwiseWorkload: Workload {
     _ path: String,
     _ body: (Namespace, Store) throws -> Void
   ) throws {
-    if bench.storage.fileExists(path) { try bench.dropPageCache(of: path) }
+    if try bench.storage.fileExists(path) { try bench.dropPageCache(of: path) }
     // Opened anew, so that its arena is empty.
     let store = try Store.open(bench.configuration(path))
     defer { closeQuietly(store) }

@@ -38,7 +38,7 @@ final class RawDisk {
 
   /// Makes the file anew: preallocated extents that were never written.
   func makeFresh() throws {
-    if storage.fileExists(path) { try storage.remove(path) }
+    if try storage.fileExists(path) { try storage.remove(path) }
     let file = try storage.openFile(path, mode: .createNew, direct: false)
     try file.allocate(byteCount: UInt64(byteCount))
     try file.sync()

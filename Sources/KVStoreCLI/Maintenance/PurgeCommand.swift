@@ -110,10 +110,12 @@ func withStore(
     configuration.readOnly = readOnly
     // Mostly nothing is restored.
     configuration.hostBytes = hostBytes
-    guard unsafe access(path + "/catalog.mdb", F_OK) == 0 else {
+    let recorded: Int
+    do throws(StoreError) { recorded = try Store.recordedCapacity(configuration) } catch {
+      guard [.io(.openCatalog, errno: ENOENT), .io(.openCatalog, errno: ENOTDIR)].contains(error)
+      else { throw error }
       throw CommandFailure("\(path): there is no store in this folder")
     }
-    let recorded = try Store.recordedCapacity(configuration)
     if case .exactly(_?) = capacity {} else { configuration.holdsToCapacity = false }
     configuration.capacityBytes =
       switch capacity {

@@ -125,7 +125,7 @@ struct FileArm: CompareArm {
     }
     let coldRead = try read()
     let lookUp = try nanoseconds {
-      for path in paths where !storage.fileExists(path) {
+      for path in paths where try !storage.fileExists(path) {
         throw CommandFailure("\(path) is not there")
       }
     }

@@ -389,6 +389,10 @@ class WorkerSide:
             if flush and not self._options.read_only:
                 done = store.flush(_FLUSH_SECONDS)
                 logger.info("kvstore: rank %s: %d blocks durable, %s", self._rank, done.blocks_durable, store.stats())
+        except KVStoreError as reason:
+            logger.warning("kvstore: %s", reason)
+        # Also where blocks could not be written.
+        try:
             store.close()
         except KVStoreError as reason:
             logger.warning("kvstore: %s", reason)
