@@ -112,7 +112,7 @@ import Testing
           [1 << 30, 64 << 20, 16_384, 1 << 20].flatMap { littleEndianBytes(UInt64($0)) }
         )
       ),
-      ("meta clean", row(1, key: Array("clean".utf8), [1])),
+      ("meta clean", row(1, key: Array("clean".utf8), [1, 0, 0, 0, 0])),
       (
         "namespace",
         row(

@@ -18,7 +18,7 @@ public struct StoreInspector: Sendable {
     public var createdNanoseconds: UInt64
     /// Version of the file format.
     public var formatVersion: UInt32
-    /// Whether the last process closed cleanly, with nobody having it open since.
+    /// Whether all that had it open closed it: since somebody opened it alone, nobody died before.
     public var isClean: Bool
     /// Slot files, by number.
     public var slotFiles: [SlotFile]

@@ -161,7 +161,7 @@ final class NewCatalog {
           _ = try transaction.touch(end.namespace, pathEnd: position)
         }
       }
-      try transaction.setClean(true)
+      try transaction.setClean()
     }
     catalog.close()
     do throws(FileError) {

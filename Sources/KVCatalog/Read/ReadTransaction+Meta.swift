@@ -1,6 +1,6 @@
 /// Reads of what holds for the whole store.
 extension ReadTransaction {
-  /// Whether the last process closed cleanly.
+  /// Whether all processes that had the store open have closed it.
   package func isClean() throws(CatalogError) -> Bool {
     guard let value = unsafe try getChecked(.meta, .meta(.clean)) else { return false }
     return unsafe value.first == 1

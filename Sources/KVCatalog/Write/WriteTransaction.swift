@@ -163,7 +163,7 @@ package import KVCore
     try put(.meta, .meta(.store), meta.storeRow)
     try putConfig(meta)
     try put(.meta, .meta(.counters), counters.encoded)
-    try setClean(true)
+    try setClean()
   }
 
   /// What was decided about sizes.
@@ -171,10 +171,35 @@ package import KVCore
     try put(.meta, .meta(.config), meta.configRow)
   }
 
-  /// The mark of a clean close.
-  package func setClean(_ isClean: Bool) throws(CatalogError) {
-    guard try self.isClean() != isClean else { return }
-    try put(.meta, .meta(.clean), [isClean ? 1 : 0])
+  /// The mark of a clean close: nobody has the store open.
+  package func setClean() throws(CatalogError) { try putOpenCount(0) }
+
+  /// Counts a process that opens the store beside `others` that live.
+  ///
+  /// Those that died before they closed stay counted until somebody opens the store alone.
+  package func noteOpened(beside others: Int) throws(CatalogError) {
+    try putOpenCount(others == 0 ? 1 : (try openCount() ?? UInt32(clamping: others)) &+ 1)
+  }
+
+  /// Counts off a process that closes it; the store is clean when none is left that has not.
+  package func noteClosed() throws(CatalogError) {
+    let count = try openCount() ?? 1
+    try putOpenCount(count > 0 ? count - 1 : 0)
+  }
+
+  /// nil: a process of a version that did not count has opened it.
+  private func openCount() throws(CatalogError) -> UInt32? {
+    guard let value = unsafe try getChecked(.meta, .meta(.clean)) else { return nil }
+    var reader = unsafe ByteReader(value)
+    let isClean = reader.read(UInt8.self) == 1
+    return reader.read(UInt32.self) ?? (isClean ? 0 : nil)
+  }
+
+  private func putOpenCount(_ count: UInt32) throws(CatalogError) {
+    var mark = ByteWriter()
+    mark.append(UInt8(count == 0 ? 1 : 0))
+    mark.append(count)
+    try put(.meta, .meta(.clean), mark.bytes)
   }
 
   /// The stamp that the next use gets.

@@ -30,20 +30,26 @@ package final class OwnerFiles: Sendable {
   /// Throws when a living process of another PID namespace has the store open.
   ///
   /// Removes nothing.
-  func checkPIDNamespace() throws(StoreError) {
+  ///
+  /// - Returns: how many living processes have it open for writing.
+  func checkPIDNamespace() throws(StoreError) -> Int {
     let ours = Self.pidNamespace()
+    var livingCount = 0
     for name in names() {
       // Who removes the file of one that has ended holds its lock for a moment.
       for attempt in 0..<20 {
-        guard isLocked(name), let theirs = contents(name), !theirs.isEmpty,
-          theirs != ours + Self.inMemory
-        else { break }
+        guard isLocked(name) else { break }
+        guard let theirs = contents(name), !theirs.isEmpty, theirs != ours + Self.inMemory else {
+          livingCount += 1
+          break
+        }
         guard attempt < 19 else {
           throw .locked(theirs == ours ? .otherSharedMemory : .otherPIDNamespace)
         }
         usleep(1000)
       }
     }
+    return livingCount
   }
 
   /// Makes and locks this process's file.

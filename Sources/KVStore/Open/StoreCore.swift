@@ -94,7 +94,7 @@ package final class StoreCore: Sendable {
     defer { withExtendedLifetime(opening) {} }
     let folders = try Folders(folder)
     ownerFiles = OwnerFiles(folders.owners)
-    try ownerFiles.checkPIDNamespace()
+    let otherCount = try ownerFiles.checkPIDNamespace()
 
     let isNew: Bool
     do throws(FileError) { isNew = try !folder.files.fileExists(StoreFolder.catalogName) } catch {
@@ -180,7 +180,8 @@ package final class StoreCore: Sendable {
       do throws(CatalogError) {
         owner = try catalog.write(timeNanoseconds: time.now()) {
           [time] (transaction) throws(CatalogError) in
-          try transaction.setClean(false)
+          // Looked for under the opening lock: none came since, and one that closed has counted itself off.
+          try transaction.noteOpened(beside: otherCount)
           if let anchor = time.newAnchor { try transaction.anchorClock(anchor) }
           if time.hasJumped { try transaction.suspendIdleExpiry(before: time.idleSuspendedBefore) }
           return transaction.nextOwner()
@@ -266,9 +267,9 @@ package final class StoreCore: Sendable {
       { /* freed as a dead owner's */  }
       do throws(StoreError) {
         try catalogWriter.commit { (transaction) throws(CatalogError) in
-          try transaction.setClean(true)
+          try transaction.noteClosed()
         }
-      } catch { /* the mark stays unset, which is true */  }
+      } catch { /* it stays counted as open, which is true */  }
       writerBox.withLock { $0 = nil }
     }
     state.withLock { state in
