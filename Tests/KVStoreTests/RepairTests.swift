@@ -61,6 +61,44 @@ import Testing
     case absent, empty, zeroed, cutOff, everyThirdPage, noise
   }
 
+  /// A repair that nobody needs is refused; one that is wanted keeps all that means the same in a new catalog.
+  @Test func aSoundCatalogIsNotReplaced() throws {
+    let fixture = try StoreFixture()
+    try Self.fill(fixture.store)
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    let gone = try #require(try namespace.pin(Self.prompt, seconds: 3600)).id
+    let pin = try #require(try namespace.pin(Self.fork, seconds: 3600)).id
+    #expect(try fixture.store.unpin(gone))
+    let session = try namespace.beginSession("agent")
+    _ = try Prompt.with(Self.fork) { (prompt) throws(StoreError) in try session.match(prompt) }
+    #expect(try session.step() != nil)
+    try fixture.store.flush()
+    let pins = try fixture.store.inspector.pins()
+    let lifetime = try fixture.store.inspector.lifetime()
+    try fixture.whileClosed {
+      let refused = try Store.repair(fixture.configuration, force: false)
+      #expect(refused.isRefused && refused.catalogIsSound && refused.keptAside == nil)
+      #expect(refused.kept.pinCount == 1 && refused.kept.sessionCount == 1)
+      let names = try FileManager.default.contentsOfDirectory(atPath: fixture.configuration.path)
+      #expect(!names.contains { $0.hasPrefix("repair-") })
+      #expect(try Store.repair(fixture.configuration, dryRun: true, force: false).catalogIsSound)
+      let result = try Store.repair(fixture.configuration, force: true)
+      #expect(result.kept == refused.kept && result.blockCount == 45)
+    }
+    let kept = try fixture.store.inspector.pins()
+    #expect(kept.map(\.id) == pins.map(\.id) && kept.map(\.blockKey) == pins.map(\.blockKey))
+    #expect(kept.map(\.blockCount) == [10])
+    let found = try #require(try fixture.store.inspector.session(session.id))
+    #expect(found.name == "agent" && found.steps.count == 1)
+    #expect(found.head == kept.first?.end)
+    let after = try fixture.store.inspector.lifetime()
+    #expect(after.blocksOffloaded == lifetime.blocksOffloaded)
+    let next = try fixture.store.openNamespace(Self.identity)
+    #expect(try #require(try next.pin(Self.prompt, seconds: 3600)).id > pin)
+    #expect(try fixture.store.unpin(pin))
+    try Self.expectWhole(fixture.store, [Self.identity, Self.salted, Self.inlineIdentity])
+  }
+
   @Test(arguments: Damage.allCases)
   func slotFilesAloneAreEnough(_ damage: Damage) throws {
     let fixture = try StoreFixture()
@@ -89,7 +127,8 @@ import Testing
         }
       }
       let dry = try Store.repair(fixture.configuration, dryRun: true)
-      result = try Store.repair(fixture.configuration)
+      result = try Store.repair(fixture.configuration, force: false)
+      #expect(!dry.catalogIsSound && !result.isRefused)
       #expect(dry.blockCount == result.blockCount && dry.keptAside == nil)
       let aside = try #require(result.keptAside)
       if damage != .absent {

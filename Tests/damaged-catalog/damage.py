@@ -85,7 +85,7 @@ def main(restore_all, kvstore, folder, rounds, seed):
             file.write(damaged)
         status, _, _ = run(kvstore, "verify", "--quick", store)
         verifies[{0: "nothing", 1: "refused", 2: "findings"}.get(status, f"signal {-status}")] += 1
-        status, found, message = run(kvstore, "repair", "--json", store)
+        status, found, message = run(kvstore, "repair", "--force", "--json", store)
         if status != 0:
             sys.exit(f"{what}: repair ended with {status}: {message}")
         repaired = json.loads(found)

@@ -125,7 +125,7 @@ static void copied_store(void) {
     fill(store, 0, PROMPTS);
     close_store(store);
     run_command("\"$KVSTORE_COMMAND\" gc '%s' >/dev/null", place("copy"));
-    CHECK(system("\"$KVSTORE_COMMAND\" repair \"$KVSTORE_COPY\" >/dev/null 2>&1") != 0);
+    CHECK(system("\"$KVSTORE_COMMAND\" repair --force \"$KVSTORE_COPY\" >/dev/null 2>&1") != 0);
     {
         shape_t shape = shape_large();
         kvstore_namespace_t *ns;
@@ -284,7 +284,7 @@ static void repair_without_the_archive(void) {
         CHECK_EQ(rename(way ? place("store/archive") : place("disk"), place("unplugged")), 0);
         if (way) CHECK_EQ(mkdir(place("store/archive"), 0700), 0);
         /* Refused, however the catalog is. */
-        CHECK(output_of(text, sizeof text, "\"$KVSTORE_COMMAND\" repair '%s' 2>&1", place("store")) != 0);
+        CHECK(output_of(text, sizeof text, "\"$KVSTORE_COMMAND\" repair --force '%s' 2>&1", place("store")) != 0);
         CHECK(strstr(text, "mounted") != NULL);
         /* The operator insists: what is in the archive is not believed any more, and nothing of it is deleted. */
         run_command("\"$KVSTORE_COMMAND\" repair --without-archive '%s' >/dev/null", place("store"));
@@ -298,7 +298,7 @@ static void repair_without_the_archive(void) {
                     way ? place("store/archive") : place("disk"));
         run_command("find '%s' -name '03*.aside' | grep -q .", way ? place("store/archive") : place("disk"));
         /* And a repair with it takes it back. */
-        run_command("\"$KVSTORE_COMMAND\" repair '%s' >/dev/null", place("store"));
+        run_command("\"$KVSTORE_COMMAND\" repair --force '%s' >/dev/null", place("store"));
         store = open_archived(place("store"), archive, 64 * MIB);
         CHECK(find(store, 0, PROMPTS).restored > 0);
         close_store(store);

@@ -281,7 +281,7 @@ static void files_of_endless_length(void) {
                        path, path),
              0);
     CHECK_EQ(unlink(path_in(path, "catalog.mdb")), 0);
-    CHECK_EQ(run_shell("timeout 60 \"$KVSTORE_COMMAND\" repair '%s' > '%s.log' 2>&1", path, path), 0);
+    CHECK_EQ(run_shell("timeout 60 \"$KVSTORE_COMMAND\" repair --force '%s' > '%s.log' 2>&1", path, path), 0);
     check_store(path, 0, 1);
 }
 

@@ -316,7 +316,7 @@ static void a_repair_is_stopped_at_each_step(void) {
         }
         end_stopped(pid, step, "repair");
         if (access(path_in(path_in_dir("store"), "catalog.mdb"), F_OK) != 0)
-            CHECK_EQ(run_shell("'%s' repair '%s' > /dev/null", getenv("KVSTORE_COMMAND"), path_in_dir("store")), 0);
+            CHECK_EQ(run_shell("'%s' repair --force '%s' > /dev/null", getenv("KVSTORE_COMMAND"), path_in_dir("store")), 0);
         check_store(path_in_dir("store"), 1, KEPT);
     }
     printf("  repair: %u steps\n", stopped);

@@ -154,8 +154,19 @@ final class NewCatalog {
   }
 
   /// Ends it: everything is on disk.
-  func finish() throws(StoreError) {
+  ///
+  /// Takes over what of the old catalog means the same here; returns how many pins hold.
+  func finish(
+    _ rows: PortableRows,
+    rootKeys: [NamespaceID: BlockKey]
+  ) throws(StoreError) -> Int {
+    var pinCount = 0
     try write { (transaction) throws(CatalogError) in
+      pinCount = try transaction.adopt(rows) { namespace, blockKey in
+        rootKeys[namespace].flatMap {
+          positions[StoreRepair.BlockID(rootKey: $0, blockKey: blockKey)]
+        }
+      }
       for (id, end) in ends.sorted(by: { $0.value.generation < $1.value.generation }) {
         if let position = positions[id] {
           _ = try transaction.touch(end.namespace, pathEnd: position)
@@ -171,5 +182,6 @@ final class NewCatalog {
     } catch {
       throw StoreError(error, .openCatalog)
     }
+    return pinCount
   }
 }

@@ -28,6 +28,22 @@ public struct Repair: Sendable, Equatable {
   public var unknownCount: Int = 0
   /// Slot files without a single intact header, set aside.
   public var slotFilesSetAside: Int = 0
+  /// The old catalog has every page and row, so that a repair loses more than it gives back.
+  public var catalogIsSound = false
+  /// Nothing was done, because the old catalog is sound.
+  public var isRefused = false
+  /// What the new catalog has of the old one beside the blocks.
+  public var kept = Kept()
+
+  /// Rows of the old catalog that mean the same in a new one; counters of what the store did are kept as well.
+  public struct Kept: Sendable, Equatable {
+    /// Pins.
+    public var pinCount = 0
+    /// Sessions.
+    public var sessionCount = 0
+    /// Stretches of time of which the history tells.
+    public var historyCount = 0
+  }
   /// The folder with what was replaced; nil when nothing was (a dry run).
   public var keptAside: String?
 
@@ -77,6 +93,7 @@ extension Store {
   /// - Parameters:
   ///   - configuration: path, I/O and clock; sizes are those that the store was made with.
   ///   - dryRun: count only.
+  ///   - force: replace a catalog that is sound too, instead of refusing.
   ///   - withoutArchive: give up what lies in an archive that is not there, instead of refusing.
   ///   - progress: called now and then, on the caller's thread.
   /// - Returns: what was found and given back.
@@ -85,6 +102,7 @@ extension Store {
   public static func repair(
     _ configuration: StoreConfiguration,
     dryRun: Bool = false,
+    force: Bool = true,
     withoutArchive: Bool = false,
     progress: (MaintenanceProgress) -> Void = { _ in }
   ) throws(StoreError) -> Repair {
@@ -92,6 +110,7 @@ extension Store {
     var repair = try StoreRepair(
       configuration,
       isDryRun: dryRun,
+      isForced: force,
       withoutArchive: withoutArchive
     )
     return try repair.run(progress)

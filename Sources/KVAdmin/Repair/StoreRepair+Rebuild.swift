@@ -68,7 +68,11 @@ extension StoreRepair {
     result.slotFilesSetAside = unusableSlotFiles.count
     guard let catalog, let aside else { return }
     try catalog.publish(batch, namespaces)
-    try catalog.finish()
+    let rows = namespaceRows().map { ($0.id, $0.rootKey) }
+    result.kept.pinCount = try catalog.finish(
+      portable,
+      rootKeys: Dictionary(rows) { first, _ in first }
+    )
     try putInPlace(aside)
     result.keptAside = configuration.path + "/" + aside
   }

@@ -18,6 +18,8 @@ internal import KVTiers
 struct StoreRepair {
   let configuration: StoreConfiguration
   let isDryRun: Bool
+  /// A catalog that is sound is replaced too.
+  let isForced: Bool
   /// Blocks in an archive that is not there are given up.
   let withoutArchive: Bool
   let folder: StoreFolder
@@ -39,6 +41,8 @@ struct StoreRepair {
   var archiveSlotSizes: [UInt32: Int] = [:]
   let coders = SlotCoders()
   var unusableSlotFiles: [String] = []
+  /// What of the old catalog goes into the new one beside the blocks.
+  var portable = PortableRows()
   /// Newest first.
   var candidates: [BlockID: [RepairCandidate]] = [:]
   /// Keys of the blocks after each block.
@@ -55,10 +59,12 @@ struct StoreRepair {
   init(
     _ configuration: StoreConfiguration,
     isDryRun: Bool,
+    isForced: Bool,
     withoutArchive: Bool
   ) throws(StoreError) {
     self.configuration = configuration
     self.isDryRun = isDryRun
+    self.isForced = isForced
     self.withoutArchive = withoutArchive
     folder = try StoreFolder.existing(configuration)
     do throws(FileError) { archive = try ArchiveFolder.find(folder) } catch {
@@ -83,6 +89,16 @@ struct StoreRepair {
       throw StoreError(error, .identities)
     }
     guard meta != nil else { throw .corrupt(.nothingToRepair) }
+    // With slot files set aside, rows are missing: they are what a repair is for.
+    if result.catalogIsSound {
+      do throws(FileError) { result.catalogIsSound = try !hasSetAside() } catch {
+        throw StoreError(error, .readSlot)
+      }
+    }
+    if result.catalogIsSound, !isForced, !isDryRun {
+      result.isRefused = true
+      return result
+    }
     let tier = try openTier()
     defer { tier.close() }
     do throws(FileError) {
@@ -127,10 +143,30 @@ struct StoreRepair {
       namespaces[rootKey] = RepairNamespace(row)
     }
     inlinePayloads = salvage.payloads
+    let tree = unsafe CatalogTree(buffer.readOnly)
+    // Quotas and times to live as they are now, not as a free page has them.
+    for row in tree.namespaces where namespaces[row.rootKey] != nil {
+      namespaces[row.rootKey] = RepairNamespace(row)
+    }
+    portable = tree.portable
+    result.catalogIsSound = tree.isSound
+    result.kept.pinCount = portable.pins.count
+    result.kept.sessionCount = portable.sessionCount
+    result.kept.historyCount = portable.historyCount
     oldCatalog = buffer
   }
 
   private var inlinePayloads: [Range<Int>] = []
+
+  private func hasSetAside() throws(FileError) -> Bool {
+    for tier in [try folder.subfolder("slots"), archive.files] {
+      if try tier?.list(".").contains(where: { DiskTier.strayFile($0)?.kind == .setAside }) == true
+      {
+        return true
+      }
+    }
+    return false
+  }
 
   private mutating func readIdentities() throws(FileError) {
     let file = try IdentityFile.read(files, storeUUID: meta?.storeUUID)

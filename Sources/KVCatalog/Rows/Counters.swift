@@ -13,6 +13,9 @@ struct Counters: Equatable {
   var slotFile: UInt32 = 1
   var pin: UInt32 = 1
 
+  /// Far beyond what a store gives in its life.
+  static let max: UInt32 = 1 << 31
+
   init() {}
 
   init?(_ body: UnsafeRawBufferPointer) {
@@ -23,8 +26,8 @@ struct Counters: Equatable {
       let slotFile = reader.read(UInt32.self), let pin = reader.read(UInt32.self)
     else { return nil }
     // No store gets that far in its life: it is damage, and adding to it would trap.
-    guard max(run, stamp, event, generation) < 1 << 62,
-      max(namespace, owner, slotFile, pin) < 1 << 31
+    guard Swift.max(run, stamp, event, generation) < 1 << 62,
+      Swift.max(namespace, owner, slotFile, pin) < Self.max
     else { return nil }
     self.run = run
     self.stamp = stamp

@@ -146,6 +146,14 @@ extension ReadTransaction {
 }
 
 extension SessionRow {
+  /// Nil for the row of a step.
+  init?(key: [UInt8], _ body: UnsafeRawBufferPointer) {
+    guard let (id, step) = unsafe key.withUnsafeBytes({ unsafe sessionKey($0) }), step == 0 else {
+      return nil
+    }
+    unsafe self.init(id, body)
+  }
+
   fileprivate init?(_ id: UInt64, _ body: UnsafeRawBufferPointer) {
     var reader = unsafe ByteReader(body)
     guard let namespace = reader.read(UInt32.self), let flags = reader.read(UInt32.self),

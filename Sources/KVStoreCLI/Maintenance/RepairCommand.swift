@@ -10,7 +10,8 @@ struct RepairCommand: ParsableCommand {
     abstract: "Rebuild the catalog of a stopped store from what is provably intact.",
     discussion: """
       Reads every slot, gives back each block whose bytes and ancestors verify, and keeps what it \
-      replaces in a folder repair-… in the store. Needs the store stopped. --dry-run only counts.
+      replaces in a folder repair-… in the store. Needs the store stopped. --dry-run only counts. \
+      A catalog that is intact is replaced with --force only, since some of what it holds is lost.
 
       EXAMPLES
         kvstore repair STORE --dry-run
@@ -24,6 +25,9 @@ struct RepairCommand: ParsableCommand {
   @Flag(help: "Say what would be given back, and replace nothing.")
   var dryRun = false
 
+  @Flag(help: "Replace a catalog that is intact, too.")
+  var force = false
+
   @Flag(help: "Give up what lies in an archive that is not there, instead of refusing.")
   var withoutArchive = false
 
@@ -36,13 +40,25 @@ struct RepairCommand: ParsableCommand {
       let result = try Store.repair(
         StoreConfiguration(path: store),
         dryRun: dryRun,
+        force: force,
         withoutArchive: withoutArchive
       ) { progress in line.show(progress.text) }
       line.clear()
+      if result.isRefused { throw CommandFailure("\(store): \(refusal(result.kept))") }
       let document = RepairDocument(result, isDryRun: dryRun)
       print(json ? try jsonText(document) : document.lines.joined(separator: "\n"))
     }
   }
+}
+
+/// Why a store whose catalog is intact is not repaired.
+private func refusal(_ kept: Repair.Kept) -> String {
+  """
+  the catalog is intact: there is nothing to repair. A new one would lose the order of use, the hits \
+  of prefixes, the events and what is said of removed blocks; it would keep \(kept.pinCount) pins and \
+  \(kept.sessionCount) sessions as far as their blocks are intact, the history and the counters. \
+  kvstore verify says whether blocks are damaged, which needs no repair; --force replaces the catalog
+  """
 }
 
 /// The JSON of `repair`.
@@ -60,6 +76,10 @@ struct RepairDocument: Encodable {
   var supersededCount: Int
   var unknownCount: Int
   var slotFilesSetAside: Int
+  var catalogIsSound: Bool
+  var keptPinCount: Int
+  var keptSessionCount: Int
+  var keptHistoryCount: Int
   var keptAside: String?
 
   init(_ result: Repair, isDryRun: Bool) {
@@ -76,6 +96,10 @@ struct RepairDocument: Encodable {
     supersededCount = result.supersededCount
     unknownCount = result.unknownCount
     slotFilesSetAside = result.slotFilesSetAside
+    catalogIsSound = result.catalogIsSound
+    keptPinCount = result.kept.pinCount
+    keptSessionCount = result.kept.sessionCount
+    keptHistoryCount = result.kept.historyCount
     keptAside = result.keptAside
   }
 
@@ -92,12 +116,14 @@ struct RepairDocument: Encodable {
       ("forgotten or purged", removedCount), ("expired", expiredCount),
       ("older copies", supersededCount), ("of nobody known", unknownCount),
       ("slot files set aside", slotFilesSetAside),
+      ("pins kept", keptPinCount), ("sessions kept", keptSessionCount),
     ]
     for (name, count) in left where count > 0 { fields.append((name, "\(count)")) }
     var lines = fieldLines(fields)
     lines.append("")
     if isDryRun {
-      lines.append("dry run: nothing was changed")
+      let intact = catalogIsSound ? "; the catalog is intact, so that a repair needs --force" : ""
+      lines.append("dry run: nothing was changed\(intact)")
     } else if let keptAside {
       lines.append("repaired; what was replaced is in \(keptAside): delete it when all is well")
     }
