@@ -7,10 +7,10 @@ import Testing
 
 /// Side sections: a prefix is usable where the state of its recurrent layers is stored too.
 @Suite struct SectionTests {
-  private static let byteCountMax = 50_000
+  static let byteCountMax = 50_000
 
   /// Stores a section behind the prompt's leading blocks, of bytes that follow from `seed`.
-  private static func offload(
+  static func offload(
     _ section: Namespace,
     _ prompt: [UInt32],
     blockCount: Int,
@@ -26,7 +26,7 @@ import Testing
     #expect(outcome.firstProblem == nil)
   }
 
-  private static func restore(
+  static func restore(
     _ section: Namespace,
     _ prompt: [UInt32],
     blockCount: Int
@@ -46,7 +46,7 @@ import Testing
     return bytes
   }
 
-  private static func withSpan<Result>(
+  static func withSpan<Result>(
     of bytes: [UInt8],
     _ body: (UnsafeMutableBufferPointer<TransferSpan>) throws -> Result
   ) throws -> Result {
@@ -63,7 +63,7 @@ import Testing
     }
   }
 
-  private static func words(
+  static func words(
     _ section: Namespace,
     _ prompt: [UInt32],
     _ blockCount: Int
@@ -93,7 +93,7 @@ import Testing
     try match(namespace, prompt, sections)[0].blockCount
   }
 
-  private static func isStored(_ section: Namespace, _ prompt: [UInt32], _ blockCount: Int) throws
+  static func isStored(_ section: Namespace, _ prompt: [UInt32], _ blockCount: Int) throws
     -> Bool
   {
     try section.peek(words(section, prompt, blockCount)) == 1

@@ -523,9 +523,10 @@ kvstore_status_t kvstore_match_all(kvstore_namespace_t *const *namespaces, size_
  * The sections of one name are blocks of a namespace of their own, in digest mode, which
  * kvstore_section_open opens; offload, restore, views, prefetch, pins and TTLs work on it as on any
  * other. One section is one block: a prompt of the one digest returned by kvstore_section_digest,
- * with one region of variable length. Purging or forgetting blocks of the namespace, or all of it,
- * removes their sections too. A section is evicted on its own; one whose block was evicted is not
- * found by kvstore_match_sections. */
+ * with one region of variable length. A section leaves with the block that it follows, whatever the
+ * reason (an eviction spares one that is itself leased or pinned), and may be evicted before it.
+ * kvstore_purge and kvstore_forget also remove those that follow a block of their prompt which is
+ * not stored, and count them where no block was left. */
 
 /* Opens the sections called `name` (1 ... 64 bytes of UTF-8) that belong to the blocks of `ns`,
  * creating their namespace when absent; bytes_max is the maximum size of one of them (1 byte ... 1

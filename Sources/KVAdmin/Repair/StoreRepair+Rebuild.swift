@@ -15,6 +15,8 @@ extension StoreRepair {
     /// Older contents were removed, with this block or one above it.
     let generationFloor: UInt64
     let depth: UInt32
+    /// Of the blocks before it.
+    let prefix: PrefixDigest
   }
 
   /// Blocks that one commit publishes.
@@ -37,19 +39,38 @@ extension StoreRepair {
     var batch: [NewCatalog.Block] = []
     var visited: Set<BlockID> = []
     let total = candidates.count
-    for namespace in namespaces.values.sorted(by: { $0.row.id < $1.row.id }) {
+    var prefixes = SectionOwners(namespaces.values)
+    var orphanCount = 0
+    // Sections come after the blocks that they belong to.
+    let inOrder = namespaces.values.sorted {
+      ($0.identity.sideSection == nil ? 0 : 1, $0.row.id)
+        < ($1.identity.sideSection == nil ? 0 : 1, $1.row.id)
+    }
+    for namespace in inOrder {
       let rootKey = namespace.row.rootKey
       let floors = floors(of: rootKey)
-      var waiting = expand(rootKey, rootKey, floors.whole, depth: 0)
+      let owner = prefixes.owner(namespace)
+      var waiting = expand(rootKey, rootKey, floors.whole, depth: 0, PrefixDigest())
       while let next = waiting.popLast() {
         guard visited.insert(next.id).inserted else { continue }
         let floor = max(next.generationFloor, floors.below[next.id.blockKey] ?? 0)
         guard let verified = verify(next, namespace, floor, tier) else { continue }
+        guard prefixes.hasBlock(of: verified, namespace) else {
+          orphanCount += 1
+          continue
+        }
+        let prefix = owner.map { prefixes.note(verified, after: next.prefix, namespace, $0) }
         result.blockCount += 1
         result.payloadByteCount += UInt64(verified.payloadByteCount)
         if verified.inlinePayload != nil { result.inlineBlockCount += 1 }
         if catalog != nil { batch.append(verified) }
-        waiting += expand(rootKey, next.id.blockKey, floor, depth: next.depth + 1)
+        waiting += expand(
+          rootKey,
+          next.id.blockKey,
+          floor,
+          depth: next.depth + 1,
+          prefix ?? next.prefix
+        )
         if batch.count >= Self.batchCount {
           try catalog?.publish(batch, namespaces)
           batch = []
@@ -63,7 +84,7 @@ extension StoreRepair {
         )
       }
     }
-    result.orphanCount = candidates.keys.count { !visited.contains($0) }
+    result.orphanCount = orphanCount + candidates.keys.count { !visited.contains($0) }
     result.namespaceCount = namespaceRows().count
     result.slotFilesSetAside = unusableSlotFiles.count
     guard let catalog, let aside else { return }
@@ -110,14 +131,16 @@ extension StoreRepair {
     _ rootKey: BlockKey,
     _ parentKey: BlockKey,
     _ floor: UInt64,
-    depth: UInt32
+    depth: UInt32,
+    _ prefix: PrefixDigest
   ) -> [Waiting] {
     (children[BlockID(rootKey: rootKey, blockKey: parentKey)] ?? []).map {
       Waiting(
         id: BlockID(rootKey: rootKey, blockKey: $0),
         parentKey: parentKey,
         generationFloor: floor,
-        depth: depth
+        depth: depth,
+        prefix: prefix
       )
     }
   }

@@ -19,6 +19,7 @@ package import KVCore
   private let readers: Monitor<Readers>
   /// Where the last reservation ended; only a hint.
   private let slotHints = Monitor<[SlotClass: SlotHint]>([:])
+  private let sectionNamespaces = Monitor(SectionNamespaces())
   private let written = Monitor(Written())
 
   private struct Written {
@@ -137,7 +138,8 @@ package import KVCore
       owner: owner,
       mapByteCount: mapByteCount,
       eventCountMax: min(options.eventCountMax, CatalogOptions.eventCountMax(forMap: mapByteCount)),
-      slotHints: slotHints.withLock { $0 }
+      slotHints: slotHints.withLock { $0 },
+      sectionNamespaces: sectionNamespaces.withLock { $0 }
     )
     do throws(CatalogError) {
       try transaction.loadCounters()
@@ -146,6 +148,9 @@ package import KVCore
       if let handle = unsafe transaction.takeHandle() { unsafe try check(mdb_txn_commit(handle)) }
       noteWritten(since: pagesBefore)
       slotHints.withLock { $0 = transaction.slotHints }
+      if transaction.sectionsAreComplete {
+        sectionNamespaces.withLock { $0 = transaction.sectionNamespaces }
+      }
       return result
     } catch {
       if let handle = unsafe transaction.takeHandle() { unsafe mdb_txn_abort(handle) }

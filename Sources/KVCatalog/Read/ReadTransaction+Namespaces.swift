@@ -20,11 +20,13 @@ extension ReadTransaction {
     return rows
   }
 
-  /// The numbers of all namespaces.
-  package func namespaceIDs() throws(CatalogError) -> [NamespaceID] {
+  /// The numbers of all namespaces, from one on.
+  package func namespaceIDs(
+    from first: NamespaceID = NamespaceID(rawValue: 0)
+  ) throws(CatalogError) -> [NamespaceID] {
     var ids: [NamespaceID] = []
     var cursor = try cursor(.namespaces)
-    var isThere = try cursor.first()
+    var isThere = try cursor.seek(.namespace(first, kind: .namespace))
     while isThere {
       if let (id, kind) = unsafe namespaceKey(cursor.key),
         kind == NamespaceRowKind.namespace.rawValue

@@ -21,7 +21,16 @@ package struct RemovedSummary: Sendable, Equatable {
     }
   }
 
+  /// A side section that went along with its block.
+  package struct Section: Sendable, Equatable {
+    package var namespace: NamespaceID
+    package var rootKey: BlockKey
+    package var blockKey: BlockKey
+  }
+
   package var ranges: [Range] = []
+  /// Their ranges and slots are among the others; the counts are those of blocks alone.
+  package var sections: [Section] = []
   /// The blocks that had come to their end, and took those below along.
   package var expiredTops: [ExpiredTop] = []
   package var expiredBlockCount = 0

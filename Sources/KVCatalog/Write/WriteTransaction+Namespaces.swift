@@ -15,6 +15,8 @@ extension WriteTransaction {
     }
     let id = NamespaceID(rawValue: counters.namespace)
     counters.namespace += 1
+    sectionsAreComplete = false
+    sectionsByOwner = [:]
     var row = new
     row.id = id
     try putNamespace(row)

@@ -29,13 +29,8 @@ extension WriteTransaction {
     }
     // Leaves first: who follows the events piece by piece never has a block without its parent, nor a wide subtree to remove at once.
     for piece in pieces.reversed() {
-      let slotCount = summary.freedSlots.count
-      defer {
-        // The top comes last.
-        let slots = summary.freedSlots
-        summary.topSlot = slots.count > slotCount ? slots[slotCount] : nil
-      }
-      try removeRows(
+      // The top comes last.
+      summary.topSlot = try removeRows(
         namespace,
         piece.run,
         piece.positions,
@@ -147,7 +142,10 @@ extension WriteTransaction {
     return present
   }
 
-  /// Removes rows of a run with their keys, payloads and slots, but not their stamps and `children` entries.
+  /// Removes rows of a run with their keys, payloads, slots and side sections, but not their stamps and `children` entries.
+  ///
+  /// Returns the slot of the first block that has one.
+  @discardableResult
   func removeRows(
     _ namespace: NamespaceID,
     _ run: RunID,
@@ -155,7 +153,10 @@ extension WriteTransaction {
     reason: RemovalReason,
     kind: CatalogEvent.Kind,
     _ summary: inout RemovedSummary
-  ) throws(CatalogError) {
+  ) throws(CatalogError) -> SlotAddress? {
+    // While all before them is there.
+    let sections = try sectionDigests(namespace, run, positions)
+    defer { forgetDigests(namespace, run, from: positions.lowerBound) }
     var blockKeys: [BlockKey] = []
     var topKey: BlockKey?
     var places: [BlockPlace] = []
@@ -202,10 +203,9 @@ extension WriteTransaction {
     if reason != .evicted, reason != .quota {
       try shortenPins(namespace, run, before: positions.lowerBound)
     }
-    for case let slot? in places.map(\.slotAddress) {
-      try freeSlot(slot)
-      summary.freedSlots.append(slot)
-    }
+    let slots = places.compactMap(\.slotAddress)
+    for slot in slots { try freeSlot(slot) }
+    summary.freedSlots += slots
     try changeAccounting(namespace) { accounting in
       accounting.blockCount -= min(
         accounting.blockCount,
@@ -244,10 +244,19 @@ extension WriteTransaction {
     summary.payloadByteCount += gone.payloadByteCount
     summary.storedByteCount += gone.storedByteCount
     summary.corruptRowCount += corruptRowCount
+    summary.addSections(try removeSections(of: namespace, sections, reason: reason))
+    return slots.first
   }
 }
 
 extension RemovedSummary {
+  /// Takes in sections that went with their blocks, and are not counted among these.
+  package mutating func addSections(_ other: RemovedSummary) {
+    ranges += other.ranges
+    freedSlots += other.freedSlots
+    sections += other.sections
+  }
+
   /// Takes in what another removal took away.
   package mutating func add(_ other: RemovedSummary) {
     ranges += other.ranges
@@ -258,5 +267,6 @@ extension RemovedSummary {
     payloadByteCount += other.payloadByteCount
     storedByteCount += other.storedByteCount
     corruptRowCount += other.corruptRowCount
+    sections += other.sections
   }
 }

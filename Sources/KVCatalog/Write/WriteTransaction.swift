@@ -35,6 +35,14 @@ package import KVCore
   var namesRemovedBlocks = true
   /// Last positions of runs; emptied by removals.
   var lastPositions: [RunKey: UInt32] = [:]
+  /// What the process knows of namespaces of side sections, and which of them this transaction looked up.
+  var sectionNamespaces: SectionNamespaces
+  var sectionsAreComplete = false
+  var sectionsByOwner: [NamespaceID: [SectionNamespace]] = [:]
+  /// Of runs, from their first block on.
+  var prefixDigests: [RunKey: [PrefixDigest]] = [:]
+  /// Blocks that an eviction leaves; nil = the removal spares nothing.
+  package var heldBlocks: ProtectedBlocks?
 
   init(
     handle: OpaquePointer,
@@ -43,13 +51,15 @@ package import KVCore
     owner: OwnerID = OwnerID(rawValue: 0),
     mapByteCount: Int = 0,
     eventCountMax: UInt64 = 65_536,
-    slotHints: [SlotClass: SlotHint] = [:]
+    slotHints: [SlotClass: SlotHint] = [:],
+    sectionNamespaces: SectionNamespaces = SectionNamespaces()
   ) {
     self.timeNanoseconds = timeNanoseconds
     self.owner = owner
     self.mapByteCount = mapByteCount
     self.eventCountMax = eventCountMax
     self.slotHints = slotHints
+    self.sectionNamespaces = sectionNamespaces
     unsafe super.init(handle: handle, tables: tables)
   }
 

@@ -22,11 +22,12 @@ extension StoreCore {
       try transaction.namespace(namespace)
     }
     guard let row else { throw .invalidArgument(.namespace) }
-    var removedCount = try purge(row, writer, erases: erases)
+    // The sections first: each step is then as large as it says.
+    var removedCount = 0
     for section in try sectionNamespaces(ofRecord: row.identityRecord) {
       removedCount += try purge(section, writer, erases: erases)
     }
-    return removedCount
+    return removedCount + (try purge(row, writer, erases: erases))
   }
 
   private func purge(
@@ -71,6 +72,7 @@ extension StoreCore {
         reason: .forgotten,
         blockCount: Self.purgeBlockCount
       )
+      try markSections(removed.sections, transaction)
       if erases { try transaction.holdForErasing(removed.freedSlots) }
       return removed
     }

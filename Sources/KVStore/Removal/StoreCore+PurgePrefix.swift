@@ -21,61 +21,65 @@ extension StoreCore {
     _ = try writer.perform(deadline: deadline) { 0 }
     let end = try withStoredPrefix(namespace, prompt, blockCount: blockCount, touch: false) {
       state,
-      prefix -> (BlockPosition, BlockKey, Int)? in
+      prefix -> (BlockPosition, BlockKey)? in
       guard prefix.blockCount > 0, onlyTail || prefix.blockCount == blockCount else { return nil }
       guard let position = state.tree.position(of: prefix.location),
         let key = state.tree.blockKey(at: prefix.location)
       else { return nil }
-      return (position, key, prefix.blockCount)
+      return (position, key)
     }
-    guard let (end, endKey, storedCount) = end else { return 0 }
-    let sections = try sectionNamespaces(ofRecord: namespace.record)
-    // Of a tail, what its removal tells; of all that goes on from here, before it is gone.
-    var digests =
-      try sections.isEmpty || onlyTail
-      ? [] : sectionDigests(namespace, prompt, blockCount: blockCount, below: end)
+    let leftOver = try leftOverSections(namespace, prompt)
+    guard end != nil || leftOver != nil else { return 0 }
     let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-      try purgeBelow(namespace, end, endKey, onlyTail: onlyTail)
+      try purgeBelow(namespace, end, leftOver, onlyTail: onlyTail)
     }
-    if count > 0, !namespace.isInline { writer.enqueueErasing() }
-    guard !sections.isEmpty, count > 0 else { return count }
-    if onlyTail {
-      let all = namespace.sectionDigests(of: prompt, upTo: storedCount)
-      digests = (max(storedCount - count, 0)..<storedCount).map { all.digest(ofBlocks: $0 + 1) }
-    }
-    try removeSections(sections, digests, erases: true)
+    if count > 0 { writer.enqueueErasing() }
     return count
   }
 
   /// On the writer's thread.
   private func purgeBelow(
     _ namespace: NamespaceCore,
-    _ end: BlockPosition,
-    _ endKey: BlockKey,
+    _ end: (at: BlockPosition, key: BlockKey)?,
+    _ leftOver: LeftOverSections?,
     onlyTail: Bool
   ) throws(StoreError) -> Int {
     // What is offloaded from now on is not meant by the mark.
     writer?.batches.dropGenerations()
     let removed = try catalogWriter.remove(.forgotten) { (transaction) throws(CatalogError) in
-      // Since the caller found it, its block may have left and another one taken its position.
-      if let row = try readableRow(transaction, namespace, end), row.blockKey != endKey {
-        return RemovedSummary()
+      var removed = RemovedSummary()
+      if let end {
+        removed = try removeMarked(namespace, end, onlyTail: onlyTail, transaction)
       }
-      guard
-        let top = onlyTail ? try transaction.topOfTail(namespace.id, endingAt: end) : end,
-        let row = try transaction.row(namespace.id, top)
-      else { return RemovedSummary() }
-      try identities.note(
-        IdentityFile.Removal(
-          rootKey: namespace.chain.rootKey,
-          top: row.blockKey,
-          generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
-        )
-      )
-      let removed = try transaction.removeSubtree(namespace.id, at: top, reason: .forgotten)
+      if let leftOver { removed.addSections(try leftOver.remove(namespace, transaction)) }
+      try markSections(removed.sections, transaction)
       try transaction.holdForErasing(removed.freedSlots)
       return removed
     }
-    return removed.blockCount
+    return removed.countOfBlocksOrSections
+  }
+
+  private func removeMarked(
+    _ namespace: NamespaceCore,
+    _ end: (at: BlockPosition, key: BlockKey),
+    onlyTail: Bool,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) -> RemovedSummary {
+    // Since the caller found it, its block may have left and another one taken its position.
+    if let row = try readableRow(transaction, namespace, end.at), row.blockKey != end.key {
+      return RemovedSummary()
+    }
+    guard
+      let top = onlyTail ? try transaction.topOfTail(namespace.id, endingAt: end.at) : end.at,
+      let row = try transaction.row(namespace.id, top)
+    else { return RemovedSummary() }
+    try identities.note(
+      IdentityFile.Removal(
+        rootKey: namespace.chain.rootKey,
+        top: row.blockKey,
+        generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
+      )
+    )
+    return try transaction.removeSubtree(namespace.id, at: top, reason: .forgotten)
   }
 }

@@ -21,18 +21,14 @@ extension StoreCore {
       prefix in
       prefix.blockCount == blockCount ? state.tree.position(of: prefix.location) : nil
     }
-    guard let position, let blockKey = namespace.keys(of: prompt).last else { return 0 }
-    let sections = try sectionNamespaces(ofRecord: namespace.record)
-    let digests =
-      try sections.isEmpty
-      ? [] : sectionDigests(namespace, prompt, blockCount: blockCount, below: position)
-    let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-      try removeDurably(namespace, at: position, forgotten: blockKey) { row in
+    let blockKey = namespace.keys(of: prompt).last
+    let leftOver = try leftOverSections(namespace, prompt)
+    guard position != nil || leftOver != nil else { return 0 }
+    return try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
+      try removeDurably(namespace, at: position, forgotten: blockKey, leftOver) { row in
         row.map { $0.blockKey == blockKey } ?? true
       }
     }
-    try removeSections(sections, digests, erases: false)
-    return count
   }
 
   /// The writer's part of a quarantine: the block is hidden already.
@@ -54,32 +50,35 @@ extension StoreCore {
   /// `isMeant` sees the row: since the caller found it, its block may have left and another one taken its position.
   private func removeDurably(
     _ namespace: NamespaceCore,
-    at position: BlockPosition,
+    at position: BlockPosition?,
     forgotten: BlockKey?,
+    _ leftOver: LeftOverSections? = nil,
     if isMeant: (BlockRow?) -> Bool
   ) throws(StoreError) -> Int {
     // What is offloaded from now on is not meant by the mark.
     if forgotten != nil { writer?.batches.dropGenerations() }
     let reason: RemovalReason = forgotten == nil ? .corrupt : .forgotten
     let removed = try catalogWriter.remove(reason) { (transaction) throws(CatalogError) in
-      guard isMeant(try readableRow(transaction, namespace, position)) else {
-        return RemovedSummary()
-      }
-      if let forgotten {
-        try identities.note(
-          IdentityFile.Removal(
-            rootKey: namespace.chain.rootKey,
-            top: forgotten,
-            generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
+      var removed = RemovedSummary()
+      if let position, isMeant(try readableRow(transaction, namespace, position)) {
+        if let forgotten {
+          try identities.note(
+            IdentityFile.Removal(
+              rootKey: namespace.chain.rootKey,
+              top: forgotten,
+              generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
+            )
           )
-        )
+        }
+        removed = try transaction.removeSubtree(namespace.id, at: position, reason: reason)
       }
-      let removed = try transaction.removeSubtree(namespace.id, at: position, reason: reason)
+      if let leftOver { removed.addSections(try leftOver.remove(namespace, transaction)) }
+      if forgotten != nil { try markSections(removed.sections, transaction) }
       // Before the commit: after it another process may reserve the slot.
       if reason == .corrupt { invalidateHeader(removed.topSlot, namespace) }
       return removed
     }
-    return removed.blockCount
+    return removed.countOfBlocksOrSections
   }
 
   /// A block's row; nil when there is none, or its checksum fails.

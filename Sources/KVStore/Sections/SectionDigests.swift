@@ -7,9 +7,6 @@ struct SectionDigests {
   /// Tokens mode: after each block.
   fileprivate var computed: [PrefixDigest] = []
 
-  /// After the last of the blocks, to go on with; of no blocks in digest mode.
-  var last: PrefixDigest { computed.last ?? PrefixDigest() }
-
   /// Of the first `count` blocks, at least one.
   func digest(ofBlocks count: Int) -> [UInt8] {
     given.isEmpty ? computed[count - 1].bytes : given[count - 1]

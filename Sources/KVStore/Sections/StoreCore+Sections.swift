@@ -1,7 +1,30 @@
 internal import KVCatalog
 internal import KVCore
 
-/// What leaves takes its sections along: they tell as much of a prompt as its blocks.
+/// Sections of a prompt whose blocks are gone already, or never came: nothing else leads to them.
+struct LeftOverSections: Sendable {
+  /// Of the prompt's leading blocks, and of the prefixes that end at them.
+  let keys: [BlockKey]
+  let digests: [[UInt8]]
+
+  /// Removes those at prefixes of the prompt whose last block is not stored.
+  func remove(
+    _ namespace: NamespaceCore,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) -> RemovedSummary {
+    var storedCount = keys.count
+    // Where a block is stored, all before it are.
+    while storedCount > 0, try transaction.find(namespace.id, keys[storedCount - 1]) == nil {
+      storedCount -= 1
+    }
+    return try transaction.removeSections(
+      of: namespace.id,
+      Array(digests[storedCount...]),
+      reason: .forgotten
+    )
+  }
+}
+
 extension StoreCore {
   /// The namespaces of sections beside the one of this record.
   func sectionNamespaces(ofRecord record: [UInt8]) throws(StoreError) -> [NamespaceRow] {
@@ -18,67 +41,45 @@ extension StoreCore {
     }
   }
 
-  /// The digests of all prefixes that end at the block `end` or below it; `end` is the last of the prompt's `blockCount` leading ones.
-  func sectionDigests(
+  /// What a removal of this prompt takes along though no block leads to it; nil where there are no sections.
+  func leftOverSections(
     _ namespace: NamespaceCore,
-    _ prompt: Prompt,
-    blockCount: Int,
-    below end: BlockPosition
-  ) throws(StoreError) -> [[UInt8]] {
-    let isDigestMode = namespace.identity.identityMode == .digest
-    let prefixes = namespace.sectionDigests(of: prompt, upTo: blockCount)
-    return try catalogRead { (transaction) throws(CatalogError) in
-      var digests = [prefixes.digest(ofBlocks: blockCount)]
-      var ends = [(at: end, digest: prefixes.last)]
-      // A list instead of recursion: runs can hang below one another as deep as a chain is long.
-      while let (at, before) = ends.popLast() {
-        var nexts = try transaction.children(namespace.id, at).map {
-          BlockPosition(run: $0, position: 0)
-        }
-        nexts.append(BlockPosition(run: at.run, position: at.position &+ 1))
-        for next in nexts {
-          guard let row = try transaction.row(namespace.id, next) else { continue }
-          var digest = before
-          if isDigestMode {
-            digests.append(row.words)
-          } else {
-            unsafe row.words.withUnsafeBytes { words in
-              unsafe row.extra.withUnsafeBytes { unsafe digest.append(words: words, extra: $0) }
-            }
-            digests.append(digest.bytes)
-          }
-          ends.append((next, digest))
-        }
-      }
-      return digests
-    }
+    _ prompt: Prompt
+  ) throws(StoreError) -> LeftOverSections? {
+    guard try !sectionNamespaces(ofRecord: namespace.record).isEmpty else { return nil }
+    let keys = namespace.keys(of: prompt)
+    let digests = namespace.sectionDigests(of: prompt, upTo: keys.count)
+    return LeftOverSections(
+      keys: keys,
+      digests: keys.indices.map { digests.digest(ofBlocks: $0 + 1) }
+    )
   }
 
-  /// Removes the sections behind these prefixes, durably.
-  func removeSections(
-    _ rows: [NamespaceRow],
-    _ digests: [[UInt8]],
-    erases: Bool
-  ) throws(StoreError) {
-    for row in rows {
-      guard let section = try openSection(row) else { continue }
-      for digest in digests {
-        try Prompt.with(wordsOfDigest(digest)) { (prompt) throws(StoreError) in
-          let isStored = try withStoredPrefix(section, prompt, blockCount: 1, touch: false) {
-            $1.blockCount == 1
-          }
-          guard isStored else { return }
-          _ =
-            try erases
-            ? purge(section, prompt, onlyTail: false) : forget(section, prompt)
-        }
-      }
+  /// Marks the removal of sections, so that no repair raises the dead; before the transaction commits.
+  func markSections(
+    _ sections: [RemovedSummary.Section],
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) {
+    guard !sections.isEmpty else { return }
+    var floors: [NamespaceID: UInt64] = [:]
+    for id in Set(sections.map(\.namespace)) {
+      floors[id] = try transaction.markRemoval(in: id).rawValue
     }
+    try identities.append(
+      sections.map {
+        .removal(
+          IdentityFile.Removal(
+            rootKey: $0.rootKey,
+            top: $0.blockKey,
+            generationFloor: floors[$0.namespace] ?? 0
+          )
+        )
+      }
+    )
   }
+}
 
-  /// A section's namespace by its row: its salt is not known, and not needed to remove.
-  private func openSection(_ row: NamespaceRow) throws(StoreError) -> NamespaceCore? {
-    guard let identity = NamespaceIdentity(record: row.identityRecord) else { return nil }
-    return adopt(row, identity)
-  }
+extension RemovedSummary {
+  /// What the caller of a removal is told: how many blocks went, or sections where nothing else was left.
+  var countOfBlocksOrSections: Int { blockCount > 0 ? blockCount : sections.count }
 }

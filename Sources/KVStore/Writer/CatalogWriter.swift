@@ -80,7 +80,8 @@ final class CatalogWriter: Sendable {
       _ = pending.hide(removed.ranges)
       return removed
     }
-    state.withLock { $0.meters.noteRemoval(reason, blockCount: removed.blockCount) }
+    let count = removed.blockCount + removed.sections.count
+    state.withLock { $0.meters.noteRemoval(reason, blockCount: count) }
     return removed
   }
 
@@ -182,7 +183,7 @@ final class CatalogWriter: Sendable {
     guard isCommitted else { return eviction.filesToRemove.forEach(diskTier.takeBackFile) }
     let removed = eviction.removed
     let expiredCount = removed.reduce(0) { $0 + $1.expiredBlockCount }
-    let count = removed.reduce(0) { $0 + $1.blockCount }
+    let count = removed.reduce(0) { $0 + $1.blockCount + $1.sections.count }
     if count > 0 {
       state.withLock { $0.meters.noteEviction(blockCount: count, expiredBlockCount: expiredCount) }
     }

@@ -46,6 +46,7 @@ final class Eviction {
     if let known { return known }
     let protected = try transaction.protected(neededPositions())
     known = protected
+    transaction.heldBlocks = protected
     return protected
   }
 
