@@ -119,14 +119,19 @@ int clinux_share_byte(int fd, uint64_t offset) {
     return fcntl(fd, F_SETLK, &lock) == 0 ? 0 : errno;
 }
 
-int clinux_other_byte_is_shared(int fd, uint64_t offset) {
+int clinux_other_byte_is_shared(int fd, uint64_t offset, int only_here) {
     struct flock before = bytes_from(1, offset - 1, F_WRLCK), after = bytes_from(offset + 1, 0, F_WRLCK);
+    struct flock same = bytes_from(offset, 1, F_WRLCK);
     if (offset > 1) {
         if (fcntl(fd, F_GETLK, &before) != 0) return -errno;
         if (before.l_type != F_UNLCK) return 1;
     }
     if (fcntl(fd, F_GETLK, &after) != 0) return -errno;
-    return after.l_type != F_UNLCK;
+    if (after.l_type != F_UNLCK) return 1;
+    if (!only_here) return 0;
+    /* Without /proc other PID namespaces have the same byte: of a process there the kernel has no number for us. */
+    if (fcntl(fd, F_GETLK, &same) != 0) return -errno;
+    return same.l_type != F_UNLCK && same.l_pid <= 0;
 }
 
 int clinux_is_in_memory(const char *path) {

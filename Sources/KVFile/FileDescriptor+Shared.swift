@@ -56,9 +56,12 @@ extension FileDescriptor {
     try check(clinux_share_byte(rawValue, offset), .lock)
   }
 
-  /// Whether another process shares another byte.
-  package func isOtherByteShared(than offset: UInt64) throws(FileError) -> Bool {
-    let answer = clinux_other_byte_is_shared(rawValue, offset)
+  /// Whether another process shares another byte; `onlyHere` also whether one in another PID namespace shares this one.
+  package func isOtherByteShared(
+    than offset: UInt64,
+    onlyHere: Bool = false
+  ) throws(FileError) -> Bool {
+    let answer = clinux_other_byte_is_shared(rawValue, offset, onlyHere ? 1 : 0)
     guard answer >= 0 else { throw FileError(.lock, errno: -answer) }
     return answer == 1
   }

@@ -5,6 +5,7 @@ const char *const suite_name = "surroundings";
 
 #define CASES(EACH)          \
     EACH(capacity_end_cases) \
+    EACH(container_cases)    \
     EACH(clock_cases)        \
     EACH(slow_copy_cases)    \
     EACH(flush_cases)        \
@@ -23,6 +24,7 @@ const char *const suite_name = "surroundings";
 
 #define ROLES(EACH)          \
     EACH(peer_roles)         \
+    EACH(container_roles)    \
     EACH(clock_roles)        \
     EACH(surroundings_roles) \
     EACH(owner_roles)        \

@@ -178,10 +178,10 @@ kvstore_status_t kvstore_config_init(kvstore_config_t *config, size_t struct_siz
  * a few milliseconds, whatever the size of the store. Several handles, threads and processes may
  * have one store open; two opens in one process share everything, with the settings of the first.
  * While it is open, it uses about 1 MiB of /dev/shm, which all its processes must share
- * (containers: share the PID namespace and the IPC mode). Once the store is open, neither
- * config->path nor the working directory matters: a store whose folder is removed, moved or
- * replaced accepts no more blocks (E_IO, from kvstore_flush at the latest) but still restores what
- * it had.
+ * (containers: share the PID namespace and the IPC mode, docs/containers.md). Once the store is
+ * open, neither config->path nor the working directory matters: a store whose folder is removed,
+ * moved or replaced accepts no more blocks (E_IO, from kvstore_flush at the latest) but still
+ * restores what it had.
  * Returns OK, E_INVALID_ARGUMENT, E_IO (also for a file that is a symbolic link, no regular file,
  * or another user's), E_NO_SPACE, E_CORRUPT, E_VERSION, E_LOCKED (a process in another PID
  * namespace or with another /dev/shm has it open, the reader table is full, the archive is another

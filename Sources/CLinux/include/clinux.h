@@ -48,8 +48,9 @@ int clinux_file_lock(int fd, int is_exclusive);
 /* Shares the POSIX record lock on the one byte at offset. */
 int clinux_share_byte(int fd, uint64_t offset);
 
-/* Whether another process shares a byte from offset 1 on that is not this one (1, 0), or an error (-errno). With 0, any. */
-int clinux_other_byte_is_shared(int fd, uint64_t offset);
+/* Whether another process shares a byte from offset 1 on that is not this one (1, 0), or an error (-errno). With 0, any.
+ * `only_here`: also whether a process in another PID namespace shares this one. */
+int clinux_other_byte_is_shared(int fd, uint64_t offset, int only_here);
 
 /* Whether what has this path lies in memory (tmpfs, ramfs). */
 int clinux_is_in_memory(const char *path);

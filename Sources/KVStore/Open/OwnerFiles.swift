@@ -5,7 +5,8 @@ package import KVFile
 /// One file for each process that has the store open, held by a POSIX record lock.
 ///
 /// The lock dies with the process and is not inherited by a child, so it tells the living from the dead without a
-/// process number that may be reused. The file names the PID namespace, since LMDB cannot be shared across them.
+/// process number that may be reused. The file names the PID namespace, since LMDB cannot be shared across them; where there is no
+/// /proc to tell it, the process's number, which must be the one that the kernel says of the lock's holder.
 package final class OwnerFiles: Sendable {
   /// nil: a read-only store without.
   private let folder: (any Storage)?
@@ -39,12 +40,14 @@ package final class OwnerFiles: Sendable {
       // Who removes the file of one that has ended holds its lock for a moment.
       for attempt in 0..<20 {
         guard isLocked(name) else { break }
-        guard let theirs = contents(name), !theirs.isEmpty, theirs != ours + Self.inMemory else {
+        guard let theirs = contents(name), !theirs.isEmpty, !isHere(name, theirs, ours) else {
           livingCount += 1
           break
         }
         guard attempt < 19 else {
-          throw .locked(theirs == ours ? .otherSharedMemory : .otherPIDNamespace)
+          throw .locked(
+            !ours.isEmpty && theirs == ours ? .otherSharedMemory : .otherPIDNamespace
+          )
         }
         usleep(1000)
       }
@@ -52,12 +55,21 @@ package final class OwnerFiles: Sendable {
     return livingCount
   }
 
+  /// Whether the living owner of a file is in this process's PID namespace.
+  private func isHere(_ name: String, _ theirs: String, _ ours: String) -> Bool {
+    if !ours.isEmpty, theirs == ours + Self.inMemory { return true }
+    // Of another namespace's process the kernel says another number here, or none.
+    guard let processID = lockHolder(name), processID > 0 else { return false }
+    return theirs == Self.number(processID) + Self.inMemory
+  }
+
   /// Makes and locks this process's file.
   func claim(_ owner: OwnerID) throws(StoreError) {
     let name = name(of: owner)
     do throws(FileError) {
       let descriptor = try openLocked(name)
-      let text = Self.pidNamespace() + Self.inMemory
+      let namespace = Self.pidNamespace()
+      let text = (namespace.isEmpty ? Self.number(getpid()) : namespace) + Self.inMemory
       let written = unsafe text.withCString {
         unsafe Glibc.write(descriptor.rawValue, $0, strlen($0))
       }
@@ -163,9 +175,13 @@ package final class OwnerFiles: Sendable {
 
   /// The process that holds another owner's lock; nil when it has ended.
   func holder(of owner: OwnerID) -> Int32? {
+    lockHolder(name(of: owner))
+  }
+
+  /// Less than 0 for one that has no number here.
+  private func lockHolder(_ name: String) -> Int32? {
     do throws(FileError) {
-      return try FileDescriptor.open(name(of: owner), in: folder?.folder, mode: .existing)
-        .recordLockHolder()
+      return try FileDescriptor.open(name, in: folder?.folder, mode: .existing).recordLockHolder()
     } catch {
       return nil
     }
@@ -189,6 +205,9 @@ package final class OwnerFiles: Sendable {
   /// must not be in one store: each takes the other's text for that of another PID namespace.
   private static let inMemory = " memory"
 
+  private static func number(_ processID: Int32) -> String { "process \(processID)" }
+
+  /// Empty where there is no /proc.
   static func pidNamespace() -> String {
     var buffer = [CChar](repeating: 0, count: 256)
     let count = unsafe readlink("/proc/self/ns/pid", &buffer, 255)

@@ -43,7 +43,8 @@ package final class SharedMemory: Sendable {
   }
 
   private struct Own {
-    let shared: HeldFile
+    /// nil: in no folder.
+    let shared: HeldFile?
     let place: HeldFile?
   }
 
@@ -109,10 +110,10 @@ package final class SharedMemory: Sendable {
       guard isElsewhere else {
         // Nobody can write to a file system that is read-only here; who can, on another mount, is seen by the owners' files.
         if isReadOnly, isOnReadOnlyFileSystem(storeFolder) {
-          guard OwnerFiles.livingCount(store) == 0 else {
+          guard OwnerFiles.livingCount(store) == 0, let unlocked = try entry.readUnlocked() else {
             throw .locked(.otherSharedMemory)
           }
-          return SharedMemory(entry, folder: nil, own: nil, memory: nil)
+          return unlocked
         }
         // Somebody is stopped in the middle of coming or going.
         if failure?.errno == EAGAIN { throw .locked(.writerStalled) }
@@ -240,7 +241,7 @@ package final class SharedMemory: Sendable {
         let byte = Self.byte(identity.device, identity.inode)
         if let place {
           try place.descriptor.shareByte(at: byte)
-          if try place.descriptor.isOtherByteShared(than: byte) {
+          if try place.descriptor.isOtherByteShared(than: byte, onlyHere: true) {
             SharedMemory.leave(folder, shared.descriptor)
             return nil
           }
@@ -253,6 +254,25 @@ package final class SharedMemory: Sendable {
       } catch {
         SharedMemory.leave(folder, shared.descriptor)
         throw error
+      }
+    }
+
+    /// A reader that has nowhere to tell LMDB's writers of itself: it shares a byte with its like only, so that they are refused while
+    /// it is here.
+    ///
+    /// nil when others are here.
+    func readUnlocked() throws(StoreError) -> SharedMemory? {
+      do throws(FileError) {
+        guard let place = try openPlace() else {
+          return SharedMemory(self, folder: nil, own: nil, memory: nil)
+        }
+        let byte = Self.unlockedByte
+        try place.descriptor.shareByte(at: byte)
+        if try place.descriptor.isOtherByteShared(than: byte) { return nil }
+        let own = Own(shared: nil, place: place)
+        return SharedMemory(self, folder: nil, own: own, memory: nil)
+      } catch {
+        throw StoreError(error, .leaseTable)
       }
     }
 
@@ -339,6 +359,9 @@ package final class SharedMemory: Sendable {
       return nil
     }
 
+    /// Behind all that `byte` makes.
+    private static let unlockedByte: UInt64 = 1 << 62 | 1
+
     private static func byte(_ device: UInt64, _ inode: UInt64) -> UInt64 {
       let text = "\(OwnerFiles.pidNamespace()) \(device) \(inode)"
       let key = unsafe Array(text.utf8).withUnsafeBytes { xxh3Checksum($0) }
@@ -354,7 +377,9 @@ package final class SharedMemory: Sendable {
       defer { own = nil }
       return own
     }
-    if let folder, let last, Self.leave(folder, last.shared.descriptor) { unlinkLock(folder) }
+    if let folder, let shared = last?.shared, Self.leave(folder, shared.descriptor) {
+      unlinkLock(folder)
+    }
   }
 
   /// Removes the folder if nobody else is there.

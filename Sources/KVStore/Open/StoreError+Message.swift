@@ -31,10 +31,10 @@ extension StoreError {
       "the store has format version \(found), newer than this library reads: update the library"
     case .locked(.otherPIDNamespace):
       "a process in another PID namespace (container) has the store open: LMDB cannot be shared across them; "
-        + "run both in one PID namespace or give each its own folder"
+        + "let them share it (docker --pid=container:NAME, Kubernetes shareProcessNamespace) or give each its own folder"
     case .locked(.otherSharedMemory):
       "a process that does not share our /dev/shm has the store open (another container, an older library, one of LMDB's own tools): "
-        + "let them share it (ipc mode), stop it, or give each its own folder"
+        + "let them share it (docker --ipc=container:NAME, a volume at /dev/shm in Kubernetes), stop it, or give each its own folder"
     case .locked(.inUse): "a process has the store open: stop it first"
     case .locked(.opening):
       "another process is opening the store and does not go on: is it stopped (SIGSTOP, a debugger)? continue or end it"
