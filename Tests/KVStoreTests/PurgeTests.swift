@@ -11,6 +11,9 @@ import Testing
   private static let identity = StoreFixture.identity([40_000, 24_000])
   private static let neighbour = StoreFixture.identity([40_000, 24_000]) { $0.modelName = "other" }
 
+  /// What each slot begins with that has been written.
+  private static let slotMagic: [UInt8] = [0x4B, 0x56, 0x53, 0x4C, 0x4F, 0x54, 0x01, 0x0A]
+
   private static func waitUntilErased(_ store: Store) throws {
     var waitCount = 0
     while try store.statistics().slotsErasePending > 0, waitCount < 3000 {
@@ -109,6 +112,49 @@ import Testing
     let (result, isRight) = try other.restore(tokens(0..<80))
     #expect(isRight && result.doneBlockCount == 20)
     #expect(try namespace.purge() == 0)
+  }
+
+  /// Blocks that moved to the archive, and some of them back: no copy is left on either.
+  @Test(arguments: [true, false]) func copiesOfMovedBlocksAreOverwritten(_ whole: Bool) throws {
+    let fixture = try StoreFixture {
+      $0.capacityBytes = 64 << 20
+      $0.catalogBytes = 56 << 20
+      $0.archiveBytesMin = 1
+      $0.archiveBytes = 16 << 20
+      $0.archiveFileBytes = 1 << 20
+    }
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    let prompts = (0..<15).map { QuotaTests.prompt($0, blocks: 10) }
+    for prompt in prompts {
+      try namespace.offload(prompt)
+      try fixture.store.flush()
+    }
+    #expect(try fixture.store.statistics().blocksDemoted > 80)
+    // Slots that are free by the moves, and that nobody needs any more.
+    try fixture.reopen()
+    let again = try fixture.store.openNamespace(Self.identity)
+    if whole {
+      #expect(try again.purge() == 150)
+    } else {
+      for prompt in prompts {
+        let count = try Prompt.with(Array(prompt.prefix(4))) { (prompt) throws(StoreError) in
+          try again.purge(prompt)
+        }
+        #expect(count == 10)
+      }
+    }
+    try Self.waitUntilErased(fixture.store)
+    #expect(try fixture.store.verify().findings == [])
+    var magicCount = 0
+    for folder in ["/slots/", "/archive/"] {
+      let path = fixture.configuration.path + folder
+      for name in try FileManager.default.contentsOfDirectory(atPath: path)
+      where name.hasSuffix(".kvs") {
+        let bytes = [UInt8](try Data(contentsOf: URL(filePath: path + name)))
+        magicCount += bytes.ranges(of: Self.slotMagic).count
+      }
+    }
+    #expect(magicCount == 0)
   }
 
   /// Killed or closed before its slots are overwritten: the next open goes on, and nobody gets them before.

@@ -70,6 +70,25 @@ extension WriteTransaction {
     try putErasePending(try erasePendingSlotCount() + UInt64(slots.count))
   }
 
+  /// The first slots of a file, from one on, that nobody uses or has reserved.
+  package func freeSlots(
+    of file: SlotFileRow,
+    from first: UInt32,
+    limit: Int
+  ) throws(CatalogError) -> [SlotAddress] {
+    let key = SlotFileKey(tier: file.tier, file: file.file)
+    guard try loadSlotFile(key), let state = slotFileStates[key] else { return [] }
+    var slots: [SlotAddress] = []
+    var next = Int(first)
+    while slots.count < limit, next < Int(state.row.slotCount),
+      let free = state.used.firstClear(in: next..<Int(state.row.slotCount))
+    {
+      slots.append(SlotAddress(tier: file.tier, file: file.file, slot: UInt32(free)))
+      next = free + 1
+    }
+    return slots
+  }
+
   /// Frees slots that have been overwritten.
   package func slotsErased(_ slots: [SlotAddress]) throws(CatalogError) {
     try releaseReservation(slots, owner: .eraser)

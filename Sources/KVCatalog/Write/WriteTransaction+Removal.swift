@@ -194,6 +194,7 @@ extension WriteTransaction {
       try delete(.runs, key)
       if mayBeInline { try delete(.payloads, key) }
     }
+    removedKeys?[namespace, default: []].formUnion(blockKeys)
     for blockKey in blockKeys { try delete(.keys, .blockKey(namespace, blockKey)) }
     for end in absoluteEnds { try delete(.expiries, .expiry(end)) }
     if try cachedNamespace(namespace)?.facts.contains(.hasIdleExpiry) ?? false {

@@ -41,6 +41,8 @@ package import KVCore
   var sectionsByOwner: [NamespaceID: [SectionNamespace]] = [:]
   /// Of runs, from their first block on.
   var prefixDigests: [RunKey: [PrefixDigest]] = [:]
+  /// The keys of the blocks that were removed; nil = nobody asks for them.
+  package var removedKeys: [NamespaceID: Set<BlockKey>]?
   /// Blocks that an eviction leaves; nil = the removal spares nothing.
   package var heldBlocks: ProtectedBlocks?
 

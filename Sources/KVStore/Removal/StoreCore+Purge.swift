@@ -46,7 +46,10 @@ extension StoreCore {
       removedCount += count
       isFirst = false
     }
-    if erases, row.slotByteCount > 0 { writer.enqueueErasing() }
+    if erases, row.slotByteCount > 0 {
+      try holdMovedCopies(row.id, nil)
+      writer.enqueueErasing()
+    }
     return removedCount
   }
 

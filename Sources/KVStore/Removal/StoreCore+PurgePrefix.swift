@@ -30,10 +30,13 @@ extension StoreCore {
     }
     let leftOver = try leftOverSections(namespace, prompt)
     guard end != nil || leftOver != nil else { return 0 }
+    let keys = Monitor<[NamespaceID: Set<BlockKey>]>([:])
     let count = try writer.perform(deadline: deadline) { [self] () throws(StoreError) in
-      try purgeBelow(namespace, end, leftOver, onlyTail: onlyTail)
+      try purgeBelow(namespace, end, leftOver, onlyTail: onlyTail, keys)
     }
-    if count > 0 { writer.enqueueErasing() }
+    guard count > 0 else { return 0 }
+    for (namespace, keys) in keys.withLock({ $0 }) { try holdMovedCopies(namespace, keys) }
+    writer.enqueueErasing()
     return count
   }
 
@@ -42,11 +45,13 @@ extension StoreCore {
     _ namespace: NamespaceCore,
     _ end: (at: BlockPosition, key: BlockKey)?,
     _ leftOver: LeftOverSections?,
-    onlyTail: Bool
+    onlyTail: Bool,
+    _ keys: Monitor<[NamespaceID: Set<BlockKey>]>
   ) throws(StoreError) -> Int {
     // What is offloaded from now on is not meant by the mark.
     writer?.batches.dropGenerations()
     let removed = try catalogWriter.remove(.forgotten) { (transaction) throws(CatalogError) in
+      transaction.removedKeys = [:]
       var removed = RemovedSummary()
       if let end {
         removed = try removeMarked(namespace, end, onlyTail: onlyTail, transaction)
@@ -54,6 +59,8 @@ extension StoreCore {
       if let leftOver { removed.addSections(try leftOver.remove(namespace, transaction)) }
       try markSections(removed.sections, transaction)
       try transaction.holdForErasing(removed.freedSlots)
+      let gone = transaction.removedKeys ?? [:]
+      keys.withLock { $0 = gone }
       return removed
     }
     return removed.countOfBlocksOrSections
