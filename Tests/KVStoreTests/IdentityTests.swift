@@ -1,6 +1,7 @@
 import KVCore
-import KVStore
 import Testing
+
+@testable import KVStore
 
 /// Namespaces that differ in one field share nothing; forged keys find nothing.
 @Suite struct IdentityTests {
@@ -77,6 +78,30 @@ import Testing
       foundCount += result.doneBlockCount
     }
     #expect(foundCount == Int(statistics.blocksStored))
+  }
+
+  /// Layer by layer, two prompts of one key each: their second blocks have the same tokens, and what comes of one is not the other's.
+  @Test func regionsBehindForgedPrefixesAreNotMixed() throws {
+    let fixture = try StoreFixture {
+      $0.keyBitCount = 8
+      $0.offloadTimeoutNanoseconds = 20_000_000
+    }
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([512, 512]))
+    var firsts: [BlockKey: [UInt32]] = [:]
+    var pair: ([UInt32], [UInt32])?
+    for number in 0..<1000 where pair == nil {
+      let block = [UInt32(number), 1, 2, 3]
+      let keys = Prompt.with(block) { namespace.core.keys(of: $0) }
+      pair = firsts.updateValue(block, forKey: keys[0]).map { ($0, block) }
+    }
+    let (known, forged) = try #require(pair)
+    let second = tokens(5000..<5004)
+    try namespace.offload(known)
+    try namespace.offload(forged + second, regions: 1..<2)
+    // The other one's is in the way until it is given up.
+    #expect(try namespace.offload(known + second, from: 1, regions: 0..<1).firstProblem == .busy)
+    let (result, isRight) = try namespace.restore(known + second)
+    #expect(result.doneBlockCount == 1 && isRight)
   }
 
   @Test func aStoreNamespaceIsFoundAgain() throws {

@@ -10,10 +10,18 @@ extension OffloadCall {
   func takePart(
     _ name: PartialBlock.Name,
     _ index: Int,
+    behind prefix: Int,
     _ state: inout StoreState
   ) -> (HostSlot, PartialBlock.Copy)? {
     guard let block = namespace.block(index, of: prompt) else { return nil }
-    return state.partials.begin(name, block, range.regions, namespace, for: ledger)
+    return state.partials.begin(
+      name,
+      block,
+      behind: prefix,
+      range.regions,
+      namespace,
+      for: ledger
+    )
   }
 
   /// Whether the prompt's blocks up to and including this one are in the index.

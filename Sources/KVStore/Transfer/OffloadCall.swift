@@ -39,6 +39,8 @@ struct OffloadCall {
   /// Of the stored prefix, for admission.
   private(set) var sampledKeys: [UInt64] = []
   private var hashCount: UInt64 = 0
+  /// Made when it is first needed.
+  private var prefixHash: PrefixHash?
 
   init(
     _ core: StoreCore,
@@ -88,10 +90,18 @@ struct OffloadCall {
     guard cursor.block < window.upperBound else { return .done }
     if core.isFull(namespace, blockCount: window.upperBound - cursor.block) { return .full }
     let links = nextLinks(to: window.upperBound)
+    var prefixes: [Int] = []
+    if !range.coversAllRegions {
+      var hash = prefixHash ?? PrefixHash()
+      for link in links {
+        prefixes.append(hash.value(before: link.block, of: prompt, namespace))
+      }
+      prefixHash = hash
+    }
     // Slots come as they are free: a part of the window goes on while the writer frees more.
     var rest = links[...]
     while !rest.isEmpty {
-      var taken = try takeSlots(for: rest)
+      var taken = try takeSlots(for: rest, behind: prefixes)
       if taken.isEmpty { return .busy }
       // Another call was first; these are none of those that this one brings.
       for link in rest.prefix(taken.storedCount) { noteStored(link.block..<link.block + 1) }
@@ -194,10 +204,15 @@ struct OffloadCall {
   }
 
   /// Slots for the leading blocks, as many as are free; waits for the first, and gets nothing when the limit comes before.
-  private func takeSlots(for links: ArraySlice<ChainLink>) throws(StoreError) -> Taken {
+  ///
+  /// `prefixes` has the hashes before them by their index, if their regions come one call at a time.
+  private func takeSlots(
+    for links: ArraySlice<ChainLink>,
+    behind prefixes: [Int]
+  ) throws(StoreError) -> Taken {
     let attempt: (inout StoreState) -> Taken? = { state in
       var taken = Taken()
-      for link in links {
+      for (index, link) in zip(links.indices, links) {
         guard !range.coversAllRegions else {
           guard let slot = state.host.allocate(namespace.layout.slotByteCount) else { break }
           taken.incoming.append(IncomingBlock(link: link, hostSlot: slot))
@@ -208,7 +223,7 @@ struct OffloadCall {
           guard taken.incoming.isEmpty else { break }
           taken.storedCount += 1
         } else {
-          guard let (slot, part) = takePart(name, link.block, &state)
+          guard let (slot, part) = takePart(name, link.block, behind: prefixes[index], &state)
           else { break }
           taken.incoming.append(IncomingBlock(link: link, hostSlot: slot, part: part))
         }

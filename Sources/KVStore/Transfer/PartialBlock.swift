@@ -8,7 +8,7 @@ internal import KVTiers
 /// Each region comes once: the call that began to copy it brings it, and another one with the same region waits for that copy's end. So a slot
 /// has all of its regions only when nothing is copied into it any more.
 struct PartialBlock {
-  /// Its key alone would let a forged collision mix two blocks' regions: `words` and `extra` are compared.
+  /// Its key alone would let a forged collision mix two blocks' regions: `words`, `extra` and `prefix` are compared.
   struct Name: Hashable {
     let namespace: NamespaceID
     let blockKey: BlockKey
@@ -29,6 +29,8 @@ struct PartialBlock {
 
   let words: [UInt32]
   let extra: [UInt8]
+  /// Of the blocks before it (`PrefixHash`).
+  let prefix: Int
   /// Pinned for the block, and once more by each copy under way.
   let hostSlot: HostSlot
   var regions: [Region]
@@ -40,8 +42,9 @@ struct PartialBlock {
   /// Of the handles that brought regions.
   var ledgers: [FlushLedger] = []
 
-  func holds(_ block: PromptBlock) -> Bool {
-    unsafe words.elementsEqual(block.words) && extra.elementsEqual(block.extra)
+  func holds(_ block: PromptBlock, behind prefix: Int) -> Bool {
+    unsafe self.prefix == prefix && words.elementsEqual(block.words)
+      && extra.elementsEqual(block.extra)
   }
 
   /// What the regions' headers say, once all are here.

@@ -33,19 +33,23 @@ struct PartialBlocks {
   mutating func begin(
     _ name: PartialBlock.Name,
     _ block: PromptBlock,
+    behind prefix: Int,
     _ regions: Range<Int>,
     _ namespace: NamespaceCore,
     for ledger: FlushLedger
   ) -> (HostSlot, PartialBlock.Copy)? {
     var partial: PartialBlock
     if let known = blocks[name] {
-      guard known.holds(block), !known.isCopying(regions), !known.isEntering else { return nil }
+      guard known.holds(block, behind: prefix), !known.isCopying(regions), !known.isEntering else {
+        return nil
+      }
       partial = known
     } else {
       guard let slot = host.allocate(namespace.layout.slotByteCount) else { return nil }
       partial = unsafe PartialBlock(
         words: Array(block.words),
         extra: Array(block.extra),
+        prefix: prefix,
         hostSlot: slot,
         regions: Array(repeating: .absent, count: namespace.regionCount),
         usedAt: 0
