@@ -81,6 +81,22 @@ import Testing
     #expect(wrongCount == 0)
   }
 
+  /// An entry that a process was killed in the middle of taking is nobody's once its owner is known to be dead, and no lease until then.
+  @Test func anEntryOfWhoWasKilledWhileTakingItIsFreeAgain() throws {
+    let memory = try MappedMemory.anonymous(byteCount: LeaseTable.byteCount)
+    let table = LeaseTable(memory: memory, owner: OwnerID(rawValue: 2))
+    let head = LeaseTable.Target.published(Self.position(5, 1))
+    // What `take` begins with.
+    #expect(memory.atomicCompareExchange(at: 0, expected: 0, desired: 1 << 63 | 1))
+    #expect(try #require(table.take(Self.namespace, head, now: 0, duration: 10)) & 0xFFFF == 1)
+    #expect(table.deepestPositions(now: 0, deadOwners: []).count == 1)
+    let dead: Set<OwnerID> = [OwnerID(rawValue: 1)]
+    #expect(table.activeCount(now: 0, deadOwners: dead) == 1)
+    #expect(table.release(deadOwners: dead) == 1)
+    let next = LeaseTable(memory: memory, owner: OwnerID(rawValue: 3))
+    #expect(try #require(next.take(Self.namespace, head, now: 0, duration: 10)) & 0xFFFF == 0)
+  }
+
   /// Who says where a pending block came to lie never says it of a lease that takes the entry.
   @Test func aPlaceIsWrittenForItsOwnLease() throws {
     let wrongCount = try wrongCount(.run, 9, { .pending(ticket: 7) }) { table, _ in
