@@ -114,6 +114,13 @@ static struct flock bytes_from(uint64_t first, uint64_t count, short type) {
     return lock;
 }
 
+int clinux_process_holds_lock(int fd) {
+    struct flock lock = bytes_from(0, 0, F_WRLCK);
+    /* Asked for an open file description, the kernel tells of this process's own record locks as well. */
+    if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return 0;
+    return lock.l_type != F_UNLCK && lock.l_pid == getpid();
+}
+
 int clinux_share_byte(int fd, uint64_t offset) {
     struct flock lock = bytes_from(offset, 1, F_RDLCK);
     return fcntl(fd, F_SETLK, &lock) == 0 ? 0 : errno;

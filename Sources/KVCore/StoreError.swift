@@ -72,5 +72,5 @@ public enum CorruptionReason: Sendable, Equatable {
 /// Why the catalog cannot be shared.
 public enum LockReason: Sendable, Equatable {
   case otherPIDNamespace, otherSharedMemory, readerTableFull, inUse, repairing, writerStalled
-  case opening, archiveOfAnother, archiveAway
+  case opening, archiveOfAnother, archiveAway, otherCopy
 }

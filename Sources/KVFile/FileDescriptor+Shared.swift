@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Glibc
+package import KVCore
 
 /// What files in shared memory need: locks that tell who is there, and pages that are there before they are touched.
 extension FileDescriptor {
@@ -54,6 +55,22 @@ extension FileDescriptor {
   /// Shares the record lock on one byte, from offset 1 on.
   package func shareByte(at offset: UInt64) throws(FileError) {
     try check(clinux_share_byte(rawValue, offset), .lock)
+  }
+
+  /// Whether this process has one of these files open and locked; nothing is opened, so that no lock is lost by it.
+  ///
+  /// Where there is no /proc nobody can tell.
+  package static func processLocks(_ files: [FileIdentity]) -> Bool {
+    guard !files.isEmpty, let names = try? LinuxStorage().list("/proc/self/fd") else {
+      return false
+    }
+    for name in names {
+      var status = stat()
+      guard let number = Int32(name), unsafe fstat(number, &status) == 0 else { continue }
+      let identity = FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+      if files.contains(identity), clinux_process_holds_lock(number) == 1 { return true }
+    }
+    return false
   }
 
   /// Whether another process shares another byte; `onlyHere` also whether one in another PID namespace shares this one.

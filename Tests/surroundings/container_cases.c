@@ -2,6 +2,7 @@
 #include "folder.h"
 #include "surroundings.h"
 
+#include <dlfcn.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -127,7 +128,37 @@ static void a_read_only_mount_without_shared_memory(void) {
     CHECK_EQ(newcomer(path, "rw:"), OPENS);
 }
 
+typedef kvstore_status_t (*open_call_t)(const kvstore_config_t *, kvstore_t **);
+typedef kvstore_status_t (*close_call_t)(kvstore_t *);
+
+/* An adapter brings a library of its own along: it is not the process's. */
+static void a_second_copy_of_the_library(void) {
+    char *path = path_in_dir("store"), *copy = path_in_dir("copy.so");
+    kvstore_config_t config;
+    kvstore_t *store, *other = NULL;
+    void *library;
+    open_call_t open_call;
+    Dl_info information;
+    if (dladdr((void *)(intptr_t)kvstore_open, &information) == 0 || strstr(information.dli_fname, ".so") == NULL)
+        skip("the library is not shared");
+    CHECK_EQ(run_shell("cp '%s' '%s'", information.dli_fname, copy), 0);
+    library = dlopen(copy, RTLD_NOW | RTLD_LOCAL);
+    CHECK(library != NULL);
+    open_call = (open_call_t)(intptr_t)dlsym(library, "kvstore_open");
+    small_config(&config, path);
+    store = open_store(&config);
+    CHECK_EQ(owner_count(path), 1);
+    CHECK_EQ(open_call(&config, &other), KVSTORE_E_LOCKED);
+    CHECK(other == NULL);
+    CHECK_EQ(owner_count(path), 1);
+    CHECK_EQ(newcomer(path, "rw:"), OPENS);
+    close_store(store);
+    CHECK_EQ(open_call(&config, &other), KVSTORE_OK);
+    CHECK_EQ(((close_call_t)(intptr_t)dlsym(library, "kvstore_close"))(other), KVSTORE_OK);
+}
+
 const test_case_t container_cases[] = {
+    {"a_second_copy_of_the_library", a_second_copy_of_the_library},
     {"without_proc_a_writer_is_seen", without_proc_a_writer_is_seen},
     {"without_proc_a_reader_is_seen", without_proc_a_reader_is_seen},
     {"a_read_only_mount_of_a_live_store", a_read_only_mount_of_a_live_store},

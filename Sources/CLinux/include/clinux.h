@@ -46,6 +46,9 @@ int clinux_record_lock_holder(int fd, int32_t *process_id);
 int clinux_file_lock(int fd, int is_exclusive);
 
 /* Shares the POSIX record lock on the one byte at offset. */
+/* Whether this process holds the first record lock that this file has. */
+int clinux_process_holds_lock(int fd);
+
 int clinux_share_byte(int fd, uint64_t offset);
 
 /* Whether another process shares a byte from offset 1 on that is not this one (1, 0), or an error (-errno). With 0, any.

@@ -28,6 +28,15 @@ package final class OwnerFiles: Sendable {
     return (names ?? []).filter { $0.hasSuffix(".lock") }
   }
 
+  /// Throws when another copy of this library in this process has the store open.
+  ///
+  /// LMDB must not be opened twice, and to look at an owner's file would end its lock: POSIX record locks are the process's. This copy
+  /// has the store not open (`StoreRegistry`).
+  func checkProcess() throws(StoreError) {
+    let files = (names() + ["place"]).compactMap { folder?.folder?.identity(of: $0) }
+    if FileDescriptor.processLocks(files) { throw .locked(.otherCopy) }
+  }
+
   /// Throws when a living process of another PID namespace has the store open.
   ///
   /// Removes nothing.

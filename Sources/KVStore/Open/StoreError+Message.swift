@@ -35,6 +35,8 @@ extension StoreError {
     case .locked(.otherSharedMemory):
       "a process that does not share our /dev/shm has the store open (another container, an older library, one of LMDB's own tools): "
         + "let them share it (docker --ipc=container:NAME, a volume at /dev/shm in Kubernetes), stop it, or give each its own folder"
+    case .locked(.otherCopy):
+      "another copy of libkvstore in this process has the store open: load one copy only"
     case .locked(.inUse): "a process has the store open: stop it first"
     case .locked(.opening):
       "another process is opening the store and does not go on: is it stopped (SIGSTOP, a debugger)? continue or end it"
