@@ -95,7 +95,9 @@ struct StoreRepair {
         throw StoreError(error, .readSlot)
       }
     }
-    if result.catalogIsSound, !isForced, !isDryRun {
+    // With an archive that is given up there is something to repair: its blocks' rows.
+    let isPart = archive.isAway || archive.isForeign
+    if result.catalogIsSound, !isPart, !isForced, !isDryRun {
       result.isRefused = true
       return result
     }
