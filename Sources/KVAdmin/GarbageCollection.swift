@@ -59,7 +59,7 @@ extension StoreCore {
     let now = time.now()
     var known: Set<SlotFileID> = []
     try catalogRead { (transaction) throws(CatalogError) in
-      garbage.endedPinCount = try transaction.pins().filter { $0.endNanoseconds < now }.count
+      garbage.endedPinCount = try transaction.pins().count { $0.hasEnded(at: now) }
       var reserved: [SlotFileID: Int] = [:]
       let living = ownerFiles.owners().living
       for reservation in try transaction.reservations()

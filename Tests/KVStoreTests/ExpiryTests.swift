@@ -376,7 +376,53 @@ import Testing
     let pin = try #require(try namespace.pin(QuotaTests.prompt(1), seconds: 100))
     #expect(try namespace.forget(Array(QuotaTests.prompt(1).prefix(4))) == 4)
     #expect(try namespace.peek(QuotaTests.prompt(1)) == 0)
-    #expect(try fixture.store.unpin(pin.id))
+    // It holds nothing any more.
+    #expect(try fixture.store.statistics().pinsActive == 0)
+    #expect(try !fixture.store.unpin(pin.id))
+  }
+
+  /// One tenant takes all the pins it can and purges: the others still get theirs, before and after.
+  @Test func oneTenantDoesNotTakeThePinsOfAll() throws {
+    let fixture = try StoreFixture {
+      $0.clock = clock
+      $0.catalogBytes = 4 << 20
+    }
+    func tenant(_ name: String) throws -> Namespace {
+      var identity = QuotaTests.inlineIdentity
+      identity.salt = Array(name.utf8)
+      return try fixture.store.openNamespace(identity)
+    }
+    let greedy = try tenant("greedy")
+    let other = try tenant("other")
+    for namespace in [greedy, other] { try namespace.offload(QuotaTests.prompt(1)) }
+    try fixture.store.flush()
+    var pinCount = 0
+    while pinCount < 5000 {
+      do {
+        guard try greedy.pin(QuotaTests.prompt(1), seconds: 100) != nil else { break }
+        pinCount += 1
+      } catch let error as StoreError {
+        #expect(error == .full)
+        break
+      }
+    }
+    #expect(pinCount > 100 && pinCount < 1000)
+    #expect(try other.pin(QuotaTests.prompt(1), seconds: 100) != nil)
+    #expect(try fixture.store.statistics().pinsActive == UInt64(pinCount) + 1)
+    // The pins of what is purged leave at once.
+    _ = try greedy.purge()
+    #expect(try fixture.store.statistics().pinsActive == 1)
+    try greedy.offload(QuotaTests.prompt(1))
+    try fixture.store.flush()
+    #expect(try greedy.pin(QuotaTests.prompt(1), seconds: 100) != nil)
+    // Those that have ended make room without being asked to.
+    for _ in 1..<pinCount {
+      #expect(try greedy.pin(QuotaTests.prompt(1), seconds: 100) != nil)
+    }
+    #expect(throws: StoreError.full) { try greedy.pin(QuotaTests.prompt(1), seconds: 100) }
+    clock.advance(seconds: 101)
+    #expect(try greedy.pin(QuotaTests.prompt(1), seconds: 100) != nil)
+    #expect(try fixture.store.garbage().endedPinCount == 0)
   }
 
   /// Everything is pinned: the writer finds no victim, and from then on offloads hear so at once.

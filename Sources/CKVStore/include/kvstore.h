@@ -928,7 +928,9 @@ kvstore_status_t kvstore_touch(kvstore_namespace_t *ns, const kvstore_prompt_t *
  * evicted, and no idle TTL of it expires, before the pin ends. A pin is durable and outlives its
  * process; it ends by time or by kvstore_unpin. An absolute TTL and kvstore_forget take precedence.
  * *pin_out gets its number. *blocks_out (may be NULL) gets the length of the prefix.
- * Returns OK, MISS (nothing stored), FULL (4,096 pins exist), BUSY (another process blocks the
+ * It also ends when nothing is left of the prefix. A namespace has 4,096 pins at most, fewer in a
+ * store with a small catalog.
+ * Returns OK, MISS (nothing stored), FULL (too many pins), BUSY (another process blocks the
  * writer), E_*. */
 kvstore_status_t kvstore_pin(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint64_t pin_nanoseconds,
                              uint64_t *pin_out, uint64_t *blocks_out);

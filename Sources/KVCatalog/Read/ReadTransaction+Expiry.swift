@@ -49,7 +49,7 @@ extension ReadTransaction {
         return true
       }
     }
-    return try pins().contains { $0.endNanoseconds < now }
+    return try pins().contains { $0.hasEnded(at: now) }
   }
 
   /// Whether something may come to an end at some time.
@@ -113,7 +113,7 @@ extension ReadTransaction {
 
   /// The pins that hold.
   package func pins(now: UInt64) throws(CatalogError) -> [PinRow] {
-    try pins().filter { $0.endNanoseconds >= now }
+    try pins().filter { !$0.hasEnded(at: now) }
   }
 
   /// What leases hold, and what pins hold.

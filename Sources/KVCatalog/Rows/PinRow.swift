@@ -12,6 +12,9 @@ package struct PinRow: Sendable, Equatable {
   /// Where the path of its last block leaves each run, the last first.
   package var path: [BlockPosition]
 
+  /// Whether it is over, or holds nothing.
+  package func hasEnded(at now: UInt64) -> Bool { endNanoseconds < now || path.isEmpty }
+
   init?(id: UInt64, _ body: UnsafeRawBufferPointer) {
     var reader = unsafe ByteReader(body)
     guard let namespace = reader.read(UInt32.self), let owner = reader.read(UInt32.self),

@@ -289,8 +289,28 @@ extension WriteTransaction {
       path: path
     )
     try put(.pins, .pin(id), row.encoded)
+    pinsByRun = nil
     return id
   }
+
+  /// Whether a namespace may have one more pin: ended ones leave first, and no namespace takes those of all others.
+  package func hasRoomForPin(in namespace: NamespaceID) throws(CatalogError) -> Bool {
+    let totalMax = max(64, mapByteCount / 16 / 128)
+    var count = 0
+    var ownCount = 0
+    for pin in try pins() {
+      if pin.hasEnded(at: timeNanoseconds) {
+        try delete(.pins, .pin(pin.id))
+        continue
+      }
+      count += 1
+      if pin.namespace == namespace { ownCount += 1 }
+    }
+    return count < totalMax && ownCount < min(Self.pinCountMax, totalMax / 8)
+  }
+
+  /// Pins of one namespace; in a small catalog fewer.
+  private static let pinCountMax = 4096
 
   /// The pin that has ended by this; nil when there is none of that number.
   package func unpin(_ id: UInt64) throws(CatalogError) -> PinRow? {
@@ -301,12 +321,16 @@ extension WriteTransaction {
   }
 
   /// Pins hold what is left of their paths; blocks that come to the same positions later are not theirs.
+  ///
+  /// A pin that holds nothing any more ends.
   func shortenPins(
     _ namespace: NamespaceID,
     _ run: RunID,
     before position: UInt32
   ) throws(CatalogError) {
-    for var pin in try pins() where pin.namespace == namespace {
+    for id in try pinIDs(RunKey(namespace: namespace, run: run)) {
+      guard let value = unsafe try getChecked(.pins, .pin(id)) else { continue }
+      guard var pin = unsafe PinRow(id: id, value) else { throw .corrupt(.pin) }
       guard let index = pin.path.firstIndex(where: { $0.run == run && $0.position >= position })
       else { continue }
       if position > 0 {
@@ -314,14 +338,30 @@ extension WriteTransaction {
       } else {
         pin.path.remove(at: index)
       }
-      // One that holds nothing any more ends when it would have, or by its number.
-      try put(.pins, .pin(pin.id), pin.encoded)
+      if pin.path.isEmpty {
+        try delete(.pins, .pin(id))
+      } else {
+        try put(.pins, .pin(id), pin.encoded)
+      }
     }
   }
 
-  /// Removes pins that have come to their end.
+  /// The pins whose path goes through a run; all pins are gone through once in a transaction, not for each run that leaves.
+  private func pinIDs(_ run: RunKey) throws(CatalogError) -> [UInt64] {
+    if let known = pinsByRun { return known[run] ?? [] }
+    var found: [RunKey: [UInt64]] = [:]
+    for pin in try pins() {
+      for at in pin.path {
+        found[RunKey(namespace: pin.namespace, run: at.run), default: []].append(pin.id)
+      }
+    }
+    pinsByRun = found
+    return found[run] ?? []
+  }
+
+  /// Removes pins that have come to their end, and those that hold nothing: older versions kept them.
   package func removeEndedPins() throws(CatalogError) {
-    for pin in try pins() where pin.endNanoseconds < timeNanoseconds {
+    for pin in try pins() where pin.hasEnded(at: timeNanoseconds) {
       try delete(.pins, .pin(pin.id))
     }
   }

@@ -33,6 +33,8 @@ package import KVCore
   package var stampChanges: [StampChange]?
   /// Whether the events of removals carry the key of their top block.
   var namesRemovedBlocks = true
+  /// Pins by the runs of their paths; nil = not gone through yet.
+  var pinsByRun: [RunKey: [UInt64]]?
   /// Last positions of runs; emptied by removals.
   var lastPositions: [RunKey: UInt32] = [:]
   /// What the process knows of namespaces of side sections, and which of them this transaction looked up.

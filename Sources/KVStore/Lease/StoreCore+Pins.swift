@@ -41,7 +41,7 @@ extension StoreCore {
     _ pathEnd: BlockPosition,
     _ nanoseconds: UInt64
   ) throws(CatalogError) -> UInt64? {
-    guard try transaction.pins().count < Self.pinCountMax else { throw .mapFull }
+    guard try transaction.hasRoomForPin(in: namespace) else { throw .mapFull }
     let end = time.now().advanced(by: nanoseconds)
     return try transaction.pin(namespace, pathEnd: pathEnd, until: end)
   }
@@ -72,6 +72,4 @@ extension StoreCore {
       }
     }
   }
-
-  private static let pinCountMax = 4096
 }
