@@ -58,6 +58,7 @@ package final class FaultInjectingStorage: Storage {
     var isHalted = false
     /// Moves at each crash: files of an older epoch are dead.
     var epoch = 0
+    var readByteCount = 0
     var delayMicroseconds: UInt32 = 0
     var logs: [String: FileLog] = [:]
     /// Files whose directory entry is not durable, and their folder.
@@ -158,6 +159,9 @@ package final class FaultInjectingStorage: Storage {
   package func count(of operation: FileOperation) -> Int {
     state.withLock { $0.counts[operation] ?? 0 }
   }
+
+  /// Bytes that reads have asked for.
+  package var readByteCount: Int { state.withLock { $0.readByteCount } }
 
   // MARK: Power loss
 
@@ -471,14 +475,16 @@ private final class FaultInjectingFile: StorageFile {
 
   func read(into bytes: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(FileError) {
     storage.passHold(.read, path)
-    try storage.run(.read, epoch: epoch) { _ throws(FileError) in
+    try storage.run(.read, epoch: epoch) { state throws(FileError) in
+      state.readByteCount += bytes.count
       try base.read(into: bytes, at: offset)
     }
   }
 
   func read(into buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(FileError) {
     storage.passHold(.read, path)
-    try storage.run(.read, epoch: epoch) { _ throws(FileError) in
+    try storage.run(.read, epoch: epoch) { state throws(FileError) in
+      state.readByteCount += buffers.reduce(0) { $0 + $1.count }
       try base.read(into: buffers, at: offset)
     }
   }

@@ -195,23 +195,47 @@ package struct IdentityFile {
 
   /// Appends records and syncs them, the store's own record first where it is missing.
   ///
-  /// Only within a write transaction.
+  /// Only within a write transaction. The file is not read for it, however long it is, but for its first record; and as a whole
+  /// when it has grown to `condensedAt`, which then moves on to twice what is left.
   static func append(
     _ records: [Record],
     _ folder: any Storage,
-    meta: StoreMeta
+    meta: StoreMeta,
+    condensedAt: inout UInt64
   ) throws(FileError) {
-    var known = try read(folder, storeUUID: meta.storeUUID)
-    let all = (known.store == nil ? [Record.store(meta)] : []) + records
-    let bytes = all.flatMap { encode($0, storeUUID: meta.storeUUID) }
     let file = try folder.openFile(name, mode: .create, direct: false)
     defer { file.close() }
     let end = try file.byteCount()
-    if end + UInt64(bytes.count) > removalsByteCountMax, known.condense() {
-      return try known.replace(folder, adding: records, meta: meta)
+    var hasStore = try beginsWithStore(file, end, meta)
+    if !hasStore, end > 0 { hasStore = try read(folder, storeUUID: meta.storeUUID).store != nil }
+    let all = (hasStore ? [] : [Record.store(meta)]) + records
+    let bytes = all.flatMap { encode($0, storeUUID: meta.storeUUID) }
+    if end + UInt64(bytes.count) > condensedAt {
+      var known = try read(folder, storeUUID: meta.storeUUID)
+      if known.condense() {
+        try known.replace(folder, adding: records, meta: meta)
+        let newFile = try folder.openFile(name, mode: .readOnly, direct: false)
+        defer { newFile.close() }
+        condensedAt = max(condensedAtLeast, try newFile.byteCount() &* 2)
+        return
+      }
+      condensedAt = max(condensedAtLeast, end &* 2)
     }
     try write(bytes, to: file, at: end)
     try folder.syncDirectory(".")
+  }
+
+  /// Whether the first record is the store's own, as it is unless the file was damaged.
+  private static func beginsWithStore(
+    _ file: any StorageFile,
+    _ end: UInt64,
+    _ meta: StoreMeta
+  ) throws(FileError) -> Bool {
+    let byteCount = encode(.store(meta), storeUUID: meta.storeUUID).count
+    guard end >= UInt64(byteCount) else { return false }
+    let buffer = try AlignedBuffer(byteCount: byteCount)
+    unsafe try file.read(into: buffer.bytes, at: 0)
+    return unsafe IdentityFile(buffer.readOnly, storeUUID: meta.storeUUID).store != nil
   }
 
   private static func write(
@@ -229,8 +253,8 @@ package struct IdentityFile {
 
   // MARK: Keeping it short
 
-  /// From here on the removals are condensed at each append, as far as that gains something.
-  private static let removalsByteCountMax: UInt64 = 512 << 10
+  /// From here on the removals are condensed each time that the file has doubled, as far as that gains something.
+  static let condensedAtLeast: UInt64 = 512 << 10
   private static let removalCountMax = 2048
 
   /// Merges removals: one for each block; where there are too many, one for each namespace, at the price that a repair gives

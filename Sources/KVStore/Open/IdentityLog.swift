@@ -6,6 +6,8 @@ internal import KVFile
 struct IdentityLog: Sendable {
   private let files: any Storage
   private let meta: StoreMeta
+  /// The length from which on the file is condensed; the write transaction keeps others out.
+  private let condensedAt = Monitor(IdentityFile.condensedAtLeast)
 
   init(_ files: any Storage, _ meta: StoreMeta) {
     self.files = files
@@ -14,8 +16,10 @@ struct IdentityLog: Sendable {
 
   /// Appends records and syncs them.
   func append(_ records: [IdentityFile.Record]) throws(CatalogError) {
+    var length = condensedAt.withLock { $0 }
+    defer { condensedAt.withLock { [length] in $0 = length } }
     do throws(FileError) {
-      try IdentityFile.append(records, files, meta: meta)
+      try IdentityFile.append(records, files, meta: meta, condensedAt: &length)
     } catch {
       throw .io(errno: error.errno)
     }
