@@ -33,6 +33,10 @@ import Testing
     let path = fixture.configuration.path + "/identities.kvs"
     let byteCount = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int ?? 0
     #expect(byteCount > 50_000 && byteCount < 512 << 10)
+    // It counts as the store's.
+    let used = Int(clamping: try fixture.store.statistics().diskBytesUsed)
+    let onDisk = try EvictionTests.diskBytes(fixture.configuration.path)
+    #expect(used > onDisk - byteCount / 2 && used <= onDisk)
     #expect(try fixture.store.verify().findings.isEmpty)
   }
 

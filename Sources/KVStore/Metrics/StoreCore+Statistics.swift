@@ -49,6 +49,7 @@ extension StoreCore {
       result.catalogBytesUsed = UInt64(usage.usedByteCount)
       result.diskBytesUsed = UInt64(usage.fileByteCount)
     }
+    result.diskBytesUsed += identities.byteCount
     let catalogCounts = try? catalogRead { (transaction) throws(CatalogError) in
       var blocks: UInt64 = 0
       var payload: UInt64 = 0

@@ -14,6 +14,15 @@ struct IdentityLog: Sendable {
     self.meta = meta
   }
 
+  /// The file's length; 0 where there is none.
+  var byteCount: UInt64 {
+    guard let file = try? files.openFile(IdentityFile.name, mode: .readOnly, direct: false) else {
+      return 0
+    }
+    defer { file.close() }
+    return (try? file.byteCount()) ?? 0
+  }
+
   /// Appends records and syncs them.
   func append(_ records: [IdentityFile.Record]) throws(CatalogError) {
     var length = condensedAt.withLock { $0 }
