@@ -109,25 +109,3 @@ actor SlotTable {
   var waitingCount: Int { waiters.count }
   var busyCount: Int { slots.count { $0.isBusy } }
 }
-
-/// Lets one after the other pass.
-actor Gate {
-  private var isTaken = false
-  private var waiting: [CheckedContinuation<Void, Never>] = []
-
-  func enter() async {
-    if !isTaken {
-      isTaken = true
-      return
-    }
-    await withCheckedContinuation { waiting.append($0) }
-  }
-
-  func leave() {
-    if waiting.isEmpty {
-      isTaken = false
-    } else {
-      waiting.removeFirst().resume()
-    }
-  }
-}

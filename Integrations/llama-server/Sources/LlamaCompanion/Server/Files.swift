@@ -58,3 +58,10 @@ func nowNanoseconds() -> UInt64 {
 
 /// Milliseconds since then.
 func milliseconds(since start: UInt64) -> Double { Double(nowNanoseconds() - start) / 1e6 }
+
+/// Milliseconds since 1970.
+func wallMilliseconds() -> Double {
+  var time = timespec()
+  clock_gettime(CLOCK_REALTIME, &time)
+  return Double(time.tv_sec) * 1000 + Double(time.tv_nsec) / 1e6
+}

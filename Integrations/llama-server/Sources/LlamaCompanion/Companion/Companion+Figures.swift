@@ -1,0 +1,64 @@
+import KVStore
+import Logging
+import NIOPosix
+
+extension Companion {
+  func noteFigures(
+    _ cached: Int?,
+    _ computed: Int?,
+    _ time: Double?,
+    _ exchange: inout Exchange,
+    _ slot: SlotTable.Slot
+  ) {
+    // Of what is computed ahead in two parts, the second one's cache holds the first.
+    if exchange.aheadTokenCount == 0 { exchange.cachedTokenCount = cached }
+    exchange.computedTokenCount = computed
+    exchange.promptMilliseconds = time
+    measure(computed, time)
+  }
+
+  /// What came behind the part that was computed ahead adds to it.
+  func noteAfterAhead(_ figures: AnswerReader, _ exchange: inout Exchange) {
+    exchange.computedTokenCount = exchange.aheadTokenCount + (figures.computedTokenCount ?? 0)
+    exchange.promptMilliseconds = exchange.aheadMilliseconds + (figures.promptMilliseconds ?? 0)
+  }
+
+  /// The server's speed with prompts, of those long enough to tell.
+  func measure(_ computed: Int?, _ time: Double?) {
+    guard let computed, let time, computed >= 64, time > 0 else { return }
+    let perToken = time / Double(computed)
+    counters.change { values in
+      values.prefillMillisecondsPerToken =
+        values.prefillMillisecondsPerToken.map { $0 * 0.7 + perToken * 0.3 } ?? perToken
+    }
+  }
+
+  /// The server must have gone on from all that was restored: a layout that disappoints is no longer restored.
+  func checkRestored(_ exchange: Exchange) async {
+    guard exchange.restoredTokenCount > 0, let cached = exchange.cachedTokenCount else { return }
+    guard cached < exchange.restoredTokenCount else {
+      counters.change { $0.disappointments = 0 }
+      return
+    }
+    let count = counters.change { values in
+      values.restoresIgnored += 1
+      values.disappointments += 1
+      return values.disappointments
+    }
+    logger.warning(
+      "the server computed \(exchange.restoredTokenCount - cached) of \(exchange.restoredTokenCount) restored tokens again"
+    )
+    if count >= 8 { await keeper.giveUp("it computes restored prefixes again") }
+  }
+
+  func why(_ exchange: Exchange, _ passage: Passage) async -> String? {
+    let used = max(exchange.memoryTokenCount, exchange.restoredTokenCount)
+    guard options.keepsTexts, exchange.tokenCount - used > PrefixStore.tokensPerBlock else {
+      return nil
+    }
+    return try? await threads.runIfActive {
+      [prefixes = passage.prefixes, tokens = passage.tokens] in
+      try prefixes.explain(tokens).message
+    }
+  }
+}

@@ -1,0 +1,195 @@
+import KVStore
+import LlamaSlots
+import NIOHTTP1
+import NIOPosix
+import Synchronization
+
+extension Companion {
+  /// Brings the longest prefix into the slot, and makes an end to go on from where much is new.
+  func prepare(_ passage: Passage, _ attachment: Attachment) async throws {
+    var (slot, exchange) = passage.state.withLock { ($0.slot, $0.exchange) }
+    defer {
+      let (slot, exchange) = (slot, exchange)
+      passage.state.withLock {
+        $0.slot = slot
+        $0.exchange = exchange
+      }
+    }
+    let tokens = passage.tokens
+    var start = nowNanoseconds()
+    let known = try await server.get("/slots").elements.first { $0["id"]?.int == slot.id }
+    if known?["n_prompt_tokens"]?.int ?? 0 != slot.tokenCount
+      || known?["id_task"]?.int ?? -1 != slot.task
+    {
+      if !slot.tokens.isEmpty { counters.change { $0.slotsLost += 1 } }
+      // What we do not know of may be there: nothing of it is relied on.
+      slot.tokens = []
+      slot.restoredTokenCount = 0
+    }
+    exchange.step("slots", since: start)
+    if slot.tenant != exchange.tenant {
+      // Nobody learns from the time of an answer what another one asked.
+      _ = try await server.post("/slots/\(slot.id)?action=erase", "{}")
+      slot = SlotTable.Slot(
+        id: slot.id,
+        tenant: exchange.tenant,
+        task: slot.task,
+        isBusy: true,
+        uses: slot.uses
+      )
+    }
+    let common = commonPrefix(slot.tokens[...], tokens[...])
+    // In the middle of what it has, only the server knows whether it can go on.
+    let isUsable = !attachment.layout.needsExactEnds || common == slot.tokens.count
+    exchange.memoryTokenCount = isUsable ? min(common, tokens.count - 1) : 0
+    if exchange.memoryTokenCount > 0 { exchange.tier = "memory" }
+
+    start = nowNanoseconds()
+    let lookup = try await threads.runIfActive { [prefixes = passage.prefixes] in
+      try prefixes.find(tokens)
+    }
+    exchange.step("match", since: start)
+    if let found = lookup.usable {
+      exchange.foundTokenCount = found.tokenCount
+      if worthwhile(found, attachment.layout, memoryTokenCount: exchange.memoryTokenCount) {
+        try await restore(found, passage, attachment, &slot, &exchange)
+      } else {
+        await release(found, passage)
+      }
+    }
+    if attachment.hasFullWindow, slot.restoredTokenCount > 0,
+      commonPrefix(slot.tokens[...], tokens[...]) < slot.restoredTokenCount
+    {
+      // The server would go on in the middle of a window that it does not have.
+      _ = try await server.post("/slots/\(slot.id)?action=erase", "{}")
+      slot.tokens = []
+      slot.restoredTokenCount = 0
+      counters.change { $0.slotsErased += 1 }
+    }
+    if attachment.layout.needsExactEnds {
+      try await computeAhead(lookup, passage, attachment, &slot, &exchange)
+    }
+  }
+
+  /// Whether a restore takes less than the server would need for the same tokens.
+  func worthwhile(_ found: PrefixStore.Found, _ layout: SlotLayout, memoryTokenCount: Int)
+    -> Bool
+  {
+    let gained = found.tokenCount - memoryTokenCount
+    guard gained > 0 else { return false }
+    let values = counters.now
+    let rowByteCount = (layout.blockCache?.rowByteCount ?? 0)
+    let byteCount = Double(found.tokenCount * rowByteCount + found.endBytes.count)
+    let cost =
+      4 + Double(found.estimateNanoseconds) / 1e6 + byteCount
+      * (values.restoreNanosecondsPerByte ?? 0.5) / 1e6
+    return Double(gained) * (values.prefillMillisecondsPerToken ?? 0.5) > cost
+  }
+
+  func release(_ found: PrefixStore.Found, _ passage: Passage) async {
+    let leases = found.leases
+    try? await threads.runIfActive { [prefixes = passage.prefixes] in prefixes.release(leases) }
+  }
+
+  func restore(
+    _ found: PrefixStore.Found,
+    _ passage: Passage,
+    _ attachment: Attachment,
+    _ slot: inout SlotTable.Slot,
+    _ exchange: inout Exchange
+  ) async throws {
+    let start = nowNanoseconds()
+    let name = folder.newName()
+    defer { folder.remove(name) }
+    let prefix = Array(passage.tokens[..<found.tokenCount])
+    let made = try await threads.runIfActive {
+      [folder, prefixes = passage.prefixes, layout = attachment.layout] in
+      defer { prefixes.release(found.leases) }
+      let image = SlotImage(
+        layout: layout,
+        tokens: prefix,
+        window: found.end?.windowPositions ?? []
+      )
+      let file = try folder.create(name, byteCount: image.byteCount)
+      return try prefixes.write(found, image, to: file, tokens: prefix) ? image.byteCount : nil
+    }
+    exchange.step("assemble", since: start)
+    // A block that is gone, or whose check failed: counted by the store, and computed.
+    guard let made else { return }
+    try Task.checkCancellation()
+    let begin = nowNanoseconds()
+    // From here on the slot holds neither what it held nor yet something else.
+    slot.tokens = []
+    let answer = try await server.post(
+      "/slots/\(slot.id)?action=restore",
+      "{\"filename\":\"\(name)\"}"
+    )
+    exchange.step("restore", since: begin)
+    guard answer["n_restored"]?.int == prefix.count else {
+      throw NotHelped("the server took \(answer["n_restored"]?.int ?? 0) of \(prefix.count) tokens")
+    }
+    slot.tokens = prefix
+    slot.restoredTokenCount = prefix.count
+    exchange.restoredTokenCount = prefix.count
+    exchange.memoryTokenCount = 0
+    exchange.tier = found.tier
+    let perByte = Double(nowNanoseconds() - start) / Double(made)
+    counters.change { values in
+      values.restores += 1
+      values.tokensRestored += UInt64(prefix.count)
+      values.restoreNanosecondsPerByte =
+        values.restoreNanosecondsPerByte.map { $0 * 0.8 + perByte * 0.2 } ?? perByte
+    }
+  }
+
+  /// Where a prefix is usable only at ends that were saved: computes up to one and saves it, before the request goes on.
+  ///
+  /// At the end of the prompt, which a client that drops the answer's reasoning comes back to; and where this prompt leaves others that
+  /// are stored, which the next one that leaves them there can then go on from.
+  func computeAhead(
+    _ lookup: PrefixStore.Lookup,
+    _ passage: Passage,
+    _ attachment: Attachment,
+    _ slot: inout SlotTable.Slot,
+    _ exchange: inout Exchange
+  ) async throws {
+    let tokens = passage.tokens
+    let have = max(exchange.memoryTokenCount, exchange.restoredTokenCount)
+    let fork = lookup.storedBlockCount * PrefixStore.tokensPerBlock
+    let threshold = 128
+    var ends: [(count: Int, isFork: Bool)] = []
+    if fork >= have + threshold, fork < tokens.count { ends.append((fork, true)) }
+    if tokens.count - 1 >= max(have, ends.last?.count ?? 0) + threshold {
+      ends.append((tokens.count - 1, false))
+    }
+    for end in ends {
+      let start = nowNanoseconds()
+      let answer = try await server.post(
+        "/completion",
+        "{\"prompt\":\(JSON.list(tokens[..<end.count])),\"n_predict\":0,\"id_slot\":\(slot.id),\"cache_prompt\":true,\"n_cache_reuse\":0}"
+      )
+      let timings = answer["timings"]
+      noteFigures(
+        timings?["cache_n"]?.int,
+        timings?["prompt_n"]?.int,
+        timings?["prompt_ms"]?.double,
+        &exchange,
+        slot
+      )
+      exchange.aheadTokenCount += timings?["prompt_n"]?.int ?? 0
+      exchange.aheadMilliseconds += timings?["prompt_ms"]?.double ?? 0
+      exchange.steps.append(("prefill", milliseconds(since: start)))
+      slot.tokens = Array(tokens[..<end.count])
+      slot.task = -1
+      counters.change { $0.computedAhead += 1 }
+      let begin = nowNanoseconds()
+      let (file, parsed) = try await save(slot.id, attachment.layout)
+      exchange.step("save", since: begin)
+      guard parsed.tokens.starts(with: slot.tokens) else {
+        throw NotHelped("the server saved another prompt")
+      }
+      // The rest is done while the server goes on.
+      store(file, parsed, passage, replacesEnd: end.isFork)
+    }
+  }
+}

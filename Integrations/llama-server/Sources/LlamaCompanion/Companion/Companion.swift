@@ -1,0 +1,88 @@
+import AsyncHTTPClient
+import Glibc
+import KVCore
+import KVStore
+import LlamaSlots
+import Logging
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Synchronization
+
+/// The companion of one llama-server: lets it go on from what is stored, and stores what it computes.
+package final class Companion: Sendable {
+  let options: Options
+  let logger: Logger
+  let server: LlamaServer
+  let folder: SlotFolder
+  let slots = SlotTable()
+  let keeper: Keeper
+  let counters = Counters()
+  let log = RequestLog()
+  let recorder: Recorder?
+  let startMilliseconds: Double
+  /// Between a restore and the start of what needs it nothing else may start: with its default flags the server clears the slots that are
+  /// idle then.
+  let gate = Gate()
+  let storeGate = Gate()
+  let threads: NIOThreadPool
+  let client: HTTPClient
+  /// Work that goes on after an answer is out.
+  let afterwards = Mutex<Set<UInt64>>([])
+  let workNumber = Atomic<UInt64>(0)
+
+  package init(_ options: Options, logger: Logger) throws {
+    self.options = options
+    self.logger = logger
+    // What can fail comes first: a client that is not shut down may not go away.
+    folder = try SlotFolder(options.slotFolder)
+    recorder = try options.recordPath.map { try Recorder($0) }
+    var configuration = HTTPClient.Configuration()
+    configuration.redirectConfiguration = .disallow
+    configuration.decompression = .disabled
+    configuration.httpVersion = .http1Only
+    configuration.timeout = .init(connect: .seconds(5), read: nil)
+    configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 4096
+    configuration.connectionPool.retryConnectionEstablishment = false
+    // The server closes a connection that was idle for 5 seconds.
+    configuration.connectionPool.idleTimeout = .seconds(3)
+    client = HTTPClient(
+      eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+      configuration: configuration
+    )
+    var url = options.serverURL
+    while url.hasSuffix("/") { url.removeLast() }
+    server = LlamaServer(client: client, url: url, apiKey: options.apiKey)
+    threads = NIOThreadPool(numberOfThreads: 4)
+    threads.start()
+    startMilliseconds = wallMilliseconds()
+    let attacher = Attacher(
+      server: server,
+      folder: folder,
+      modelPath: options.modelPath,
+      digests: DigestCache(path: options.storePath + ".models")
+    )
+    keeper = Keeper(attacher, slots, options, threads, logger)
+  }
+
+  /// Opens the store and looks for the server from time to time, so that a start of it is known before its first request.
+  package func run() async {
+    await keeper.openStore()
+    while !Task.isCancelled {
+      _ = await keeper.current()
+      try? await Task.sleep(for: .milliseconds(500))
+    }
+  }
+
+  /// Ends: what was answered is stored first.
+  package func stop() async {
+    let start = nowNanoseconds()
+    while !afterwards.withLock({ $0.isEmpty }), milliseconds(since: start) < 10_000 {
+      try? await Task.sleep(for: .milliseconds(10))
+    }
+    await keeper.close()
+    folder.removeLeftOvers()
+    try? await client.shutdown()
+    try? await threads.shutdownGracefully()
+  }
+}

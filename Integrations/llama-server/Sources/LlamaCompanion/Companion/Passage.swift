@@ -1,0 +1,45 @@
+import LlamaSlots
+import Synchronization
+
+extension Companion {
+  /// A request's way to a slot.
+  final class Passage: Sendable {
+    let epoch: UInt64
+    let prefixes: PrefixStore
+    let state: Mutex<State>
+    let layout: SlotLayout
+    let tokens: [Int32]
+    let lives: PrefixStore.Lives
+    let usesGate: Bool
+
+    struct State: Sendable {
+      var slot: SlotTable.Slot
+      var exchange: Exchange
+    }
+
+    init(
+      _ slot: SlotTable.Slot,
+      _ epoch: UInt64,
+      _ prefixes: PrefixStore,
+      _ attachment: Attachment,
+      _ tokens: [Int32],
+      _ lives: PrefixStore.Lives,
+      _ exchange: Exchange
+    ) {
+      self.epoch = epoch
+      self.prefixes = prefixes
+      layout = attachment.layout
+      usesGate = attachment.clearsIdleSlots
+      self.tokens = tokens
+      self.lives = lives
+      state = Mutex(State(slot: slot, exchange: exchange))
+    }
+  }
+
+  /// What becomes of a request.
+  enum Decision: Sendable {
+    case pass(Exchange)
+    case help(Passage, body: [UInt8], Exchange)
+    case gone(String)
+  }
+}

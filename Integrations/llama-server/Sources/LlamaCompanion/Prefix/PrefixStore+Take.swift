@@ -1,0 +1,174 @@
+import Glibc
+import KVCore
+import KVStore
+import LlamaSlots
+
+extension PrefixStore {
+  struct Taken: Sendable {
+    var newBlockCount = 0
+    var storedBlockCount = 0
+    var endIsStored = false
+    var problem: String?
+  }
+
+  /// Stores what a saved slot file has that is new.
+  ///
+  /// - Parameters:
+  ///   - file: as read from `bytes`.
+  ///   - bytes: of the file.
+  ///   - replacesEnd: whether an end that is stored behind the last block gives way to this one.
+  /// - Returns: what was taken.
+  func take(_ file: SlotFile, _ bytes: UnsafeRawBufferPointer, replacesEnd: Bool, lives: Lives)
+    throws -> Taken
+  {
+    var taken = Taken()
+    guard !file.hasMedia else { return Taken(problem: "media") }
+    if layout.blockCache != nil, !file.isInOrder {
+      guard let (ordered, copy) = file.reordered(bytes) else {
+        return Taken(problem: "shifted context")
+      }
+      return try copy.withUnsafeBytes {
+        try take(ordered, $0, replacesEnd: replacesEnd, lives: lives)
+      }
+    }
+    let blockCount = file.tokens.count / Self.tokensPerBlock
+    guard blockCount > 0 else { return taken }
+    try Self.withWords(file.tokens) { words in
+      let prompt = unsafe Prompt(
+        words: words.baseAddress,
+        wordCount: blockCount * Self.tokensPerBlock
+      )
+      let first = try namespace.match(prompt, options: .peek).blockCount
+      taken.storedBlockCount = first
+      if first < blockCount {
+        let done = try offload(file, bytes, prompt, first..<blockCount, lives)
+        taken.newBlockCount = done
+        taken.storedBlockCount += done
+        guard first + done == blockCount else {
+          taken.problem = "the store took \(done) of \(blockCount - first) new blocks"
+          return
+        }
+      }
+      let blockTokenCount = blockCount * Self.tokensPerBlock
+      let end = file.tokens.count
+      if !layout.needsExactEnds, end == blockTokenCount { return }
+      if let (stored, _) = try readEnd(prompt, blockCount: blockCount) {
+        let tail = file.tokens[blockTokenCount...]
+        // Where ends are exact, what an earlier step of the same conversation left stays: a client that drops the answer's reasoning
+        // needs it. Elsewhere any part of it will do, and the longest is best.
+        let keeps =
+          layout.needsExactEnds
+          ? tail.starts(with: stored.tokens) || !replacesEnd : stored.tokens.starts(with: tail)
+        if keeps {
+          taken.endIsStored = true
+          return
+        }
+        for piece in pieces {
+          let words = Self.words(ofDigest: try piece.sectionDigest(prompt, blockCount: blockCount))
+          _ = try Prompt.with(words) { prompt in try piece.forget(prompt) }
+        }
+      }
+      guard let record = PrefixEnd.encode(file, bytes, blockTokenCount: blockTokenCount) else {
+        taken.problem = "shorter than the window, or the window has gaps"
+        return
+      }
+      guard record.count <= endByteCountMax else {
+        taken.problem = "the window is larger than the model says"
+        return
+      }
+      taken.endIsStored = try store(record, prompt, blockCount, lives)
+    }
+    return taken
+  }
+
+  func store(_ record: [UInt8], _ prompt: Prompt, _ blockCount: Int, _ lives: Lives) throws
+    -> Bool
+  {
+    var start = 0
+    for piece in pieces {
+      let words = Self.words(ofDigest: try piece.sectionDigest(prompt, blockCount: blockCount))
+      let count = min(piece.identity.regionByteCounts[0], record.count - start)
+      let outcome = try Prompt.with(words) { prompt in
+        try record.withUnsafeBytes { buffer in
+          var span = unsafe TransferSpan(
+            data: UnsafeMutableRawPointer(mutating: buffer.baseAddress! + start),
+            capacity: count,
+            length: count
+          )
+          return try withUnsafeMutablePointer(to: &span) { pointer in
+            var transfer = unsafe Transfer(
+              spans: UnsafeMutableBufferPointer(start: pointer, count: 1)
+            )
+            transfer.timeToLive = lives.timeToLive
+            transfer.priority = lives.priority
+            return try piece.offload(prompt, transfer).doneBlockCount
+          }
+        }
+      }
+      guard outcome == 1 else { return false }
+      start += count
+      if count < Self.pieceByteCount { break }
+    }
+    return true
+  }
+
+  func offload(
+    _ file: SlotFile,
+    _ bytes: UnsafeRawBufferPointer,
+    _ prompt: Prompt,
+    _ blocks: Range<Int>,
+    _ lives: Lives
+  ) throws -> Int {
+    let planes = layout.blockCache?.planes ?? []
+    let besides = max(
+      planes.filter { $0.elementByteCount > 0 }.reduce(0) { $0 + $1.rowByteCount }
+        * Self.tokensPerBlock * blocks.count,
+      planes.isEmpty ? Self.tokensPerBlock : 1
+    )
+    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: besides, alignment: 4096)
+    defer { scratch.deallocate() }
+    if planes.isEmpty { scratch.initializeMemory(as: UInt8.self, repeating: 0) }
+    var spans: [TransferSpan] = []
+    spans.reserveCapacity(blocks.count * max(1, planes.count))
+    var next = 0
+    for block in blocks {
+      if planes.isEmpty {
+        let size = Self.tokensPerBlock
+        spans.append(unsafe TransferSpan(data: scratch.baseAddress, capacity: size, length: size))
+      }
+      for (plane, offset) in zip(planes, file.caches.first?.planeOffsets ?? []) {
+        let size = plane.rowByteCount * Self.tokensPerBlock
+        let place: UnsafeRawPointer
+        if plane.elementByteCount > 0 {
+          place = UnsafeRawPointer(scratch.baseAddress! + next)
+          let element = plane.elementByteCount
+          let run = element * Self.tokensPerBlock
+          for row in 0..<plane.rowByteCount / element {
+            let from = offset + row * file.tokens.count * element + block * run
+            memcpy(scratch.baseAddress! + next, bytes.baseAddress! + from, run)
+            next += run
+          }
+        } else {
+          place = bytes.baseAddress! + offset + block * size
+        }
+        spans.append(
+          unsafe TransferSpan(
+            data: UnsafeMutableRawPointer(mutating: place),
+            capacity: size,
+            length: size
+          )
+        )
+      }
+    }
+    return try spans.withUnsafeMutableBufferPointer { spans in
+      var transfer = unsafe Transfer(
+        firstBlock: blocks.lowerBound,
+        blockCount: blocks.count,
+        spans: spans
+      )
+      transfer.timeToLive = lives.timeToLive
+      transfer.priority = lives.priority
+      return try namespace.offload(prompt, transfer).doneBlockCount
+    }
+  }
+}
