@@ -205,6 +205,70 @@ def test_other_model_on_the_port(place, processes):
     check(beside.client.complete(prompt).prefix[0] >= 512, "the first model's prefix is gone")
 
 
+def swapped_at(place, processes, action):
+    """A server, and a companion that reaches it through something that swaps it for a model of the same layout in the
+    middle of a slot action, once it is armed."""
+    server = Server(place, "attention", "-np", "1")
+    processes.append(server)
+    armed = []
+
+    def swap(data):
+        if armed and action in data:
+            armed.clear()
+            server.kill()
+            server.model = MODELS / "other.gguf"
+            server.start()
+
+    between = Between(server, swap)
+    beside = Companion(place, between)
+    processes.append(beside)
+    return server, beside, armed
+
+
+def test_swapped_between_decision_and_restore(place, processes):
+    """The other model's server takes the file, since its layout is the same: its answer must not be made from it."""
+    server, beside, armed = swapped_at(place, processes, b"action=restore")
+    prompt = random_tokens(600, 5)
+    beside.client.complete(prompt)
+    beside.quiet()
+    server.client.post("/slots/0?action=erase", {})
+    armed.append(True)
+    answer = beside.client.complete(prompt)
+    check(not armed, "nothing was restored")
+    equal(answer.prefix, (0, 600, "none"), "found for the other model")
+    beside.quiet()
+    alone = server.client.complete(prompt, id_slot=0, cache_prompt=False)
+    agree(answer, alone)
+
+
+def test_swapped_between_answer_and_save(place, processes):
+    """What the other model's server saves is not stored as the first one's."""
+    server, beside, armed = swapped_at(place, processes, b"action=save")
+    prompt = random_tokens(600, 5)
+    alone = server.client.complete(prompt, id_slot=0, cache_prompt=False)
+    server.client.post("/slots/0?action=erase", {})
+    armed.append(True)
+
+    # Until its slot is saved, the new server gets the same prompt: the tokens in it tell nothing.
+    original = server.start
+
+    def start_and_ask():
+        original()
+        server.client.complete(prompt, id_slot=0)
+
+    server.start = start_and_ask
+    beside.client.complete(prompt)
+    wait_for("the swap", lambda: not armed)
+    server.start = original
+    beside.quiet()
+    server.kill()
+    server.model = MODELS / "attention.gguf"
+    server.start()
+    answer = beside.client.complete(prompt)
+    equal(answer.prefix[0], 0, "stored from the other model")
+    agree(answer, alone)
+
+
 def test_full_window(place, processes):
     """--swa-full: refused with the server's own cache in RAM; else a slot that is left in its middle is erased."""
     server = Server(place, "window", "-np", "1", "--swa-full")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tiny models with random weights, as GGUF: one of each kind of attention that a server can have.
 
-make_model.py KIND OUT   with KIND one of: attention, window, recurrent, hybrid
+make_model.py KIND OUT   with KIND one of: attention, other (the same layout with other weights), window, recurrent, hybrid
 
 They say nothing of sense, but a token depends on every token before it, and no prefill takes longer than a blink. Needs nothing
 but Python.
@@ -150,8 +150,8 @@ def feed(model, block):
     model.weights(f"{block}.ffn_down.weight", EMBEDDING, FEED)
 
 
-def make_attention():
-    model = Model("llama", 1)
+def make_attention(seed=1):
+    model = Model("llama", seed)
     size = common(model, 3)
     model.floats("output_norm.weight", (EMBEDDING,))
     model.output(size)
@@ -161,6 +161,10 @@ def make_attention():
         attention(model, block)
         feed(model, block)
     return model
+
+
+def make_other():
+    return make_attention(5)
 
 
 def make_window():

@@ -71,6 +71,9 @@ struct KVStoreLlama: AsyncParsableCommand {
   @Option(help: "Bytes of a request that are looked at; a longer one is passed on as it comes.")
   var bodyLimit = "64MiB"
 
+  @Flag(help: "Restores what is found even where computing it would be sooner.")
+  var alwaysRestore = false
+
   @Option(help: "trace, debug, info, notice, warning, error or critical.")
   var logLevel = "info"
 
@@ -107,7 +110,8 @@ struct KVStoreLlama: AsyncParsableCommand {
       tenantQuotaBytes: try tenantQuota.map { UInt64(try Self.byteCount($0, "--tenant-quota")) },
       idleSeconds: ttl,
       recordPath: record,
-      bodyByteCountMax: try Self.byteCount(bodyLimit, "--body-limit")
+      bodyByteCountMax: try Self.byteCount(bodyLimit, "--body-limit"),
+      restoresAlways: alwaysRestore
     )
     let companion: Companion
     do {

@@ -9,7 +9,22 @@ import Synchronization
 extension Companion {
   /// Looks up a completion's prompt and brings the longest prefix into a slot.
   func decide(
-    path: String,
+    body: JSON?,
+    kind: RequestKind,
+    headers: HTTPHeaders,
+    exchange: Exchange
+  ) async throws -> Decision {
+    for _ in 0..<3 {
+      do {
+        return try await decideOnce(body: body, kind: kind, headers: headers, exchange: exchange)
+      } catch let problem as OtherServer {
+        logger.info("decided anew: \(problem)")
+      }
+    }
+    return .gone("it is being started anew")
+  }
+
+  private func decideOnce(
     body: JSON?,
     kind: RequestKind,
     headers: HTTPHeaders,
@@ -72,6 +87,13 @@ extension Companion {
       await leaveGate(passage)
       await giveBack(passage, forgets: true)
       throw CancellationError()
+    } catch let problem as OtherServer {
+      // What was restored is another model's: it goes before anyone can go on from it.
+      _ = try? await server.post("/slots/\(slot.id)?action=erase", "{}")
+      await leaveGate(passage)
+      await giveBack(passage, forgets: true)
+      await keeper.doubt()
+      throw problem
     } catch {
       // It is computed instead.
       passage.state.withLock { state in

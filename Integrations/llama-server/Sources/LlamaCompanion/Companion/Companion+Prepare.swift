@@ -83,6 +83,7 @@ extension Companion {
     let cost =
       4 + Double(found.estimateNanoseconds) / 1e6 + byteCount
       * (values.restoreNanosecondsPerByte ?? 0.5) / 1e6
+    if options.restoresAlways { return true }
     return Double(gained) * (values.prefillMillisecondsPerToken ?? 0.5) > cost
   }
 
@@ -128,6 +129,7 @@ extension Companion {
     guard answer["n_restored"]?.int == prefix.count else {
       throw NotHelped("the server took \(answer["n_restored"]?.int ?? 0) of \(prefix.count) tokens")
     }
+    try await checkStanding(attachment)
     slot.tokens = prefix
     slot.restoredTokenCount = prefix.count
     exchange.restoredTokenCount = prefix.count
@@ -183,7 +185,7 @@ extension Companion {
       slot.task = -1
       counters.change { $0.computedAhead += 1 }
       let begin = nowNanoseconds()
-      let (file, parsed) = try await save(slot.id, attachment.layout)
+      let (file, parsed) = try await save(slot.id, attachment)
       exchange.step("save", since: begin)
       guard parsed.tokens.starts(with: slot.tokens) else {
         throw NotHelped("the server saved another prompt")

@@ -7,7 +7,8 @@ import Synchronization
 
 extension Companion {
   /// Lets the server write a slot, and reads what it wrote.
-  func save(_ slot: Int, _ layout: SlotLayout) async throws -> (MappedFile, SlotFile) {
+  func save(_ slot: Int, _ attachment: Attachment) async throws -> (MappedFile, SlotFile) {
+    let layout = attachment.layout
     let start = nowNanoseconds()
     let name = folder.newName()
     defer { folder.remove(name) }
@@ -16,6 +17,7 @@ extension Companion {
       let file = try folder.take(name)
       return (file, try SlotFile(file.readable, stateByteCount: layout.stateByteCount))
     }
+    try await checkStanding(attachment)
     let perToken = milliseconds(since: start) / Double(max(1, result.1.tokens.count))
     counters.change { values in
       values.saves += 1
@@ -33,10 +35,25 @@ extension Companion {
     return result
   }
 
+  /// What a slot action gave or took was of the server that we know: it has the mark of that start still.
+  ///
+  /// Asked afterwards: one that has come meanwhile may have another model of the same layout, and its port. What is in a slot ends with
+  /// the process, so nothing that happens after this question can make the answer wrong.
+  func checkStanding(_ attachment: Attachment) async throws {
+    let properties = try await server.get("/props")
+    let adapters = try await server.get("/lora-adapters")
+    guard properties.raw == attachment.properties[...], adapters.raw == attachment.adapters[...]
+    else { throw OtherServer() }
+  }
+
+  /// The server is another one than it was when a request was decided on.
+  struct OtherServer: Error, CustomStringConvertible {
+    var description: String { "the server was started anew" }
+  }
+
   /// Stores what is new in a saved file, off everyone's path.
   func store(_ file: MappedFile, _ parsed: SlotFile, _ passage: Passage, replacesEnd: Bool) {
-    let number = workNumber.wrappingAdd(1, ordering: .relaxed).newValue
-    afterwards.withLock { _ = $0.insert(number) }
+    work.withLock { $0.storing += 1 }
     Task {
       // One after the other: of two files of one prompt the second has little that is new.
       await storeGate.enter()
@@ -46,7 +63,7 @@ extension Companion {
           try prefixes.take(parsed, file.readable, replacesEnd: replacesEnd, lives: lives)
         }
         passage.state.withLock { state in
-          state.exchange.newBlockCount += taken.newBlockCount
+          state.newBlockCount += taken.newBlockCount
           log.addNewBlocks(taken.newBlockCount, to: state.exchange.id)
         }
         if let problem = taken.problem { logger.debug("not stored: \(problem)") }
@@ -56,7 +73,7 @@ extension Companion {
         )
       }
       await storeGate.leave()
-      self.afterwards.withLock { _ = $0.remove(number) }
+      work.withLock { $0.storing -= 1 }
     }
   }
 }

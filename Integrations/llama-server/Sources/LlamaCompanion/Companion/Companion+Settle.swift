@@ -5,7 +5,7 @@ import Synchronization
 
 extension Companion {
   /// Saves and offloads that are under way.
-  var pendingCount: Int { afterwards.withLock { $0.count } }
+  var pendingCount: Int { work.withLock { $0.settling + $0.storing } }
 
   /// The request is on its way to the server: others may start once it has begun there.
   ///
@@ -28,11 +28,10 @@ extension Companion {
 
   /// The answer is out, or the client is gone: compares, saves and gives the slot back.
   func finish(_ passage: Passage, _ figures: AnswerReader?, status: Int, wasCancelled: Bool) {
-    let number = workNumber.wrappingAdd(1, ordering: .relaxed).newValue
-    afterwards.withLock { _ = $0.insert(number) }
+    work.withLock { $0.settling += 1 }
     Task {
       await self.settle(passage, figures, status: status, wasCancelled: wasCancelled)
-      self.afterwards.withLock { _ = $0.remove(number) }
+      self.work.withLock { $0.settling -= 1 }
     }
   }
 
@@ -73,7 +72,7 @@ extension Companion {
     do {
       let before = try await state(of: slot.id)
       if isWorthSaving(before.tokenCount, exchange, passage.layout) {
-        let (file, parsed) = try await save(slot.id, passage.layout)
+        let (file, parsed) = try await save(slot.id, passage.attachment)
         slot.tokens = parsed.tokens
         // What was computed behind a restored prefix is whole.
         slot.restoredTokenCount = min(slot.restoredTokenCount, parsed.tokens.count)
@@ -101,11 +100,11 @@ extension Companion {
     await leaveGate(passage)
     exchange.why = await why(exchange, passage)
     // Where the store is slower than the server, files do not pile up on tmpfs: the slot waits.
-    while afterwards.withLock({ $0.count }) > 16 { try? await Task.sleep(for: .milliseconds(5)) }
+    while work.withLock({ $0.storing }) > 16 { try? await Task.sleep(for: .milliseconds(5)) }
     await slots.release(slot, epoch: passage.epoch)
     // Under the lock under which what is stored is counted: none is missed, none counted twice.
     passage.state.withLock { state in
-      exchange.newBlockCount = state.exchange.newBlockCount
+      exchange.newBlockCount = state.newBlockCount
       log.add(exchange)
     }
     recorder?.add(exchange, passage.tokens)

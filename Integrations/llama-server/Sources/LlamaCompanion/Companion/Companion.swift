@@ -28,8 +28,14 @@ package final class Companion: Sendable {
   let threads: NIOThreadPool
   let client: HTTPClient
   /// Work that goes on after an answer is out.
-  let afterwards = Mutex<Set<UInt64>>([])
-  let workNumber = Atomic<UInt64>(0)
+  let work = Mutex(Work())
+
+  struct Work: Sendable {
+    /// Answers that are being settled.
+    var settling = 0
+    /// Saved files that are not in the store yet.
+    var storing = 0
+  }
 
   package init(_ options: Options, logger: Logger) throws {
     self.options = options
@@ -77,7 +83,7 @@ package final class Companion: Sendable {
   /// Ends: what was answered is stored first.
   package func stop() async {
     let start = nowNanoseconds()
-    while !afterwards.withLock({ $0.isEmpty }), milliseconds(since: start) < 10_000 {
+    while pendingCount > 0, milliseconds(since: start) < 10_000 {
       try? await Task.sleep(for: .milliseconds(10))
     }
     await keeper.close()

@@ -19,6 +19,8 @@ package struct Options: Sendable {
   /// Whether texts of requests may be kept in memory, to tell why they missed.
   package var keepsTexts: Bool
   package var bodyByteCountMax: Int
+  /// Whether what is found is restored even where computing it would be sooner.
+  package var restoresAlways: Bool
 
   package init(
     serverURL: String,
@@ -35,7 +37,8 @@ package struct Options: Sendable {
     idleSeconds: UInt64? = nil,
     recordPath: String? = nil,
     keepsTexts: Bool = true,
-    bodyByteCountMax: Int = 64 << 20
+    bodyByteCountMax: Int = 64 << 20,
+    restoresAlways: Bool = false
   ) {
     self.serverURL = serverURL
     self.host = host
@@ -52,5 +55,6 @@ package struct Options: Sendable {
     self.recordPath = recordPath
     self.keepsTexts = keepsTexts
     self.bodyByteCountMax = bodyByteCountMax
+    self.restoresAlways = restoresAlways
   }
 }

@@ -7,7 +7,8 @@ extension Companion {
     let epoch: UInt64
     let prefixes: PrefixStore
     let state: Mutex<State>
-    let layout: SlotLayout
+    let attachment: Attachment
+    var layout: SlotLayout { attachment.layout }
     let tokens: [Int32]
     let lives: PrefixStore.Lives
     let usesGate: Bool
@@ -15,6 +16,8 @@ extension Companion {
     struct State: Sendable {
       var slot: SlotTable.Slot
       var exchange: Exchange
+      /// Stored of this request so far; added by whoever stores, at any time.
+      var newBlockCount = 0
     }
 
     init(
@@ -28,7 +31,7 @@ extension Companion {
     ) {
       self.epoch = epoch
       self.prefixes = prefixes
-      layout = attachment.layout
+      self.attachment = attachment
       usesGate = attachment.clearsIdleSlots
       self.tokens = tokens
       self.lives = lives

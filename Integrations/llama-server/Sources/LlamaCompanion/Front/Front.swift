@@ -117,7 +117,6 @@ package struct Front: Sendable {
     exchange.path = String(plain)
     companion.counters.change { $0.requests += 1 }
     let decision = try await companion.decide(
-      path: path,
       body: json,
       kind: kind,
       headers: Self.headers(request),

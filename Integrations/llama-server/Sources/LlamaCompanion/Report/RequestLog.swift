@@ -4,6 +4,8 @@ import Synchronization
 final class RequestLog: Sendable {
   static let capacity = 256
   static let conversationCapacity = 256
+  /// Of all conversations together.
+  static let tokenCapacity = 4 << 20
 
   struct Conversation: Sendable {
     var id: UInt64
@@ -20,6 +22,8 @@ final class RequestLog: Sendable {
     var next: UInt64 = 1
     var exchanges: [Exchange] = []
     var conversations: [Conversation] = []
+    /// Kept of all conversations.
+    var tokenCount = 0
   }
 
   private let state = Mutex(State())
@@ -44,17 +48,28 @@ final class RequestLog: Sendable {
         }
       }
       if let best {
+        state.tokenCount += tokens.count - state.conversations[best.index].tokens.count
         state.conversations[best.index].tokens = tokens
         return state.conversations[best.index].id
       }
-      if state.conversations.count >= Self.conversationCapacity {
-        let oldest = state.conversations.indices.min {
+      state.tokenCount += tokens.count
+      while state.conversations.count >= Self.conversationCapacity
+        || state.tokenCount > Self.tokenCapacity,
+        let oldest = state.conversations.indices.min(by: {
           state.conversations[$0].lastMilliseconds < state.conversations[$1].lastMilliseconds
-        }!
-        state.conversations.remove(at: oldest)
+        })
+      {
+        state.tokenCount -= state.conversations.remove(at: oldest).tokens.count
       }
       let id = UInt64.random(in: 1...UInt64.max)
-      state.conversations.append(Conversation(id: id, tenant: tenant, tokens: tokens))
+      state.conversations.append(
+        Conversation(
+          id: id,
+          tenant: tenant,
+          tokens: tokens,
+          lastMilliseconds: wallMilliseconds()
+        )
+      )
       return id
     }
   }

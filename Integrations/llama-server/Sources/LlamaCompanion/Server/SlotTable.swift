@@ -21,9 +21,12 @@ actor SlotTable {
     var uses: UInt64 = 0
   }
 
+  /// A slot that was given out, and in which start of the server.
+  typealias Given = (slot: Slot, epoch: UInt64)
+
   private(set) var slots: [Slot] = []
   private var waiters:
-    [(id: UInt64, tokens: [Int32], tenant: String, go: CheckedContinuation<Int?, Never>)] = []
+    [(id: UInt64, tokens: [Int32], tenant: String, go: CheckedContinuation<Given?, Never>)] = []
   private var waiterNumber: UInt64 = 0
   /// One start of the server; slots of an earlier one are not given back.
   private(set) var epoch: UInt64 = 0
@@ -32,21 +35,21 @@ actor SlotTable {
   func reset(count: Int) {
     epoch += 1
     slots = (0..<count).map { Slot(id: $0) }
-    while let waiter = waiters.first, let id = choose(waiter.tokens, waiter.tenant) {
+    while let waiter = waiters.first, let given = choose(waiter.tokens, waiter.tenant) {
       waiters.removeFirst()
-      waiter.go.resume(returning: id)
+      waiter.go.resume(returning: given)
     }
   }
 
   /// The slot with the longest common prefix, else the one that was not used for longest; waits while all are in use.
   ///
   /// - Returns: nil when the caller was cancelled.
-  func acquire(_ tokens: [Int32], tenant: String) async -> (slot: Slot, epoch: UInt64)? {
+  func acquire(_ tokens: [Int32], tenant: String) async -> Given? {
     waiterNumber += 1
     let number = waiterNumber
-    if waiters.isEmpty, let id = choose(tokens, tenant) { return (slots[id], epoch) }
-    let id = await withTaskCancellationHandler {
-      await withCheckedContinuation { (go: CheckedContinuation<Int?, Never>) in
+    if waiters.isEmpty, let given = choose(tokens, tenant) { return given }
+    return await withTaskCancellationHandler {
+      await withCheckedContinuation { (go: CheckedContinuation<Given?, Never>) in
         if Task.isCancelled {
           go.resume(returning: nil)
         } else {
@@ -56,8 +59,6 @@ actor SlotTable {
     } onCancel: {
       Task { await self.stopWaiting(number) }
     }
-    guard let id else { return nil }
-    return (slots[id], epoch)
   }
 
   private func stopWaiting(_ number: UInt64) {
@@ -65,7 +66,7 @@ actor SlotTable {
     waiters.remove(at: index).go.resume(returning: nil)
   }
 
-  private func choose(_ tokens: [Int32], _ tenant: String) -> Int? {
+  private func choose(_ tokens: [Int32], _ tenant: String) -> Given? {
     let idle = slots.filter { !$0.isBusy }
     guard !idle.isEmpty else { return nil }
     let own = idle.filter { $0.tenant == tenant }.map { slot in
@@ -85,7 +86,8 @@ actor SlotTable {
     }
     slots[chosen.id].isBusy = true
     slots[chosen.id].uses += 1
-    return chosen.id
+    // As it is now: by the time that a waiter runs, the table may be another one.
+    return (slots[chosen.id], epoch)
   }
 
   /// Gives a slot back, with what is in it now.
@@ -94,9 +96,9 @@ actor SlotTable {
     slots[slot.id] = slot
     slots[slot.id].isBusy = false
     slots[slot.id].usedNanoseconds = nowNanoseconds()
-    while let waiter = waiters.first, let id = choose(waiter.tokens, waiter.tenant) {
+    while let waiter = waiters.first, let given = choose(waiter.tokens, waiter.tenant) {
       waiters.removeFirst()
-      waiter.go.resume(returning: id)
+      waiter.go.resume(returning: given)
     }
   }
 
