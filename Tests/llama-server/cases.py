@@ -29,38 +29,9 @@ from harness import (
     text_of,
     wait_for,
 )
-
-BLOCK = 64
-
-
-def pair(place, processes, kind="attention", *flags, companion=()):
-    server = Server(place, kind, *flags)
-    processes.append(server)
-    beside = Companion(place, server, *companion)
-    processes.append(beside)
-    equal(beside.status()["standing"], "attached", beside.status())
-    return server, beside
-
-
-def restart(server, beside, how=signal.SIGKILL):
-    beside.kill(how)
-    server.kill(how)
-    server.start()
-    beside.start()
-
+from support import BLOCK, SYSTEM, agree, chat, pair, restart, said
 
 # ---------------------------------------------------------------- kinds of models
-
-
-def agree(a, b, *what):
-    """The same answer but for noise: where they part, both tokens must be as likely."""
-    for step_a, step_b in zip(figures(a), figures(b)):
-        table = dict(step_b)
-        difference = max((abs(value - table[token]) for token, value in step_a if token in table), default=9)
-        check(difference < 0.2, *what, "logarithms differ by", difference)
-        if step_a[0][0] != step_b[0][0]:
-            check(step_b[0][1] - table.get(step_a[0][0], -9) < 0.2, *what, step_a, step_b)
-            return
 
 
 def goes_on(place, processes, kind, *flags, exact=True):
@@ -81,7 +52,6 @@ def goes_on(place, processes, kind, *flags, exact=True):
     beside.quiet()
     beside.stored(len(prompt) // BLOCK)
     wait_for("the end", lambda: beside.last()["new_blocks"] == (len(prompt) - 1) // BLOCK)
-    time.sleep(0.1)
 
     restart(server, beside)
     warm = beside.client.complete(more, 16)
@@ -301,20 +271,6 @@ def test_full_window(place, processes):
 # ---------------------------------------------------------------- conversations
 
 
-def chat(client, messages, count=12, headers=None, **more):
-    body = {"messages": messages, "max_tokens": count, "temperature": 0, **more}
-    answer = client.post("/v1/chat/completions", body, headers=headers)
-    check(answer.status == 200, answer.status, answer.body[:300])
-    return answer
-
-
-def said(answer):
-    return answer.json["choices"][0]["message"]["content"]
-
-
-SYSTEM = "You are a careful assistant that answers in few words and never guesses. " * 12
-
-
 def test_conversations_share_and_survive(place, processes):
     """Twenty conversations on one system prompt: stored once, and each goes on after a kill of both."""
     server, beside = pair(place, processes, "attention", "-np", "2", "--cache-ram", "0")
@@ -328,7 +284,6 @@ def test_conversations_share_and_survive(place, processes):
             if turn == 1:
                 whole += answer.json["usage"]["total_tokens"]
     beside.quiet()
-    time.sleep(0.3)
     row = 3 * 2 * 64 * 2
     used = beside.status()["store"]["blocks"] * BLOCK * row
     check(used * 4 <= whole * row, "stored", used, "of", whole * row, "in whole slot files")
@@ -351,7 +306,6 @@ def test_window_fork_becomes_an_end(place, processes):
     for seed in (21, 22):
         beside.client.complete(front + random_tokens(300, seed)[1:], 4)
         beside.quiet()
-        time.sleep(0.2)
         server.client.post("/slots/0?action=erase", {})
     third = beside.client.complete(front + random_tokens(300, 23)[1:], 4)
     check(third.prefix[0] >= 1024 - BLOCK, third.prefix, beside.last())
@@ -368,7 +322,6 @@ def test_reasoning_is_stripped(place, processes):
         talk = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "why?"}]
         first = chat(beside.client, talk, 40)
         beside.quiet()
-        time.sleep(0.2)
         restart(server, beside)
         talk += [
             {"role": "assistant", "content": "shortened"},
@@ -391,7 +344,6 @@ def test_default_flags_and_eight_clients(place, processes):
     for prompt in prompts:
         alone.append(beside.client.complete(prompt))
     beside.quiet()
-    time.sleep(0.3)
     restart(server, beside)
     for turn in range(2):
         found = {}
@@ -870,5 +822,8 @@ def test_pages_and_trace(place, processes):
 
 
 if __name__ == "__main__":
+    import interfaces
+
+    globals().update({name: value for name, value in vars(interfaces).items() if name.startswith("test_")})
     tests = [value for name, value in list(globals().items()) if name.startswith("test_")]
     sys.exit(run_all(tests, sys.argv[1:]))

@@ -8,6 +8,10 @@ struct AnswerReader {
   /// Tokens that we let the server compute ahead, and how long that took: no cache held them.
   var aheadTokenCount = 0
   var aheadMilliseconds: Double = 0
+  /// Prefixes that the caller wants kept, of which it is told what was read and what was created.
+  var kept: [KeptPrefix] = []
+  /// Whether something of an answer is changed on its way.
+  var corrects: Bool { aheadTokenCount > 0 || !kept.isEmpty }
   let style: RequestKind.EndpointStyle
   private let isStream: Bool
   private var held: [UInt8] = []
@@ -19,7 +23,7 @@ struct AnswerReader {
 
   /// What goes to the client of the next bytes; what ends in the middle of a line waits for the rest where something may need a correction.
   mutating func pass(_ bytes: [UInt8]) -> [UInt8] {
-    guard aheadTokenCount > 0 else {
+    guard corrects else {
       // Figures come last: of a long answer, its end is enough.
       held.append(contentsOf: bytes)
       if isStream {
@@ -42,7 +46,7 @@ struct AnswerReader {
   /// At the end of the answer: what was held back.
   mutating func finish() -> [UInt8] {
     defer { held = [] }
-    guard aheadTokenCount > 0 else {
+    guard corrects else {
       read(held[...])
       return []
     }
@@ -53,6 +57,12 @@ struct AnswerReader {
     if let (value, _) = Self.number("cache_n", bytes) { cachedTokenCount = Int(value) }
     if let (value, _) = Self.number("prompt_n", bytes) { computedTokenCount = Int(value) }
     if let (value, _) = Self.number("prompt_ms", bytes) { promptMilliseconds = value }
+    if style == .responses, let (cached, _) = Self.number("cached_tokens", bytes),
+      let (all, _) = Self.number("input_tokens", bytes)
+    {
+      cachedTokenCount = Int(cached)
+      computedTokenCount = Int(all - cached)
+    }
     guard style == .anthropic else { return }
     if let (value, _) = Self.number("cache_read_input_tokens", bytes) {
       cachedTokenCount = Int(value)
@@ -76,6 +86,7 @@ struct AnswerReader {
     _ = change("cached_tokens", { $0 - ahead })
     _ = change("cache_read_input_tokens", { $0 - ahead })
     if style == .anthropic { _ = change("input_tokens", { $0 + ahead }) }
+    if !kept.isEmpty { tellCreated(&result) }
     promptCount = change("prompt_n", { $0 + ahead })
     promptTime = change("prompt_ms", { $0 + aheadMilliseconds }, isWhole: false)
     if let promptCount, let promptTime, promptCount > 0, promptTime > 0 {
@@ -83,6 +94,34 @@ struct AnswerReader {
       _ = change("prompt_per_second", { _ in promptCount / promptTime * 1000 }, isWhole: false)
     }
     return result
+  }
+
+  /// As the hosted interface counts: what was read, what was created up to the last break point, and the rest.
+  private func tellCreated(_ bytes: inout [UInt8]) {
+    guard let (read, readRange) = Self.number("cache_read_input_tokens", bytes[...]),
+      let (rest, _) = Self.number("input_tokens", bytes[...])
+    else { return }
+    let name = Array("\"cache_read_input_tokens\"".utf8)
+    let start = readRange.lowerBound - name.count - 1
+    guard start >= 0, bytes[start..<start + name.count].elementsEqual(name) else { return }
+    var from = Int(read)
+    var minutes = 0
+    var hours = 0
+    for prefix in kept {
+      let count = min(prefix.tokenCount, Int(read + rest)) - from
+      guard count > 0 else { continue }
+      if prefix.seconds > 300 { hours += count } else { minutes += count }
+      from += count
+    }
+    guard let (_, restRange) = Self.number("input_tokens", bytes[...]) else { return }
+    bytes.replaceSubrange(restRange, with: String(max(0, Int(rest) - minutes - hours)).utf8)
+    let text = """
+      "cache_creation_input_tokens":\(minutes + hours),"cache_creation":\
+      {"ephemeral_5m_input_tokens":\(minutes),"ephemeral_1h_input_tokens":\(hours)},
+      """
+    if restRange.lowerBound > start {
+      bytes.insert(contentsOf: text.utf8, at: start)
+    }
   }
 
   /// The last number after `"name":`, and where it stands.

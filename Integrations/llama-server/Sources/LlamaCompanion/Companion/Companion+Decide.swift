@@ -50,10 +50,11 @@ extension Companion {
     case .notHelped(let why, _): return pass(why)
     case .away(let why): return .gone(why)
     }
-    if attachment.hasFullWindow, style == .anthropic {
+    if attachment.hasFullWindow, style != .openAI {
       // Its prompt is made by us: where a wrong one would be gone on with in its middle, none is restored.
       return pass("messages beside --swa-full")
     }
+    if isMisjudged(style) { return pass("its prompt is not what we take it for") }
     let tokens: [Int32]
     switch asked {
     case .success(let known): tokens = known
@@ -69,6 +70,8 @@ extension Companion {
     guard let prefixes = await keeper.prefixes(attachment, tenant: tenant) else {
       return pass("the store cannot be used")
     }
+    let points = style == .anthropic ? CacheBreakPoint.all(in: body) : []
+    async let kept = keptPrefixes(points, of: body, tokens, headers)
     exchange.conversation = log.conversation(of: tokens, tenant: exchange.tenant)
 
     start = nowNanoseconds()
@@ -78,7 +81,18 @@ extension Companion {
     }
     if milliseconds(since: start) > 1 { exchange.step("wait", since: start) }
     exchange.slot = slot.id
-    let passage = Passage(slot, epoch, prefixes, attachment, tokens, lives(headers, body), exchange)
+    exchange.kept = await kept
+    let passage = Passage(
+      slot,
+      epoch,
+      prefixes,
+      attachment,
+      tokens,
+      Hints(headers, body),
+      style,
+      exchange.kept,
+      exchange
+    )
     // It stays shut until the request has started.
     if passage.usesGate { await gate.enter() }
     do {
@@ -92,7 +106,6 @@ extension Companion {
       _ = try? await server.post("/slots/\(slot.id)?action=erase", "{}")
       await leaveGate(passage)
       await giveBack(passage, forgets: true)
-      await keeper.doubt()
       throw problem
     } catch {
       // It is computed instead.
@@ -105,7 +118,6 @@ extension Companion {
       }
       counters.change { $0.restoresFailed += 1 }
       logger.warning("a prefix could not be restored: \(error)")
-      await keeper.doubt()
     }
     let known = passage.state.withLock { $0.exchange }
     let changed = body.adding([("id_slot", "\(slot.id)"), ("n_cache_reuse", "0")])
@@ -158,20 +170,5 @@ extension Companion {
   static func shortDigest(_ bytes: [UInt8]) -> String {
     SHA256.hash(data: bytes).prefix(16).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }
       .joined()
-  }
-
-  func lives(_ headers: HTTPHeaders, _ body: JSON) -> PrefixStore.Lives {
-    var lives = PrefixStore.Lives()
-    if let seconds = headers.first(name: "x-kvstore-ttl").flatMap({ UInt64($0) }), seconds > 0,
-      seconds < 1 << 32
-    {
-      lives.timeToLive = .idle(nanoseconds: seconds * 1_000_000_000)
-    }
-    if let priority = headers.first(name: "x-kvstore-priority").flatMap({ UInt8($0) }),
-      priority <= 100
-    {
-      lives.priority = priority
-    }
-    return lives
   }
 }

@@ -23,6 +23,28 @@ extension Companion {
     exchange.promptMilliseconds = exchange.aheadMilliseconds + (figures.promptMilliseconds ?? 0)
   }
 
+  /// The server must have made the same tokens of the request as we did, where its prompt is made by us.
+  func judge(_ passage: Passage, _ figures: AnswerReader, _ exchange: inout Exchange) {
+    guard passage.style != .openAI, let cached = figures.cachedTokenCount,
+      let computed = figures.computedTokenCount
+    else { return }
+    let isRight = cached + computed == passage.tokens.count
+    if !isRight {
+      exchange.problem =
+        "the server made \(cached + computed) tokens of it, not \(passage.tokens.count)"
+    }
+    counters.change { values in
+      values.misjudged[passage.style, default: 0] =
+        isRight ? 0 : values.misjudged[passage.style, default: 0] + 1
+      if !isRight { values.promptsMisjudged += 1 }
+    }
+  }
+
+  /// Requests of this kind turned out to be others than we took them for, several in a row.
+  func isMisjudged(_ style: RequestKind.EndpointStyle) -> Bool {
+    counters.now.misjudged[style, default: 0] >= 4
+  }
+
   /// The server's speed with prompts, of those long enough to tell.
   func measure(_ computed: Int?, _ time: Double?) {
     guard let computed, let time, computed >= 64, time > 0 else { return }

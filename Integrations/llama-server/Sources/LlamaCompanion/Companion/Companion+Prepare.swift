@@ -66,7 +66,9 @@ extension Companion {
       slot.restoredTokenCount = 0
       counters.change { $0.slotsErased += 1 }
     }
-    if attachment.layout.needsExactEnds {
+    // The server drops the slot that is named in messages, and takes the one with the longest common prefix: that is this one then.
+    let choosesItself = passage.style == .anthropic && attachment.slotCount > 1
+    if attachment.layout.needsExactEnds || choosesItself {
       try await computeAhead(lookup, passage, attachment, &slot, &exchange)
     }
   }
@@ -158,9 +160,10 @@ extension Companion {
     let tokens = passage.tokens
     let have = max(exchange.memoryTokenCount, exchange.restoredTokenCount)
     let fork = lookup.storedBlockCount * PrefixStore.tokensPerBlock
-    let threshold = 128
+    let savesEnds = attachment.layout.needsExactEnds
+    let threshold = savesEnds ? 128 : 1
     var ends: [(count: Int, isFork: Bool)] = []
-    if fork >= have + threshold, fork < tokens.count { ends.append((fork, true)) }
+    if savesEnds, fork >= have + threshold, fork < tokens.count { ends.append((fork, true)) }
     if tokens.count - 1 >= max(have, ends.last?.count ?? 0) + threshold {
       ends.append((tokens.count - 1, false))
     }
@@ -184,6 +187,7 @@ extension Companion {
       slot.tokens = Array(tokens[..<end.count])
       slot.task = -1
       counters.change { $0.computedAhead += 1 }
+      guard savesEnds else { continue }
       let begin = nowNanoseconds()
       let (file, parsed) = try await save(slot.id, attachment)
       exchange.step("save", since: begin)

@@ -59,8 +59,12 @@ extension Companion {
       await storeGate.enter()
       do {
         let taken = try await threads.runIfActive {
-          [prefixes = passage.prefixes, lives = passage.lives] in
-          try prefixes.take(parsed, file.readable, replacesEnd: replacesEnd, lives: lives)
+          try passage.prefixes.take(
+            parsed,
+            file.readable,
+            replacesEnd: replacesEnd,
+            lives: passage.hints.lives
+          )
         }
         passage.state.withLock { state in
           state.newBlockCount += taken.newBlockCount
@@ -71,6 +75,18 @@ extension Companion {
         logger.warning(
           "what was computed could not be stored: \((error as? StoreError)?.message ?? "\(error)")"
         )
+      }
+      // Durable before the next one begins, one sync for all that wait: after a kill, a conversation goes on from its last answer.
+      if passage.wantsKeeping || work.withLock({ $0.storing == 1 }) {
+        do {
+          try await threads.runIfActive { [self] in
+            try passage.prefixes.flush()
+            // Only what is durable can be pinned.
+            keep(passage)
+          }
+        } catch {
+          logger.warning("not durable yet: \((error as? StoreError)?.message ?? "\(error)")")
+        }
       }
       await storeGate.leave()
       work.withLock { $0.storing -= 1 }

@@ -1,6 +1,7 @@
 import KVStore
 import LlamaSlots
 import Logging
+import NIOPosix
 import Synchronization
 
 extension Companion {
@@ -42,6 +43,7 @@ extension Companion {
     exchange.status = status
     exchange.wasCancelled = wasCancelled
     if let figures, status == 200 {
+      judge(passage, figures, &exchange)
       exchange.aheadTokenCount > 0
         ? noteAfterAhead(figures, &exchange)
         : noteFigures(
@@ -87,13 +89,13 @@ extension Companion {
         slot.task = before.task
         slot.tokenCount = before.tokenCount
         counters.change { $0.savesSpared += 1 }
+        try await threads.runIfActive { [self] in keep(passage) }
       }
     } catch {
       counters.change { $0.savesFailed += 1 }
       if !(error is LlamaServer.Unreachable) {
         logger.warning("a slot could not be saved: \(error)")
       }
-      await keeper.doubt()
       slot.tokens = []
       slot.restoredTokenCount = 0
     }

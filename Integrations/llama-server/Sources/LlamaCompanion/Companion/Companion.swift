@@ -19,6 +19,7 @@ package final class Companion: Sendable {
   let keeper: Keeper
   let counters = Counters()
   let log = RequestLog()
+  let pinBook = PinBook()
   let recorder: Recorder?
   let startMilliseconds: Double
   /// Between a restore and the start of what needs it nothing else may start: with its default flags the server clears the slots that are

@@ -10,7 +10,13 @@ extension Companion {
     let attachment: Attachment
     var layout: SlotLayout { attachment.layout }
     let tokens: [Int32]
-    let lives: PrefixStore.Lives
+    let hints: Hints
+    let style: RequestKind.EndpointStyle
+    /// What break points in the request want kept.
+    let kept: [KeptPrefix]
+    var wantsKeeping: Bool {
+      !kept.isEmpty || hints.pinSeconds != nil || hints.keepAliveSeconds != nil
+    }
     let usesGate: Bool
 
     struct State: Sendable {
@@ -26,7 +32,9 @@ extension Companion {
       _ prefixes: PrefixStore,
       _ attachment: Attachment,
       _ tokens: [Int32],
-      _ lives: PrefixStore.Lives,
+      _ hints: Hints,
+      _ style: RequestKind.EndpointStyle,
+      _ kept: [KeptPrefix],
       _ exchange: Exchange
     ) {
       self.epoch = epoch
@@ -34,7 +42,9 @@ extension Companion {
       self.attachment = attachment
       usesGate = attachment.clearsIdleSlots
       self.tokens = tokens
-      self.lives = lives
+      self.hints = hints
+      self.style = style
+      self.kept = kept
       state = Mutex(State(slot: slot, exchange: exchange))
     }
   }

@@ -40,15 +40,16 @@ extension Front {
       let isStream =
         response.headers.first(name: "content-type")?.hasPrefix("text/event-stream") == true
       reader = AnswerReader(style: style, isStream: isStream)
+      reader?.kept = exchange.kept
       reader?.aheadTokenCount = exchange.aheadTokenCount
       reader?.aheadMilliseconds = exchange.aheadMilliseconds
       var head = Self.head(response, [("x-kvstore-prefix", exchange.header)])
       // The figures in it may get longer.
-      if exchange.aheadTokenCount > 0 { head.headerFields[.contentLength] = nil }
+      if reader?.corrects == true { head.headerFields[.contentLength] = nil }
       var writer = try await box.take().writeHead(head)
       var chunks = Chunks(response.body)
       while let chunk = try await chunks.next() {
-        if exchange.aheadTokenCount > 0 {
+        if reader!.corrects {
           let bytes = reader!.pass(Array(chunk.readableBytesView))
           if !bytes.isEmpty { try await writer.write(ByteBuffer(bytes: bytes)) }
         } else {

@@ -59,13 +59,45 @@ final class PrefixStore: Sendable {
     var priority: UInt8?
   }
 
-  /// Pins the stored prefix of these tokens; its blocks, and what `unpin` takes.
-  func pin(_ tokens: [Int32], nanoseconds: UInt64) throws -> (id: UInt64, blockCount: Int)? {
+  /// Pins the stored prefix of these tokens, and the end that stands behind it; none where nothing is stored.
+  func pin(_ tokens: [Int32], seconds: UInt64) throws -> [UInt64] {
+    let nanoseconds = seconds * 1_000_000_000
+    return try Self.withWords(tokens) { words in
+      let prompt = unsafe Prompt(words: words.baseAddress, wordCount: words.count)
+      guard let blocks = try namespace.pin(prompt, nanoseconds: nanoseconds) else { return [] }
+      var pins = [blocks.id]
+      for piece in pieces {
+        let digest = try piece.sectionDigest(prompt, blockCount: blocks.blockCount)
+        let found = try Prompt.with(Self.words(ofDigest: digest)) { prompt in
+          try piece.pin(prompt, nanoseconds: nanoseconds)
+        }
+        guard let found else { break }
+        pins.append(found.id)
+      }
+      return pins
+    }
+  }
+
+  /// Makes durable what was taken.
+  func flush() throws { _ = try store.flush(timeoutNanoseconds: 10_000_000_000) }
+
+  func unpin(_ pin: UInt64) { _ = try? store.unpin(pin) }
+
+  /// Puts the idle end of the stored prefix off; its blocks.
+  func touch(_ tokens: [Int32], keepSeconds: UInt64) throws -> Int {
     try Self.withWords(tokens) { words in
-      try namespace.pin(
+      try namespace.touch(
         unsafe Prompt(words: words.baseAddress, wordCount: words.count),
-        nanoseconds: nanoseconds
+        keepNanoseconds: keepSeconds * 1_000_000_000
       )
+    }
+  }
+
+  /// Starts bringing the stored prefix into RAM; its tokens.
+  func prefetch(_ tokens: [Int32]) throws -> Int {
+    try Self.withWords(tokens) { words in
+      try namespace.prefetch(unsafe Prompt(words: words.baseAddress, wordCount: words.count)).stored
+        * Self.tokensPerBlock
     }
   }
 

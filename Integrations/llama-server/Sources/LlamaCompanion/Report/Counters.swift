@@ -27,6 +27,10 @@ final class Counters: Sendable {
     var restoreNanosecondsPerByte: Double?
     var saveMillisecondsPerToken: Double?
     var disappointments = 0
+    var pins: UInt64 = 0
+    var promptsMisjudged: UInt64 = 0
+    /// In a row.
+    var misjudged: [RequestKind.EndpointStyle: Int] = [:]
   }
 
   private let values = Mutex(Values())
@@ -89,6 +93,12 @@ final class Counters: Sendable {
       "restores_ignored_total",
       "Restores that the server computed again.",
       values.restoresIgnored
+    )
+    one("pins_total", "Prefixes pinned by break points and hints.", values.pins)
+    one(
+      "prompts_misjudged_total",
+      "Requests of which the server made other tokens than we did; nothing wrong, but no help either.",
+      values.promptsMisjudged
     )
     one("saves_total", "Slot files taken from the server.", values.saves)
     one(

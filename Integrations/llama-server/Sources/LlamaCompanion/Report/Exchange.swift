@@ -22,6 +22,8 @@ struct Exchange: Sendable {
   /// Computed by us ahead of the request, for an end to go on from.
   var aheadTokenCount = 0
   var aheadMilliseconds: Double = 0
+  /// What break points of the request want kept.
+  var kept: [KeptPrefix] = []
   var status = 0
   var slot: Int?
   var newBlockCount = 0
@@ -61,6 +63,9 @@ struct Exchange: Sendable {
     if let computedTokenCount { members.append("\"computed\":\(computedTokenCount)") }
     if let promptMilliseconds { members.append("\"prompt_ms\":\(number(promptMilliseconds))") }
     if aheadTokenCount > 0 { members.append("\"computed_ahead\":\(aheadTokenCount)") }
+    if !kept.isEmpty {
+      members.append("\"kept\":[\(kept.map { "\($0.tokenCount)" }.joined(separator: ","))]")
+    }
     if let passed { members.append("\"passed\":\(JSON.quoted(passed))") }
     if let problem { members.append("\"problem\":\(JSON.quoted(problem))") }
     if let why { members.append("\"why\":\(JSON.quoted(why))") }

@@ -149,6 +149,17 @@ struct JSON: Sendable {
     return String(decoding: units, as: UTF8.self)
   }
 
+  /// Without blanks between its parts, strings escaped only where they must be: as the server writes it.
+  var compact: String {
+    if isObject {
+      var members: [String] = []
+      forEachMember { members.append("\(Self.quoted($0)):\($1.compact)") }
+      return "{\(members.joined(separator: ","))}"
+    }
+    if isArray { return "[\(elements.map(\.compact).joined(separator: ","))]" }
+    return string.map(Self.quoted) ?? text
+  }
+
   /// This object with more members at its end, where they win over members of the same name.
   func adding(_ members: [(String, String)]) -> [UInt8] {
     var result = Array(bytes[range.dropLast()])
@@ -173,6 +184,8 @@ struct JSON: Sendable {
       case "\n": result += "\\n"
       case "\r": result += "\\r"
       case "\t": result += "\\t"
+      case "\u{8}": result += "\\b"
+      case "\u{C}": result += "\\f"
       case let scalar where scalar.value < 0x20:
         let hex = String(scalar.value, radix: 16)
         result += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex

@@ -4,7 +4,7 @@ enum RequestKind: Sendable {
   /// Passed on as it is, because of this. Whether it takes a slot.
   case passed(reason: String, completes: Bool)
 
-  enum EndpointStyle: Sendable { case openAI, anthropic }
+  enum EndpointStyle: Sendable { case openAI, anthropic, responses }
 
   /// Paths of requests that complete a prompt.
   private static func form(_ path: Substring) -> String? {
@@ -12,7 +12,8 @@ enum RequestKind: Sendable {
     case "/v1/chat/completions", "/chat/completions", "/api/chat": "chat"
     case "/v1/completions", "/completions", "/completion": "text"
     case "/v1/messages", "/messages": "messages"
-    case "/v1/responses", "/responses", "/infill": "other"
+    case "/v1/responses", "/responses": "responses"
+    case "/infill": "other"
     default: nil
     }
   }
@@ -55,10 +56,17 @@ enum RequestKind: Sendable {
       }
       self = .helped(.messages(body: body.bytes), .openAI)
     case "messages":
-      guard let converted = Anthropic.converted(body) else {
-        self = pass("messages with tools or media"); return
+      guard let converted = AnthropicMessages.converted(body) else {
+        self = pass("media")
+        return
       }
       self = .helped(.messages(body: converted), .anthropic)
+    case "responses":
+      guard let converted = ResponsesInput.converted(body) else {
+        self = pass("responses with media or unknown items")
+        return
+      }
+      self = .helped(.messages(body: converted), .responses)
     case "text":
       guard let prompt = body["prompt"] else { self = pass("no prompt"); return }
       if prompt.isString {

@@ -20,7 +20,6 @@ actor Keeper {
   private let threads: NIOThreadPool
   private(set) var standing = Standing.away("not asked yet")
   private var running: Task<Standing, Never>?
-  private var checkedNanoseconds: UInt64 = 0
   private var stores: [[UInt8]: PrefixStore] = [:]
   private(set) var store: Store?
   private(set) var storeProblem: String?
@@ -44,14 +43,11 @@ actor Keeper {
     self.logger = logger
   }
 
-  /// The server as it is now: asked unless it just was.
+  /// The server as it is now: asked each time, along with the first that a request needs to know.
   ///
   /// A server that was started anew is another one until it was looked at again.
   func current() async -> Standing {
     if let running { return await running.value }
-    if case .attached = standing, nowNanoseconds() - checkedNanoseconds < 100_000_000 {
-      return standing
-    }
     let task = Task { await self.look() }
     running = task
     let result = await task.value
@@ -70,7 +66,6 @@ actor Keeper {
         {
           let adapters = try await attacher.server.get("/lora-adapters")
           if adapters.raw == attachment.adapters[...] {
-            checkedNanoseconds = nowNanoseconds()
             return before
           }
         }
@@ -103,7 +98,6 @@ actor Keeper {
       attachCount += 1
       await slots.reset(count: attachment.slotCount)
       stores = [:]
-      checkedNanoseconds = nowNanoseconds()
       return .attached(attachment)
     } catch let problem as NotHelped {
       return .notHelped(problem.description, properties: Array(properties.raw))
@@ -136,9 +130,6 @@ actor Keeper {
     default: break
     }
   }
-
-  /// A request could not reach the server, or what it said did not fit.
-  func doubt() { checkedNanoseconds = 0 }
 
   /// The store did not give back what this layout needs: it is not used until the server is started anew.
   func giveUp(_ why: String) {

@@ -1,0 +1,161 @@
+"""The interfaces beside chat and completion: /v1/messages, /v1/responses, cache_control."""
+import json
+
+from harness import Server, check, equal, wait_for
+from support import SYSTEM, pair, restart
+
+TOOL = {
+    "name": "weather",
+    "description": "Tells the weather.",
+    "input_schema": {"type": "object", "properties": {"town": {"type": "string"}}},
+}
+
+
+def tool_talk():
+    return [
+        {"role": "user", "content": [{"type": "text", "text": "what is it like in M\u00fcnchen? "}, {"type": "text", "text": "now"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "I ask.", "signature": "x"},
+                {"type": "text", "text": "let me look"},
+                {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"town": "M\u00fcnchen \"a\"\n\t", "n": [1, 2.5, True]}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "rain"}]},
+                {"type": "text", "text": "and tomorrow?"},
+            ],
+        },
+    ]
+
+
+def test_messages_with_tools(place, processes):
+    """Tools, their results and thinking: our prompt has as many tokens as the server's, and comes back after a restart, in
+    whichever slot the server takes."""
+    server, beside = pair(place, processes, "attention", "-np", "3", "--cache-ram", "0")
+    body = {
+        "system": [
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cch=a5145;You are careful. "},
+            {"type": "text", "text": SYSTEM},
+        ],
+        "tools": [TOOL],
+        "messages": tool_talk(),
+        "max_tokens": 4,
+        "temperature": 0,
+    }
+    count = server.client.post("/v1/messages/count_tokens", body).json["input_tokens"]
+    first = beside.client.post("/v1/messages", body)
+    equal(first.status, 200, first.body)
+    equal(first.prefix[1], count, "tokens")
+    usage = first.json["usage"]
+    equal(usage["cache_read_input_tokens"] + usage["input_tokens"], count)
+    equal(usage["cache_read_input_tokens"], 0, "what was computed ahead is told as read")
+    check(beside.last()["new_blocks"] >= count // 64, beside.last())
+    for turn in range(3):
+        restart(server, beside)
+        # The slots are not the ones that were used last.
+        for slot in range(turn):
+            server.client.complete([1, 300, 301], 0, id_slot=slot)
+        body["system"][0]["text"] = f"x-anthropic-billing-header: cc_version=2.1; cch=b514{turn};You are careful. "
+        again = beside.client.post("/v1/messages", {**body, "stream": True})
+        equal(again.status, 200, again.body)
+        start = json.loads(again.body.decode().split("data: ")[1].split("\n")[0])
+        usage = start["message"]["usage"]
+        check(usage["cache_read_input_tokens"] >= count - 65, "read", usage, beside.last())
+        equal(usage["cache_read_input_tokens"] + usage["input_tokens"], count)
+    equal(beside.metric("kvstore_llama_prompts_misjudged_total"), 0)
+
+
+def test_responses(place, processes):
+    """/v1/responses with instructions, calls and outputs: the same tokens as the server's, and back after a restart."""
+    server, beside = pair(place, processes, "attention", "-np", "2", "--cache-ram", "0")
+    body = {
+        "instructions": SYSTEM,
+        "tools": [{"type": "function", "name": "weather", "parameters": TOOL["input_schema"]}],
+        "input": [
+            {"role": "user", "content": "what is it like?"},
+            {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{\"town\":\"a\"}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "rain"},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "it rains"}]},
+            {"role": "user", "content": [{"type": "input_text", "text": "and tomorrow?"}]},
+        ],
+        "max_output_tokens": 4,
+        "temperature": 0,
+    }
+    first = beside.client.post("/v1/responses", body)
+    equal(first.status, 200, first.body)
+    count = first.json["usage"]["input_tokens"]
+    equal(first.prefix, (0, count, "none"))
+    beside.quiet()
+    restart(server, beside)
+    for stream in (False, True):
+        again = beside.client.post("/v1/responses", {**body, "stream": stream})
+        text = again.body.decode()
+        usage = again.json["usage"] if not stream else json.loads(text.split("response.completed\ndata: ")[1].split("\n")[0])["response"]["usage"]
+        check(usage["input_tokens_details"]["cached_tokens"] >= count - 65, usage, beside.last())
+    equal(beside.last()["cached"], usage["input_tokens_details"]["cached_tokens"])
+    equal(beside.metric("kvstore_llama_prompts_misjudged_total"), 0)
+
+
+def test_cache_control(place, processes):
+    """Break points are pinned for their time, and told as the hosted interface does."""
+    server, beside = pair(place, processes, "attention", "-np", "2", "--cache-ram", "0")
+    minute, hour = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
+    body = {
+        "system": [{"type": "text", "text": SYSTEM * 2, "cache_control": hour}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a question " * 20, "cache_control": minute}]},
+        ],
+        "max_tokens": 4,
+        "temperature": 0,
+    }
+    count = server.client.post("/v1/messages/count_tokens", body).json["input_tokens"]
+    for stream in (False, True):
+        answer = beside.client.post("/v1/messages", {**body, "stream": stream})
+        if stream:
+            usage = json.loads(answer.body.decode().split("data: ")[1].split("\n")[0])["message"]["usage"]
+        else:
+            usage = answer.json["usage"]
+        total = usage["input_tokens"] + usage["cache_read_input_tokens"] + usage["cache_creation_input_tokens"]
+        equal(total, count, usage)
+        kept = beside.last()["kept"]
+        equal(len(kept), 2, beside.last())
+        check(1024 <= kept[0] < kept[1] <= count, kept, count)
+        if not stream:
+            pins = beside.metric("kvstore_pins")
+            check(pins >= 2, pins, "pins")
+            equal(usage["cache_read_input_tokens"], 0)
+            equal(usage["cache_creation_input_tokens"], kept[1])
+            created = usage["cache_creation"]
+            equal(created["ephemeral_1h_input_tokens"], kept[0])
+            equal(created["ephemeral_5m_input_tokens"], kept[1] - kept[0])
+        else:
+            equal(usage["cache_creation_input_tokens"], max(0, kept[1] - usage["cache_read_input_tokens"]))
+    beside.quiet()
+    # Used twice: the second pin of each took the place of the first.
+    equal(beside.metric("kvstore_llama_pins_total"), 4)
+    equal(beside.metric("kvstore_pins"), pins)
+    short = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": minute}]}], "max_tokens": 2}
+    usage = beside.client.post("/v1/messages", short).json["usage"]
+    check("cache_creation_input_tokens" not in usage, "shorter than is kept:", usage)
+
+
+def test_hints(place, processes):
+    """Pins, keep-alive, TTL and priority, by header and in the body; nonsense in them is no error."""
+    server, beside = pair(place, processes, "attention", "-np", "1", companion=("--ttl", "3600"))
+    prompt = [1] + [270 + i % 60 for i in range(300)]
+    beside.client.complete(prompt, headers={"x-kvstore-pin": "60", "x-kvstore-keep-alive": "7200"})
+    beside.quiet()
+    pins = beside.metric("kvstore_pins")
+    check(pins >= 1, "no pin")
+    beside.client.complete(prompt, kvstore={"pin": 60, "ttl": 10, "priority": 7})
+    beside.quiet()
+    equal(beside.metric("kvstore_pins"), pins)
+    for hint in ("-1", "x", "1e9", "99999999999999999999", ""):
+        headers = {f"x-kvstore-{name}": hint for name in ("pin", "keep-alive", "ttl", "priority")}
+        beside.client.complete(prompt, headers=headers, kvstore={"pin": hint, "ttl": [], "priority": None})
+    beside.client.complete(prompt, kvstore="no object")
+    beside.quiet()
