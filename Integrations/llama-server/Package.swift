@@ -30,6 +30,7 @@ let package = Package(
       name: "LlamaCompanion",
       dependencies: [
         "LlamaSlots",
+        .product(name: "KVRequests", package: "kvstore"),
         .product(name: "KVStore", package: "kvstore"),
         .product(name: "AsyncHTTPClient", package: "async-http-client"),
         .product(name: "Crypto", package: "swift-crypto"),

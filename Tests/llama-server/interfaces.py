@@ -1,8 +1,11 @@
 """The interfaces beside chat and completion: /v1/messages, /v1/responses, cache_control."""
 import json
+import os
+import signal
+import subprocess
 
-from harness import Server, check, equal, wait_for
-from support import SYSTEM, pair, restart
+from harness import Companion, Server, Skipped, check, equal
+from support import BLOCK, SYSTEM, chat, pair, restart, said
 
 TOOL = {
     "name": "weather",
@@ -159,3 +162,130 @@ def test_hints(place, processes):
         beside.client.complete(prompt, headers=headers, kvstore={"pin": hint, "ttl": [], "priority": None})
     beside.client.complete(prompt, kvstore="no object")
     beside.quiet()
+
+
+def test_tells_why_in_the_requests_own_text(place, processes):
+    """A time in front, in another form of each interface: the field, the characters, what it was, and what it costs."""
+    server, beside = pair(place, processes, "attention", "-np", "1", "--cache-ram", "0")
+    talk = [{"role": "user", "content": "what is there to see? " * 8}]
+
+    # Another word for each interface: what one has stored the others would find.
+    def system(minute):
+        return f"{word}: now it is 2026-11-29 21:{minute}. " + SYSTEM
+
+    forms = {
+        "/v1/chat/completions": lambda minute: {"messages": [{"role": "system", "content": system(minute)}] + talk, "max_tokens": 2},
+        "/v1/messages": lambda minute: {"system": system(minute), "messages": talk, "max_tokens": 2},
+        "/v1/responses": lambda minute: {"instructions": system(minute), "input": talk, "max_output_tokens": 2},
+    }
+    places = {"/v1/chat/completions": "messages[0].content", "/v1/messages": "system", "/v1/responses": "instructions"}
+    for word, (path, form) in zip(("one", "two", "six"), forms.items()):
+        equal(beside.client.post(path, form(48)).status, 200)
+        equal(beside.client.post(path, form(49)).status, 200)
+        last = beside.last()
+        check("changes" in last, json.dumps(last))
+        change = last["changes"][0]
+        equal((change["path"], change["kind"]), (places[path], "volatileValue"), last)
+        text = system(49)
+        check("49" in text[change["start"] : change["end"]], change)
+        check("48" in change["was"] and "49" in change["now"], change)
+        check(change["tokens"] > 150, change)
+        for part in (places[path], "characters", change["now"], change["was"], "tokens"):
+            check(part in last["why"], part, "is not in", last["why"])
+    whole = beside.client.get(f"/kvstore/requests/{last['id']}").json
+    equal(whole["changes"], last["changes"])
+    # Appended: nothing to tell.
+    word = "two"
+    talk.append({"role": "assistant", "content": "nothing"})
+    talk.append({"role": "user", "content": "more?"})
+    beside.client.post("/v1/messages", forms["/v1/messages"](49))
+    check("changes" not in beside.last(), beside.last())
+
+
+def test_texts_stay_with_their_tenant(place, processes):
+    """What one caller asked is not told to another, nor shown to anyone without the companion's key; nothing with --no-texts."""
+    server = Server(place, "attention", "-np", "1", "--cache-ram", "0", "--api-key", "one,two,three")
+    processes.append(server)
+    beside = Companion(place, server, "--api-key", "three", "--tenant-by-key")
+    processes.append(beside)
+    for key, secret in (("one", "swordfish"), ("two", "something")):
+        body = {"messages": [{"role": "system", "content": f"The word is {secret}. " + SYSTEM}], "max_tokens": 2}
+        equal(beside.client.post("/v1/chat/completions", body, headers={"Authorization": f"Bearer {key}"}).status, 200)
+    check("swordfish" not in json.dumps(beside.last()), beside.last())
+    for path in ("/kvstore/requests", "/kvstore/sessions", "/kvstore/status"):
+        for key in ("one", "x", ""):
+            equal(beside.client.get(path, headers={"Authorization": f"Bearer {key}"}).status, 401, path)
+    beside.kill()
+    beside.flags += ["--no-texts"]
+    beside.start()
+    for minute in (1, 2):
+        body = {"messages": [{"role": "system", "content": f"{minute} o'clock. " + SYSTEM}], "max_tokens": 2}
+        beside.client.post("/v1/chat/completions", body, headers={"Authorization": "Bearer one"})
+    check("changes" not in beside.last() and "o'clock" not in json.dumps(beside.last()), beside.last())
+
+
+def test_sessions_are_in_the_store(place, processes):
+    """Each conversation is a session of the store, with its steps."""
+    command = os.path.join(os.environ["KVSTORE_PREFIX"], "bin", "kvstore")
+    if not os.path.exists(command):
+        raise Skipped("no kvstore command")
+    server, beside = pair(place, processes, "attention", "-np", "1", "--cache-ram", "0")
+    for name in ("a", "b"):
+        talk = [{"role": "system", "content": f"You are {name}. " + SYSTEM}]
+        for turn in range(3):
+            talk.append({"role": "user", "content": f"question {turn}"})
+            answer = chat(beside.client, talk)
+            talk.append({"role": "assistant", "content": said(answer)})
+    beside.quiet()
+    equal(beside.kill(signal.SIGTERM), 0)
+    done = subprocess.run([command, "inspect", "sessions", place / "store", "--json"], capture_output=True, text=True)
+    equal(done.returncode, 0, done.stderr[-400:])
+    sessions = json.loads(done.stdout)
+    equal(sorted(session["stepCount"] for session in sessions), [3, 3])
+    for session in sessions:
+        steps = session["steps"]
+        check(steps[2]["matchedTokenCount"] > steps[0]["tokenCount"] - BLOCK, steps)
+        check(steps[2]["computedTokenCount"] < 200, steps)
+
+
+def test_warm_and_prefetch(place, processes):
+    """A prompt that was warmed is in memory when it is asked; one that is stored is brought into RAM."""
+    for kind, flags in (("attention", ("-np", "2")), ("window", ("-np", "1"))):
+        sub = place / kind
+        sub.mkdir()
+        server, beside = pair(sub, processes, kind, *flags)
+        talk = {"messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "hello"}]}
+        cold = beside.client.post("/kvstore/prefetch", talk).json
+        equal(cold["stored"], 0)
+        warmed = beside.client.post("/kvstore/warm", {**talk, "kvstore": {"pin": 60}})
+        equal(warmed.status, 200, warmed.body)
+        equal((warmed.json["reused"], warmed.json["computed"]), (0, warmed.json["tokens"]))
+        beside.quiet()
+        check(beside.metric("kvstore_pins") >= 1, "no pin")
+        answer = chat(beside.client, talk["messages"])
+        equal(answer.prefix[:2], (warmed.json["tokens"] - 1, warmed.json["tokens"]))
+        restart(server, beside)
+        found = beside.client.post("/kvstore/prefetch", talk).json
+        equal(found["stored"], found["tokens"] // BLOCK * BLOCK)
+        again = beside.client.post("/kvstore/warm?for=/v1/chat/completions", talk).json
+        check(again["reused"] >= again["tokens"] - BLOCK, again)
+        beside.kill()
+        server.kill()
+    server, beside = pair(place, processes)
+    for body, status in ((b"{", 422), ({"messages": 1}, 422), ({"prompt": "a", "n": 2}, 422), ({"prompt": {"a": 1}}, 422)):
+        for path in ("/kvstore/warm", "/kvstore/prefetch"):
+            check(beside.client.post(path, body).status in (status, 400), path, body)
+    server.kill()
+    for path in ("/kvstore/warm", "/kvstore/prefetch"):
+        equal(beside.client.post(path, {"prompt": "some text"}).status, 503, path)
+
+
+def test_warm_wants_the_servers_key(place, processes):
+    server = Server(place, "attention", "-np", "1", "--api-key", "one,three")
+    processes.append(server)
+    beside = Companion(place, server, "--api-key", "three")
+    processes.append(beside)
+    for path in ("/kvstore/warm", "/kvstore/prefetch"):
+        for key, good in (("wrong", False), ("one", True)):
+            answer = beside.client.post(path, {"prompt": "some text " * 30}, headers={"Authorization": f"Bearer {key}"})
+            equal(answer.status == 200, good, path, key, answer.body)

@@ -71,6 +71,9 @@ struct KVStoreLlama: AsyncParsableCommand {
   @Option(help: "Bytes of a request that are looked at; a longer one is passed on as it comes.")
   var bodyLimit = "64MiB"
 
+  @Flag(help: "Keeps no request's text in memory; what it says of misses is in tokens then.")
+  var noTexts = false
+
   @Flag(help: "Restores what is found even where computing it would be sooner.")
   var alwaysRestore = false
 
@@ -110,6 +113,7 @@ struct KVStoreLlama: AsyncParsableCommand {
       tenantQuotaBytes: try tenantQuota.map { UInt64(try Self.byteCount($0, "--tenant-quota")) },
       idleSeconds: ttl,
       recordPath: record,
+      keepsTexts: !noTexts,
       bodyByteCountMax: try Self.byteCount(bodyLimit, "--body-limit"),
       restoresAlways: alwaysRestore
     )

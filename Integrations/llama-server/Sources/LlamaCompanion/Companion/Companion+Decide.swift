@@ -88,6 +88,7 @@ extension Companion {
       prefixes,
       attachment,
       tokens,
+      body.bytes,
       Hints(headers, body),
       style,
       exchange.kept,
@@ -132,10 +133,7 @@ extension Companion {
 
   /// The prompt as the server will see it: by its own template and tokenizer.
   func tokens(_ source: PromptSource, _ headers: HTTPHeaders) async throws -> [Int32] {
-    var own = HTTPHeaders()
-    for name in ["authorization", "x-api-key"] {
-      for value in headers[name] { own.add(name: name, value: value) }
-    }
+    let own = Self.credentials(headers)
     var text: ArraySlice<UInt8>
     switch source {
     case .tokens(let tokens): return tokens

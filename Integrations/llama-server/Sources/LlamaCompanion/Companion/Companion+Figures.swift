@@ -1,3 +1,4 @@
+import KVRequests
 import KVStore
 import Logging
 import NIOPosix
@@ -73,14 +74,23 @@ extension Companion {
     if count >= 8 { await keeper.giveUp("it computes restored prefixes again") }
   }
 
-  func why(_ exchange: Exchange, _ passage: Passage) async -> String? {
+  /// Why the rest was computed: in the request's own text where one before it had it otherwise, else as the store has it.
+  func explain(_ exchange: inout Exchange, _ passage: Passage) async {
     let used = max(exchange.memoryTokenCount, exchange.restoredTokenCount)
-    guard options.keepsTexts, exchange.tokenCount - used > PrefixStore.tokensPerBlock else {
-      return nil
+    let missed = exchange.tokenCount - used
+    let known = exchange
+    let told = try? await threads.runIfActive { [self] in
+      try? sessions.step(known.conversation, computedTokenCount: known.computedTokenCount)
+      let changes =
+        options.keepsTexts
+        ? texts.changes(known, body: passage.body, compares: missed > PrefixStore.tokensPerBlock)
+        : []
+      guard missed > PrefixStore.tokensPerBlock else { return ([RequestChange](), String?.none) }
+      let why = try changes.first?.sentence ?? passage.prefixes.explain(passage.tokens).message
+      return (Array(changes.prefix(8)), why)
     }
-    return try? await threads.runIfActive {
-      [prefixes = passage.prefixes, tokens = passage.tokens] in
-      try prefixes.explain(tokens).message
-    }
+    guard let told else { return }
+    exchange.changes = told.0
+    exchange.why = told.1
   }
 }

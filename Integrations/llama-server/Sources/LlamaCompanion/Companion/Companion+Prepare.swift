@@ -1,5 +1,7 @@
+import KVCore
 import KVStore
 import LlamaSlots
+import Logging
 import NIOHTTP1
 import NIOPosix
 import Synchronization
@@ -45,8 +47,14 @@ extension Companion {
     if exchange.memoryTokenCount > 0 { exchange.tier = "memory" }
 
     start = nowNanoseconds()
-    let lookup = try await threads.runIfActive { [prefixes = passage.prefixes] in
-      try prefixes.find(tokens)
+    let conversation = exchange.conversation
+    let lookup = try await threads.runIfActive { [self, prefixes = passage.prefixes] in
+      do {
+        try sessions.match(conversation, prefixes, tokens)
+      } catch {
+        logger.debug("no session: \((error as? StoreError)?.message ?? "\(error)")")
+      }
+      return try prefixes.find(tokens)
     }
     exchange.step("match", since: start)
     if let found = lookup.usable {

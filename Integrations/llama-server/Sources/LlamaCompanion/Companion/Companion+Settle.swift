@@ -100,10 +100,10 @@ extension Companion {
       slot.restoredTokenCount = 0
     }
     await leaveGate(passage)
-    exchange.why = await why(exchange, passage)
     // Where the store is slower than the server, files do not pile up on tmpfs: the slot waits.
     while work.withLock({ $0.storing }) > 16 { try? await Task.sleep(for: .milliseconds(5)) }
     await slots.release(slot, epoch: passage.epoch)
+    await explain(&exchange, passage)
     // Under the lock under which what is stored is counted: none is missed, none counted twice.
     passage.state.withLock { state in
       exchange.newBlockCount = state.newBlockCount

@@ -20,6 +20,8 @@ package final class Companion: Sendable {
   let counters = Counters()
   let log = RequestLog()
   let pinBook = PinBook()
+  let sessions = SessionBook()
+  let texts = RequestTexts()
   let recorder: Recorder?
   let startMilliseconds: Double
   /// Between a restore and the start of what needs it nothing else may start: with its default flags the server clears the slots that are

@@ -10,6 +10,7 @@ extension Companion {
     let attachment: Attachment
     var layout: SlotLayout { attachment.layout }
     let tokens: [Int32]
+    let body: [UInt8]
     let hints: Hints
     let style: RequestKind.EndpointStyle
     /// What break points in the request want kept.
@@ -32,6 +33,7 @@ extension Companion {
       _ prefixes: PrefixStore,
       _ attachment: Attachment,
       _ tokens: [Int32],
+      _ body: [UInt8],
       _ hints: Hints,
       _ style: RequestKind.EndpointStyle,
       _ kept: [KeptPrefix],
@@ -42,6 +44,7 @@ extension Companion {
       self.attachment = attachment
       usesGate = attachment.clearsIdleSlots
       self.tokens = tokens
+      self.body = body
       self.hints = hints
       self.style = style
       self.kept = kept

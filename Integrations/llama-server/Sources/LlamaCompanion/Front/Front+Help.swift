@@ -73,7 +73,7 @@ extension Front {
 }
 
 /// Set once.
-private final class Flag: Sendable {
+final class Flag: Sendable {
   private let value = Mutex(false)
   var isSet: Bool { value.withLock { $0 } }
   func set() { value.withLock { $0 = true } }

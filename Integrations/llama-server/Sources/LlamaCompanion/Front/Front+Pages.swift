@@ -41,7 +41,7 @@ extension Front {
   }
 
   func ownPage(_ request: Request, _ path: String) async throws -> Page? {
-    guard request.method == .get || path == "/kvstore/warm" else { return nil }
+    guard request.method == .get else { return nil }
     switch path {
     case "/health": return await companion.healthPage()
     case "/metrics": return await companion.metricsPage(try await upstreamMetrics(request))

@@ -84,6 +84,7 @@ package struct Front: Sendable {
         return try await send(page, box)
       }
     }
+    if let page = try await warming(request, path) { return try await send(page, box) }
     let method = request.method.rawValue
     guard RequestKind.completes(method: method, path: path) else {
       return try await forward(

@@ -101,6 +101,19 @@ final class PrefixStore: Sendable {
     }
   }
 
+  func beginSession(_ name: String) throws -> Session { try namespace.beginSession(name) }
+
+  /// As the next step of a session; nothing is held.
+  func match(_ session: Session, _ tokens: [Int32]) throws {
+    let match = try Self.withWords(tokens) { words in
+      try session.match(
+        unsafe Prompt(words: words.baseAddress, wordCount: words.count),
+        options: .leaveOneToken
+      )
+    }
+    if match.lease != 0 { release([match.lease]) }
+  }
+
   func explain(_ tokens: [Int32]) throws -> Explanation {
     try Self.withWords(tokens) { words in
       try namespace.explain(unsafe Prompt(words: words.baseAddress, wordCount: words.count))

@@ -16,7 +16,8 @@ extension Companion {
 
   /// Whether the caller may see what others asked: with a key of ours, only who has it.
   func mayLook(_ headers: HTTPHeaders) -> Bool {
-    guard let key = options.apiKey else { return true }
+    // Where callers are kept apart, none of them sees what others ask.
+    guard let key = options.apiKey else { return !options.separatesTenants }
     return headers["authorization"].contains("Bearer \(key)") || headers["x-api-key"].contains(key)
   }
 

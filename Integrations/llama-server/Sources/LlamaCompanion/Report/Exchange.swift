@@ -1,3 +1,5 @@
+import KVRequests
+
 /// What is known of one request: what it asked, what it found, and what it cost.
 struct Exchange: Sendable {
   var id: UInt64 = 0
@@ -32,6 +34,8 @@ struct Exchange: Sendable {
   var savedMilliseconds: Double = 0
   var problem: String?
   var why: String?
+  /// Where this request has something else than one before it.
+  var changes: [RequestChange] = []
   var conversation: UInt64 = 0
   var wasCancelled = false
 
@@ -68,6 +72,9 @@ struct Exchange: Sendable {
     }
     if let passed { members.append("\"passed\":\(JSON.quoted(passed))") }
     if let problem { members.append("\"problem\":\(JSON.quoted(problem))") }
+    if !changes.isEmpty {
+      members.append("\"changes\":[\(changes.map(\.json).joined(separator: ","))]")
+    }
     if let why { members.append("\"why\":\(JSON.quoted(why))") }
     let times = steps.map { "\"\($0.0)\":\(number($0.1))" }.joined(separator: ",")
     members.append("\"steps_ms\":{\(times)}")

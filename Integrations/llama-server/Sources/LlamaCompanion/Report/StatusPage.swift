@@ -23,6 +23,7 @@ let statusPage = #"""
   </style>
   <h1>kvstore-llama</h1>
   <div id="standing" class="dim" role="status">asking …</div>
+  <form id="login" hidden><label>API key of the companion <input id="key" type="password" autocomplete="off"></label> <button>Show</button></form>
   <div class="tiles" id="tiles"></div>
   <h2>Slots</h2><div class="wide"><table id="slots"></table></div>
   <h2>Last requests</h2><div class="wide"><table id="requests"></table></div>
@@ -57,7 +58,20 @@ let statusPage = #"""
       });
       document.getElementById(id).replaceChildren(head, ...lines);
     };
-    const ask = async path => (await fetch(path)).json();
+    // The companion's API key, where it has one: asked for, kept for this tab.
+    const ask = async path => {
+      const key = sessionStorage.getItem("key");
+      const answer = await fetch(path, key ? {headers: {authorization: "Bearer " + key}} : {});
+      document.getElementById("login").hidden = answer.status !== 401;
+      if (answer.status === 401) throw new Error("the API key is needed");
+      return answer.json();
+    };
+    document.getElementById("login").addEventListener("submit", event => {
+      event.preventDefault();
+      sessionStorage.setItem("key", document.getElementById("key").value);
+      show();
+    });
+    let timer;
     async function show() {
       try {
         const [status, requests, sessions] =
@@ -95,10 +109,11 @@ let statusPage = #"""
             bar(share(session.reused, session.tokens)),
           ]));
       } catch (problem) {
-        document.getElementById("standing").textContent = "the companion does not answer";
+        document.getElementById("standing").textContent = problem instanceof TypeError ? "the companion does not answer" : problem.message;
         document.getElementById("standing").className = "bad";
       }
-      setTimeout(show, 2000);
+      clearTimeout(timer);
+      timer = setTimeout(show, 2000);
     }
     show();
   </script>
