@@ -29,7 +29,7 @@ from harness import (
     text_of,
     wait_for,
 )
-from support import BLOCK, SYSTEM, agree, chat, pair, restart, said
+from support import BLOCK, SYSTEM, agree, chat, pair, restart, said, settled
 
 # ---------------------------------------------------------------- kinds of models
 
@@ -522,19 +522,6 @@ def test_clients_leave_at_each_step(place, processes):
 # ---------------------------------------------------------------- everything goes through
 
 
-def settled(answer):
-    """An answer without what differs from one time to the next."""
-    text = answer.body.decode(errors="replace")
-    text = re.sub(r'"(id|created|created_at|completed_at|item_id|system_fingerprint)":("[^"]*"|[0-9.]+)', r'"\1":0', text)
-    text = re.sub(r'"timings":\{[^}]*\}', '"timings":{}', text)
-    text = re.sub(r'"(cached_tokens|cache_read_input_tokens|input_tokens|id_slot|tokens_cached)":[0-9-]+', r'"\1":0', text)
-    text = re.sub(r'"(n_cache_reuse|index|t_[a-z_]*)":[0-9.-]+', r'"\1":0', text)
-    kind = answer.headers.get("content-type", "").split(";")[0]
-    # What the model says may turn on a near tie, between one batch and another.
-    text = re.sub(r'"(content|text|delta|token|tokens)":("(?:[^"\\]|\\.)*"|\[[0-9, ]*\])', r'"\1":0', text)
-    return answer.status, kind, text
-
-
 def test_same_answers_as_directly(place, processes):
     """Requests of all kinds, directly and through: the same status, type, body and events."""
     server, beside = pair(place, processes, "attention", "-np", "1", "--cache-ram", "0", "--metrics")
@@ -823,7 +810,11 @@ def test_pages_and_trace(place, processes):
 
 if __name__ == "__main__":
     import interfaces
+    import load
+    import outside
+    import surface
 
-    globals().update({name: value for name, value in vars(interfaces).items() if name.startswith("test_")})
+    for module in (interfaces, outside, surface, load):
+        globals().update({name: value for name, value in vars(module).items() if name.startswith("test_")})
     tests = [value for name, value in list(globals().items()) if name.startswith("test_")]
     sys.exit(run_all(tests, sys.argv[1:]))

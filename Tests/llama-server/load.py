@@ -1,0 +1,79 @@
+"""Mixed load for a while: memory, descriptors and tmpfs stay within bounds."""
+import os
+import pathlib
+import random
+import threading
+import time
+
+from harness import check, equal, random_tokens
+from support import pair
+from surface import LONG, Requests
+
+
+def figures(process):
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    anonymous = int(fields["RssAnon"].split()[0]) >> 10
+    return anonymous, len(os.listdir(f"/proc/{process.pid}/fd")), int(fields["Threads"])
+
+
+def test_mixed_load(place, processes):
+    """Six clients, all interfaces, some that leave, the server killed now and then. Memory is measured once warm and at the
+    end: with a store that is full by then, what is left may not grow."""
+    seconds = float(os.environ.get("KVSTORE_LLAMA_LOAD_SECONDS", "3600" if LONG else "12"))
+    server, beside = pair(
+        place, processes, "attention", "-np", "3", "--cache-ram", "0", companion=("--capacity", "64MiB", "--host", "16MiB")
+    )
+    stop, counts, lock = threading.Event(), {}, threading.Lock()
+
+    def work(seed):
+        requests, source = Requests(seed), random.Random(seed)
+        while not stop.is_set():
+            path, body = requests.next()
+            if source.random() < 0.3:
+                # Another conversation each time: stored, and evicted later.
+                path, body = "/completion", {"prompt": random_tokens(source.randrange(200, 3000), source.random()), "n_predict": 4}
+            try:
+                timeout = 0.02 if source.random() < 0.1 else 60
+                status = beside.client.post(path, body, timeout=timeout).status
+            except TimeoutError:
+                status = "left"
+            except OSError:
+                status = "broken"
+            except Exception:  # noqa: BLE001 - a half answer of a killed server
+                status = "half"
+            with lock:
+                counts[status] = counts.get(status, 0) + 1
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    begin = time.monotonic()
+    early, tmpfs, killed = None, 0, begin
+    slots = os.path.realpath(server.slots_folder)
+    while time.monotonic() - begin < seconds:
+        time.sleep(0.25)
+        tmpfs = max(tmpfs, sum(entry.stat().st_size for entry in pathlib.Path(slots).iterdir() if entry.exists()))
+        if early is None and time.monotonic() - begin > min(120, seconds / 2):
+            early = figures(beside.process)
+        if time.monotonic() - killed > min(60, seconds / 3):
+            killed = time.monotonic()
+            server.kill()
+            server.start()
+        equal(beside.process.poll(), None, "the companion's end")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    beside.quiet()
+    late = figures(beside.process)
+    status = beside.status()
+    print(f"      {sum(counts.values())} requests {counts}, {status['store']['evicted']} blocks evicted; "
+          f"MiB, descriptors, threads {early} -> {late}, tmpfs at most {tmpfs >> 20} MiB", flush=True)
+    check(late[0] < early[0] + 64, "memory", early, late)
+    check(late[1] < 80, "descriptors", early, late)
+    check(late[2] <= early[2] + 8, "threads", early, late)
+    check(tmpfs < 256 << 20, "tmpfs", tmpfs)
+    equal(os.listdir(slots), [], "left in the slot folder")
+    check(counts.get(500, 0) == 0, counts)
+    answer = beside.client.complete(random_tokens(300, 1))
+    equal(answer.status, 200)
