@@ -29,7 +29,7 @@ from harness import (
     text_of,
     wait_for,
 )
-from support import BLOCK, SYSTEM, agree, chat, pair, restart, said, settled
+from support import BLOCK, SYSTEM, Stream, agree, chat, pair, restart, said, settled
 
 # ---------------------------------------------------------------- kinds of models
 
@@ -449,34 +449,6 @@ def test_server_stops_in_the_middle_of_an_answer(place, processes):
 
 
 # ---------------------------------------------------------------- streams and clients that leave
-
-
-class Stream:
-    """One streamed request on a socket, so that it can be left."""
-
-    def __init__(self, port, body, path="/completion"):
-        data = json.dumps(body).encode()
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
-        self.socket.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        self.data = b""
-
-    def event(self):
-        while b"data: " not in self.data:
-            more = self.socket.recv(65536)
-            check(more, "no event came:", self.data[:300])
-            self.data += more
-
-    def is_whole(self):
-        try:
-            while more := self.socket.recv(65536):
-                self.data += more
-        except OSError:
-            return False
-        return self.data.endswith(b"0\r\n\r\n")
-
-    def leave(self):
-        self.socket.close()
 
 
 def is_working(server):

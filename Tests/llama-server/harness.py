@@ -234,7 +234,10 @@ class Companion(Process):
             status = self.status()
             return status["pending"] == 0 and not any(slot["busy"] for slot in status["slots"])
 
-        wait_for("quiet slots", is_quiet)
+        try:
+            wait_for("quiet slots", is_quiet)
+        except Failed as problem:
+            raise Failed(f"{problem}: {self.status()}; the server's: {self.server.client.slots()}") from None
 
     def stored(self, count):
         """The store has so many blocks."""

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 
-from harness import Companion, Server, Skipped, check, equal
-from support import BLOCK, SYSTEM, chat, pair, restart, said
+from harness import Companion, Server, Skipped, check, equal, random_tokens, wait_for
+from support import BLOCK, SYSTEM, Stream, chat, pair, restart, said
 
 TOOL = {
     "name": "weather",
@@ -289,3 +289,19 @@ def test_warm_wants_the_servers_key(place, processes):
         for key, good in (("wrong", False), ("one", True)):
             answer = beside.client.post(path, {"prompt": "some text " * 30}, headers={"Authorization": f"Bearer {key}"})
             equal(answer.status == 200, good, path, key, answer.body)
+
+
+def test_adapters_of_a_request_are_not_stored(place, processes):
+    """While a request with adapters of its own is under way, whatever slot it has: nothing that is saved is stored."""
+    server, beside = pair(place, processes, "attention", "-np", "2", "-b", "32", "--cache-ram", "0", "--no-kv-unified")
+    stream = Stream(beside.port, {"prompt": random_tokens(3500, 3), "n_predict": 16, "lora": [{"id": 0, "scale": 0.5}], "stream": True})
+    wait_for("the request to be passed on", lambda: beside.status()["passed"].get("adapters of its own"))
+    beside.client.complete(random_tokens(300, 4))
+    check(not stream.data, "it had ended before")
+    stream.event()
+    stream.leave()
+    beside.quiet()
+    equal(beside.status()["store"]["blocks"], 0, "stored")
+    beside.client.complete(random_tokens(300, 4))
+    beside.quiet()
+    check(beside.status()["store"]["blocks"] >= 4, beside.status())

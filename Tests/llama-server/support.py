@@ -1,6 +1,8 @@
 """What several of the cases do."""
+import json
 import re
 import signal
+import socket
 
 from harness import Companion, Server, check, equal, figures
 
@@ -59,3 +61,31 @@ def settled(answer):
     # What the model says may turn on a near tie, between one batch and another.
     text = re.sub(r'"(content|text|delta|token|tokens)":("(?:[^"\\]|\\.)*"|\[[0-9, ]*\])', r'"\1":0', text)
     return answer.status, kind, text
+
+
+class Stream:
+    """One streamed request on a socket, so that it can be left."""
+
+    def __init__(self, port, body, path="/completion"):
+        data = json.dumps(body).encode()
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+        self.socket.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        self.data = b""
+
+    def event(self):
+        while b"data: " not in self.data:
+            more = self.socket.recv(65536)
+            check(more, "no event came:", self.data[:300])
+            self.data += more
+
+    def is_whole(self):
+        try:
+            while more := self.socket.recv(65536):
+                self.data += more
+        except OSError:
+            return False
+        return self.data.endswith(b"0\r\n\r\n")
+
+    def leave(self):
+        self.socket.close()

@@ -71,6 +71,7 @@ extension Companion {
       return pass("the store cannot be used")
     }
     let points = style == .anthropic ? CacheBreakPoint.all(in: body) : []
+    let before = foreign.withLock { $0 }
     async let kept = keptPrefixes(points, of: body, tokens, headers)
     exchange.conversation = log.conversation(of: tokens, tenant: exchange.tenant)
 
@@ -92,6 +93,7 @@ extension Companion {
       Hints(headers, body),
       style,
       exchange.kept,
+      before,
       exchange
     )
     // It stays shut until the request has started.

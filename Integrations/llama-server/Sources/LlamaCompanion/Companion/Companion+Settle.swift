@@ -73,7 +73,12 @@ extension Companion {
     if passage.usesGate { await gate.enter() }
     do {
       let before = try await state(of: slot.id)
-      if isWorthSaving(before.tokenCount, exchange, passage.layout) {
+      if before.tokenCount == 0 {
+        // The client left before anything was computed.
+        slot.tokens = []
+        slot.task = before.task
+        slot.tokenCount = 0
+      } else if isWorthSaving(before.tokenCount, exchange, passage.layout) {
         let (file, parsed) = try await save(slot.id, passage.attachment)
         slot.tokens = parsed.tokens
         // What was computed behind a restored prefix is whole.
@@ -82,7 +87,13 @@ extension Companion {
         slot.task = after.task
         slot.tokenCount = parsed.tokens.count
         if after.tokenCount != parsed.tokens.count { slot.tokens = [] }
-        store(file, parsed, passage, replacesEnd: false)
+        // One with adapters of its own may have had this slot since: the tokens would be the same, and their KV not.
+        if passage.foreign.active == 0, foreign.withLock({ $0 }) == passage.foreign {
+          store(file, parsed, passage, replacesEnd: false)
+        } else {
+          slot.tokens = []
+          counters.change { $0.savesSpared += 1 }
+        }
       } else {
         // The prompt is there, and behind it an answer that we do not know.
         slot.tokens = passage.layout.needsExactEnds ? [] : passage.tokens

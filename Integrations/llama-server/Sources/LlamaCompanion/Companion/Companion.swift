@@ -30,6 +30,14 @@ package final class Companion: Sendable {
   let storeGate = Gate()
   let threads: NIOThreadPool
   let client: HTTPClient
+  /// Requests with adapters of their own, which are passed on: under way, and since the start.
+  let foreign = Mutex(Foreign())
+
+  struct Foreign: Sendable, Equatable {
+    var active = 0
+    var started: UInt64 = 0
+  }
+
   /// Work that goes on after an answer is out.
   let work = Mutex(Work())
 

@@ -15,6 +15,8 @@ extension Companion {
     let style: RequestKind.EndpointStyle
     /// What break points in the request want kept.
     let kept: [KeptPrefix]
+    /// Requests with adapters of their own, when this one was looked at.
+    let foreign: Foreign
     var wantsKeeping: Bool {
       !kept.isEmpty || hints.pinSeconds != nil || hints.keepAliveSeconds != nil
     }
@@ -37,6 +39,7 @@ extension Companion {
       _ hints: Hints,
       _ style: RequestKind.EndpointStyle,
       _ kept: [KeptPrefix],
+      _ foreign: Foreign,
       _ exchange: Exchange
     ) {
       self.epoch = epoch
@@ -48,6 +51,7 @@ extension Companion {
       self.hints = hints
       self.style = style
       self.kept = kept
+      self.foreign = foreign
       state = Mutex(State(slot: slot, exchange: exchange))
     }
   }

@@ -130,6 +130,14 @@ package struct Front: Sendable {
     case .pass(let exchange):
       companion.countPassed(exchange.passed ?? "")
       let extra = [("x-kvstore-prefix", exchange.header)]
+      let isForeign = exchange.passed == RequestKind.ownAdapters
+      if isForeign {
+        companion.foreign.withLock {
+          $0.active += 1
+          $0.started += 1
+        }
+      }
+      defer { if isForeign { companion.foreign.withLock { $0.active -= 1 } } }
       try await forward(request, path, .bytes(bytes), extra: extra, exchange: exchange, box)
     case .help(let passage, let body, let exchange):
       try await help(request, path, body, kind, passage, exchange, box)

@@ -4,6 +4,8 @@ enum RequestKind: Sendable {
   /// Passed on as it is, because of this. Whether it takes a slot.
   case passed(reason: String, completes: Bool)
 
+  static let ownAdapters = "adapters of its own"
+
   enum EndpointStyle: Sendable { case openAI, anthropic, responses }
 
   /// Paths of requests that complete a prompt.
@@ -41,7 +43,7 @@ enum RequestKind: Sendable {
       self = pass("several answers at once"); return
     }
     if let adapters = body["lora"], !adapters.elements.isEmpty {
-      self = pass("adapters of its own"); return
+      self = pass(Self.ownAdapters); return
     }
     if let reuse = body["n_cache_reuse"]?.int, reuse > 0 { self = pass("n_cache_reuse"); return }
     switch form {
