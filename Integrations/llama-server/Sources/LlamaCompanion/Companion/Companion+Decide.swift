@@ -90,6 +90,7 @@ extension Companion {
       attachment,
       tokens,
       body.bytes,
+      source.hasText,
       Hints(headers, body),
       style,
       exchange.kept,

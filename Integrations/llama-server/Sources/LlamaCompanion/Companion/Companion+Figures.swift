@@ -81,8 +81,9 @@ extension Companion {
     let known = exchange
     let told = try? await threads.runIfActive { [self] in
       try? sessions.step(known.conversation, computedTokenCount: known.computedTokenCount)
+      // Of token ids there is no text to tell of, and what differs in them the store knows.
       let changes =
-        options.keepsTexts
+        options.keepsTexts && passage.hasText
         ? texts.changes(known, body: passage.body, compares: missed > PrefixStore.tokensPerBlock)
         : []
       guard missed > PrefixStore.tokensPerBlock else { return ([RequestChange](), String?.none) }

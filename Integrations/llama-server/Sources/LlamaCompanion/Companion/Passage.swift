@@ -11,6 +11,8 @@ extension Companion {
     var layout: SlotLayout { attachment.layout }
     let tokens: [Int32]
     let body: [UInt8]
+    /// Whether the request says something in words.
+    let hasText: Bool
     let hints: Hints
     let style: RequestKind.EndpointStyle
     /// What break points in the request want kept.
@@ -36,6 +38,7 @@ extension Companion {
       _ attachment: Attachment,
       _ tokens: [Int32],
       _ body: [UInt8],
+      _ hasText: Bool,
       _ hints: Hints,
       _ style: RequestKind.EndpointStyle,
       _ kept: [KeptPrefix],
@@ -48,6 +51,7 @@ extension Companion {
       usesGate = attachment.clearsIdleSlots
       self.tokens = tokens
       self.body = body
+      self.hasText = hasText
       self.hints = hints
       self.style = style
       self.kept = kept

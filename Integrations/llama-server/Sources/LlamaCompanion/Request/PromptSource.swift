@@ -5,4 +5,9 @@ enum PromptSource: Sendable {
   /// Text, as the JSON string that it was.
   case text([UInt8])
   case tokens([Int32])
+
+  var hasText: Bool {
+    if case .tokens = self { return false }
+    return true
+  }
 }

@@ -58,6 +58,10 @@ enum RequestKind: Sendable {
       }
       self = .helped(.messages(body: body.bytes), .openAI)
     case "messages":
+      guard body["messages"]?.isArray == true else {
+        self = pass("no messages")
+        return
+      }
       guard let converted = AnthropicMessages.converted(body) else {
         self = pass("media")
         return
