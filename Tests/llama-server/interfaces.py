@@ -2,7 +2,9 @@
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 
 from harness import Companion, Server, Skipped, check, equal, random_tokens, wait_for
 from support import BLOCK, SYSTEM, Stream, chat, pair, restart, said
@@ -305,3 +307,30 @@ def test_adapters_of_a_request_are_not_stored(place, processes):
     beside.client.complete(random_tokens(300, 4))
     beside.quiet()
     check(beside.status()["store"]["blocks"] >= 4, beside.status())
+
+
+def test_what_the_server_forgets_is_woken(place, processes):
+    """Of several that wait for one slot the server wakes one, and slot actions wake none in turn: a request behind them is
+    answered all the same."""
+    server, beside = pair(place, processes, "attention", "-np", "2", "-b", "32", "--cache-ram", "0")
+    beside.client.complete(random_tokens(300, 4))
+    beside.quiet()
+    busy = Stream(server.port, {"prompt": random_tokens(2500, 3), "n_predict": 16, "id_slot": 0, "stream": True})
+    wait_for("a busy slot", lambda: any(slot["is_processing"] for slot in server.client.slots()))
+    saves = []
+    for index in range(2):
+        body = json.dumps({"filename": f"own{index}"}).encode()
+        save = socket.create_connection(("127.0.0.1", server.port))
+        head = f"POST /slots/0?action=save HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        save.sendall(head.encode() + body)
+        saves.append(save)
+    time.sleep(0.1)
+    check(not busy.data, "it had ended before")
+    answer = beside.client.post("/completion", {"prompt": random_tokens(300, 4), "n_predict": 2}, timeout=50)
+    equal(answer.status, 200)
+    equal(answer.json["id_slot"], 0, "another slot than the busy one")
+    check(beside.metric("kvstore_llama_wakes_total") >= 1, "it was not put off")
+    for save in saves:
+        save.close()
+    for name in os.listdir(os.path.realpath(server.slots_folder)):
+        os.unlink(os.path.join(os.path.realpath(server.slots_folder), name))

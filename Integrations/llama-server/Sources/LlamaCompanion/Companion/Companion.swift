@@ -85,10 +85,36 @@ package final class Companion: Sendable {
   /// Opens the store and looks for the server from time to time, so that a start of it is known before its first request.
   package func run() async {
     await keeper.openStore()
+    var idleLooks = 0
     while !Task.isCancelled {
       _ = await keeper.current()
+      idleLooks = await looksForgotten() ? idleLooks + 1 : 0
+      if idleLooks >= 3 { await wake() }
       try? await Task.sleep(for: .milliseconds(500))
     }
+  }
+
+  /// Something waits for the server, and the server does nothing.
+  ///
+  /// What wants a slot that is in use is put off there, slot actions too, and each slot that becomes free wakes only one of them: after a
+  /// slot action none is woken, and the others wait for a request that may never come.
+  private func looksForgotten() async -> Bool {
+    guard server.outstanding.count > 0, await isAttached,
+      let known = try? await server.get("/slots")
+    else { return false }
+    return !known.elements.isEmpty
+      && known.elements.allSatisfy { $0["is_processing"]?.bool == false }
+  }
+
+  /// Ends one request of a single token, which wakes one that was put off; in the slot that is missed least.
+  private func wake() async {
+    let slot = await slots.leastMissed
+    logger.info("the server has forgotten a request that waits for a slot: woken")
+    counters.change { $0.wakes += 1 }
+    _ = try? await server.post(
+      "/completion",
+      "{\"prompt\":[1],\"n_predict\":0,\"id_slot\":\(slot),\"cache_prompt\":true}"
+    )
   }
 
   /// Ends: what was answered is stored first.

@@ -28,6 +28,7 @@ final class Counters: Sendable {
     var saveMillisecondsPerToken: Double?
     var disappointments = 0
     var pins: UInt64 = 0
+    var wakes: UInt64 = 0
     var promptsMisjudged: UInt64 = 0
     /// In a row.
     var misjudged: [RequestKind.EndpointStyle: Int] = [:]
@@ -93,6 +94,11 @@ final class Counters: Sendable {
       "restores_ignored_total",
       "Restores that the server computed again.",
       values.restoresIgnored
+    )
+    one(
+      "wakes_total",
+      "Requests that the server had forgotten while they waited for a slot.",
+      values.wakes
     )
     one("pins_total", "Prefixes pinned by break points and hints.", values.pins)
     one(

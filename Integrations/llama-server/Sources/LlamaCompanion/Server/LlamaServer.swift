@@ -1,6 +1,7 @@
 import AsyncHTTPClient
 import NIOCore
 import NIOHTTP1
+import Synchronization
 
 /// The server that we stand beside, as an HTTP client sees it.
 struct LlamaServer: Sendable {
@@ -9,6 +10,14 @@ struct LlamaServer: Sendable {
   let url: String
   /// For what we ask on our own; what a caller asks is asked with the caller's key.
   let apiKey: String?
+  let outstanding = Outstanding()
+
+  /// Requests that have no answer yet.
+  final class Outstanding: Sendable {
+    private let value = Mutex(0)
+    var count: Int { value.withLock { $0 } }
+    func add(_ change: Int) { value.withLock { $0 += change } }
+  }
 
   /// The server is not there, or went away before it answered.
   struct Unreachable: Error, CustomStringConvertible {
@@ -78,6 +87,8 @@ struct LlamaServer: Sendable {
     _ request: HTTPClientRequest,
     isRepeatable: Bool = true
   ) async throws -> HTTPClientResponse {
+    outstanding.add(1)
+    defer { outstanding.add(-1) }
     for attempt in 0... {
       do {
         return try await client.execute(request, deadline: .distantFuture)

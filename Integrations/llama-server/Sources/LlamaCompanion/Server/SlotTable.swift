@@ -108,6 +108,14 @@ actor SlotTable {
     waiters = []
   }
 
+  /// Not in use if any is, and empty or the oldest.
+  var leastMissed: Int {
+    let rank = { (slot: Slot) in
+      (slot.isBusy ? 1 : 0, slot.tokens.isEmpty ? 0 : 1, slot.usedNanoseconds)
+    }
+    return slots.min { rank($0) < rank($1) }?.id ?? 0
+  }
+
   var waitingCount: Int { waiters.count }
   var busyCount: Int { slots.count { $0.isBusy } }
 }
