@@ -9,18 +9,24 @@ struct IdentityLog: Sendable {
   /// The length from which on the file is condensed; the write transaction keeps others out.
   private let condensedAt = Monitor(IdentityFile.condensedAtLeast)
 
+  /// As it was when it was opened or this process appended to it last: who asks does not wait for the disk.
+  private let knownByteCount = Monitor<UInt64>(0)
+
   init(_ files: any Storage, _ meta: StoreMeta) {
     self.files = files
     self.meta = meta
+    noteByteCount()
   }
 
   /// The file's length; 0 where there is none.
-  var byteCount: UInt64 {
+  var byteCount: UInt64 { knownByteCount.withLock { $0 } }
+
+  private func noteByteCount() {
     guard let file = try? files.openFile(IdentityFile.name, mode: .readOnly, direct: false) else {
-      return 0
+      return
     }
     defer { file.close() }
-    return (try? file.byteCount()) ?? 0
+    if let byteCount = try? file.byteCount() { knownByteCount.withLock { $0 = byteCount } }
   }
 
   /// Appends records and syncs them.
@@ -29,6 +35,7 @@ struct IdentityLog: Sendable {
     defer { condensedAt.withLock { [length] in $0 = length } }
     do throws(FileError) {
       try IdentityFile.append(records, files, meta: meta, condensedAt: &length)
+      noteByteCount()
     } catch {
       throw .io(errno: error.errno)
     }
