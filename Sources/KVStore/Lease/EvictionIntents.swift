@@ -19,8 +19,9 @@ internal import KVFile
 /// Needs no lock: within a process the state lock orders evictor and takers already.
 final class EvictionIntents: Sendable {
   private static let entryCount = 4096
-  /// More victims than entries: their runs are in the filter that the same owner has made. Of another version there is none,
-  /// and every block may be one.
+  /// More victims than entries: their runs are in the filter that the same owner has made.
+  ///
+  /// Of another version there is none, and every block may be one.
   private static let many: UInt64 = 0xFFFF_FFFF
   private static let filterBitCount: UInt64 = UInt64(entryCount) * 16 * 8
   private static let filterHashCount = 3
