@@ -30,9 +30,9 @@ extension Writer {
   /// Lets the thread bring a store that is larger than its capacity back into it, a piece at a time with other work in between.
   func enqueueShrinking() {
     enqueueUnhurried(
-      WriterCall { [core] () throws(StoreError) in
-        guard let writer = core.writer else { return 0 }
-        if try writer.batches.shrinkStep() { writer.enqueueShrinking() }
+      // Unowned: it runs on this writer's thread, which `stop` joins before the writer goes.
+      WriterCall { [unowned self] () throws(StoreError) in
+        if try batches.shrinkStep() { enqueueShrinking() }
         return 0
       }
     )

@@ -8,7 +8,6 @@ extension StoreCore {
   /// On the writer's thread when the store is opened; a store that stays open frees what it comes to need
   /// (`SlotReserve`, `releaseDeadLeases`).
   func removeLeftOvers() {
-    writer?.enqueueShrinking()
     _ = releaseDeadLeases()
     ownerFiles.removeDead()
     sharedMemory.removeLeftOvers()

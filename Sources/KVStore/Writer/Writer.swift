@@ -164,6 +164,7 @@ final class Writer: Sendable {
 
   private func run() {
     core.removeLeftOvers()
+    enqueueShrinking()
     while let next = nextStep() {
       core.pendingParents.take(next.operations)
       var segment: [WriterOperation] = []

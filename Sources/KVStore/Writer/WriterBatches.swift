@@ -313,6 +313,8 @@ final class WriterBatches: @unchecked Sendable {
 
   /// Brings a store that is larger than its capacity a step back into it; true when there is more that can be done.
   func shrinkStep() throws(StoreError) -> Bool {
+    // Also after an error there is another try.
+    isOverCapacity = true
     let step = try shrinker.step()
     isOverCapacity = step != .done
     return step == .more
