@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -167,4 +168,8 @@ int clinux_populate(void *address, size_t byte_count) {
 #define MADV_POPULATE_WRITE 23
 #endif
     return madvise(address, byte_count, MADV_POPULATE_WRITE) == 0 ? 0 : errno;
+}
+
+int clinux_exchange(int folder, const char *name, const char *other) {
+    return renameat2(folder, name, folder, other, RENAME_EXCHANGE) == 0 ? 0 : -errno;
 }

@@ -83,6 +83,18 @@ package final class OpenFolder: Sendable {
     }
   }
 
+  /// Lets two names in it change places at once, whatever they are.
+  package func exchange(_ name: String, with other: String) throws(FileError) {
+    try unsafe check(clinux_exchange(number, name, other), .rename, .directory)
+  }
+
+  /// Removes an empty folder.
+  package func removeFolder(_ name: String) throws(FileError) {
+    guard unsafe unlinkat(number, name, AT_REMOVEDIR) == 0 else {
+      throw FileError(.remove, .directory, errno: lastErrno)
+    }
+  }
+
   /// Throws unless a link was made by this user or root, or leads to a folder of who made it, the folder's owner.
   package func checkLink(_ name: String, to target: OpenFolder?) throws(FileError) {
     var status = stat()

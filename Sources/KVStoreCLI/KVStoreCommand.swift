@@ -24,7 +24,8 @@ struct KVStoreCommand: ParsableCommand {
     subcommands: [
       InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
       GCCommand.self, PinCommand.self, UnpinCommand.self, ExportCommand.self,
-      ImportCommand.self, GrowCatalogCommand.self, WeightsDigestCommand.self, LintCommand.self,
+      ImportCommand.self, GrowCatalogCommand.self, SetCommand.self, WeightsDigestCommand.self,
+      LintCommand.self,
       BenchCommand.self, ReplayCommand.self, PlanCommand.self, ManualCommand.self,
     ]
   )

@@ -151,10 +151,11 @@ typedef struct {
    * no archive; otherwise at least 64 MiB. */
   uint64_t archive_bytes;
   /* A folder for the archive, for example on a larger and slower disk; NULL: in the store's folder.
-   * Chosen once: the store's folder keeps a symbolic link to it. While the link's target is missing
-   * (its disk is not mounted), lookups do not return the blocks there, and they may be stored
-   * again. An archive belongs to one store: a copy of the store's folder is refused (E_LOCKED)
-   * until it is opened with archive_bytes 0 or an archive of its own. */
+   * `kvstore set archive-path` moves it later: the store's folder keeps a symbolic link to it.
+   * While the link's target is missing (its disk is not mounted), lookups do not return the blocks
+   * there, and they may be stored again. An archive belongs to one store: a copy of the store's
+   * folder is refused (E_LOCKED) until it is opened with archive_bytes 0 or an archive of its own.
+   */
   const char *archive_path;
   /* Which new blocks are stored; an offload returns KVSTORE_DECLINED for the others and keeps
    * nothing of them. */

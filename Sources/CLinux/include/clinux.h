@@ -55,6 +55,9 @@ int clinux_share_byte(int fd, uint64_t offset);
  * `only_here`: also whether a process in another PID namespace shares this one. */
 int clinux_other_byte_is_shared(int fd, uint64_t offset, int only_here);
 
+/* Lets two names of a folder change places at once: 0, or -errno. */
+int clinux_exchange(int folder, const char *name, const char *other);
+
 /* Whether what has this path lies in memory (tmpfs, ramfs). */
 int clinux_is_in_memory(const char *path);
 

@@ -19,9 +19,9 @@ package final class ArchiveFolder: Sendable {
   /// Says for as long as the store is open that it uses the archive.
   private let lock: ArchiveLock?
 
-  private static let name = "archive"
-  private static let ownerName = "owner"
-  private static let lockName = "lock"
+  package static let name = "archive"
+  package static let ownerName = "owner"
+  package static let lockName = "lock"
 
   private init(_ files: (any Storage)?, isWritable: Bool = false, lock: ArchiveLock? = nil) {
     self.files = files
@@ -99,7 +99,7 @@ package final class ArchiveFolder: Sendable {
   // MARK: Folders
 
   /// The folder that is there, and whether by a link; nil when there is none, or none where the link leads.
-  private static func existing(
+  package static func existing(
     _ folder: StoreFolder
   ) throws(FileError) -> (files: any Storage, isLink: Bool)? {
     guard try folder.files.fileExists(name) else { return nil }
@@ -121,6 +121,11 @@ package final class ArchiveFolder: Sendable {
     }
   }
 
+  /// What the folder of a store's archive is called on another path.
+  package static func folderName(ofStore uuid: [UInt8]) -> String {
+    uuid.map { hexadecimalText(UInt64($0), digitCount: 2) }.joined()
+  }
+
   private static func make(
     _ folder: StoreFolder,
     _ configuration: StoreConfiguration,
@@ -134,7 +139,7 @@ package final class ArchiveFolder: Sendable {
       try id.write(try store.openFolder(name))
       return try store.syncDirectory(".")
     }
-    let uuid = id.storeUUID.map { hexadecimalText(UInt64($0), digitCount: 2) }.joined()
+    let uuid = folderName(ofStore: id.storeUUID)
     if hasOne {
       guard let target = try folder.handle.linkTarget(name) else { throw .archiveElsewhere }
       // Where the disk is away its path may lead nowhere, or elsewhere.
@@ -165,12 +170,12 @@ package final class ArchiveFolder: Sendable {
   // MARK: Whose it is
 
   /// What the file `owner` says: a store, and which of its copies, by when and as which inode its folder was made.
-  struct Identity: Equatable {
-    var storeUUID: [UInt8]
+  package struct Identity: Equatable {
+    package var storeUUID: [UInt8]
     var folderInode: UInt64
     var folderNanoseconds: UInt64
 
-    init(storeUUID: [UInt8], folder: (inode: UInt64, nanoseconds: UInt64)) {
+    package init(storeUUID: [UInt8], folder: (inode: UInt64, nanoseconds: UInt64)) {
       self.storeUUID = storeUUID
       (folderInode, folderNanoseconds) = folder
     }
@@ -179,7 +184,7 @@ package final class ArchiveFolder: Sendable {
     private static let byteCount = 48
 
     /// nil when there is none; one that is damaged is nobody's.
-    static func read(_ files: any Storage) throws(FileError) -> Identity? {
+    package static func read(_ files: any Storage) throws(FileError) -> Identity? {
       guard try files.fileExists(ownerName) else { return nil }
       let file = try files.openFile(ownerName, mode: .readOnly, direct: false)
       defer { file.close() }
@@ -198,7 +203,7 @@ package final class ArchiveFolder: Sendable {
     }
 
     /// Whole or not at all, whenever the process dies.
-    func write(_ files: any Storage) throws(FileError) {
+    package func write(_ files: any Storage) throws(FileError) {
       var writer = ByteWriter(capacity: Self.byteCount)
       writer.append(Self.magic)
       writer.append(contentsOf: storeUUID)

@@ -32,7 +32,7 @@ public struct StoreConfiguration: Sendable {
   public var archiveBytes: Int = 0
   /// A folder for the archive, for example on a larger and slower disk; empty = in the store's folder.
   ///
-  /// Chosen once: another one for a store that has an archive is refused.
+  /// Another one for a store that has an archive is refused: `kvstore set archive-path` moves it.
   public var archivePath: String = ""
   /// Bytes of the arena in RAM.
   public var hostBytes: Int = 256 << 20

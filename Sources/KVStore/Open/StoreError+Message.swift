@@ -107,7 +107,7 @@ extension Argument {
     case .spanLength: "a span's length does not fit the namespace's region byte count"
     case .spanNull: "a span with a length has a NULL data pointer"
     case .archivePath:
-      "archive_path cannot be used, or the store's archive lies elsewhere: it is chosen once"
+      "archive_path cannot be used, or the store's archive lies elsewhere: kvstore set archive-path moves it"
     case .archiveSize: "archive_bytes must be 0 or at least 64 MiB"
     case .priority: "a priority is above 100"
     case .pinDuration: "a pin lasts at least a nanosecond and at most KVSTORE_PIN_NANOSECONDS_MAX"

@@ -8,8 +8,8 @@ package final class StoreFolder: Sendable {
   /// Paths in it begin at the folder.
   package let files: any Storage
   /// Takes any path.
-  let all: any Storage
-  let handle: OpenFolder
+  package let all: any Storage
+  package let handle: OpenFolder
   /// For LMDB where there is no /proc; without symbolic links.
   let absolutePath: String
   /// Where the kernel says that it lies, and the root directory that it says so from.
@@ -89,7 +89,7 @@ package final class StoreFolder: Sendable {
 }
 
 /// A path without symbolic links; nil when it leads nowhere.
-func realPath(_ path: String) -> String? {
+package func realPath(_ path: String) -> String? {
   guard let resolved = unsafe realpath(path, nil) else { return nil }
   defer { unsafe free(resolved) }
   return unsafe String(cString: resolved)
