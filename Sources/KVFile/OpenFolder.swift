@@ -52,6 +52,13 @@ package final class OpenFolder: Sendable {
       ? FileIdentity(status) : nil
   }
 
+  /// How long a file in it is, without opening it; nil where there is none.
+  package func byteCount(of name: String) -> UInt64? {
+    var status = stat()
+    return unsafe fstatat(number, name, &status, AT_SYMLINK_NOFOLLOW) == 0
+      ? UInt64(clamping: status.st_size) : nil
+  }
+
   /// Where the folder lies by what the kernel says now; nil where it does not say.
   package var currentPath: String? {
     unsafe Self.target { unsafe readlink("/proc/self/fd/\(number)", $0, $1) }

@@ -271,9 +271,11 @@ static void device_copies_in_a_thread(void) {
     kvstore_t *store = open_small(path_in_dir("store"));
     kvstore_namespace_t *ns = open_namespace(store, &shape);
     kvstore_transfer_result_t result = result_zero();
-    restoring_t restoring = {.prompt = prompt_of(tokens, count)};
+    restoring_t restoring;
     pthread_t thread;
     engine_t engine;
+    memset(&restoring, 0, sizeof restoring);
+    restoring.prompt = prompt_of(tokens, count);
     CHECK_STATUS(offload_blocks(ns, &shape, tokens, count, 0, BLOCKS, 1, &result), KVSTORE_OK);
     memset(&engine, 0, sizeof engine);
     engine.stride = 8 * 1024;

@@ -22,11 +22,8 @@ struct IdentityLog: Sendable {
   var byteCount: UInt64 { knownByteCount.withLock { $0 } }
 
   private func noteByteCount() {
-    guard let file = try? files.openFile(IdentityFile.name, mode: .readOnly, direct: false) else {
-      return
-    }
-    defer { file.close() }
-    if let byteCount = try? file.byteCount() { knownByteCount.withLock { $0 = byteCount } }
+    guard let byteCount = files.folder?.byteCount(of: IdentityFile.name) else { return }
+    knownByteCount.withLock { $0 = byteCount }
   }
 
   /// Appends records and syncs them.

@@ -28,24 +28,17 @@ package final class OwnerFiles: Sendable {
     return (names ?? []).filter { $0.hasSuffix(".lock") }
   }
 
-  /// Throws when another copy of this library in this process has the store open.
-  ///
-  /// LMDB must not be opened twice, and to look at an owner's file would end its lock: POSIX record locks are the process's. This copy
-  /// has the store not open (`StoreRegistry`).
-  func checkProcess() throws(StoreError) {
-    let files = (names() + ["place"]).compactMap { folder?.folder?.identity(of: $0) }
-    if FileDescriptor.processLocks(files) { throw .locked(.otherCopy) }
-  }
-
-  /// Throws when a living process of another PID namespace has the store open.
+  /// Throws when a living process of another PID namespace, or another copy of the library in this process, has the store open.
   ///
   /// Removes nothing.
   ///
   /// - Returns: how many living processes have it open for writing.
-  func checkPIDNamespace() throws(StoreError) -> Int {
+  func checkOthers() throws(StoreError) -> Int {
+    let names = names()
+    try checkProcess(names)
     let ours = Self.pidNamespace()
     var livingCount = 0
-    for name in names() {
+    for name in names {
       // Who removes the file of one that has ended holds its lock for a moment.
       for attempt in 0..<20 {
         guard isLocked(name) else { break }
@@ -62,6 +55,15 @@ package final class OwnerFiles: Sendable {
       }
     }
     return livingCount
+  }
+
+  /// Throws when another copy of this library in this process has the store open.
+  ///
+  /// LMDB must not be opened twice, and to look at an owner's file would end its lock: POSIX record locks are the process's. This copy
+  /// has the store not open (`StoreRegistry`).
+  private func checkProcess(_ names: [String]) throws(StoreError) {
+    let files = (names + ["place"]).compactMap { folder?.folder?.identity(of: $0) }
+    if FileDescriptor.processLocks(files) { throw .locked(.otherCopy) }
   }
 
   /// Whether the living owner of a file is in this process's PID namespace.

@@ -94,8 +94,7 @@ package final class StoreCore: Sendable {
     defer { withExtendedLifetime(opening) {} }
     let folders = try Folders(folder)
     ownerFiles = OwnerFiles(folders.owners)
-    try ownerFiles.checkProcess()
-    let otherCount = try ownerFiles.checkPIDNamespace()
+    let otherCount = try ownerFiles.checkOthers()
 
     let isNew: Bool
     do throws(FileError) { isNew = try !folder.files.fileExists(StoreFolder.catalogName) } catch {
