@@ -106,13 +106,15 @@ private struct ArchiveMover {
       (move.fileCount, move.byteCount) = try copy(source, progress)
     } else if try ArchiveFolder.Identity.read(target) == nil {
       // Neither here nor there: only a store that has none may begin with an empty one.
-      guard try !hasArchive() else { throw FileError(.open, .directory, errno: ENOENT) }
+      guard try !folder.files.fileExists(ArchiveFolder.name) else {
+        throw FileError(.open, .directory, errno: ENOENT)
+      }
     }
     try id.write(target)
     try target.syncDirectory(".")
     try parent.syncDirectory(".")
     try folder.handle.makeLink(Self.newName, to: targetPath)
-    if try hasArchive() {
+    if try folder.files.fileExists(ArchiveFolder.name) {
       try folder.handle.exchange(ArchiveFolder.name, with: Self.newName)
     } else {
       try folder.files.rename(Self.newName, to: ArchiveFolder.name)
@@ -122,14 +124,8 @@ private struct ArchiveMover {
     return move
   }
 
-  /// Whether the store's folder has an entry for an archive, though it may lead nowhere.
-  private func hasArchive() throws(FileError) -> Bool {
-    try folder.files.list(".").contains(ArchiveFolder.name)
-  }
-
   private func isThere() throws(FileError) -> Bool {
-    guard try hasArchive() else { return false }
-    return try folder.handle.linkTarget(ArchiveFolder.name) == targetPath
+    try folder.handle.linkTarget(ArchiveFolder.name) == targetPath
   }
 
   // MARK: Copying
@@ -199,7 +195,7 @@ private struct ArchiveMover {
   /// Removes what had the archive's place before: the copies are durable, and the link leads to them.
   private func removeOld() throws(FileError) {
     let name = Self.newName
-    guard try folder.files.list(".").contains(name) else { return }
+    guard try folder.files.fileExists(name) else { return }
     let old: any Storage
     let link = try folder.handle.linkTarget(name)
     if let link {

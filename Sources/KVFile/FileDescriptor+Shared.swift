@@ -67,8 +67,9 @@ extension FileDescriptor {
     for name in names {
       var status = stat()
       guard let number = Int32(name), unsafe fstat(number, &status) == 0 else { continue }
-      let identity = FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
-      if files.contains(identity), clinux_process_holds_lock(number) == 1 { return true }
+      if files.contains(FileIdentity(status)), clinux_process_holds_lock(number) == 1 {
+        return true
+      }
     }
     return false
   }

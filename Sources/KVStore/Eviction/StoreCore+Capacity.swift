@@ -11,11 +11,7 @@ extension StoreCore {
     let own = tier == .disk ? slotBounds.disk : slotBounds.archive
     // An archive that this process was not given is not its to make smaller.
     guard tier == .disk || own > 0 && archive.isOwn else { return nil }
-    let now = configuration.clock.bootTimeNanoseconds()
-    let living = ownerFiles.owners().living.subtracting([owner])
-    guard !living.isEmpty else { return own }
-    let others = ProcessMemoryTable.read(sharedMemory.tablesPath, now: now)
-      .filter { living.contains($0.key) }.values
+    let others = livingProcesses().filter { $0.key != owner }.values
     // The catalog's map and the small files are the same for all.
     let least = configuration.capacityBytes - slotBounds.disk
     let largest =

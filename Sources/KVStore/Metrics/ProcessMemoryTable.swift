@@ -142,6 +142,14 @@ package final class ProcessMemoryTable: Sendable {
 }
 
 extension StoreCore {
+  /// What the processes say that have the store open for writing, this one among them.
+  func livingProcesses() -> [OwnerID: ProcessMemory] {
+    let now = configuration.clock.bootTimeNanoseconds()
+    let living = ownerFiles.owners().living
+    return ProcessMemoryTable.read(sharedMemory.tablesPath, now: now)
+      .filter { living.contains($0.key) }
+  }
+
   /// For other processes to see.
   ///
   /// On the follower's thread.

@@ -8,10 +8,8 @@ extension StoreCore {
   /// What the store may take: for who only reads it, what those that write to it say, or else what it was made or grown with.
   private var diskBytesCapacity: UInt64 {
     guard configuration.readOnly else { return UInt64(configuration.capacityBytes) }
-    let now = configuration.clock.bootTimeNanoseconds()
-    let writers = ProcessMemoryTable.read(sharedMemory.tablesPath, now: now)
-    let living = ownerFiles.owners().living
-    return writers.filter { living.contains($0.key) }.map(\.value.diskBytesCapacity).max()
+    // A tool that only looks after the store says none.
+    return livingProcesses().values.map(\.diskBytesCapacity).filter { $0 > 0 }.max()
       ?? catalog.meta.capacityBytes
   }
 

@@ -138,7 +138,7 @@ struct SummaryDocument: Encodable {
       - min(statistics.catalogBytesCapacity, statistics.catalogBytesUsed)
     diskByteCountFree = free(
       .disk,
-      capacity: live.map(\.diskBytesCapacity).max() ?? summary.capacityBytes,
+      capacity: live.map(\.diskBytesCapacity).filter { $0 > 0 }.max() ?? summary.capacityBytes,
       used: statistics.diskBytesUsed + catalogRest
     )
     archiveByteCountFree = free(
