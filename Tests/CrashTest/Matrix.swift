@@ -105,24 +105,25 @@ final class Matrix {
   ) throws {
     let image = try fresh("image")
     try replay.makeImage(loss, at: image)
-    examine(image + "/store", point, loss, &check, &counts)
+    examine(image + "/store", point, loss, mark(at: point), &check, &counts)
   }
 
   private func examine(
     _ store: String,
     _ point: Int,
     _ loss: Loss,
+    _ mark: Mark,
     _ check: inout ImageCheck,
     _ counts: inout Counts
   ) {
     let name = "\(seed):\(point):\(loss)"
     iorecorder_set_label("died while checking the crash \(name)\n")
-    let problems = check.check(store, mark(at: point))
+    let problems = check.check(store, mark)
     counts.images += 1
     counts.imagesByLoss["\(loss)".hasPrefix("torn") ? "torn" : "\(loss)", default: 0] += 1
     if !problems.isEmpty {
       counts.failures.append(Failure(seed: seed, point: point, loss: loss, problems: problems))
-      say("FAIL \(name) (\(scenario), in \(mark(at: point).label))")
+      say("FAIL \(name) (\(scenario), in \(mark.label))")
       for problem in problems.prefix(8) { say("     \(problem)") }
     }
   }
@@ -141,15 +142,19 @@ final class Matrix {
 
   // MARK: Real deaths
 
+  /// Beside the recorded folder: writing it is no point.
+  private static let markFile = "/marks"
+
   /// Runs the workload again in processes that are killed at a point: nothing is simulated, mapped files included.
   func kill(at points: ClosedRange<Int>, stride: Int, _ counts: inout Counts) throws {
     var check = ImageCheck(workload)
     for point in Swift.stride(from: points.lowerBound, to: points.upperBound, by: stride) {
       let loss: Loss = point % 2 == 0 ? .process : .processWithin
+      let killed = try fresh("killed")
       let child = Process()
       child.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
       child.arguments = [
-        "--seed", "\(seed)", "--steps", "\(stepCount)", "--folder", try fresh("killed"),
+        "--seed", "\(seed)", "--steps", "\(stepCount)", "--folder", killed,
         "--die-at", "\(point)",
       ]
       if loss == .processWithin { child.arguments?.append("--die-within") }
@@ -169,8 +174,15 @@ final class Matrix {
         say("FAIL \(seed):\(point): the process was not killed: \(child.terminationStatus)")
         continue
       }
+      guard let mark = MarkFile.last(of: killed + Self.markFile) else {
+        counts.failures.append(
+          Failure(seed: seed, point: point, loss: loss, problems: ["left no marks"])
+        )
+        say("FAIL \(seed):\(point): the killed process left no marks")
+        continue
+      }
       counts.kills += 1
-      examine(folder + "/killed/recorded/store", point, loss, &check, &counts)
+      examine(killed + "/recorded/store", point, loss, mark, &check, &counts)
     }
     counts.confirmedBlocks += check.confirmedCount
     counts.evictedBlocks += check.evictedCount
@@ -182,6 +194,7 @@ final class Matrix {
     try FileManager.default.createDirectory(atPath: recorded, withIntermediateDirectories: true)
     iorecorder_start(recorded)
     iorecorder_die(point, within ? 1 : 0)
+    workload.markFile = folder + Self.markFile
     try workload.run(stepCount: stepCount)
   }
 

@@ -36,6 +36,8 @@ final class Workload {
   let identities: [NamespaceIdentity]
   private(set) var tree: BlockTree
   private(set) var marks: [Mark] = []
+  /// Where it writes its marks as well, for whoever looks at what it left when it was killed.
+  var markFile: String?
   /// What went wrong although nothing had failed yet.
   private(set) var problems: [String] = []
   /// Blocks that it made the store evict.
@@ -215,11 +217,13 @@ final class Workload {
   }
 
   private func lease() throws(StoreError) {
-    if leases.count > 2 || Bool.random(using: &generator), let lease = leases.popLast() {
+    // Drawn whatever the store has answered so far: each run of a seed has the same steps.
+    let (isRelease, known) = (Bool.random(using: &generator), knownPath())
+    if leases.count > 2 || isRelease, let lease = leases.popLast() {
       _ = try store?.releaseLease(lease)
       return
     }
-    guard let path = knownPath() else { return }
+    guard let path = known else { return }
     let lease = try namespace(tree.nodes[path[0]].namespace).takeLease(tree.tokens(of: path))
     if lease != 0 { leases.append(lease) }
   }
@@ -274,9 +278,9 @@ final class Workload {
   }
 
   private func mark(_ label: String) {
-    marks.append(
-      Mark(operationCount: iorecorder_count(), label: label, standings: standings)
-    )
+    let mark = Mark(operationCount: iorecorder_count(), label: label, standings: standings)
+    marks.append(mark)
+    if let markFile { MarkFile.append(mark, to: markFile) }
   }
 
   private func complain(_ text: String) { problems.append("before any crash: " + text) }
