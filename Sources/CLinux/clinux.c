@@ -122,6 +122,13 @@ int clinux_process_holds_lock(int fd) {
     return lock.l_type != F_UNLCK && lock.l_pid == getpid();
 }
 
+int clinux_description_range(int fd, uint64_t offset, uint64_t count, int kind) {
+    static const short types[] = {F_UNLCK, F_RDLCK, F_WRLCK};
+    struct flock lock = bytes_from(offset, count, types[kind]);
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return 0;
+    return errno == EACCES ? EAGAIN : errno;
+}
+
 int clinux_share_byte(int fd, uint64_t offset) {
     struct flock lock = bytes_from(offset, 1, F_RDLCK);
     return fcntl(fd, F_SETLK, &lock) == 0 ? 0 : errno;

@@ -7,6 +7,8 @@ internal import KVTiers
 public struct Garbage: Sendable, Equatable {
   /// Expired blocks, and those behind one.
   public var expiredBlockCount = 0
+  /// Namespaces that hold nothing and have no quota and no pin; those that somebody has open stay.
+  public var emptyNamespaceCount = 0
   /// Pins that have ended.
   public var endedPinCount = 0
   /// Slots that processes had reserved which are dead.
@@ -40,16 +42,17 @@ extension Store {
   ///
   /// What dead processes left goes as well, as it does whenever a store is opened. Safe beside other processes: a file that one of them
   /// needs is made anew.
-  /// - Returns: how many blocks were removed, and how many files and bytes given back.
+  /// - Returns: how many blocks and namespaces were removed, and how many files and bytes given back.
   /// - Throws: `StoreError`.
   public func collectGarbage() throws(StoreError) -> (
-    blockCount: Int, fileCount: Int, byteCount: Int
+    blockCount: Int, namespaceCount: Int, fileCount: Int, byteCount: Int
   ) {
     try enter()
     defer { leave() }
     let blockCount = try core.reclaimExpired()
+    let namespaceCount = try core.removeEmptyNamespaces()
     let (fileCount, byteCount) = try core.removeEmptyFiles()
-    return (blockCount, fileCount, byteCount)
+    return (blockCount, namespaceCount, fileCount, byteCount)
   }
 }
 
@@ -60,6 +63,7 @@ extension StoreCore {
     var known: Set<SlotFileID> = []
     try catalogRead { (transaction) throws(CatalogError) in
       garbage.endedPinCount = try transaction.pins().count { $0.hasEnded(at: now) }
+      garbage.emptyNamespaceCount = try transaction.emptyNamespaces(now: now).count
       var reserved: [SlotFileID: Int] = [:]
       let living = ownerFiles.owners().living
       for reservation in try transaction.reservations()

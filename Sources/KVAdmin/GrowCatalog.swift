@@ -46,7 +46,7 @@ extension Store {
     }
     let memory = try SharedMemory.enter(folder, isReadOnly: false, configuration.clock)
     defer { memory.leave() }
-    let growth = try sizes(memory, options, wanted)
+    let growth = try sizes(memory, options, wanted, configuration.capacityBytes)
     guard wanted > growth.catalogBytesBefore else { throw .invalidArgument(.catalogSize) }
     guard growth.capacityBytesNeeded <= configuration.capacityBytes else { throw .full }
     options.durability = .synced
@@ -88,7 +88,8 @@ extension Store {
   private static func sizes(
     _ memory: SharedMemory,
     _ options: CatalogOptions,
-    _ wanted: Int
+    _ wanted: Int,
+    _ capacityBytes: Int
   ) throws(StoreError) -> CatalogGrowth {
     let catalog = try memory.openCatalog(options)
     defer { catalog.close() }
@@ -100,7 +101,7 @@ extension Store {
         catalogBytesBefore: try catalog.mapByteCount(),
         catalogBytes: wanted,
         slotBytes: slotBytes,
-        capacityBytesNeeded: slotBytes + wanted + StoreCore.smallFilesByteCount
+        capacityBytesNeeded: slotBytes + wanted + StoreCore.smallFilesByteCount(capacityBytes)
       )
     } catch {
       throw StoreError(error, .openCatalog)

@@ -70,6 +70,22 @@ package struct FileDescriptor: ~Copyable, Sendable {
     return true
   }
 
+  /// Takes a lock on one byte for this open file description without waiting; false when another one is in the way.
+  package func tryDescriptionLock(
+    at offset: UInt64,
+    isExclusive: Bool
+  ) throws(FileError) -> Bool {
+    let code = clinux_description_range(rawValue, offset, 1, isExclusive ? 2 : 1)
+    if code == EAGAIN { return false }
+    try check(code, .lock)
+    return true
+  }
+
+  /// Ends the locks of this open file description on some bytes; 0 = on all from the offset on.
+  package func endDescriptionLocks(at offset: UInt64, count: UInt64) {
+    _ = clinux_description_range(rawValue, offset, count, 0)
+  }
+
   /// Takes a shared lock on one byte without waiting; false when another process has a lock on any other byte.
   ///
   /// As above: it ends when any descriptor of the file is closed in the process.

@@ -130,16 +130,21 @@ struct ImageCheck {
         try restore(tree.path(to: leaf), namespace, &isPresent)
       }
     }
+    // What the restores brought up from the archive may have taken the place of others.
+    let evicted = evicted.union(try blocksEvicted(store, mark))
     for (node, standing) in mark.standings.enumerated() {
       switch standing {
       case .unknown: break
-      case .confirmed:
+      case .confirmed(let at, let newestEvent):
         confirmedCount += 1
         if isPresent[node] { continue }
         if workload.scenario != .roomy, evicted.contains(node) {
           evictedCount += 1
         } else {
-          problems.append("block \(node) was confirmed and is missing")
+          problems.append(
+            "block \(node) (run \(at.run.rawValue), \(at.position)) was confirmed behind event "
+              + "\(newestEvent) and is missing"
+          )
         }
       case .absent:
         if isPresent[node] { problems.append("block \(node) is there, but should not be") }
@@ -150,6 +155,25 @@ struct ImageCheck {
     // that were about to be forgotten may be invalid.
     if statistics.missesCorrupt > 0, mark.label != "forget" {
       problems.append("\(statistics.missesCorrupt) blocks failed their check")
+    }
+  }
+
+  private func blocksEvicted(_ store: Store, _ mark: Mark) throws(StoreError) -> Set<Int> {
+    var evicted: Set<Int> = []
+    var cursor: UInt64 = 0
+    while true {
+      let page = try store.events(after: cursor)
+      guard page.cursor != cursor, !page.events.isEmpty else { return evicted }
+      cursor = page.cursor
+      for event in page.events where event.kind == .removed && event.reason == .evicted {
+        for (node, standing) in mark.standings.enumerated() {
+          guard case .confirmed(let at, let newestEvent) = standing, event.sequence > newestEvent,
+            event.run == at.run, at.position >= event.firstPosition,
+            at.position - event.firstPosition < event.blockCount
+          else { continue }
+          evicted.insert(node)
+        }
+      }
     }
   }
 

@@ -53,6 +53,7 @@ final class Workload {
   private var pending: Set<Int> = []
   private var pendingByteCount = 0
   private var leases: [UInt64] = []
+  private var strangerCount = 0
   /// Namespaces that get new blocks; changes now and then, so that one slot size may fill the store before another comes.
   private var inUse: [Int] = [0]
 
@@ -71,9 +72,10 @@ final class Workload {
     store = try Store.open(configuration)
     mark("opened")
     // Each seed has its own habits.
-    var weights = (0..<7).map { _ in Int.random(in: 0...4, using: &generator) }
+    var weights = (0..<8).map { _ in Int.random(in: 0...4, using: &generator) }
     weights[0] += 5
     weights[1] += 1
+    weights[6] /= 2
     for step in 0..<stepCount {
       if step % 12 == 0 {
         inUse = identities.indices.shuffled(using: &generator)
@@ -91,6 +93,7 @@ final class Workload {
       case 3: try forget()
       case 4: try restore()
       case 5: try lease()
+      case 6: try openStrangers()
       default: if Int.random(in: 0..<3, using: &generator) == 0 { try reopen() }
       }
     }
@@ -112,10 +115,13 @@ final class Workload {
       if case .absent = standings[node] { standings[node] = .unknown }
     }
     mark("offload")
-    let result = try namespace.offload(
-      tree.tokens(of: path),
-      payloads: path.map { tree.payload(of: $0) }
-    )
+    let (tokens, payloads) = (tree.tokens(of: path), path.map { tree.payload(of: $0) })
+    var result = try namespace.offload(tokens, payloads: payloads)
+    if result.outcomes.contains(.full), !leases.isEmpty {
+      // Leases may hold all there is; without them there is room.
+      while let lease = leases.popLast() { _ = try store?.releaseLease(lease) }
+      result = try namespace.offload(tokens, payloads: payloads)
+    }
     if result.doneBlockCount < path.count { complain("offload: \(result.outcomes)") }
     pending.formUnion(path.prefix(result.doneBlockCount))
     pendingByteCount += byteCount
@@ -226,6 +232,23 @@ final class Workload {
     guard let path = known else { return }
     let lease = try namespace(tree.nodes[path[0]].namespace).takeLease(tree.tokens(of: path))
     if lease != 0 { leases.append(lease) }
+  }
+
+  /// Tenants that come once and leave nothing: their namespaces are removed when others come.
+  private func openStrangers() throws(StoreError) {
+    guard let store else { return }
+    for _ in 0..<Int.random(in: 1...6, using: &generator) {
+      var identity = identities[0]
+      strangerCount += 1
+      identity.salt = Array("stranger \(strangerCount)".utf8)
+      mark("stranger")
+      _ = try store.openNamespace(identity)
+    }
+    if Int.random(in: 0..<4, using: &generator) == 0 {
+      mark("gc")
+      _ = try store.collectGarbage()
+    }
+    mark("strangers")
   }
 
   private func reopen() throws(StoreError) {

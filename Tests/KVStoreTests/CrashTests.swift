@@ -11,9 +11,13 @@ import Testing
   }
 
   static let crashes = [
-    Run(testDescription: "slot files full", arguments: "--seed 13 --stride 97 --kill-stride 400"),
-    Run(testDescription: "catalog full", arguments: "--seed 18 --stride 97 --kill-stride 400"),
-    Run(testDescription: "archive full", arguments: "--seed 19 --stride 97 --kill-stride 400"),
+    Run(testDescription: "slot files full", arguments: "--seed 16 --stride 97 --kill-stride 400"),
+    Run(testDescription: "catalog full", arguments: "--seed 17 --stride 97 --kill-stride 400"),
+    Run(testDescription: "archive full", arguments: "--seed 13 --stride 97 --kill-stride 400"),
+    Run(
+      testDescription: "less room than it had",
+      arguments: "--seed 19 --stride 97 --kill-stride 400"
+    ),
     Run(
       testDescription: "more room than data",
       arguments: "--seed 20 --stride 97 --kill-stride 400"

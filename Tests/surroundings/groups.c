@@ -14,6 +14,7 @@ const char *const suite_name = "surroundings";
     EACH(thread_start_cases) \
     EACH(wide_tree_cases)    \
     EACH(forget_cases)       \
+    EACH(tenant_cases)       \
     EACH(folder_cases)       \
     EACH(file_cases)         \
     EACH(archive_cases)      \

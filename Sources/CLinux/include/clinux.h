@@ -51,6 +51,10 @@ int clinux_process_holds_lock(int fd);
 
 int clinux_share_byte(int fd, uint64_t offset);
 
+/* The lock of an open file description on `count` bytes (0: to the end), without waiting: 0, EAGAIN or another error.
+ * `kind`: 0 ends it, 1 shares it, 2 takes it alone. */
+int clinux_description_range(int fd, uint64_t offset, uint64_t count, int kind);
+
 /* Whether another process shares a byte from offset 1 on that is not this one (1, 0), or an error (-errno). With 0, any.
  * `only_here`: also whether a process in another PID namespace shares this one. */
 int clinux_other_byte_is_shared(int fd, uint64_t offset, int only_here);

@@ -68,6 +68,8 @@ public struct StoreInspector: Sendable {
     public var payloadByteCount: Int
     /// What that takes as stored.
     public var storedByteCount: Int
+    /// What it takes beside its blocks, in the catalog and in `identities.kvs`; it leaves when it is empty and nobody uses it.
+    public var overheadByteCount: Int
     /// What it may hold; 0 = no bound of its own.
     public var quotaBytes: UInt64 = 0
     /// What of the quota is used up.
@@ -206,6 +208,7 @@ public struct StoreInspector: Sendable {
             blockCount: Int(accounting.blockCount),
             payloadByteCount: Int(accounting.payloadByteCount),
             storedByteCount: Int(accounting.storedByteCount),
+            overheadByteCount: Self.overheadByteCount(row),
             quotaBytes: row.quotaBytes,
             quotaBytesUsed: row.quotaUsage(accounting),
             timeToLive: row.timeToLive
@@ -214,6 +217,11 @@ public struct StoreInspector: Sendable {
       }
       return summaries
     }
+  }
+
+  /// The record stands in both; the rest is keys, checksums and accounting of its three rows.
+  private static func overheadByteCount(_ row: NamespaceRow) -> Int {
+    2 * row.identityRecord.count + 210
   }
 
   /// The block of this key, or nil.

@@ -36,6 +36,8 @@ struct StoreRepair {
   var numbers = GivenNumbers(owner: 1, event: 1, generation: 1)
   /// Far beyond what a store reaches in its life.
   static let generationMax: UInt64 = 1 << 61
+  /// The same of the numbers of namespaces and owners.
+  static let numberMax: UInt32 = 1 << 30
   var slotFiles: [SlotFileRow] = []
   /// By file number.
   var archiveSlotSizes: [UInt32: Int] = [:]
@@ -150,6 +152,8 @@ struct StoreRepair {
     for row in tree.namespaces where namespaces[row.rootKey] != nil {
       namespaces[row.rootKey] = RepairNamespace(row)
     }
+    let live = Set(tree.namespaces.map(\.rootKey))
+    namespacesInDoubt = Set(namespaces.keys).subtracting(live)
     portable = tree.portable
     result.catalogIsSound = tree.isSound
     result.kept.pinCount = portable.pins.count
@@ -159,6 +163,8 @@ struct StoreRepair {
   }
 
   private var inlinePayloads: [Range<Int>] = []
+  /// Root keys whose row may be one that was removed.
+  private var namespacesInDoubt: Set<BlockKey> = []
 
   private func hasSetAside() throws(FileError) -> Bool {
     for tier in [try folder.subfolder("slots"), archive.files] {
@@ -175,17 +181,35 @@ struct StoreRepair {
     meta = file.store ?? meta
     removals = file.removals
     identities = file.identities
-    if let noted = file.numbers, noted.owner < 1 << 30,
+    if let noted = file.numbers, max(noted.owner, noted.namespace) < Self.numberMax,
       max(noted.event, noted.generation) < Self.generationMax
     {
       numbers = numbers.joined(with: noted)
     }
     for owner in OwnerFiles(try folder.subfolder("owners")).owners().dead
-    where owner.rawValue < 1 << 30 {
+    where owner.rawValue < Self.numberMax {
       numbers.owner = max(numbers.owner, owner.rawValue + 1)
     }
     guard let meta else { return }
-    for identity in file.identities where namespaces[identity.rootKey] == nil {
+    if file.damagedByteCount == 0, let end = file.numbers?.namespace {
+      // Rows on free pages, of namespaces that have left: what was removed from them must not come back.
+      let known = Set(file.identities)
+      for rootKey in namespacesInDoubt {
+        guard let row = namespaces[rootKey]?.row, row.id.rawValue < end,
+          !known.contains(IdentityFile.Identity(id: row.id, record: row.identityRecord))
+        else { continue }
+        namespaces[rootKey] = nil
+      }
+    }
+    for identity in file.identities where identity.id.rawValue < Self.numberMax {
+      numbers.namespace = max(numbers.namespace, identity.id.rawValue + 1)
+      // An identity that had left and came back has a new number, and its blocks name that.
+      if let known = namespaces[identity.rootKey] {
+        guard namespacesInDoubt.contains(identity.rootKey), known.row.id < identity.id else {
+          continue
+        }
+      }
+      namespacesInDoubt.insert(identity.rootKey)
       guard let read = NamespaceIdentity(record: identity.record) else { continue }
       let layout = SlotLayout(
         regionByteCounts: read.regionByteCounts,

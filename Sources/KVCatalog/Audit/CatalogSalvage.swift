@@ -90,6 +90,8 @@ package import KVCore
       checksumMatches(.namespaces, key: key, value: value)
     {
       guard let row = unsafe NamespaceRow(id: id, rowBody(value)) else { return }
+      // An identity that had left and came back has a new number; its old row may be on a free page.
+      if let known = namespaces[row.rootKey], known.id > id { return }
       namespaces[row.rootKey] = row
       return
     }
@@ -108,7 +110,8 @@ package import KVCore
         with: GivenNumbers(
           owner: counters.owner,
           event: counters.event,
-          generation: counters.generation
+          generation: counters.generation,
+          namespace: counters.namespace
         )
       )
     default: break

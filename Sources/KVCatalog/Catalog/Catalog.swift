@@ -109,6 +109,24 @@ package import KVCore
     return try body(transaction)
   }
 
+  /// The namespaces of side sections beside the one of this identity record.
+  package func sectionNamespaces(
+    ofRecord record: [UInt8]
+  ) throws(CatalogError) -> [NamespaceRow] {
+    try read { (transaction) throws(CatalogError) in
+      var known = sectionNamespaces.withLock { $0 }
+      try known.complete(transaction)
+      sectionNamespaces.withLock { [known] in $0 = known }
+      // Most stores have none: no digest, then.
+      guard !known.byOwner.isEmpty else { return [] }
+      var rows: [NamespaceRow] = []
+      for section in known.byOwner[SHA256.hash(record)] ?? [] {
+        if let row = try transaction.namespace(section.id) { rows.append(row) }
+      }
+      return rows
+    }
+  }
+
   /// Runs `body` and commits, synced; when it throws, or the commit fails, nothing has happened.
   ///
   /// `timeNanoseconds` is Unix time, for events and for the clock that never goes back; `owner` is the process, so that

@@ -24,6 +24,14 @@ extension ReadTransaction {
   package func namespaceIDs(
     from first: NamespaceID = NamespaceID(rawValue: 0)
   ) throws(CatalogError) -> [NamespaceID] {
+    try namespaceIDs(from: first, limit: .max).ids
+  }
+
+  /// The numbers of some namespaces, from one on, and the number of the next; nil behind the last one.
+  func namespaceIDs(
+    from first: NamespaceID,
+    limit: Int
+  ) throws(CatalogError) -> (ids: [NamespaceID], next: NamespaceID?) {
     var ids: [NamespaceID] = []
     var cursor = try cursor(.namespaces)
     var isThere = try cursor.seek(.namespace(first, kind: .namespace))
@@ -31,11 +39,12 @@ extension ReadTransaction {
       if let (id, kind) = unsafe namespaceKey(cursor.key),
         kind == NamespaceRowKind.namespace.rawValue
       {
+        if ids.count == limit { return (ids, id) }
         ids.append(id)
       }
       isThere = try cursor.next()
     }
-    return ids
+    return (ids, nil)
   }
 
   /// The namespace with this root key.

@@ -48,6 +48,9 @@ extension WriteTransaction {
     return (given.advanced(by: Self.ahead), canWait)
   }
 
+  /// Every namespace that there ever was has a number below this.
+  package var namespaceNumberEnd: UInt32 { counters.namespace }
+
   /// The numbers are written.
   package func noteNumbers(_ numbers: GivenNumbers) throws(CatalogError) {
     try put(.meta, .meta(.noted), numbers.encoded)

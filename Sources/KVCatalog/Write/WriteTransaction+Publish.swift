@@ -10,7 +10,8 @@ extension WriteTransaction {
     _ block: NewBlock,
     owner: OwnerID
   ) throws(CatalogError) -> PublishOutcome {
-    guard let row = try cachedNamespace(namespace) else { throw .namespaceMissing }
+    // Where nobody can say that a namespace is in use it may have left with all its blocks.
+    guard let row = try cachedNamespace(namespace) else { return .parentMissing }
     guard unsafe block.words.count == Int(row.wordsPerBlock) * 4,
       unsafe block.extra.count <= Int(UInt16.max),
       block.place.isInline == (row.slotByteCount == 0),

@@ -60,7 +60,7 @@ extension WriteTransaction {
     )
   }
 
-  private func allStamps(
+  func allStamps(
     _ namespace: NamespaceID
   ) throws(CatalogError) -> [(at: BlockPosition, order: StampOrder)] {
     var stamps: [(at: BlockPosition, order: StampOrder)] = []

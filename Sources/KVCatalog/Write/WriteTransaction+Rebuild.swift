@@ -42,5 +42,6 @@ extension WriteTransaction {
     counters.generation = max(counters.generation, numbers.generation)
     counters.event = max(counters.event, numbers.event)
     counters.owner = max(counters.owner, numbers.owner)
+    counters.namespace = max(counters.namespace, numbers.namespace)
   }
 }

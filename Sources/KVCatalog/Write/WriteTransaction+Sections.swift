@@ -105,7 +105,10 @@ extension WriteTransaction {
     }
     var found: [SectionNamespace] = []
     if !sectionNamespaces.byOwner.isEmpty, let row = try cachedNamespace(owner) {
-      found = sectionNamespaces.byOwner[SHA256.hash(row.identityRecord)] ?? []
+      for section in sectionNamespaces.byOwner[SHA256.hash(row.identityRecord)] ?? []
+      where try cachedNamespace(section.id) != nil {
+        found.append(section)
+      }
     }
     sectionsByOwner[owner] = found
     return found

@@ -41,6 +41,8 @@ package import KVCore
   var sectionNamespaces: SectionNamespaces
   var sectionsAreComplete = false
   var sectionsByOwner: [NamespaceID: [SectionNamespace]] = [:]
+  /// Those that this transaction removed.
+  package internal(set) var removedNamespaces: Set<NamespaceID> = []
   /// Of runs, from their first block on.
   var prefixDigests: [RunKey: [PrefixDigest]] = [:]
   /// The keys of the blocks that were removed; nil = nobody asks for them.

@@ -90,6 +90,28 @@ package final class PrefixIndex {
     namespaces[namespace] = nil
   }
 
+  /// Whether it holds no block of a namespace.
+  package func isEmpty(_ namespace: NamespaceID) -> Bool {
+    firstChild(of: namespace) == NodeID.none
+  }
+
+  private func firstChild(of namespace: NamespaceID) -> NodeID {
+    namespaces[namespace]?.firstChild ?? NodeID.none
+  }
+
+  /// Whether it holds a block of a namespace that is not published yet.
+  package func hasPending(_ namespace: NamespaceID) -> Bool {
+    var waiting = [firstChild(of: namespace)]
+    while let next = waiting.popLast() {
+      guard next != NodeID.none else { continue }
+      let node = nodes[next]
+      if node.publishedCount < node.count { return true }
+      waiting.append(node.nextSibling)
+      waiting.append(node.firstChild)
+    }
+    return false
+  }
+
   package func wordsPerBlock(of namespace: NamespaceID) -> Int? {
     namespaces[namespace]?.wordsPerBlock
   }

@@ -11,12 +11,8 @@ struct RemovalHistory {
     var sequence: UInt64
   }
 
-  private struct Key: Hashable {
-    var namespace: NamespaceID
-    var blockKey: BlockKey
-  }
-
-  private var removals: [Key: Removal] = [:]
+  /// By the key alone: an identity that left and came back has another number, and the same keys.
+  private var removals: [BlockKey: Removal] = [:]
   /// Removals without keys: whole namespaces.
   private var purges: [NamespaceID: Removal] = [:]
   private(set) var cursor: UInt64 = 0
@@ -24,9 +20,7 @@ struct RemovalHistory {
   /// Removals that are remembered; the older half goes when there are more.
   private static let countMax = 65_536
 
-  func removal(of blockKey: BlockKey, in namespace: NamespaceID) -> Removal? {
-    removals[Key(namespace: namespace, blockKey: blockKey)]
-  }
+  func removal(of blockKey: BlockKey) -> Removal? { removals[blockKey] }
 
   func purge(of namespace: NamespaceID) -> Removal? { purges[namespace] }
 
@@ -40,7 +34,7 @@ struct RemovalHistory {
         sequence: event.sequence
       )
       if let topKey = event.topKey {
-        removals[Key(namespace: event.namespace, blockKey: topKey)] = removal
+        removals[topKey] = removal
       } else if event.reason == .forgotten {
         purges[event.namespace] = removal
       }
@@ -53,12 +47,9 @@ struct RemovalHistory {
 
 extension StoreCore {
   /// The removal of this block, as far as the events go back.
-  func removal(
-    of blockKey: BlockKey,
-    in namespace: NamespaceID
-  ) throws(StoreError) -> RemovalHistory.Removal? {
+  func removal(of blockKey: BlockKey) throws(StoreError) -> RemovalHistory.Removal? {
     try readNewRemovals()
-    return removalHistory.withLock { $0.removal(of: blockKey, in: namespace) }
+    return removalHistory.withLock { $0.removal(of: blockKey) }
   }
 
   /// The last purge of a namespace, as far as the events go back.

@@ -63,7 +63,7 @@ extension StoreCore {
       answer.leftNanoseconds = expiredAt
       return .expired
     }
-    var removal = try removal(of: missingKey, in: target.id)
+    var removal = try removal(of: missingKey)
     if removal == nil, answer.matchedBlockCount == 0, answer.branchCount == 0 {
       removal = try purge(of: target.id)
     }

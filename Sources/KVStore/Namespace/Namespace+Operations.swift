@@ -17,9 +17,9 @@ extension Namespace {
     limit.cancellation = operation.cancellation
     let copy = PromptCopy(prompt)
     try store.start(operation, on: store.core.restoreQueue) {
-      [namespace = core, storeCore = store.core, limit] () throws(StoreError) in
+      [use, storeCore = store.core, limit] () throws(StoreError) in
       try copy.withPrompt { (prompt) throws(StoreError) in
-        var call = RestoreCall(storeCore, namespace, prompt, range.range, to: .memory, limit)
+        var call = RestoreCall(storeCore, use.core, prompt, range.range, to: .memory, limit)
         return try call.restore()
       }
     }
@@ -45,14 +45,13 @@ extension Namespace {
     let operation = store.makeOperation(blockCount: range.range.blocks.count)
     let copy = PromptCopy(prompt)
     try store.start(operation, on: store.core.offloadQueue) {
-      [namespace = core, storeCore = store.core, ledger = store.ledger, operation] ()
-        throws(StoreError) in
+      [use, storeCore = store.core, ledger = store.ledger, operation] () throws(StoreError) in
       var limit =
         ownLimit.isBounded
         ? ownLimit : .after(max(1, storeCore.configuration.offloadTimeoutNanoseconds))
       limit.cancellation = operation.cancellation
       return try copy.withPrompt { (prompt) throws(StoreError) in
-        var call = OffloadCall(storeCore, namespace, prompt, range.range, limit, for: ledger)
+        var call = OffloadCall(storeCore, use.core, prompt, range.range, limit, for: ledger)
         return try call.offload()
       }
     }

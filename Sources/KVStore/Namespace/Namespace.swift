@@ -17,17 +17,19 @@ public struct MatchOptions: OptionSet, Sendable {
 /// Thread-safe.
 public final class Namespace: Sendable {
   package let store: Store
-  package let core: NamespaceCore
+  package var core: NamespaceCore { use.core }
   /// Of a namespace of side sections: the one that they stand beside.
-  let owner: NamespaceCore?
+  var owner: NamespaceCore? { ownerUse?.core }
+  let use: NamespaceUse
+  private let ownerUse: NamespaceUse?
 
   /// The longest that a lease may last.
   public static let leaseNanosecondsMax = LeaseTable.durationMax
 
-  init(store: Store, core: NamespaceCore, owner: NamespaceCore? = nil) {
+  init(store: Store, _ use: NamespaceUse, beside owner: NamespaceUse? = nil) {
     self.store = store
-    self.core = core
-    self.owner = owner
+    self.use = use
+    ownerUse = owner
   }
 
   /// Whether it was opened through this handle.

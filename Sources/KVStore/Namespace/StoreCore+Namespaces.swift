@@ -7,20 +7,16 @@ extension StoreCore {
   func openNamespace(
     _ identity: NamespaceIdentity,
     _ limits: NamespaceLimits
-  ) throws(StoreError) -> NamespaceCore {
-    let namespace = try openNamespace(identity)
-    try setLimits(namespace, limits)
-    return namespace
+  ) throws(StoreError) -> NamespaceUse {
+    let use = try openNamespace(identity)
+    try setLimits(use.core, limits)
+    return use
   }
 
-  private func openNamespace(_ identity: NamespaceIdentity) throws(StoreError) -> NamespaceCore {
+  private func openNamespace(_ identity: NamespaceIdentity) throws(StoreError) -> NamespaceUse {
     if let argument = identity.firstInvalidArgument() { throw .invalidArgument(argument) }
     let record = identity.encoded(saltKey: catalog.meta.saltKey)
     let rootKey = unsafe record.withUnsafeBytes { xxh3Key($0) }
-    if let known = state.withLock({ $0.namespaces.namespace(rootKey: rootKey) }) {
-      guard known.record == record else { throw .identityCollision }
-      return known
-    }
     let layout = SlotLayout(
       regionByteCounts: identity.regionByteCounts,
       wordsPerBlock: identity.wordsPerBlock,
@@ -33,20 +29,22 @@ extension StoreCore {
     guard isInline || layout.slotByteCount <= slotBounds.disk else {
       throw .invalidArgument(.capacityTooSmall)
     }
-    let row = try findOrCreate(
-      NamespaceRow(
-        rootKey: rootKey,
-        identityRecord: record,
-        slotByteCount: isInline ? 0 : UInt32(layout.slotByteCount),
-        headerByteCount: UInt32(layout.headerByteCount),
-        wordsPerBlock: UInt32(identity.wordsPerBlock)
-      )
+    let new = NamespaceRow(
+      rootKey: rootKey,
+      identityRecord: record,
+      slotByteCount: isInline ? 0 : UInt32(layout.slotByteCount),
+      headerByteCount: UInt32(layout.headerByteCount),
+      wordsPerBlock: UInt32(identity.wordsPerBlock)
     )
-    guard row.identityRecord == record else { throw .identityCollision }
-    return adopt(row, identity)
+    while true {
+      let row = try findOrCreate(new)
+      guard row.identityRecord == record else { throw .identityCollision }
+      // It may be removed, being empty, before it is held.
+      if let use = try use(row, identity) { return use }
+    }
   }
 
-  /// What calls need of a namespace that is in the catalog; one for all of them.
+  /// What calls need of a namespace that is in the catalog, one for all of them; notes a use of it.
   func adopt(_ row: NamespaceRow, _ identity: NamespaceIdentity) -> NamespaceCore {
     let chain = KeyChain(
       rootKey: row.rootKey,
@@ -68,10 +66,15 @@ extension StoreCore {
     )
     core.expiry.update(row)
     return state.withLock { state in
-      if let other = state.namespaces.namespace(rootKey: row.rootKey) { return other }
-      state.tree.addNamespace(core)
-      state.namespaces.add(core, rootKey: row.rootKey)
-      return core
+      // Another one of this identity is of before it left and came back.
+      let known = state.namespaces.namespace(rootKey: row.rootKey)
+      let namespace = known?.id == row.id ? known ?? core : core
+      if namespace === core {
+        state.tree.addNamespace(core)
+        state.namespaces.add(core, rootKey: row.rootKey)
+      }
+      state.namespaces.noteUse(of: row.id)
+      return namespace
     }
   }
 
@@ -85,11 +88,7 @@ extension StoreCore {
     if let row = try find() { return row }
     guard let writer else { throw .readOnly }
     _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
-      try catalogWriter.commit { (transaction) throws(CatalogError) in
-        let id = try transaction.createNamespace(namespace)
-        // Before the row is durable, so that slot files can always be read without the catalog.
-        try identities.append([.identity(.init(id: id, record: namespace.identityRecord))])
-      }
+      try namespaceSweeper.create(namespace)
       return 0
     }
     guard let row = try find() else { throw .full }

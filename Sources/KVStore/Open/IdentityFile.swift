@@ -9,7 +9,7 @@ package import KVFile
 /// it commits.
 package struct IdentityFile {
   /// One namespace; its root key is the hash of the record, which proves both.
-  package struct Identity: Equatable {
+  package struct Identity: Hashable {
     package var id: NamespaceID
     package var record: [UInt8]
     package var rootKey: BlockKey { unsafe record.withUnsafeBytes { xxh3Key($0) } }
@@ -33,7 +33,8 @@ package struct IdentityFile {
     case store(StoreMeta)
     case identity(Identity)
     case removal(Removal)
-    /// Numbers of owners, events and generations that are given, or may be by now, lie below these.
+    /// Numbers of owners, events and generations that are given, or may be by now, lie below these; every namespace below its number has
+    /// a record here, or has left.
     case numbers(GivenNumbers)
   }
 
@@ -47,7 +48,7 @@ package struct IdentityFile {
   package private(set) var removals: [Removal] = []
   package private(set) var numbers: GivenNumbers?
   /// Bytes that no record accounts for: torn or damaged.
-  private(set) var damagedByteCount = 0
+  package private(set) var damagedByteCount = 0
 
   static let name = "identities.kvs"
 
@@ -118,7 +119,14 @@ package struct IdentityFile {
       let owner = reader.read(UInt32.self), let event = reader.read(UInt64.self),
       let generation = reader.read(UInt64.self)
     else { return nil }
-    return GivenNumbers(owner: owner, event: event, generation: generation)
+    // Older versions ended here.
+    let namespace = reader.read(UInt32.self) ?? 0
+    return GivenNumbers(
+      owner: owner,
+      event: event,
+      generation: generation,
+      namespace: namespace
+    )
   }
 
   private static func store(_ body: UnsafeRawBufferPointer, _ uuid: [UInt8]) -> StoreMeta? {
@@ -181,6 +189,7 @@ package struct IdentityFile {
       body.append(numbers.owner)
       body.append(numbers.event)
       body.append(numbers.generation)
+      body.append(numbers.namespace)
     }
     var writer = ByteWriter(capacity: body.bytes.count + headerByteCount)
     writer.append(magic)
@@ -193,16 +202,34 @@ package struct IdentityFile {
     return writer.bytes
   }
 
+  /// What the catalog knows of namespaces when the file is condensed.
+  struct Living {
+    /// Of those that are there.
+    var rootKeys: [NamespaceID: BlockKey]
+    /// All numbers that were given are below this.
+    var numberEnd: UInt32
+    /// Those that the transaction removes, which may not be committed after all.
+    var leaving: Set<NamespaceID> = []
+
+    func contains(_ identity: Identity) -> Bool {
+      leaving.contains(identity.id) || rootKeys[identity.id] == identity.rootKey
+    }
+  }
+
   /// Appends records and syncs them, the store's own record first where it is missing.
   ///
   /// Only within a write transaction. The file is not read for it, however long it is, but for its first record; and as a whole
   /// when it has grown to `condensedAt`, which then moves on to twice what is left.
+  ///
+  /// - Returns: false, with nothing appended, when the file would be longer than `byteCountMax`.
   static func append(
     _ records: [Record],
     _ folder: any Storage,
     meta: StoreMeta,
-    condensedAt: inout UInt64
-  ) throws(FileError) {
+    condensedAt: inout UInt64,
+    byteCountMax: UInt64,
+    living: () -> Living?
+  ) throws(FileError) -> Bool {
     let file = try folder.openFile(name, mode: .create, direct: false)
     defer { file.close() }
     let end = try file.byteCount()
@@ -210,19 +237,51 @@ package struct IdentityFile {
     if !hasStore, end > 0 { hasStore = try read(folder, storeUUID: meta.storeUUID).store != nil }
     let all = (hasStore ? [] : [Record.store(meta)]) + records
     let bytes = all.flatMap { encode($0, storeUUID: meta.storeUUID) }
-    if end + UInt64(bytes.count) > condensedAt {
-      var known = try read(folder, storeUUID: meta.storeUUID)
-      if known.condense() {
-        try known.replace(folder, adding: records, meta: meta)
-        let newFile = try folder.openFile(name, mode: .readOnly, direct: false)
-        defer { newFile.close() }
-        condensedAt = max(condensedAtLeast, try newFile.byteCount() &* 2)
-        return
-      }
-      condensedAt = max(condensedAtLeast, end &* 2)
+    let isFull = end + UInt64(bytes.count) > byteCountMax
+    if end + UInt64(bytes.count) > condensedAt || isFull {
+      let isReplaced = try condense(
+        folder,
+        meta: meta,
+        isWanted: isFull,
+        adding: records,
+        byteCountMax: byteCountMax,
+        living
+      )
+      condensedAt = max(condensedAtLeast, try length(folder) &* 2)
+      if isReplaced { return true }
+      if isFull { return false }
     }
     try write(bytes, to: file, at: end)
     try folder.syncDirectory(".")
+    return true
+  }
+
+  private static func length(_ folder: any Storage) throws(FileError) -> UInt64 {
+    let file = try folder.openFile(name, mode: .readOnly, direct: false)
+    defer { file.close() }
+    return try file.byteCount()
+  }
+
+  /// Replaces the file by a shorter one, where that halves it or is wanted; whether it did.
+  @discardableResult
+  static func condense(
+    _ folder: any Storage,
+    meta: StoreMeta,
+    isWanted: Bool,
+    adding records: [Record] = [],
+    byteCountMax: UInt64 = .max,
+    _ living: () -> Living?
+  ) throws(FileError) -> Bool {
+    var known = try read(folder, storeUUID: meta.storeUUID)
+    let before = known.encodedByteCount
+    known.condense(living())
+    let after = known.encodedByteCount
+    guard after * 2 < before || isWanted && after < before,
+      UInt64(after + records.reduce(0) { $0 + encode($1, storeUUID: meta.storeUUID).count })
+        <= byteCountMax
+    else { return false }
+    try known.replace(folder, adding: records, meta: meta)
+    return true
   }
 
   /// Whether the first record is the store's own, as it is unless the file was damaged.
@@ -257,12 +316,31 @@ package struct IdentityFile {
   static let condensedAtLeast: UInt64 = 512 << 10
   private static let removalCountMax = 2048
 
-  /// Merges removals: one for each block; where there are too many, one for each namespace, at the price that a repair gives
-  /// back less of it than it could.
-  ///
-  /// False when that gains less than half.
-  private mutating func condense() -> Bool {
-    let before = removals.count
+  /// How long a file of these records is.
+  private var encodedByteCount: Int {
+    let uuid = [UInt8](repeating: 0, count: 16)
+    func byteCount(_ record: Record) -> Int { Self.encode(record, storeUUID: uuid).count }
+    return (store.map { byteCount(.store($0)) } ?? 0)
+      + identities.reduce(0) { $0 + Self.headerByteCount + $1.record.count }
+      + (removals.first.map { byteCount(.removal($0)) } ?? 0) * removals.count
+      + (numbers.map { byteCount(.numbers($0)) } ?? 0)
+  }
+
+  /// Leaves out namespaces that are gone, with their removals, and merges the removals of others: one for each block; where there are too
+  /// many, one for each namespace, at the price that a repair gives back less of it than it could.
+  private mutating func condense(_ living: Living?) {
+    if let living {
+      // One record each: a namespace whose creation failed may have had the number before.
+      var seen: Set<NamespaceID> = []
+      identities = identities.reversed().filter {
+        living.contains($0) && (living.leaving.contains($0.id) || seen.insert($0.id).inserted)
+      }.reversed()
+      let rootKeys = Set(identities.map(\.rootKey))
+      removals.removeAll { !rootKeys.contains($0.rootKey) }
+      numbers = (numbers ?? GivenNumbers()).joined(
+        with: GivenNumbers(namespace: living.numberEnd)
+      )
+    }
     var floors: [RemovalKey: UInt64] = [:]
     for removal in removals {
       let key = RemovalKey(rootKey: removal.rootKey, top: removal.top)
@@ -279,7 +357,6 @@ package struct IdentityFile {
     removals = floors.map {
       Removal(rootKey: $0.key.rootKey, top: $0.key.top, generationFloor: $0.value)
     }
-    return removals.count * 2 < before
   }
 
   private struct RemovalKey: Hashable {

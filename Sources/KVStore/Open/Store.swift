@@ -104,7 +104,7 @@ public final class Store: Sendable {
   ) throws(StoreError) -> Namespace {
     try enter()
     defer { leave() }
-    return Namespace(store: self, core: try core.openNamespace(identity, limits))
+    return Namespace(store: self, try core.openNamespace(identity, limits))
   }
 
   /// Removes all blocks of a namespace by its number; see `Namespace.purge`.

@@ -33,6 +33,9 @@ package final class StoreCore: Sendable {
   package let ownerFiles: OwnerFiles
   package let storeUUID: [UInt8]
   let identities: IdentityLog
+  /// nil where other processes could not see what is held, and on a read-only store.
+  let namespaceHolds: NamespaceHolds?
+  let namespaceSweeper: NamespaceSweeper
   let health = Health()
   let writerQueue = Monitor(WriterQueue())
   let pendingParents: PendingParents
@@ -68,7 +71,16 @@ package final class StoreCore: Sendable {
   /// nil on a read-only store.
   var writer: Writer? { writerBox.withLock { $0 } }
 
-  package static let smallFilesByteCount = 4 << 20
+  /// Of a capacity, what is for everything but the catalog and the slot files.
+  package static func smallFilesByteCount(_ capacityBytes: Int) -> Int {
+    max(4 << 20, capacityBytes / 256)
+  }
+
+  /// How long `identities.kvs` may be: while it is replaced there are two of them.
+  private static func identityByteCountMax(_ capacityBytes: Int) -> Int {
+    smallFilesByteCount(capacityBytes) / 8 * 3
+  }
+
   /// Address space that an open wants beside the arena: threads' stacks and heaps.
   private static let spareByteCount = 64 << 20
 
@@ -135,7 +147,11 @@ package final class StoreCore: Sendable {
     }
     let meta = catalog.meta
     storeUUID = meta.storeUUID
-    identities = IdentityLog(folder.files, meta)
+    identities = IdentityLog(
+      folder.files,
+      meta,
+      byteCountMax: Self.identityByteCountMax(configuration.capacityBytes)
+    )
     let mapByteCount: Int
     do throws(CatalogError) { mapByteCount = try catalog.mapByteCount() } catch {
       throw StoreError(error, .openCatalog)
@@ -167,7 +183,11 @@ package final class StoreCore: Sendable {
     archiveFiles = ArchiveFiles(catalog)
     let archiveBytes = archive.isWritable ? configuration.archiveBytes : 0
     slotBounds = SlotBounds(
-      disk: max(0, configuration.capacityBytes - mapByteCount - Self.smallFilesByteCount),
+      disk: max(
+        0,
+        configuration.capacityBytes - mapByteCount
+          - Self.smallFilesByteCount(configuration.capacityBytes)
+      ),
       diskFile: Int(clamping: meta.slotFileBytes),
       archive: archiveBytes,
       archiveFile: configuration.archiveFileBytes ?? min(1 << 30, max(4 << 20, archiveBytes / 256))
@@ -228,6 +248,14 @@ package final class StoreCore: Sendable {
       ledgers: ledgers,
       parents: pendingParents
     )
+    namespaceHolds = configuration.readOnly ? nil : NamespaceHolds(folder)
+    namespaceSweeper = NamespaceSweeper(
+      catalog,
+      time,
+      catalogWriter,
+      identities,
+      namespaceHolds
+    )
     processMemory.claim { [ownerFiles] in ownerFiles.isDead($0) }
     publishMemory()
     do throws(StoreError) {
@@ -276,6 +304,7 @@ package final class StoreCore: Sendable {
       state.leases.releaseOwn()
       state.host.close()
     }
+    namespaceHolds?.close()
     processMemory.release()
     diskTier.close()
     catalog.close()

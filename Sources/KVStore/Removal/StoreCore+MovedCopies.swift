@@ -77,7 +77,7 @@ extension StoreCore {
       for (index, slot) in slots.enumerated() {
         guard batch.wait(index) == nil,
           let header = unsafe SlotHeaderView(trusted: UnsafeRawBufferPointer(headers[index])),
-          header.namespaceID == row.id, keys?.contains(header.blockKey) ?? true
+          header.rootKey == row.rootKey, keys?.contains(header.blockKey) ?? true
         else { continue }
         copies.append(slot)
       }

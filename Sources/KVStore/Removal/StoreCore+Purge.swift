@@ -67,7 +67,8 @@ extension StoreCore {
             rootKey: namespace.rootKey,
             top: nil,
             generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
-          )
+          ),
+          transaction
         )
       }
       let removed = try transaction.removeLastBlocks(

@@ -85,7 +85,8 @@ extension StoreCore {
         rootKey: namespace.chain.rootKey,
         top: row.blockKey,
         generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
-      )
+      ),
+      transaction
     )
     return try transaction.removeSubtree(namespace.id, at: top, reason: .forgotten)
   }

@@ -67,7 +67,8 @@ extension StoreCore {
               rootKey: namespace.chain.rootKey,
               top: forgotten,
               generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
-            )
+            ),
+            transaction
           )
         }
         removed = try transaction.removeSubtree(namespace.id, at: position, reason: reason)

@@ -33,7 +33,7 @@ extension Namespace {
       record: core.record
     )
     let section = try store.core.openNamespace(identity, limits)
-    return Namespace(store: store, core: section, owner: core)
+    return Namespace(store: store, section, beside: store.core.use(again: core))
   }
 
   /// What this section's block behind a prefix is found by: a whole digest, for a prompt of one block.

@@ -28,16 +28,8 @@ struct LeftOverSections: Sendable {
 extension StoreCore {
   /// The namespaces of sections beside the one of this record.
   func sectionNamespaces(ofRecord record: [UInt8]) throws(StoreError) -> [NamespaceRow] {
-    try catalogRead { (transaction) throws(CatalogError) in
-      // Most stores have none: no digest, then.
-      let rows = try transaction.namespaces().filter {
-        NamespaceIdentity(record: $0.identityRecord)?.sideSection != nil
-      }
-      guard !rows.isEmpty else { return [] }
-      let digest = SHA256.hash(record)
-      return rows.filter {
-        NamespaceIdentity(record: $0.identityRecord)?.sideSection?.ownerDigest == digest
-      }
+    do throws(CatalogError) { return try catalog.sectionNamespaces(ofRecord: record) } catch {
+      throw StoreError(error)
     }
   }
 
@@ -74,7 +66,8 @@ extension StoreCore {
             generationFloor: floors[$0.namespace] ?? 0
           )
         )
-      }
+      },
+      transaction
     )
   }
 }

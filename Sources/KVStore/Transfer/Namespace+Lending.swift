@@ -77,7 +77,7 @@ extension Namespace {
     )
     let reservation = OffloadReservation(
       store.core,
-      core,
+      use,
       PromptCopy(prompt),
       reserved,
       store.ledger

@@ -13,7 +13,8 @@ public final class OffloadReservation: Sendable {
   /// The blocks of the prompt that are to be written.
   public let blocks: Range<Int>
   private let core: StoreCore
-  private let namespace: NamespaceCore
+  private let use: NamespaceUse
+  private var namespace: NamespaceCore { use.core }
   private let prompt: PromptCopy
   private let reserved: ReservedBlocks
   private let ledger: FlushLedger
@@ -22,14 +23,14 @@ public final class OffloadReservation: Sendable {
 
   init(
     _ core: StoreCore,
-    _ namespace: NamespaceCore,
+    _ use: NamespaceUse,
     _ prompt: PromptCopy,
     _ reserved: ReservedBlocks,
     _ ledger: FlushLedger,
     onEnd: @escaping @Sendable (OffloadReservation) -> Void
   ) {
     self.core = core
-    self.namespace = namespace
+    self.use = use
     self.prompt = prompt
     self.ledger = ledger
     self.onEnd = onEnd

@@ -14,6 +14,10 @@ struct PartialBlocks {
 
   var isEmpty: Bool { blocks.isEmpty }
 
+  func hasAny(of namespace: NamespaceID) -> Bool {
+    !blocks.isEmpty && blocks.keys.contains { $0.namespace == namespace }
+  }
+
   func contains(_ name: PartialBlock.Name) -> Bool { blocks[name] != nil }
 
   /// All of its regions are here, and a call is taking it into the index.

@@ -126,6 +126,17 @@ struct PrefixTree {
 
   // MARK: Blocks that come
 
+  /// Whether it knows no block of a namespace.
+  func isEmpty(_ namespace: NamespaceID) -> Bool { index.isEmpty(namespace) }
+
+  /// Whether a block of a namespace is on its way into the catalog.
+  func hasPending(_ namespace: NamespaceID) -> Bool {
+    host.hasPending && index.hasPending(namespace)
+  }
+
+  /// Forgets a namespace of which it knows no block.
+  func forget(_ namespace: NamespaceID) { index.removeNamespace(namespace) }
+
   func addNamespace(_ namespace: NamespaceCore) {
     index.addNamespace(namespace.id, wordsPerBlock: namespace.wordsPerBlock)
   }

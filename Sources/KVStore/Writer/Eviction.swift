@@ -90,6 +90,19 @@ final class Eviction {
     return removed
   }
 
+  /// Removes all blocks of a namespace; false when some have to stay.
+  func evictAll(of namespace: NamespaceID) throws(CatalogError) -> Bool {
+    let protected = try protected()
+    var removed = RemovedSummary()
+    let isAll = try transaction.evictAll(
+      of: namespace,
+      isProtected: { _, run, position in protected.covers(run, position) },
+      &removed
+    )
+    note(removed)
+    return isAll
+  }
+
   /// Removes the coldest blocks of a pool whose payload is in a tier.
   func evictColdest(
     pool: UInt32,

@@ -16,6 +16,7 @@ final class SlotReserve {
   private let bounds: SlotBounds
   private let state: Monitor<StoreState>
   private let health: Health
+  private let sweeper: NamespaceSweeper
   /// What makes room on the disk without a loss, where there is an archive; set before the first use.
   var moves: TierMoves?
   /// By slot size; the next one to take is the last.
@@ -48,7 +49,8 @@ final class SlotReserve {
     owner: OwnerID,
     bounds: SlotBounds,
     state: Monitor<StoreState>,
-    health: Health
+    health: Health,
+    sweeper: NamespaceSweeper
   ) {
     self.catalog = catalog
     self.writer = writer
@@ -58,6 +60,7 @@ final class SlotReserve {
     self.bounds = bounds
     self.state = state
     self.health = health
+    self.sweeper = sweeper
   }
 
   func takeSlot(_ slotByteCount: Int) -> SlotAddress? { stock[slotByteCount]?.popLast() }
@@ -444,12 +447,15 @@ final class SlotReserve {
   /// Evicts rows once the catalog is over 80 % of its map (LMDB never shrinks, so its map is the budget).
   func keepCatalogInBounds() {
     // Each round evicts a twentieth: twenty are all there is.
-    for _ in 0..<20 {
+    var roundCount = 0
+    while roundCount < 20 {
       guard let usage = try? catalog.usage(), usage.usedByteCount > usage.mapByteCount / 10 * 8
       else {
         return
       }
       do throws(StoreError) {
+        guard try sweeper.sweepSome() == 0 else { continue }
+        roundCount += 1
         guard try makeCatalogRoom() > 0 else { return }
       } catch {
         health.poisonIfInternal(error)

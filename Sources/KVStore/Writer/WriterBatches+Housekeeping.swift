@@ -16,9 +16,7 @@ extension WriterBatches {
   /// Whether there is something to look after while nothing is queued.
   var needsHousekeeping: Bool {
     isOverCapacity
-      || core.state.withLock { state in
-        state.namespaces.all.contains { $0.expiry.mayExpire.value }
-      }
+      || core.state.withLock { $0.namespaces.mayExpire }
   }
 
   /// Removes what has come to its end and keeps slots free ahead; at most once in an interval.
@@ -27,6 +25,7 @@ extension WriterBatches {
     slots.keepAhead()
     guard now &- housekeeping.lastTime >= Self.housekeepingInterval else { return }
     housekeeping.lastTime = now
+    core.tidyNamespaces()
     guard needsHousekeeping else { return }
     // What was held may have been let go.
     if isOverCapacity { core.writer?.enqueueShrinking() }

@@ -29,7 +29,8 @@ final class WriterBatches: @unchecked Sendable {
       owner: core.owner,
       bounds: core.slotBounds,
       state: core.state,
-      health: core.health
+      health: core.health,
+      sweeper: core.namespaceSweeper
     )
     shrinker = SlotFileShrinker(
       core.catalog,

@@ -25,7 +25,8 @@ struct InspectNamespaces: ParsableCommand {
     var table = TextTable([
       ("id", .right), ("model", .left), ("dtype", .left), ("mode", .left), ("tokens", .right),
       ("regions", .right), ("block", .right), ("slot", .right), ("salt", .left),
-      ("blocks", .right), ("payload", .right), ("root key", .left),
+      ("blocks", .right), ("payload", .right), ("besides", .right),
+      ("root key", .left),
     ])
     for document in documents {
       let identity = document.identity
@@ -36,7 +37,8 @@ struct InspectNamespaces: ParsableCommand {
         identity.map { byteText($0.regionByteCounts.reduce(0, +)) } ?? "–",
         document.slotByteCount == 0 ? "catalog" : byteText(document.slotByteCount),
         document.hasSalt ? "yes" : "no", "\(document.blockCount)",
-        byteText(document.payloadByteCount), "\(document.rootKey.prefix(12))…",
+        byteText(document.payloadByteCount), byteText(document.overheadByteCount),
+        "\(document.rootKey.prefix(12))…",
       ])
     }
     return table.lines()
@@ -114,6 +116,8 @@ struct NamespaceDocument: Encodable {
   var blockCount: Int
   var payloadByteCount: Int
   var storedByteCount: Int
+  /// What it takes beside its blocks.
+  var overheadByteCount: Int
 
   init(_ summary: StoreInspector.NamespaceSummary) {
     id = summary.id.rawValue
@@ -124,6 +128,7 @@ struct NamespaceDocument: Encodable {
     blockCount = summary.blockCount
     payloadByteCount = summary.payloadByteCount
     storedByteCount = summary.storedByteCount
+    overheadByteCount = summary.overheadByteCount
   }
 }
 

@@ -10,8 +10,8 @@ struct GCCommand: ParsableCommand {
     abstract: "Remove what has expired or was left behind, and give empty slot files back.",
     discussion: """
       Works at rest and beside a live server, which does most of this by itself; what it does not do is to give the room of empty \
-      slot files back to the file system. Removes blocks whose life is over, pins that have ended, slots and files that processes \
-      left which were killed, and slot files without a used slot.
+      slot files back to the file system. Removes blocks whose life is over, namespaces that hold nothing and that nobody has open, \
+      pins that have ended, slots and files that processes left which were killed, and slot files without a used slot.
 
       EXAMPLES
         kvstore gc STORE --dry-run
@@ -40,6 +40,7 @@ struct GCCommand: ParsableCommand {
       try withStore(at: store, readOnly: false) { opened in
         let removed = try opened.collectGarbage()
         document.expiredBlockCount = Int(clamping: try opened.statistics().blocksExpired)
+        document.emptyNamespaceCount = removed.namespaceCount
         document.emptyFileCount = removed.fileCount
         document.emptyByteCount = removed.byteCount
       }
@@ -55,6 +56,7 @@ struct GCCommand: ParsableCommand {
 struct GCDocument: Encodable {
   var isDryRun: Bool
   var expiredBlockCount = 0
+  var emptyNamespaceCount = 0
   var endedPinCount = 0
   var deadReservedSlotCount = 0
   var strayFileCount = 0
@@ -70,6 +72,7 @@ struct GCDocument: Encodable {
 
   mutating func note(_ garbage: Garbage) {
     expiredBlockCount = garbage.expiredBlockCount
+    emptyNamespaceCount = garbage.emptyNamespaceCount
     endedPinCount = garbage.endedPinCount
     deadReservedSlotCount = garbage.deadReservedSlotCount
     strayFileCount = garbage.strayFileCount
@@ -84,6 +87,7 @@ struct GCDocument: Encodable {
   var lines: [String] {
     var lines = fieldLines([
       ("expired blocks", "\(expiredBlockCount)"),
+      ("empty namespaces", "\(emptyNamespaceCount)"),
       ("ended pins", "\(endedPinCount)"),
       ("slots of dead processes", "\(deadReservedSlotCount)"),
       ("stray slot files", "\(strayFileCount) (\(byteText(strayByteCount)))"),
