@@ -421,6 +421,30 @@ def test_kills_at_random(place, processes):
     equal(left, [], "left in the slot folder")
 
 
+def test_companion_alone_comes_back(place, processes):
+    """Beside a server all of whose slots are in use, in whichever of them it looks at what the server writes."""
+    for flags in (("-np", "3", "--cache-ram", "0"), ("-np", "3", "--no-kv-unified"), ()):
+        sub = place / f"flags {len(flags)}"
+        sub.mkdir()
+        server, beside = pair(sub, processes, "attention", *flags)
+        count = len(server.client.slots())
+        prompts = [random_tokens(500, 63 + index) for index in range(count)]
+        for prompt in prompts:
+            beside.client.complete(prompt)
+            beside.quiet()
+        equal(sum(slot["n_prompt_tokens"] > 0 for slot in server.client.slots()), 1 if not flags else count, flags)
+        for slot in range(count):
+            server.client.complete(prompts[slot], 0, id_slot=slot)
+        beside.kill()
+        beside.start()
+        equal(beside.status()["standing"], "attached", beside.status())
+        for prompt in prompts:
+            answer = beside.client.complete(prompt)
+            check(answer.prefix and answer.prefix[0] >= 448, flags, answer.prefix, beside.last())
+        beside.kill()
+        server.kill()
+
+
 def test_server_gone_and_back(place, processes):
     server, beside = pair(place, processes, "attention", "-np", "1")
     prompt = random_tokens(500, 60)

@@ -12,6 +12,8 @@ package struct SlotFile: Sendable {
     package var planeOffsets: [Int]
     /// Which of the streams has the cells: that of the slot, where each slot has its own.
     package var stream = 0
+    /// The slot's number, as each cell has it.
+    package var sequence: Int32 = 0
   }
 
   package var layout: SlotLayout
@@ -119,10 +121,13 @@ package struct SlotFile: Sendable {
       guard result == nil else { throw .unknownLayout }
       let cells = try reader.take(cellCount, of: 12)
       var positions = [Int32](repeating: 0, count: cellCount)
+      let sequence = reader.i32(at: cells.lowerBound + 8)
       for index in 0..<cellCount {
         let at = cells.lowerBound + index * 12
         positions[index] = reader.i32(at: at)
-        guard reader.i32(at: at + 4) == 1 else { throw .unknownLayout }
+        guard reader.i32(at: at + 4) == 1, reader.i32(at: at + 8) == sequence else {
+          throw .unknownLayout
+        }
       }
       let transposed = try reader.u32()
       let layerCount = Int(try reader.u32())
@@ -159,7 +164,10 @@ package struct SlotFile: Sendable {
           )
         )
       }
-      result = (layout, Cache(positions: positions, planeOffsets: offsets, stream: stream))
+      result = (
+        layout,
+        Cache(positions: positions, planeOffsets: offsets, stream: stream, sequence: sequence)
+      )
     }
     guard let result else { throw .unknownLayout }
     return result

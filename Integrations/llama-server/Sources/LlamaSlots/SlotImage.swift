@@ -24,10 +24,17 @@ package struct SlotImage: Sendable {
   ///   - tokens: the prefix.
   ///   - window: positions of the sliding window's cells, ascending; ignored where the layout has none.
   ///   - stream: which of a cache's streams has the cells; whichever slot restores them puts them into its own.
+  ///   - sequence: the number that each cell has of its slot; whichever slot restores them gives them its own.
   ///
   /// The server takes a window only if a cell before it is there as well, though nothing will look at it. The cell before the
   /// first one is that: it is masked for every token to come, and left zero.
-  package init(layout: SlotLayout, tokens: [Int32], window: [Int32] = [], stream: Int = 0) {
+  package init(
+    layout: SlotLayout,
+    tokens: [Int32],
+    window: [Int32] = [],
+    stream: Int = 0,
+    sequence: Int32 = 0
+  ) {
     self.layout = layout
     tokenCount = tokens.count
     let first = window.first ?? 0
@@ -53,7 +60,7 @@ package struct SlotImage: Sendable {
       for position in positions {
         header.put(UInt32(bitPattern: position))
         header.put(1)
-        header.put(0)
+        header.put(UInt32(bitPattern: sequence))
       }
       header.put(cache.isTransposed ? 1 : 0)
       header.put(UInt32(cache.planes.count / 2))

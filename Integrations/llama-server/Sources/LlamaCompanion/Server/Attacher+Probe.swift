@@ -124,8 +124,13 @@ extension Attacher {
       guard window == Array(0..<Int32(file.caches.count > 1 ? tokens.count : 0)) else {
         throw SlotFileError.unusable("its window is not the whole of a short prompt")
       }
-      let stream = file.caches.first?.stream ?? 0
-      let image = SlotImage(layout: layout, tokens: tokens, window: window, stream: stream)
+      let image = SlotImage(
+        layout: layout,
+        tokens: tokens,
+        window: window,
+        stream: file.caches.first?.stream ?? 0,
+        sequence: file.caches.first?.sequence ?? 0
+      )
       var made = [UInt8](repeating: 0, count: image.byteCount)
       made.withUnsafeMutableBytes { fill($0, image, from: file, mapped.readable) }
       // Behind the tokens, which we write without their wrapping.
