@@ -364,6 +364,41 @@ def test_default_flags_and_eight_clients(place, processes):
     equal(beside.metric("kvstore_llama_restores_ignored_total"), 0)
 
 
+def test_next_request_comes_at_once(place, processes):
+    """Straight after an answer, while the slot is still being saved: the conversation goes on in its slot, and another one that
+    begins alike finds what is on its way into the store."""
+    server = Server(place, "attention", "-np", "3", "--cache-ram", "0")
+    processes.append(server)
+    between = Between(server, lambda data: time.sleep(0.5) if b"action=save" in data else None)
+    beside = Companion(place, between)
+    processes.append(beside)
+    front = random_tokens(900, 40)
+    talk = list(front)
+    for turn in range(3):
+        for form in ({}, {"stream": True}):
+            talk += random_tokens(40, 41 + turn)[1:]
+            stream = Stream(beside.port, {"prompt": talk, "n_predict": 2, "temperature": 0, **form})
+            # Its end is not waited for.
+            stream.until(b'"prompt_ms"')
+            told = int(re.findall(rb'"cache_n":(\d+)', stream.data)[-1])
+            check(turn == 0 and not form or told >= len(talk) - 45, "turn", turn, form, "cached", told, "of", len(talk), beside.client.get("/kvstore/requests").body.decode())
+    beside.quiet()
+    requests = beside.client.get("/kvstore/requests").json
+    equal(len({exchange["slot"] for exchange in requests}), 1, "slots of one conversation")
+    # Clients that hang up behind the last of an answer: each was settled once.
+    equal(sorted(exchange["id"] for exchange in requests), list(range(1, 7)))
+    chat = beside.client.complete(talk + [300] * 20, 2)
+    check(cached(chat) >= len(talk), "went on in its slot:", cached(chat))
+    other = beside.client.complete(front + random_tokens(300, 50)[1:])
+    check(cached(other) >= 896, "begun alike: cached", cached(other))
+    # One that has nothing in common waits for nobody.
+    beside.quiet()
+    beside.client.complete(front + [300] * 60)
+    strange = beside.client.complete(random_tokens(300, 51))
+    equal(beside.last()["steps_ms"].get("wait", 0) < 100, True, beside.last())
+    equal(cached(strange) < 8, True)
+
+
 # ---------------------------------------------------------------- kills
 
 

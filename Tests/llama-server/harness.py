@@ -258,11 +258,16 @@ def tail_of(path, count=12):
 
 
 class Between(threading.Thread):
-    """Stands between companion and server, and looks at each request's path before it goes on. For controls only."""
+    """Stands between companion and server, and looks at each request's path before it goes on. For controls only.
 
-    def __init__(self, server, see):
+    - see: is shown each slot action before it goes on.
+    - at: is told of each request, by its first line: "asked" before it goes on, "passed" behind that, and "answered" before the
+      first of its answer goes back.
+    """
+
+    def __init__(self, server, see=lambda data: None, at=lambda when, line: None):
         super().__init__(daemon=True)
-        self.server, self.see = server, see
+        self.server, self.see, self.at = server, see, at
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.slots_folder = server.slots_folder
@@ -277,7 +282,7 @@ class Between(threading.Thread):
             threading.Thread(target=self.serve, args=(client,), daemon=True).start()
 
     def serve(self, client):
-        upstream = None
+        upstream, lines = None, []
 
         def hang_up():
             # Not close(): another thread waits for this socket.
@@ -289,6 +294,8 @@ class Between(threading.Thread):
         def back(upstream):
             try:
                 while data := upstream.recv(65536):
+                    if lines:
+                        self.at("answered", lines.pop())
                     client.sendall(data)
             except OSError:
                 pass
@@ -312,7 +319,14 @@ class Between(threading.Thread):
                     self.see(data)
                     # Who comes out of this may be another server: the request is its.
                     upstream = connect()
+                line = None
+                if data.startswith((b"GET ", b"POST ")):
+                    line = data.split(b"\r\n")[0].decode()
+                    self.at("asked", line)
+                    lines.append(line)
                 upstream.sendall(data)
+                if line:
+                    self.at("passed", line)
         except OSError:
             pass
         hang_up()

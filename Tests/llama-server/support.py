@@ -69,14 +69,17 @@ class Stream:
     def __init__(self, port, body, path="/completion"):
         data = json.dumps(body).encode()
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n"
         self.socket.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
         self.data = b""
 
     def event(self):
-        while b"data: " not in self.data:
+        self.until(b"data: ")
+
+    def until(self, part):
+        while part not in self.data:
             more = self.socket.recv(65536)
-            check(more, "no event came:", self.data[:300])
+            check(more, "no", part, "came:", self.data[:300])
             self.data += more
 
     def is_whole(self):
@@ -88,4 +91,9 @@ class Stream:
         return self.data.endswith(b"0\r\n\r\n")
 
     def leave(self):
+        # Another thread may be reading: closed alone, the connection would stay until it is done.
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self.socket.close()

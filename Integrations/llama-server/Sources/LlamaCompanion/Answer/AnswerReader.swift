@@ -21,6 +21,23 @@ struct AnswerReader {
     self.isStream = isStream
   }
 
+  /// Whether a piece of a stream is one of its last, of any interface.
+  static func isLast(_ bytes: some Collection<UInt8>) -> Bool {
+    bytes.withContiguousStorageIfAvailable { bytes in
+      bytes.indices.contains { at in
+        ends.contains { end in
+          bytes[at] == end[0] && bytes.count - at >= end.count
+            && bytes[at..<at + end.count].elementsEqual(end)
+        }
+      }
+    } ?? false
+  }
+
+  private static let ends = [
+    "\"finish_reason\":\"", "\"stop\":true", "\"stop_reason\":\"", "response.completed",
+    "data: [DONE]",
+  ].map { Array($0.utf8) }
+
   /// What goes to the client of the next bytes; what ends in the middle of a line waits for the rest where something may need a correction.
   mutating func pass(_ bytes: [UInt8]) -> [UInt8] {
     guard corrects else {

@@ -54,6 +54,8 @@ extension Companion {
   /// Stores what is new in a saved file, off everyone's path.
   func store(_ file: MappedFile, _ parsed: SlotFile, _ passage: Passage, replacesEnd: Bool) {
     work.withLock { $0.storing += 1 }
+    let (id, tenant) = passage.state.withLock { ($0.exchange.id, $0.exchange.tenant) }
+    comes(id, tenant, passage.tokens)
     Task {
       // One after the other: of two files of one prompt the second has little that is new.
       await storeGate.enter()
@@ -76,6 +78,7 @@ extension Companion {
           "what was computed could not be stored: \((error as? StoreError)?.message ?? "\(error)")"
         )
       }
+      hasCome(id)
       // Durable before the next one begins, one sync for all that wait: after a kill, a conversation goes on from its last answer.
       if passage.wantsKeeping || work.withLock({ $0.storing == 1 }) {
         do {

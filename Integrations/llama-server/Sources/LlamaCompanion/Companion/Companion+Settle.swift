@@ -27,11 +27,18 @@ extension Companion {
     await gate.leave()
   }
 
-  /// The answer is out, or the client is gone: compares, saves and gives the slot back.
+  /// The answer is out, or the client is gone: compares, saves and gives the slot back; once for each passage.
   func finish(_ passage: Passage, _ figures: AnswerReader?, status: Int, wasCancelled: Bool) {
+    let isFirst = passage.state.withLock { state in
+      defer { state.isFinished = true }
+      return !state.isFinished
+    }
+    guard isFirst else { return }
     work.withLock { $0.settling += 1 }
     Task {
+      await self.answering(passage)
       await self.settle(passage, figures, status: status, wasCancelled: wasCancelled)
+      self.hasCome(passage.state.withLock { $0.exchange.id })
       self.work.withLock { $0.settling -= 1 }
     }
   }

@@ -38,6 +38,9 @@ package final class Companion: Sendable {
     var started: UInt64 = 0
   }
 
+  /// By the request's id.
+  let coming = Mutex<[UInt64: Coming]>([:])
+
   /// Work that goes on after an answer is out.
   let work = Mutex(Work())
 

@@ -29,6 +29,10 @@ extension Companion {
       var exchange: Exchange
       /// Stored of this request so far; added by whoever stores, at any time.
       var newBlockCount = 0
+      /// It is being settled, which is done once: a client may leave behind the last of its answer.
+      var isFinished = false
+      /// Others know that it will be in the store.
+      var isComing = false
     }
 
     init(

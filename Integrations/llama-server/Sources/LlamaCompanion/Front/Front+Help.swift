@@ -46,9 +46,14 @@ extension Front {
       var head = Self.head(response, [("x-kvstore-prefix", exchange.header)])
       // The figures in it may get longer.
       if reader?.corrects == true { head.headerFields[.contentLength] = nil }
+      // Whoever has read the last of an answer may ask again at once.
+      if !isStream { await companion.answering(passage) }
       var writer = try await box.take().writeHead(head)
       var chunks = Chunks(response.body)
       while let chunk = try await chunks.next() {
+        if isStream, AnswerReader.isLast(chunk.readableBytesView) {
+          await companion.answering(passage)
+        }
         if reader!.corrects {
           let bytes = reader!.pass(Array(chunk.readableBytesView))
           if !bytes.isEmpty { try await writer.write(ByteBuffer(bytes: bytes)) }

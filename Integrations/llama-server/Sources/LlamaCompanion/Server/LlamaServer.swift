@@ -78,7 +78,7 @@ struct LlamaServer: Sendable {
 
   /// The response's head; its body follows as it comes.
   ///
-  /// The server closes a connection that was idle for five seconds, or after a hundred requests: a request that met that is sent once more.
+  /// The server closes a connection that was idle for five seconds, or after a hundred requests: a request that met that is sent again.
   ///
   /// - Parameters:
   ///   - request: what is asked.
@@ -94,8 +94,11 @@ struct LlamaServer: Sendable {
         return try await client.execute(request, deadline: .distantFuture)
       } catch {
         if Task.isCancelled || error is CancellationError { throw CancellationError() }
-        let isStale = (error as? HTTPClientError) == .remoteConnectionClosed || error is IOError
-        guard isStale, isRepeatable, attempt == 0 else { throw Unreachable(cause: error) }
+        let isStale =
+          (error as? HTTPClientError) == .remoteConnectionClosed || error is IOError
+          || error is ChannelError
+        // Several may have been closed at one time; that a server is gone is told by a connection that it refuses.
+        guard isStale, isRepeatable, attempt < 4 else { throw Unreachable(cause: error) }
       }
     }
     throw CancellationError()

@@ -16,6 +16,8 @@ actor SlotTable {
     /// The task that used the slot last, as the server numbers them.
     var task = -1
     var isBusy = false
+    /// Its answer is out, and it is being saved: soon given back, with what is in `tokens`.
+    var isSettling = false
     var usedNanoseconds: UInt64 = 0
     /// Times that it was given out: what was found out for one use means nothing for the next.
     var uses: UInt64 = 0
@@ -25,8 +27,16 @@ actor SlotTable {
   typealias Given = (slot: Slot, epoch: UInt64)
 
   private(set) var slots: [Slot] = []
-  private var waiters:
-    [(id: UInt64, tokens: [Int32], tenant: String, go: CheckedContinuation<Given?, Never>)] = []
+  private struct Waiter {
+    var id: UInt64
+    var tokens: [Int32]
+    var tenant: String
+    /// Whether it rather waits for a slot that is being saved than take one that has less of its prompt.
+    var waitsForSettling = true
+    var go: CheckedContinuation<Given?, Never>
+  }
+
+  private var waiters: [Waiter] = []
   private var waiterNumber: UInt64 = 0
   /// One start of the server; slots of an earlier one are not given back.
   private(set) var epoch: UInt64 = 0
@@ -35,25 +45,42 @@ actor SlotTable {
   func reset(count: Int) {
     epoch += 1
     slots = (0..<count).map { Slot(id: $0) }
-    while let waiter = waiters.first, let given = choose(waiter.tokens, waiter.tenant) {
-      waiters.removeFirst()
-      waiter.go.resume(returning: given)
+    serve()
+  }
+
+  /// Gives what is free to those who wait, in their order.
+  private func serve() {
+    var index = 0
+    while index < waiters.count {
+      let waiter = waiters[index]
+      if let given = choose(waiter.tokens, waiter.tenant, waiter.waitsForSettling) {
+        waiters.remove(at: index)
+        waiter.go.resume(returning: given)
+      } else {
+        index += 1
+      }
     }
   }
 
-  /// The slot with the longest common prefix, else the one that was not used for longest; waits while all are in use.
+  /// The slot with the longest common prefix, else the one that was not used for longest; waits while all are in use, and for
+  /// one that is being saved where that one has most of the prompt.
   ///
   /// - Returns: nil when the caller was cancelled.
   func acquire(_ tokens: [Int32], tenant: String) async -> Given? {
     waiterNumber += 1
     let number = waiterNumber
-    if waiters.isEmpty, let given = choose(tokens, tenant) { return given }
+    // Those who wait already have no use for what is free.
+    if let given = choose(tokens, tenant, true) { return given }
     return await withTaskCancellationHandler {
       await withCheckedContinuation { (go: CheckedContinuation<Given?, Never>) in
         if Task.isCancelled {
           go.resume(returning: nil)
         } else {
-          waiters.append((number, tokens, tenant, go))
+          waiters.append(Waiter(id: number, tokens: tokens, tenant: tenant, go: go))
+          Task {
+            try? await Task.sleep(for: .seconds(5))
+            self.takeAny(number)
+          }
         }
       }
     } onCancel: {
@@ -66,11 +93,33 @@ actor SlotTable {
     waiters.remove(at: index).go.resume(returning: nil)
   }
 
-  private func choose(_ tokens: [Int32], _ tenant: String) -> Given? {
+  /// Something keeps the server from saving a slot: it is no longer waited for.
+  private func takeAny(_ number: UInt64) {
+    guard let index = waiters.firstIndex(where: { $0.id == number }) else { return }
+    waiters[index].waitsForSettling = false
+    serve()
+  }
+
+  /// The answer of a slot is all but out: what was asked is there, and who goes on from it waits for that slot.
+  func settle(_ slot: Int, epoch: UInt64, tokens: [Int32], tenant: String) {
+    guard epoch == self.epoch, slots.indices.contains(slot) else { return }
+    slots[slot].isSettling = true
+    slots[slot].tokens = tokens
+    slots[slot].tenant = tenant
+  }
+
+  private func choose(_ tokens: [Int32], _ tenant: String, _ waitsForSettling: Bool) -> Given? {
     let idle = slots.filter { !$0.isBusy }
     guard !idle.isEmpty else { return nil }
-    let own = idle.filter { $0.tenant == tenant }.map { slot in
-      (slot, common: commonPrefix(slot.tokens[...], tokens[...]))
+    let common = { (slot: Slot) in commonPrefix(slot.tokens[...], tokens[...]) }
+    let own = idle.filter { $0.tenant == tenant }.map { ($0, common: common($0)) }
+    if waitsForSettling {
+      let most = own.map(\.common).max() ?? 0
+      let isBetter = { (slot: Slot) in
+        slot.isSettling && slot.tenant == tenant && common(slot) >= most + 64
+          && common(slot) * 2 >= slot.tokens.count
+      }
+      if slots.contains(where: isBetter) { return nil }
     }
     // A conversation goes on where it is. One that only begins alike would push that one out: it takes the oldest slot.
     let best = own.max { ($0.common, $0.0.usedNanoseconds) < ($1.common, $1.0.usedNanoseconds) }
@@ -92,14 +141,13 @@ actor SlotTable {
 
   /// Gives a slot back, with what is in it now.
   func release(_ slot: Slot, epoch: UInt64) {
-    guard epoch == self.epoch, slots.indices.contains(slot.id) else { return }
+    guard epoch == self.epoch, slots.indices.contains(slot.id), slots[slot.id].uses == slot.uses
+    else { return }
     slots[slot.id] = slot
     slots[slot.id].isBusy = false
+    slots[slot.id].isSettling = false
     slots[slot.id].usedNanoseconds = nowNanoseconds()
-    while let waiter = waiters.first, let given = choose(waiter.tokens, waiter.tenant) {
-      waiters.removeFirst()
-      waiter.go.resume(returning: given)
-    }
+    serve()
   }
 
   /// The server is gone: who waits for a slot hears it.
