@@ -843,9 +843,10 @@ if __name__ == "__main__":
     import interfaces
     import load
     import outside
+    import steps
     import surface
 
-    for module in (interfaces, outside, surface, load):
+    for module in (interfaces, outside, surface, steps, load):
         globals().update({name: value for name, value in vars(module).items() if name.startswith("test_")})
     tests = [value for name, value in list(globals().items()) if name.startswith("test_")]
     sys.exit(run_all(tests, sys.argv[1:]))
