@@ -156,7 +156,7 @@ class Process:
 class Server(Process):
     def __init__(self, place, kind="attention", *flags, context=8192):
         self.place, self.port = place, free_port()
-        self.model = kind if "/" in str(kind) else MODELS / f"{kind}.gguf"
+        self.model = kind if "/" in str(kind) else MODELS / f"{kind}.gguf" if kind else None
         self.context, self.flags = context, list(flags)
         self.slots_folder = place / "slots"
         self.client = Client(self.port)
@@ -167,7 +167,8 @@ class Server(Process):
             # On tmpfs, as it should be.
             target = pathlib.Path(tempfile.mkdtemp(prefix="kvstore-llama-test.", dir="/dev/shm"))
             self.slots_folder.symlink_to(target)
-        command = [SERVER, "-m", str(self.model), "--host", "127.0.0.1", "--port", str(self.port)]
+        # Without a model it is a router, whose flags say where models are.
+        command = [SERVER] + (["-m", str(self.model)] if self.model else []) + ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["-c", str(self.context), "-t", "1", "--slot-save-path", str(self.slots_folder)]
         # No answer without an end, whatever a mutated request says.
         command += ["-n", "16"]

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Times to first token with a real model, cold and restored, the arms in turn. Called by Scripts/demo-llama-server."""
+"""Measures kvstore-llama with a real model, the arms in turn. Called by Scripts/demo-llama-server and Benchmarks/llama-server.
+
+measure.py MODEL PART...   each part with its settings: first-token:TOKENS:ROUNDS:RESTARTS, miss:ROUNDS, passing:ROUNDS,
+                           streaming:ROUNDS, bytes:CONVERSATIONS, peers:TOKENS:ROUNDS
+"""
 import json
 import os
 import pathlib
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 
-from harness import WORK, Client, Companion, Server
+from harness import HERE, MODELS, WORK, Client, Companion, Server, free_port, random_tokens, wait_for
 
 
 def first_token(port, words, answer_tokens=8):
@@ -22,7 +27,7 @@ def first_token(port, words, answer_tokens=8):
         "temperature": 0,
         "stream": True,
     }
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1200)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3600)
     begin = time.perf_counter()
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
@@ -41,92 +46,270 @@ def first_token(port, words, answer_tokens=8):
     return first * 1e3, end * 1e3, pieces, timings
 
 
-def show(name, values, note=""):
+def show(name, values, note="", unit="ms"):
     values = sorted(values)
     print(
-        f"  {name:34} median {statistics.median(values):9.1f} ms   "
-        f"{values[0]:9.1f} … {values[-1]:9.1f}   {note}",
+        f"  {name:34} median {statistics.median(values):9.2f} {unit}   "
+        f"{values[0]:9.2f} … {values[-1]:9.2f}   {note}",
         flush=True,
     )
 
 
-def main():
-    model, sizes, rounds = sys.argv[1], [int(size) for size in sys.argv[2].split(",")], int(sys.argv[3])
-    place = pathlib.Path(tempfile.mkdtemp(prefix="measure.", dir=WORK))
+def title(text):
+    print(f"{text}  (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)", flush=True)
+
+
+def prose():
     text = ""
-    for name in ("GPL-3", "GPL-2", "LGPL-2.1", "Artistic", "Apache-2.0", "MPL-2.0"):
+    for name in ("GPL-3", "GPL-2", "LGPL-2.1", "Artistic", "Apache-2.0", "MPL-2.0", "GFDL-1.3", "GPL-1"):
         path = pathlib.Path("/usr/share/common-licenses") / name
         text += path.read_text() if path.exists() else ""
-    context = max(sizes) + 1024
-    server = Server(place, model, "-np", "1", "--cache-ram", "0", context=context)
-    beside = Companion(place, server)
-    try:
-        tokens = server.client.post("/tokenize", {"content": text}).json["tokens"]
-        for size in sizes:
-            part = server.client.post("/detokenize", {"tokens": tokens[: size - 20]}).json["content"]
-            arms = {name: [] for name in ("cold", "miss", "server restarted", "both restarted", "memory", "memory, direct")}
-            print(f"{size} tokens, {rounds} rounds, the arms in turn", flush=True)
-            for index in range(rounds):
-                # Another first word each time, so that nothing is stored of it.
-                fresh = f"Draft {index} of {size}. " + part
-                server.client.post("/slots/0?action=erase", {})
-                arms["cold"].append(first_token(server.port, fresh)[0])
-                server.client.post("/slots/0?action=erase", {})
-                arms["miss"].append(first_token(beside.port, fresh)[0])
-                beside.quiet()
-                time.sleep(0.5)
+    return text
+
+
+def prompt(server, size):
+    tokens = server.client.post("/tokenize", {"content": prose()}).json["tokens"]
+    return server.client.post("/detokenize", {"tokens": tokens[: size - 20]}).json["content"]
+
+
+def uncached(folder):
+    """What was written is read from disk the next time."""
+    for path in pathlib.Path(folder).rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+def ratios(arms, without=("cold", "miss")):
+    cold = statistics.median(arms["cold"])
+    for name, values in arms.items():
+        if not values:
+            continue
+        note = f"{cold / statistics.median(values):.1f} × sooner, {cold / max(values):.1f} × at worst"
+        show(name, values, "" if name in without else note)
+
+
+class Pair:
+    def __init__(self, model, context, *flags):
+        self.place = pathlib.Path(tempfile.mkdtemp(prefix="measure.", dir=WORK))
+        self.server = Server(self.place, model, "-np", "1", "--cache-ram", "0", *flags, context=context)
+        self.beside = Companion(self.place, self.server)
+
+    def __enter__(self):
+        return self.server, self.beside
+
+    def __exit__(self, *_):
+        self.beside.kill()
+        self.server.kill()
+        shutil.rmtree(os.path.realpath(self.place / "slots"), ignore_errors=True)
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+def first_tokens(model, size, rounds, restarts):
+    """Cold, missed, restored after restarts, and warm; the server's own slot file, restored by hand, beside them."""
+    with Pair(model, size + 1024) as (server, beside):
+        part = prompt(server, size)
+        names = ("cold", "miss", "server restarted", "both restarted, from disk", "memory", "memory, direct", "slot file by hand")
+        arms, recomputed, added = {name: [] for name in names}, [], []
+        title(f"time to first token, {size} tokens, {rounds} rounds of {restarts} restarts, the arms in turn")
+        for index in range(rounds):
+            # Another first word each time, so that nothing is stored of it.
+            fresh = f"Draft {index} of {size}. " + part
+            server.client.post("/slots/0?action=erase", {})
+            arms["cold"].append(first_token(server.port, fresh)[0])
+            server.client.post("/slots/0?action=save", {"filename": "hand"})
+            server.client.post("/slots/0?action=erase", {})
+            arms["miss"].append(first_token(beside.port, fresh)[0])
+            steps = beside.last()["steps_ms"]
+            added.append(sum(value for name, value in steps.items() if name != "prefill"))
+            beside.quiet()
+            for _ in range(restarts):
                 server.kill()
                 server.start()
-                time.sleep(2)
-                begin = first_token(beside.port, fresh)
-                arms["server restarted"].append(begin[0])
+                wait_for("the companion", lambda: beside.client.get("/health").status == 200)
+                arms["server restarted"].append(first_token(beside.port, fresh)[0])
                 beside.quiet()
-                time.sleep(0.3)
                 beside.kill()
                 server.kill()
+                uncached(beside.place / "store")
                 server.start()
                 beside.start()
-                restored = first_token(beside.port, fresh)
-                arms["both restarted"].append(restored[0])
+                arms["both restarted, from disk"].append(first_token(beside.port, fresh)[0])
+                last = beside.last()
                 beside.quiet()
                 arms["memory"].append(first_token(beside.port, fresh)[0])
                 beside.quiet()
                 arms["memory, direct"].append(first_token(server.port, fresh)[0])
-            cold = statistics.median(arms["cold"])
-            for name, values in arms.items():
-                ratio = cold / statistics.median(values)
-                worst = cold / max(values)
-                note = "" if name in ("cold", "miss") else f"{ratio:.0f} × sooner, {worst:.0f} × at worst"
-                if name == "miss":
-                    note = f"{statistics.median(values) - cold:+.1f} ms"
-                show(name, values, note)
-            last = beside.last()
-            print("  steps of the last, ms:", json.dumps(last["steps_ms"]), "reused", max(last["memory"], last["restored"]))
+            server.kill()
+            server.start()
+            begin = time.perf_counter()
+            server.client.post("/slots/0?action=restore", {"filename": "hand"})
+            restored = (time.perf_counter() - begin) * 1e3
+            value, _, _, timings = first_token(server.port, fresh)
+            arms["slot file by hand"].append(restored + value)
+            recomputed.append(timings.get("prompt_n"))
+            (pathlib.Path(os.path.realpath(server.slots_folder)) / "hand").unlink()
+        ratios(arms)
+        show("steps of a miss beside its prefill", added, "template, tokens, lookup, and what is saved ahead")
+        print(f"  computed again after a slot file by hand: {recomputed} tokens")
+        print("  steps of the last restored from disk, ms:", json.dumps(last["steps_ms"]), "reused", last["restored"], flush=True)
+
+
+def misses(rounds):
+    """Direct and through, prompts of 2,048 tokens that nobody has: a tiny model, whose prefill hides nothing."""
+    MODELS.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, HERE / "make_model.py", "attention", MODELS / "attention.gguf"], check=True)
+    with Pair("attention", 4096) as (server, beside):
+        title(f"a miss of 2,048 tokens, {rounds} rounds")
         direct, through = [], []
-        for _ in range(200):
-            for port, list_ in ((server.port, direct), (beside.port, through)):
-                begin = time.perf_counter()
-                Client(port).get("/v1/models")
-                list_.append((time.perf_counter() - begin) * 1e3)
-        print("a request that passes")
+        for index in range(rounds):
+            for port, values in ((server.port, direct), (beside.port, through)):
+                tokens = random_tokens(2048, f"{index} {port}")
+                text = "".join(chr(token - 227) if token > 259 else "a" for token in tokens[1:])
+                server.client.post("/slots/0?action=erase", {})
+                values.append(first_token(port, text)[0])
+                beside.quiet()
         show("direct", direct)
         show("through", through, f"{statistics.median(through) - statistics.median(direct):+.2f} ms")
+
+
+def passing(model, rounds):
+    with Pair(model, 2048) as (server, beside):
+        title(f"a request that passes, {rounds} rounds")
         direct, through = [], []
-        for _ in range(5):
-            for port, list_ in ((server.port, direct), (beside.port, through)):
+        for index in range(rounds + 20):
+            for port, values in ((server.port, direct), (beside.port, through)):
+                begin = time.perf_counter()
+                Client(port).get("/v1/models")
+                if index >= 20:
+                    values.append((time.perf_counter() - begin) * 1e3)
+        show("direct", direct)
+        show("through", through, f"{statistics.median(through) - statistics.median(direct):+.2f} ms")
+
+
+def streaming(model, rounds):
+    with Pair(model, 2048) as (server, beside):
+        title(f"a streamed token, {rounds} rounds of 128")
+        direct, through = [], []
+        for _ in range(rounds):
+            for port, values in ((server.port, direct), (beside.port, through)):
                 beside.quiet()
                 first, end, pieces, _ = first_token(port, "Count up from one.", 128)
-                list_.append((end - first) / max(1, pieces - 1))
-        print("a streamed token")
+                values.append((end - first) / max(1, pieces - 1))
         show("direct", direct)
         show("through", through, f"{statistics.median(through) - statistics.median(direct):+.3f} ms")
-        status = beside.status()
-        print(f"store: {status['store']['bytes_used'] / 1e6:.0f} MB used")
-    finally:
+
+
+def allocated(folder):
+    return sum(path.stat().st_blocks * 512 for path in pathlib.Path(folder).rglob("*") if path.is_file())
+
+
+def bytes_stored(model, conversations):
+    """Conversations on one system prompt: what the store takes, and what whole slot files of the same slots take."""
+    with Pair(model, 4096) as (server, beside):
+        front = prompt(server, 1800)
+        title(f"bytes of {conversations} conversations on a system prompt of 1,800 tokens, two turns each")
+        empty, whole = allocated(beside.place / "store"), 0
+        folder = pathlib.Path(os.path.realpath(server.slots_folder))
+        for index in range(conversations):
+            talk = [{"role": "system", "content": front}]
+            for turn in range(2):
+                talk.append({"role": "user", "content": f"Question {index}.{turn}: what does it say of section {index}?"})
+                body = {"messages": talk, "max_tokens": 32, "temperature": 0}
+                answer = beside.client.post("/v1/chat/completions", body, timeout=3600)
+                talk.append({"role": "assistant", "content": answer.json["choices"][0]["message"]["content"]})
+                beside.quiet()
+            server.client.post("/slots/0?action=save", {"filename": "hand"})
+            whole += (folder / "hand").stat().st_size
+            (folder / "hand").unlink()
+        used = beside.status()["store"]["bytes_used"]
+        print(f"  whole slot files   {whole / 2**20:9.1f} MiB, one for each conversation's end")
+        print(f"  store              {used / 2**20:9.1f} MiB used, 1/{whole / used:.1f}; {allocated(beside.place / 'store') / 2**20:.1f} MiB allocated "
+              f"({empty / 2**20:.1f} when empty)", flush=True)
+        # The conversations are all there: after a restart each goes on from its end.
         beside.kill()
+        server.kill()
+        server.start()
+        beside.start()
+        body = {"messages": talk + [{"role": "user", "content": "Go on."}], "max_tokens": 2}
+        last = beside.client.post("/v1/chat/completions", body, timeout=3600).json["usage"]
+        print(f"  the last one after a restart: {last['prompt_tokens_details']['cached_tokens']} of {last['prompt_tokens']} tokens cached", flush=True)
+
+
+def peers(model, size, rounds):
+    """Proxies that keep whole slots, where they are installed: HEARTH (its command), PROXYCACHE (a folder with its proxycache.py,
+    and a `python` in `PROXYCACHE_PYTHON`)."""
+    known = {name: os.environ.get(name) for name in ("HEARTH", "PROXYCACHE")}
+    place = pathlib.Path(tempfile.mkdtemp(prefix="peers.", dir=WORK))
+    server = Server(place, model, "-np", "1", "--cache-ram", "0", context=size + 1024)
+    port, process = free_port(), None
+
+    def start(name):
+        nonlocal process, port
+        port = free_port()
+        log = open(place / f"{name}.log", "ab")
+        url = f"http://127.0.0.1:{server.port}"
+        if name == "HEARTH":
+            command, environment = [known[name], "serve", "--upstream", url, "--port", str(port)], {}
+            command += ["--cache-dir", os.path.realpath(server.slots_folder)]
+        else:
+            command = [os.environ["PROXYCACHE_PYTHON"], str(pathlib.Path(known[name]) / "proxycache.py")]
+            backends = json.dumps([{"url": url, "n_slots": 1}])
+            environment = {"BACKENDS": backends, "PORT": str(port), "META_DIR": str(place / "meta")}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment}, cwd=place)
+        log.close()
+
+        def is_up():
+            try:
+                return Client(port).get("/v1/models", timeout=5).status < 600
+            except OSError:
+                return False
+
+        wait_for(name, is_up)
+
+    try:
+        part = prompt(server, size)
+        for name in [name for name, path in known.items() if path]:
+            title(f"{name.lower()}: time to first token, {size} tokens, {rounds} rounds")
+            arms, computed = {"cold": [], "both restarted": []}, []
+            for index in range(rounds):
+                fresh = f"Peer {name} {index}. " + part
+                server.client.post("/slots/0?action=erase", {})
+                start(name)
+                arms["cold"].append(first_token(port, fresh)[0])
+                time.sleep(2)
+                process.kill()
+                process.wait()
+                server.kill()
+                server.start()
+                start(name)
+                value, _, _, timings = first_token(port, fresh)
+                arms["both restarted"].append(value)
+                computed.append(timings.get("prompt_n"))
+                process.kill()
+                process.wait()
+            ratios(arms)
+            print(f"  computed again after both restarted: {computed} tokens", flush=True)
+    finally:
+        if process:
+            process.kill()
         server.kill()
         shutil.rmtree(os.path.realpath(place / "slots"), ignore_errors=True)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def main():
+    model = sys.argv[1]
+    for part in sys.argv[2:]:
+        name, *numbers = part.split(":")
+        numbers = [int(number) for number in numbers]
+        if name == "miss":
+            misses(*numbers)
+        else:
+            parts = {"first-token": first_tokens, "passing": passing, "streaming": streaming, "bytes": bytes_stored, "peers": peers}
+            parts[name](model, *numbers)
 
 
 if __name__ == "__main__":

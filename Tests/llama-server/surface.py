@@ -4,7 +4,7 @@ import os
 import random
 import socket
 
-from harness import Client, check, equal, random_tokens
+from harness import MODELS, Client, Companion, Server, check, equal, random_tokens
 from support import SYSTEM, pair, settled
 
 LONG = bool(os.environ.get("KVSTORE_LLAMA_LONG"))
@@ -88,6 +88,53 @@ def test_recorded_requests(place, processes):
     beside.quiet()
     equal(beside.metric("kvstore_llama_prompts_misjudged_total"), 0)
     check(beside.metric("kvstore_llama_prompt_tokens_restored_total") > 0, "nothing was restored")
+
+
+def test_router(place, processes):
+    """A server that starts one for each model, by the request's `model`: everything passes, and it is said why."""
+    folder = place / "models"
+    folder.mkdir()
+    for name in ("attention", "hybrid"):
+        (folder / f"{name}.gguf").symlink_to(MODELS / f"{name}.gguf")
+    server = Server(place, None, "--models-dir", str(folder), "-np", "1")
+    processes.append(server)
+    beside = Companion(place, server)
+    processes.append(beside)
+    equal(beside.status()["standing"], "passing", beside.status())
+    talk = [{"role": "user", "content": "hello " * 40}]
+    cases = [("GET", "/v1/models", None), ("GET", "/props", None), ("GET", "/slots", None)]
+    for model in ("attention", "hybrid", "nobody"):
+        cases += [
+            ("POST", "/v1/chat/completions", {"model": model, "messages": talk, "max_tokens": 3, "temperature": 0}),
+            ("POST", "/v1/completions", {"model": model, "prompt": "one two", "max_tokens": 3, "temperature": 0, "stream": True}),
+            ("POST", "/v1/messages", {"model": model, "messages": talk, "max_tokens": 3, "temperature": 0}),
+            ("POST", "/tokenize", {"model": model, "content": "one two"}),
+        ]
+    for method, path, body in cases:
+        directly = server.client.request(method, path, body)
+        through = beside.client.request(method, path, body)
+        equal(settled(through)[:2], settled(directly)[:2], method, path, body)
+        if body and body["model"] != "nobody":
+            equal(through.status, 200, path, body, through.body[:300])
+    equal(beside.client.get("/health").status, 200)
+
+
+def test_embeddings(place, processes):
+    """A server for embeddings: the same numbers as directly."""
+    server = Server(place, "attention", "-np", "1", "--embeddings", "--pooling", "mean")
+    processes.append(server)
+    beside = Companion(place, server)
+    processes.append(beside)
+    for path, body in (
+        ("/v1/embeddings", {"input": "hello"}),
+        ("/v1/embeddings", {"input": ["one", "two"], "model": "any"}),
+        ("/embedding", {"content": "hello"}),
+        ("/embeddings", {"content": "hello"}),
+    ):
+        directly = server.client.post(path, body)
+        through = beside.client.post(path, body)
+        equal((through.status, through.body), (directly.status, directly.body), path, body)
+        equal(through.status, 200, path, through.body[:300])
 
 
 def raw(port, data):
