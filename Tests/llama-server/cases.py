@@ -313,6 +313,41 @@ def test_window_fork_becomes_an_end(place, processes):
     check(cached(third) <= 1024, third.json["timings"])
 
 
+def payload(beside):
+    lines = beside.client.get("/metrics").body.decode().splitlines()
+    return sum(float(line.split(" ")[-1]) for line in lines if line.startswith("kvstore_payload_bytes{"))
+
+
+def test_windows_are_shared(place, processes):
+    """Ends near each other share the blocks of their windows, and each conversation goes on from its own after a restart."""
+    server, beside = pair(place, processes, "window", "-np", "1", "--cache-ram", "0")
+    front = random_tokens(1060, 24)
+    talks = [front + random_tokens(20, 60 + index)[1:] for index in range(8)]
+    whole, begin = 0, payload(beside)
+    folder = os.path.realpath(server.slots_folder)
+    for turn in range(3):
+        for talk in talks:
+            answer = beside.client.complete(talk, 8, return_tokens=True)
+            talk += answer.json["tokens"]
+            beside.quiet()
+            server.client.post("/slots/0?action=save", {"filename": "whole"})
+            whole += os.path.getsize(os.path.join(folder, "whole"))
+            os.unlink(os.path.join(folder, "whole"))
+            if turn < 2:
+                talk += random_tokens(10, len(talk))[1:]
+    stored = payload(beside) - begin
+    check(stored * 5 <= whole, "stored", stored, "of", whole, "in whole slot files")
+    restart(server, beside)
+    for index, talk in enumerate(talks):
+        more = talk + random_tokens(12, index)[1:]
+        answer = beside.client.complete(more, 8)
+        # Of ends behind one block the first is kept.
+        check(cached(answer) >= len(talk) - 1 - BLOCK, "talk", index, "cached", cached(answer), "of", len(talk), beside.last())
+        beside.quiet()
+        server.client.post("/slots/0?action=erase", {})
+        agree(answer, server.client.complete(more, 8, id_slot=0, cache_prompt=False), "talk", index)
+
+
 def test_reasoning_is_stripped(place, processes):
     """A client that leaves out what the model thought still goes on from the prompt's end."""
     for kind in ("attention", "hybrid"):

@@ -2,7 +2,7 @@
 """Measures kvstore-llama with a real model, the arms in turn. Called by Scripts/demo-llama-server and Benchmarks/llama-server.
 
 measure.py MODEL PART...   each part with its settings: first-token:TOKENS:ROUNDS:RESTARTS, miss:ROUNDS, passing:ROUNDS,
-                           streaming:ROUNDS, bytes:CONVERSATIONS, peers:TOKENS:ROUNDS
+                           streaming:ROUNDS, bytes:CONVERSATIONS, bytes-attention:CONVERSATIONS, peers:TOKENS:ROUNDS
 """
 import json
 import os
@@ -159,8 +159,6 @@ def first_tokens(model, size, rounds, restarts):
 
 def misses(rounds):
     """Direct and through, prompts of 2,048 tokens that nobody has: a tiny model, whose prefill hides nothing."""
-    MODELS.mkdir(exist_ok=True)
-    subprocess.run([sys.executable, HERE / "make_model.py", "attention", MODELS / "attention.gguf"], check=True)
     with Pair("attention", 4096) as (server, beside):
         title(f"a miss of 2,048 tokens, {rounds} rounds")
         direct, through = [], []
@@ -202,16 +200,12 @@ def streaming(model, rounds):
         show("through", through, f"{statistics.median(through) - statistics.median(direct):+.3f} ms")
 
 
-def allocated(folder):
-    return sum(path.stat().st_blocks * 512 for path in pathlib.Path(folder).rglob("*") if path.is_file())
-
-
 def bytes_stored(model, conversations):
-    """Conversations on one system prompt: what the store takes, and what whole slot files of the same slots take."""
+    """Conversations on one system prompt: what the store holds, and what whole slot files of the same slots take."""
     with Pair(model, 4096) as (server, beside):
         front = prompt(server, 1800)
         title(f"bytes of {conversations} conversations on a system prompt of 1,800 tokens, two turns each")
-        empty, whole = allocated(beside.place / "store"), 0
+        each, last = 0, 0
         folder = pathlib.Path(os.path.realpath(server.slots_folder))
         for index in range(conversations):
             talk = [{"role": "system", "content": front}]
@@ -221,21 +215,24 @@ def bytes_stored(model, conversations):
                 answer = beside.client.post("/v1/chat/completions", body, timeout=3600)
                 talk.append({"role": "assistant", "content": answer.json["choices"][0]["message"]["content"]})
                 beside.quiet()
-            server.client.post("/slots/0?action=save", {"filename": "hand"})
-            whole += (folder / "hand").stat().st_size
-            (folder / "hand").unlink()
-        used = beside.status()["store"]["bytes_used"]
-        print(f"  whole slot files   {whole / 2**20:9.1f} MiB, one for each conversation's end")
-        print(f"  store              {used / 2**20:9.1f} MiB used, 1/{whole / used:.1f}; {allocated(beside.place / 'store') / 2**20:.1f} MiB allocated "
-              f"({empty / 2**20:.1f} when empty)", flush=True)
-        # The conversations are all there: after a restart each goes on from its end.
+                server.client.post("/slots/0?action=save", {"filename": "hand"})
+                size = (folder / "hand").stat().st_size
+                each, last = each + size, last + (size if turn == 1 else 0)
+                (folder / "hand").unlink()
+        lines = beside.client.get("/metrics").body.decode().splitlines()
+        payload = sum(float(line.split(" ")[-1]) for line in lines if line.startswith("kvstore_payload_bytes{"))
+        disk = sum(path.stat().st_blocks * 512 for path in (beside.place / "store").rglob("*"))
+        print(f"  whole slot files   {each / 2**20:9.1f} MiB, one for each turn; {last / 2**20:.1f} MiB, one for each conversation's end")
+        print(f"  store              {payload / 2**20:9.1f} MiB of payload: 1/{each / payload:.1f} and 1/{last / payload:.1f}; "
+              f"{disk / 2**20:.1f} MiB of disk, free slots in its files included", flush=True)
+        # The conversations are all there: after a restart one goes on from its end.
         beside.kill()
         server.kill()
         server.start()
         beside.start()
         body = {"messages": talk + [{"role": "user", "content": "Go on."}], "max_tokens": 2}
-        last = beside.client.post("/v1/chat/completions", body, timeout=3600).json["usage"]
-        print(f"  the last one after a restart: {last['prompt_tokens_details']['cached_tokens']} of {last['prompt_tokens']} tokens cached", flush=True)
+        usage = beside.client.post("/v1/chat/completions", body, timeout=3600).json["usage"]
+        print(f"  the last one after a restart: {usage['prompt_tokens_details']['cached_tokens']} of {usage['prompt_tokens']} tokens cached", flush=True)
 
 
 def peers(model, size, rounds):
@@ -305,8 +302,12 @@ def main():
     for part in sys.argv[2:]:
         name, *numbers = part.split(":")
         numbers = [int(number) for number in numbers]
-        if name == "miss":
-            misses(*numbers)
+        if name in ("miss", "bytes-attention"):
+            # A tiny model with attention alone.
+            MODELS.mkdir(exist_ok=True)
+            tiny = MODELS / "attention.gguf"
+            subprocess.run([sys.executable, HERE / "make_model.py", "attention", tiny], check=True)
+            misses(*numbers) if name == "miss" else bytes_stored(tiny, *numbers)
         else:
             parts = {"first-token": first_tokens, "passing": passing, "streaming": streaming, "bytes": bytes_stored, "peers": peers}
             parts[name](model, *numbers)

@@ -93,6 +93,89 @@ import Testing
     }
   }
 
+  /// A window is taken apart at blocks, and put together from them, from any first position and with any end.
+  @Test func windowIsTakenApartAndPutTogether() throws {
+    for isTransposed in [false, true] {
+      let caches = [Self.cache(), Self.cache(isTransposed: isTransposed)]
+      let layout = SlotLayout(version: 2, wrapsTokens: false, caches: caches, stateByteCount: 9)
+      for tokenCount in [64, 65, 70, 127, 128, 150] {
+        for windowCount in [1, 5, 6, 20, 63, 64, 65] where windowCount < tokenCount - 1 {
+          let window = Array(Int32(tokenCount - windowCount)..<Int32(tokenCount))
+          let tokens = (0..<Int32(tokenCount)).map { 100 + $0 }
+          let image = SlotImage(layout: layout, tokens: tokens, window: window)
+          var bytes = (0..<image.byteCount).map { UInt8(truncatingIfNeeded: $0 % 251 + 1) }
+          bytes.withUnsafeMutableBytes { image.writeHeaders(to: $0) }
+          let end = tokenCount / 64 * 64
+          let whole = try bytes.withUnsafeBytes { bytes in
+            let file = try SlotFile(bytes, stateByteCount: 9)
+            return try #require(PrefixEnd.encode(file, bytes, blockTokenCount: end))
+          }
+          for size in [16, 64] {
+            let parts = try #require(
+              PrefixEnd.part(whole, layout, blockTokenCount: end, tokensPerBlock: size)
+            )
+            var asked: [Int] = []
+            let again = PrefixEnd.join(
+              parts.end,
+              layout,
+              blockTokenCount: end,
+              tokensPerBlock: size
+            ) { block, isWhole in
+              asked.append(block)
+              return parts.blocks.first { $0.block == block && $0.isWhole == isWhole }?.rows
+            }
+            #expect(again == whole)
+            #expect(Set(asked) == Set(parts.blocks.map(\.block)))
+            let rest = parts.blocks.dropFirst().filter { !$0.isWhole }
+            #expect(rest.isEmpty)
+            let missing = PrefixEnd.join(
+              parts.end,
+              layout,
+              blockTokenCount: end,
+              tokensPerBlock: size
+            ) { _, _ in nil }
+            #expect(missing == (parts.blocks.isEmpty ? whole : nil))
+            // Whatever a byte of it says, it ends.
+            for index in parts.end.indices.prefix(24) {
+              for value in [0, 1, 0x7F, 0x80, 0xFF] as [UInt8] {
+                var changed = parts.end
+                changed[index] = value
+                _ = PrefixEnd.join(
+                  changed,
+                  layout,
+                  blockTokenCount: end,
+                  tokensPerBlock: size
+                ) { block, _ in parts.blocks.first { $0.block == block }?.rows }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /// The zero cell before a restored window is shared with nobody.
+  @Test func zeroCellIsNotShared() throws {
+    let layout = SlotLayout(
+      version: 2,
+      wrapsTokens: false,
+      caches: [Self.cache(), Self.cache()],
+      stateByteCount: 0
+    )
+    let tokens = (0..<Int32(150)).map { 100 + $0 }
+    let image = SlotImage(layout: layout, tokens: tokens, window: Array(100..<150))
+    var bytes = [UInt8](repeating: 7, count: image.byteCount)
+    for (plane, offset) in zip(layout.caches[1].planes, image.planeOffsets[1]) {
+      for index in 0..<plane.rowByteCount { bytes[offset + index] = 0 }
+    }
+    bytes.withUnsafeMutableBytes { image.writeHeaders(to: $0) }
+    let whole = try bytes.withUnsafeBytes { bytes in
+      let file = try SlotFile(bytes)
+      return try #require(PrefixEnd.encode(file, bytes, blockTokenCount: 128))
+    }
+    #expect(PrefixEnd.part(whole, layout, blockTokenCount: 128, tokensPerBlock: 64) == nil)
+  }
+
   @Test func endIsWrittenAndRead() throws {
     for layout in Self.layouts {
       let (_, bytes) = Self.file(layout)

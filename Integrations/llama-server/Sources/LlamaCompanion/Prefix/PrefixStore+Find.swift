@@ -52,7 +52,12 @@ extension PrefixStore {
       var wordCount = words.count
       while wordCount > Self.tokensPerBlock {
         let prompt = unsafe Prompt(words: words.baseAddress, wordCount: wordCount)
-        let matches = try namespace.match(prompt, with: pieces, options: .leaveOneToken)
+        // Of an end in several pieces, how many it has depends on its length: the first is always there.
+        let matches = try namespace.match(
+          prompt,
+          with: Array(pieces.prefix(1)),
+          options: .leaveOneToken
+        )
         let leases = matches.map(\.lease).filter { $0 != 0 }
         let blockCount = matches[0].blockCount
         guard blockCount > 0 else { break }
@@ -104,6 +109,55 @@ extension PrefixStore {
 
   /// The end that stands behind so many blocks; nil where there is none, or not all of it.
   func readEnd(_ prompt: Prompt, blockCount: Int) throws -> (PrefixEnd, [UInt8])? {
+    guard var bytes = try read(pieces, prompt, blockCount: blockCount) else { return nil }
+    if layout.caches.count > 1 {
+      let whole = try PrefixEnd.join(
+        bytes,
+        layout,
+        blockTokenCount: blockCount * Self.tokensPerBlock,
+        tokensPerBlock: Self.tokensPerBlock
+      ) { block, isWhole in
+        isWhole
+          ? try read(windows, prompt, blockCount: block + 1)
+          : try read(fronts, prompt, blockCount: blockCount)
+      }
+      guard let whole else { return nil }
+      bytes = whole
+    }
+    guard let end = bytes.withUnsafeBytes({ PrefixEnd($0, layout: layout) }) else { return nil }
+    return (end, bytes)
+  }
+
+  /// The tokens of the end behind so many blocks; nil where there is none that could be used.
+  func endTokens(_ prompt: Prompt, blockCount: Int) throws -> [Int32]? {
+    guard layout.caches.count > 1 else {
+      return try readEnd(prompt, blockCount: blockCount)?.0.tokens
+    }
+    guard let bytes = try read(pieces, prompt, blockCount: blockCount),
+      let (tokens, first, blocks) = bytes.withUnsafeBytes({
+        PrefixEnd.needs(
+          $0,
+          layout,
+          blockTokenCount: blockCount * Self.tokensPerBlock,
+          tokensPerBlock: Self.tokensPerBlock
+        )
+      })
+    else { return nil }
+    for block in blocks where try !has(windows, prompt, blockCount: block + 1) {
+      guard block * Self.tokensPerBlock < first, try has(fronts, prompt, blockCount: blockCount)
+      else { return nil }
+    }
+    return tokens
+  }
+
+  func has(_ pieces: [Namespace], _ prompt: Prompt, blockCount: Int) throws -> Bool {
+    guard let piece = pieces.first else { return false }
+    let words = Self.words(ofDigest: try piece.sectionDigest(prompt, blockCount: blockCount))
+    return try Prompt.with(words) { try piece.match($0, options: .peek).blockCount == 1 }
+  }
+
+  /// What is stored in these pieces behind so many blocks; nil where a piece is missing.
+  private func read(_ pieces: [Namespace], _ prompt: Prompt, blockCount: Int) throws -> [UInt8]? {
     var bytes: [UInt8] = []
     for piece in pieces {
       let words = Self.words(ofDigest: try piece.sectionDigest(prompt, blockCount: blockCount))
@@ -112,7 +166,10 @@ extension PrefixStore {
       var length = 0
       var isDone = false
       try Prompt.with(words) { prompt in
-        guard try piece.match(prompt, options: .peek).blockCount == 1 else { return }
+        // A use of it, as of the blocks.
+        let match = try piece.match(prompt)
+        defer { release(match.lease == 0 ? [] : [match.lease]) }
+        guard match.blockCount == 1 else { return }
         bytes.append(contentsOf: repeatElement(0, count: capacity))
         try bytes.withUnsafeMutableBytes { buffer in
           var span = unsafe TransferSpan(
@@ -132,7 +189,6 @@ extension PrefixStore {
       // The last piece is the one that is not full.
       if length < Self.pieceByteCount { break }
     }
-    guard let end = bytes.withUnsafeBytes({ PrefixEnd($0, layout: layout) }) else { return nil }
-    return (end, bytes)
+    return pieces.isEmpty ? nil : bytes
   }
 }

@@ -52,18 +52,18 @@ extension PrefixStore {
       let blockTokenCount = blockCount * Self.tokensPerBlock
       let end = file.tokens.count
       if !layout.needsExactEnds, end == blockTokenCount { return }
-      if let (stored, _) = try readEnd(prompt, blockCount: blockCount) {
+      if let stored = try endTokens(prompt, blockCount: blockCount) {
         let tail = file.tokens[blockTokenCount...]
         // Where ends are exact, what an earlier step of the same conversation left stays: a client that drops the answer's reasoning
         // needs it. Elsewhere any part of it will do, and the longest is best.
         let keeps =
           layout.needsExactEnds
-          ? tail.starts(with: stored.tokens) || !replacesEnd : stored.tokens.starts(with: tail)
+          ? tail.starts(with: stored) || !replacesEnd : stored.starts(with: tail)
         if keeps {
           taken.endIsStored = true
           return
         }
-        for piece in pieces {
+        for piece in pieces + fronts {
           let words = Self.words(ofDigest: try piece.sectionDigest(prompt, blockCount: blockCount))
           _ = try Prompt.with(words) { prompt in try piece.forget(prompt) }
         }
@@ -72,18 +72,50 @@ extension PrefixStore {
         taken.problem = "shorter than the window, or the window has gaps"
         return
       }
-      guard record.count <= endByteCountMax else {
-        taken.problem = "the window is larger than the model says"
-        return
+      if layout.caches.count > 1 {
+        taken.endIsStored = try storeParts(record, prompt, blockCount, lives)
+      } else {
+        taken.endIsStored = try store(record, in: pieces, prompt, blockCount, lives)
       }
-      taken.endIsStored = try store(record, prompt, blockCount, lives)
     }
     return taken
   }
 
-  func store(_ record: [UInt8], _ prompt: Prompt, _ blockCount: Int, _ lives: Lives) throws
-    -> Bool
-  {
+  /// An end whose window is shared with others, block by block; the end itself last.
+  private func storeParts(
+    _ record: [UInt8],
+    _ prompt: Prompt,
+    _ blockCount: Int,
+    _ lives: Lives
+  ) throws -> Bool {
+    let parts = PrefixEnd.part(
+      record,
+      layout,
+      blockTokenCount: blockCount * Self.tokensPerBlock,
+      tokensPerBlock: Self.tokensPerBlock
+    )
+    guard let parts else { return false }
+    for part in parts.blocks where try !has(windows, prompt, blockCount: part.block + 1) {
+      let isStored =
+        part.isWhole
+        ? try store(part.rows, in: windows, prompt, part.block + 1, lives)
+        : try store(part.rows, in: fronts, prompt, blockCount, lives)
+      guard isStored else { return false }
+    }
+    return try store(parts.end, in: pieces, prompt, blockCount, lives)
+  }
+
+  private func store(
+    _ record: [UInt8],
+    in pieces: [Namespace],
+    _ prompt: Prompt,
+    _ blockCount: Int,
+    _ lives: Lives
+  ) throws -> Bool {
+    // Larger than the model says, with a window of another length: not stored.
+    guard record.count <= pieces.reduce(0, { $0 + $1.identity.regionByteCounts[0] }) else {
+      return false
+    }
     var start = 0
     for piece in pieces {
       let words = Self.words(ofDigest: try piece.sectionDigest(prompt, blockCount: blockCount))

@@ -16,7 +16,11 @@ final class PrefixStore: Sendable {
   let store: Store
   let namespace: Namespace
   let pieces: [Namespace]
+  /// The windows of whole blocks, which ends share, and what an end has of the block in which its window begins.
+  let windows: [Namespace]
+  let fronts: [Namespace]
   let endByteCountMax: Int
+  let windowTokenCount: Int
 
   init(
     _ store: Store,
@@ -28,21 +32,28 @@ final class PrefixStore: Sendable {
     self.store = store
     self.layout = layout
     let namespace = try store.openNamespace(identity, limits: limits)
-    let endByteCountMax = PrefixEnd.byteCountMax(
-      layout,
-      tokensPerBlock: Self.tokensPerBlock,
-      windowTokenCount: windowTokenCount
-    )
-    let count = (endByteCountMax + Self.pieceByteCount - 1) / Self.pieceByteCount
+    let hasWindow = layout.caches.count > 1
+    let endByteCountMax =
+      hasWindow
+      ? PrefixEnd.partedByteCountMax(layout, tokensPerBlock: Self.tokensPerBlock)
+      : PrefixEnd.byteCountMax(layout, tokensPerBlock: Self.tokensPerBlock, windowTokenCount: 0)
+    func sections(_ name: String, _ byteCountMax: Int) throws -> [Namespace] {
+      let count = (byteCountMax + Self.pieceByteCount - 1) / Self.pieceByteCount
+      return try (0..<count).map { index in
+        try namespace.openSection(
+          "\(name) \(index)",
+          byteCountMax: min(Self.pieceByteCount, byteCountMax),
+          quotaBytes: limits.quotaBytes
+        )
+      }
+    }
     self.namespace = namespace
     self.endByteCountMax = endByteCountMax
-    pieces = try (0..<count).map { index in
-      try namespace.openSection(
-        "end \(index)",
-        byteCountMax: min(Self.pieceByteCount, endByteCountMax),
-        quotaBytes: limits.quotaBytes
-      )
-    }
+    self.windowTokenCount = windowTokenCount
+    pieces = try sections("end", endByteCountMax)
+    let rowByteCount = hasWindow ? layout.caches[1].rowByteCount : 0
+    windows = try sections("window", rowByteCount * Self.tokensPerBlock)
+    fronts = try sections("front", rowByteCount * (Self.tokensPerBlock - 1))
   }
 
   /// Bytes of each plane's part of a block; a model without attention has blocks that only say which tokens they are.
@@ -66,13 +77,23 @@ final class PrefixStore: Sendable {
       let prompt = unsafe Prompt(words: words.baseAddress, wordCount: words.count)
       guard let blocks = try namespace.pin(prompt, nanoseconds: nanoseconds) else { return [] }
       var pins = [blocks.id]
-      for piece in pieces {
-        let digest = try piece.sectionDigest(prompt, blockCount: blocks.blockCount)
-        let found = try Prompt.with(Self.words(ofDigest: digest)) { prompt in
-          try piece.pin(prompt, nanoseconds: nanoseconds)
+      func pin(_ pieces: [Namespace], blockCount: Int) throws {
+        for piece in pieces {
+          let digest = try piece.sectionDigest(prompt, blockCount: blockCount)
+          let found = try Prompt.with(Self.words(ofDigest: digest)) { prompt in
+            try piece.pin(prompt, nanoseconds: nanoseconds)
+          }
+          guard let found else { break }
+          pins.append(found.id)
         }
-        guard let found else { break }
-        pins.append(found.id)
+      }
+      try pin(pieces, blockCount: blocks.blockCount)
+      try pin(fronts, blockCount: blocks.blockCount)
+      if !windows.isEmpty {
+        let before = windowTokenCount / Self.tokensPerBlock + 2
+        for block in max(0, blocks.blockCount - before)..<blocks.blockCount {
+          try pin(windows, blockCount: block + 1)
+        }
       }
       return pins
     }
