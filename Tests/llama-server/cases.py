@@ -532,6 +532,28 @@ def test_server_gone_and_back(place, processes):
     equal(beside.client.get("/health").status, 200)
 
 
+def test_server_that_sleeps(place, processes):
+    """--sleep-idle-seconds: the companion lets it sleep, and what it has unloaded comes back from the store."""
+    server, beside = pair(place, processes, "attention", "-np", "1", "--sleep-idle-seconds", "1")
+    prompt = random_tokens(500, 62)
+    first = beside.client.complete(prompt)
+    beside.quiet()
+
+    def sleeps():
+        return server.client.get("/props").json["is_sleeping"]
+
+    wait_for("the server to sleep", sleeps, 20)
+    for _ in range(10):
+        time.sleep(0.2)
+        check(sleeps(), "woken by nobody's request")
+        equal(beside.client.get("/health").status, 200)
+    again = beside.client.complete(prompt)
+    check(again.prefix[0] >= 448 and again.prefix[2] != "memory", again.prefix, beside.last())
+    agree(again, first)
+    beside.quiet()
+    wait_for("the server to sleep again", sleeps, 20)
+
+
 def test_server_stops_in_the_middle_of_an_answer(place, processes):
     server, beside = pair(place, processes, "attention", "-np", "1")
     stream = Stream(beside.port, {"prompt": random_tokens(300, 61), "n_predict": 4000, "stream": True})

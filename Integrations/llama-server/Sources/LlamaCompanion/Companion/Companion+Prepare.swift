@@ -60,7 +60,14 @@ extension Companion {
     start = nowNanoseconds()
     let found = lookup.usable?.tokenCount ?? 0
     let there = max(exchange.memoryTokenCount, found)
-    if try await waitForComing(tokens, exchange.tenant, beyond: there) {
+    let hasWaited: Bool
+    do {
+      hasWaited = try await waitForComing(tokens, exchange.tenant, beyond: there)
+    } catch {
+      if let found = lookup.usable { await release(found, passage) }
+      throw error
+    }
+    if hasWaited {
       if let found = lookup.usable { await release(found, passage) }
       lookup = try await threads.runIfActive { [prefixes = passage.prefixes] in
         try prefixes.find(tokens)

@@ -40,7 +40,7 @@ extension Companion {
   /// Asked afterwards: one that has come meanwhile may have another model of the same layout, and its port. What is in a slot ends with
   /// the process, so nothing that happens after this question can make the answer wrong.
   func checkStanding(_ attachment: Attachment) async throws {
-    let properties = try await server.get("/props")
+    let properties = try await server.properties()
     let adapters = try await server.get("/lora-adapters")
     guard properties.raw == attachment.properties[...], adapters.raw == attachment.adapters[...]
     else { throw OtherServer() }

@@ -90,7 +90,7 @@ package final class Companion: Sendable {
     await keeper.openStore()
     var idleLooks = 0
     while !Task.isCancelled {
-      _ = await keeper.current()
+      _ = await keeper.glance()
       idleLooks = await looksForgotten() ? idleLooks + 1 : 0
       if idleLooks >= 3 { await wake() }
       try? await Task.sleep(for: .milliseconds(500))

@@ -22,7 +22,7 @@ extension Companion {
   }
 
   func healthPage() async -> Front.Page {
-    switch await keeper.current() {
+    switch await keeper.glance() {
     case .attached(let attachment):
       let problem = await keeper.storeProblem
       let store = problem.map { ",\"store\":\(JSON.quoted($0))" } ?? ""

@@ -18,7 +18,7 @@ struct Attacher: Sendable {
   )
 
   func attach() async throws -> Attachment {
-    let properties = try await server.get("/props")
+    let properties = try await server.properties()
     guard let slotCount = properties["total_slots"]?.int, slotCount > 0 else {
       throw NotHelped(
         "it has no slots of its own (a router: put kvstore-llama before each model's server)"

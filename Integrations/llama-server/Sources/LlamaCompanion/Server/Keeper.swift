@@ -55,10 +55,22 @@ actor Keeper {
     return result
   }
 
+  /// A look between requests. One that sleeps is not woken: its properties are asked for alone, which it answers in its sleep.
+  func glance() async -> Standing {
+    if running == nil, case .attached(let attachment) = standing,
+      FileStamp(attachment.model.path) == attachment.model,
+      let properties = try? await attacher.server.properties(),
+      properties.raw == attachment.properties[...]
+    {
+      return standing
+    }
+    return await current()
+  }
+
   private func look() async -> Standing {
     let before = standing
     do {
-      let properties = try await attacher.server.get("/props")
+      let properties = try await attacher.server.properties()
       switch before {
       case .attached(let attachment):
         if properties.raw == attachment.properties[...],

@@ -36,6 +36,20 @@ struct LlamaServer: Sendable {
     try await call(.GET, path, nil, headers: headers)
   }
 
+  /// What the server says of itself, but for whether it sleeps: awake again, it is the same one.
+  func properties() async throws -> JSON {
+    let answer = try await get("/props")
+    let mark = Array("\"is_sleeping\":true".utf8)
+    var bytes = Array(answer.raw)
+    guard bytes.count > mark.count,
+      let at = (0...bytes.count - mark.count).first(where: {
+        bytes[$0] == mark[0] && bytes[$0..<$0 + mark.count].elementsEqual(mark)
+      })
+    else { return answer }
+    bytes.replaceSubrange(at..<at + mark.count, with: "\"is_sleeping\":false".utf8)
+    return JSON(bytes) ?? answer
+  }
+
   func post(_ path: String, _ body: String, headers: HTTPHeaders? = nil) async throws -> JSON {
     try await call(.POST, path, Array(body.utf8), headers: headers)
   }
