@@ -18,11 +18,13 @@ from harness import HERE, MODELS, WORK, Client, Companion, Server, free_port, ra
 
 
 def first_token(port, words, answer_tokens=8):
-    """Milliseconds to the first piece of an answer and to its end, its pieces, and the server's figures."""
+    """Milliseconds to the first piece of an answer and to its end, its pieces, and the server's figures; for a text, or for
+    messages, to which the answer is added."""
     import http.client
 
+    talk = words if isinstance(words, list) else [{"role": "user", "content": words}]
     body = {
-        "messages": [{"role": "user", "content": words}],
+        "messages": talk,
         "max_tokens": answer_tokens,
         "temperature": 0,
         "stream": True,
@@ -31,7 +33,7 @@ def first_token(port, words, answer_tokens=8):
     begin = time.perf_counter()
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
-    first, pieces, timings = None, 0, {}
+    first, pieces, timings, said = None, 0, {}, ""
     for line in response:
         if not line.startswith(b"data: {"):
             continue
@@ -39,10 +41,12 @@ def first_token(port, words, answer_tokens=8):
         timings = event.get("timings", timings)
         if event.get("choices") and event["choices"][0]["delta"].get("content"):
             pieces += 1
+            said += event["choices"][0]["delta"]["content"]
             if first is None:
                 first = time.perf_counter() - begin
     end = time.perf_counter() - begin
     connection.close()
+    talk.append({"role": "assistant", "content": said})
     return first * 1e3, end * 1e3, pieces, timings
 
 
@@ -236,15 +240,21 @@ def bytes_stored(model, conversations):
 
 
 def peers(model, size, rounds):
-    """Proxies that keep whole slots, where they are installed: HEARTH (its command), PROXYCACHE (a folder with its proxycache.py,
-    and a `python` in `PROXYCACHE_PYTHON`)."""
+    """The second turn of a conversation after a restart of server and proxy: with kvstore-llama, and with proxies that keep whole
+    slots, where they are installed: HEARTH (its command), PROXYCACHE (a folder with its proxycache.py, and a Python in
+    PROXYCACHE_PYTHON)."""
     known = {name: os.environ.get(name) for name in ("HEARTH", "PROXYCACHE")}
     place = pathlib.Path(tempfile.mkdtemp(prefix="peers.", dir=WORK))
     server = Server(place, model, "-np", "1", "--cache-ram", "0", context=size + 1024)
-    port, process = free_port(), None
+    beside = Companion(place, server)
+    beside.kill()
+    process = None
 
     def start(name):
-        nonlocal process, port
+        nonlocal process
+        if name == "kvstore-llama":
+            beside.start()
+            return beside.port
         port = free_port()
         log = open(place / f"{name}.log", "ab")
         url = f"http://127.0.0.1:{server.port}"
@@ -265,34 +275,49 @@ def peers(model, size, rounds):
                 return False
 
         wait_for(name, is_up)
+        return port
 
-    try:
-        part = prompt(server, size)
-        for name in [name for name, path in known.items() if path]:
-            title(f"{name.lower()}: time to first token, {size} tokens, {rounds} rounds")
-            arms, computed = {"cold": [], "both restarted": []}, []
-            for index in range(rounds):
-                fresh = f"Peer {name} {index}. " + part
-                server.client.post("/slots/0?action=erase", {})
-                start(name)
-                arms["cold"].append(first_token(port, fresh)[0])
-                time.sleep(2)
-                process.kill()
-                process.wait()
-                server.kill()
-                server.start()
-                start(name)
-                value, _, _, timings = first_token(port, fresh)
-                arms["both restarted"].append(value)
-                computed.append(timings.get("prompt_n"))
-                process.kill()
-                process.wait()
-            ratios(arms)
-            print(f"  computed again after both restarted: {computed} tokens", flush=True)
-    finally:
+    def stop():
+        nonlocal process
+        beside.kill()
         if process:
             process.kill()
+            process.wait()
+            process = None
         server.kill()
+
+    names = ["kvstore-llama"] + [name for name, path in known.items() if path]
+    arms, second, computed = {name: [] for name in names}, {name: [] for name in names}, {name: [] for name in names}
+    try:
+        part = prompt(server, size)
+        title(f"the second turn after a restart of both, {size} tokens, {rounds} rounds, the arms in turn")
+        for index in range(rounds):
+            for name in names:
+                talk = [{"role": "user", "content": f"Round {index} with {name}. " + part}]
+                port = start(name)
+                arms[name].append(first_token(port, talk)[0])
+                if name == "kvstore-llama":
+                    beside.quiet()
+                time.sleep(2)
+                stop()
+                server.start()
+                port = start(name)
+                talk.append({"role": "user", "content": "And what else?"})
+                value, _, _, timings = first_token(port, talk)
+                second[name].append(value)
+                computed[name].append(timings.get("prompt_n"))
+                stop()
+                server.start()
+        for name in names:
+            show(name.lower() + ", first turn", arms[name])
+            cold = statistics.median(arms[name])
+            note = f"{cold / statistics.median(second[name]):.1f} × sooner; computed {computed[name]}"
+            show(name.lower() + ", second turn", second[name], note)
+    finally:
+        stop()
+        for name in ("HEARTH", "PROXYCACHE"):
+            if os.environ.get("KVSTORE_LLAMA_LOGS") and (place / f"{name}.log").exists():
+                print((place / f"{name}.log").read_text()[-3000:])
         shutil.rmtree(os.path.realpath(place / "slots"), ignore_errors=True)
         shutil.rmtree(place, ignore_errors=True)
 
