@@ -1,4 +1,5 @@
 import LlamaSlots
+import NIOPosix
 import Synchronization
 
 /// What was computed and is on its way into the store: who asks for the same next waits for it instead of computing it again.
@@ -32,21 +33,33 @@ extension Companion {
     }
   }
 
-  /// Waits for what others have computed of this prompt beyond what is there; false if there is no such thing.
-  func waitForComing(_ tokens: [Int32], _ tenant: String, beyond count: Int) async throws -> Bool {
-    let start = nowNanoseconds()
-    var hasWaited = false
-    while milliseconds(since: start) < 5000 {
-      let isComing = coming.withLock { coming in
-        coming.values.contains {
-          $0.tenant == tenant
-            && commonPrefix($0.tokens[...], tokens[...]) >= count + 2 * PrefixStore.tokensPerBlock
-        }
+  private func isComing(_ tokens: [Int32], _ tenant: String, beyond count: Int) -> Bool {
+    coming.withLock { coming in
+      coming.values.contains {
+        $0.tenant == tenant
+          && commonPrefix($0.tokens[...], tokens[...]) >= count + 2 * PrefixStore.tokensPerBlock
       }
-      guard isComing else { break }
-      hasWaited = true
+    }
+  }
+
+  /// Waits for what others have computed of this prompt beyond what its slot and the store have.
+  ///
+  /// Nothing is held meanwhile that the others need: not the gate, through which their slots are saved.
+  func waitForComing(_ passage: Passage) async throws {
+    let (slot, tenant) = passage.state.withLock { ($0.slot, $0.exchange.tenant) }
+    let tokens = passage.tokens
+    let common = commonPrefix(slot.tokens[...], tokens[...])
+    guard isComing(tokens, tenant, beyond: common) else { return }
+    let start = nowNanoseconds()
+    let found = try await threads.runIfActive { [prefixes = passage.prefixes] in
+      guard let found = try prefixes.find(tokens).usable else { return 0 }
+      prefixes.release(found.leases)
+      return found.tokenCount
+    }
+    let count = max(common, found)
+    while milliseconds(since: start) < 5000, isComing(tokens, tenant, beyond: count) {
       try await Task.sleep(for: .milliseconds(2))
     }
-    return hasWaited
+    passage.state.withLock { $0.exchange.step("wait for the store", since: start) }
   }
 }

@@ -97,6 +97,14 @@ extension Companion {
       before,
       exchange
     )
+    do {
+      try await waitForComing(passage)
+    } catch is CancellationError {
+      await giveBack(passage, forgets: false)
+      throw CancellationError()
+    } catch {
+      logger.debug("not waited for: \((error as? StoreError)?.message ?? "\(error)")")
+    }
     // It stays shut until the request has started.
     if passage.usesGate { await gate.enter() }
     do {

@@ -48,7 +48,7 @@ extension Companion {
 
     start = nowNanoseconds()
     let conversation = exchange.conversation
-    var lookup = try await threads.runIfActive { [self, prefixes = passage.prefixes] in
+    let lookup = try await threads.runIfActive { [self, prefixes = passage.prefixes] in
       do {
         try sessions.match(conversation, prefixes, tokens)
       } catch {
@@ -57,23 +57,6 @@ extension Companion {
       return try prefixes.find(tokens)
     }
     exchange.step("match", since: start)
-    start = nowNanoseconds()
-    let found = lookup.usable?.tokenCount ?? 0
-    let there = max(exchange.memoryTokenCount, found)
-    let hasWaited: Bool
-    do {
-      hasWaited = try await waitForComing(tokens, exchange.tenant, beyond: there)
-    } catch {
-      if let found = lookup.usable { await release(found, passage) }
-      throw error
-    }
-    if hasWaited {
-      if let found = lookup.usable { await release(found, passage) }
-      lookup = try await threads.runIfActive { [prefixes = passage.prefixes] in
-        try prefixes.find(tokens)
-      }
-      exchange.step("wait for the store", since: start)
-    }
     if let found = lookup.usable {
       exchange.foundTokenCount = found.tokenCount
       if worthwhile(found, attachment.layout, memoryTokenCount: exchange.memoryTokenCount) {

@@ -111,9 +111,10 @@ extension Companion {
       }
     } catch {
       counters.change { $0.savesFailed += 1 }
-      if !(error is LlamaServer.Unreachable) {
-        logger.warning("a slot could not be saved: \(error)")
-      }
+      logger.log(
+        level: error is LlamaServer.Unreachable ? .debug : .warning,
+        "a slot could not be saved: \(error)"
+      )
       slot.tokens = []
       slot.restoredTokenCount = 0
     }

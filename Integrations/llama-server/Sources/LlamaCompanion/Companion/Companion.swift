@@ -89,24 +89,27 @@ package final class Companion: Sendable {
   package func run() async {
     await keeper.openStore()
     var idleLooks = 0
+    var waiting: UInt64?
     while !Task.isCancelled {
       _ = await keeper.glance()
-      idleLooks = await looksForgotten() ? idleLooks + 1 : 0
+      let oldest = await looksForgotten()
+      idleLooks = oldest != nil && oldest == waiting ? idleLooks + 1 : 0
+      waiting = oldest
       if idleLooks >= 3 { await wake() }
       try? await Task.sleep(for: .milliseconds(500))
     }
   }
 
-  /// Something waits for the server, and the server does nothing.
+  /// Something waits for the server, and the server does nothing: the request that waits for longest.
   ///
   /// What wants a slot that is in use is put off there, slot actions too, and each slot that becomes free wakes only one of them: after a
   /// slot action none is woken, and the others wait for a request that may never come.
-  private func looksForgotten() async -> Bool {
-    guard server.outstanding.count > 0, await isAttached,
-      let known = try? await server.get("/slots")
-    else { return false }
-    return !known.elements.isEmpty
-      && known.elements.allSatisfy { $0["is_processing"]?.bool == false }
+  private func looksForgotten() async -> UInt64? {
+    guard let oldest = server.outstanding.oldest, await isAttached,
+      let known = try? await server.get("/slots"), !known.elements.isEmpty,
+      known.elements.allSatisfy({ $0["is_processing"]?.bool == false })
+    else { return nil }
+    return oldest
   }
 
   /// Ends one request of a single token, which wakes one that was put off; in the slot that is missed least.

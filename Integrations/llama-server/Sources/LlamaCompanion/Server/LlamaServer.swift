@@ -12,11 +12,26 @@ struct LlamaServer: Sendable {
   let apiKey: String?
   let outstanding = Outstanding()
 
-  /// Requests that have no answer yet.
+  /// Requests that have no answer yet, by number.
   final class Outstanding: Sendable {
-    private let value = Mutex(0)
-    var count: Int { value.withLock { $0 } }
-    func add(_ change: Int) { value.withLock { $0 += change } }
+    private struct State: Sendable {
+      var last: UInt64 = 0
+      var waiting: Set<UInt64> = []
+    }
+
+    private let state = Mutex(State())
+    /// The one that waits for longest.
+    var oldest: UInt64? { state.withLock { $0.waiting.min() } }
+
+    func begin() -> UInt64 {
+      state.withLock { state in
+        state.last += 1
+        state.waiting.insert(state.last)
+        return state.last
+      }
+    }
+
+    func end(_ number: UInt64) { state.withLock { _ = $0.waiting.remove(number) } }
   }
 
   /// The server is not there, or went away before it answered.
@@ -101,8 +116,8 @@ struct LlamaServer: Sendable {
     _ request: HTTPClientRequest,
     isRepeatable: Bool = true
   ) async throws -> HTTPClientResponse {
-    outstanding.add(1)
-    defer { outstanding.add(-1) }
+    let number = outstanding.begin()
+    defer { outstanding.end(number) }
     for attempt in 0... {
       do {
         return try await client.execute(request, deadline: .distantFuture)
