@@ -19,7 +19,6 @@ final class PrefixStore: Sendable {
   /// The windows of whole blocks, which ends share, and what an end has of the block in which its window begins.
   let windows: [Namespace]
   let fronts: [Namespace]
-  let endByteCountMax: Int
   let windowTokenCount: Int
 
   init(
@@ -48,12 +47,13 @@ final class PrefixStore: Sendable {
       }
     }
     self.namespace = namespace
-    self.endByteCountMax = endByteCountMax
     self.windowTokenCount = windowTokenCount
-    pieces = try sections("end", endByteCountMax)
-    let rowByteCount = hasWindow ? layout.caches[1].rowByteCount : 0
-    windows = try sections("window", rowByteCount * Self.tokensPerBlock)
-    fronts = try sections("front", rowByteCount * (Self.tokensPerBlock - 1))
+    // All of one size: they share the store's slot files, which are made for many blocks at a time.
+    let windowByteCount = hasWindow ? layout.caches[1].rowByteCount * Self.tokensPerBlock : 0
+    let byteCount = max(endByteCountMax, windowByteCount)
+    pieces = try sections("end", byteCount)
+    windows = hasWindow ? try sections("window", byteCount) : []
+    fronts = hasWindow ? try sections("front", byteCount) : []
   }
 
   /// Bytes of each plane's part of a block; a model without attention has blocks that only say which tokens they are.
