@@ -10,6 +10,13 @@
 
 enum { tokens_per_block = 16 };
 
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+
+const char *call_bench_version(void) {
+  return TEXT(KVSTORE_VERSION_MAJOR) "." TEXT(KVSTORE_VERSION_MINOR) "." TEXT(KVSTORE_VERSION_PATCH);
+}
+
 /* The functions that are timed, found by name: the command is linked with the Swift library, not with this one. */
 typedef struct {
   __typeof__(&kvstore_version) version;

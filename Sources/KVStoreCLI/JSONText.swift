@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 
 /// A value as JSON: the keys in order, so that two outputs can be compared.
 func jsonText(_ value: some Encodable, isPretty: Bool = true) throws -> String {

@@ -1,10 +1,12 @@
 import ArgumentParser
+import CCallBench
 import KVStore
 
 /// The command `kvstore`.
 @main
 struct KVStoreCommand: ParsableCommand {
-  static let versionText = "0.1.0"
+  /// That of kvstore.h.
+  static let versionText = unsafe String(cString: call_bench_version())
 
   static let configuration = CommandConfiguration(
     commandName: "kvstore",

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 
 /// `kvstore manual`: the manual pages, made from what the commands say of themselves.
 ///
@@ -28,9 +28,7 @@ struct ManualCommand: ParsableCommand {
     let names = (parents + [command]).map(\.commandName)
     let page = ManualPage(command, names: names, isRoot: parents.isEmpty)
     let path = "\(folder)/\(names.joined(separator: "-")).1"
-    do { try Data(page.text.utf8).write(to: URL(filePath: path)) } catch {
-      throw CommandFailure("cannot write \(path): \(error.localizedDescription)")
-    }
+    try writeFile(path, page.text)
     for child in command.shownSubcommands { try write(child, parents: parents + [command]) }
   }
 }

@@ -1,5 +1,3 @@
-import Foundation
-
 /// The few elements that the pictures are made of.
 enum SVGElement {
   static func line(

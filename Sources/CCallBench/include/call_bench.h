@@ -4,6 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The version that kvstore.h names, for example "0.1.0". */
+const char *call_bench_version(void);
+
 /* Nanoseconds of each call; every array has room for call_count. What the clock itself takes is taken off. */
 typedef struct {
   size_t call_count;

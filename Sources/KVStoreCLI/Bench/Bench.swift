@@ -1,4 +1,5 @@
-import Foundation
+import Dispatch
+import FoundationEssentials
 import Glibc
 import KVCore
 import KVFile
@@ -18,7 +19,7 @@ final class Bench {
 
   init(_ options: BenchOptions) throws {
     self.options = options
-    let parent = URL(fileURLWithPath: options.path ?? ".").standardizedFileURL.path
+    let parent = resolvedPath(options.path ?? ".")
     let folder = "\(parent)/kvstore-bench-\(getpid())"
     do {
       try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)

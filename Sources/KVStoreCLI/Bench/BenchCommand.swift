@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import KVCore
 import KVStore
 
@@ -151,10 +150,7 @@ struct BenchOptions: ParsableArguments {
       }
     }
     if let plot {
-      do {
-        try BenchPlot(figures: bench.report.allFigures).text()
-          .write(toFile: plot, atomically: true, encoding: .utf8)
-      } catch { throw CommandFailure("\(plot): cannot write: \(error.localizedDescription)") }
+      try writeFile(plot, BenchPlot(figures: bench.report.allFigures).text())
     }
   }
 }

@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// What a bench measured as one picture: throughputs as shares of their limits, and times from the median to the 99.9th percentile.
 struct BenchPlot {

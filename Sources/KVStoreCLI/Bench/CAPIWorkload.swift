@@ -1,5 +1,5 @@
 import CCallBench
-import Foundation
+import FoundationEssentials
 import KVStore
 
 /// What a call of the C interface costs beyond the bytes that it copies.
@@ -30,12 +30,11 @@ struct CAPIWorkload: Workload {
 
   /// Of the installed tree that this command is in, or of the build folder.
   private static func foundLibrary() -> String? {
-    let command = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-    let folder = command.deletingLastPathComponent()
+    let folder = programFolder()
     return [
-      folder.appendingPathComponent("../lib/libkvstore.so.0").path,
-      folder.appendingPathComponent("libKVStoreC.so").path,
-    ].first { FileManager.default.fileExists(atPath: $0) }
+      "\(folder)/../lib/libkvstore.so.0",
+      "\(folder)/libKVStoreC.so",
+    ].first { fileStatus($0) != nil }
   }
 
   /// One series for each kind of call.

@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import Glibc
 
 /// What the figures depend on besides the store.
@@ -46,18 +46,18 @@ enum Environment {
   private static var cpuName: String {
     let text = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
     let line = text.split(separator: "\n").first { $0.hasPrefix("model name") }
-    let name = line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) }
+    let name = line?.split(separator: ":").last.map { $0.trimmed }
     return name ?? "unknown"
   }
 
   private static var kernel: String {
     let text = (try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)) ?? ""
-    return "Linux " + text.trimmingCharacters(in: .whitespacesAndNewlines)
+    return "Linux " + text.trimmed
   }
 
   /// Type and device of the mount that holds `folder`, by the longest mount point that leads to it.
   private static func fileSystem(of folder: String) -> String {
-    let path = URL(fileURLWithPath: folder).resolvingSymlinksInPath().path
+    let path = resolvedPath(folder)
     let text = (try? String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)) ?? ""
     var best: (point: Substring, description: String) = ("", "unknown")
     for line in text.split(separator: "\n") {

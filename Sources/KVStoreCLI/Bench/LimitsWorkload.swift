@@ -1,4 +1,3 @@
-import Foundation
 import KVCore
 import KVFile
 import KVSimulation
@@ -23,11 +22,7 @@ struct LimitsWorkload: Workload {
       diskReadBytesPerSecond: readRate * 1e9,
       diskWriteBytesPerSecond: writeRate * 1e9
     )
-    do {
-      try jsonText(profile).write(toFile: profileFile, atomically: true, encoding: .utf8)
-    } catch {
-      throw CommandFailure("\(profileFile): cannot write: \(error.localizedDescription)")
-    }
+    try writeFile(profileFile, jsonText(profile))
   }
 
   /// Returns the rate of memcpy, GB/s.

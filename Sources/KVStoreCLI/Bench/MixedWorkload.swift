@@ -1,4 +1,3 @@
-import Foundation
 import Glibc
 import KVCore
 import KVStore
@@ -65,7 +64,7 @@ struct MixedWorkload: Workload {
         namespace,
         bytesPerSecond: idleRate * Self.offloadShare
       )
-      background.start()
+      try background.start()
       let mixed = try restoreAll(stored, namespace, target)
       let mixedRate = try background.stop()
       chains = background.chains
@@ -181,7 +180,7 @@ private final class BackgroundOffload: @unchecked Sendable {
     self.bytesPerSecond = bytesPerSecond
   }
 
-  func start() { Thread { [self] in work() }.start() }
+  func start() throws { try startThread { [self] in work() } }
 
   private func work() {
     let start = monotonicNanoseconds()

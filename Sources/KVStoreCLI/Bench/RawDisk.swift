@@ -1,4 +1,4 @@
-import Foundation
+import Dispatch
 import KVCore
 import KVFile
 
@@ -82,9 +82,9 @@ func onThreads<Failure: Error>(
   let failure = Monitor<Failure?>(nil)
   let group = DispatchGroup()
   for thread in 0..<threads {
-    group.enter()
     // Not a dispatch queue: that runs no more threads than there are cores, and these mostly wait.
-    let worker = Thread {
+    group.enter()
+    try startThread {
       defer { group.leave() }
       do throws(Failure) {
         for piece in stride(from: thread, to: pieceCount, by: threads) { try body(thread, piece) }
@@ -92,7 +92,6 @@ func onThreads<Failure: Error>(
         failure.withLock { $0 = error }
       }
     }
-    worker.start()
   }
   group.wait()
   if let failure = failure.withLock({ $0 }) { throw failure }

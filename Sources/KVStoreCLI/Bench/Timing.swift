@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import Glibc
 import KVCore
 
@@ -28,7 +28,7 @@ func processStorageBytes() -> (read: Int, written: Int)? {
   for line in text.split(separator: "\n") {
     let parts = line.split(separator: ":")
     guard parts.count == 2 else { continue }
-    values[parts[0]] = Int(parts[1].trimmingCharacters(in: .whitespaces))
+    values[parts[0]] = Int(parts[1].trimmed)
   }
   guard let read = values["read_bytes"], let written = values["write_bytes"] else { return nil }
   return (read, written)

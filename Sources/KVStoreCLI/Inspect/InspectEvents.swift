@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import Glibc
 import KVCore
 import KVStore
@@ -114,12 +113,4 @@ struct EventDocument: Encodable {
       + "\(counted(Int(blockCount), "block")): namespace \(namespace), run \(run), \(range), \(tier)"
       + ", by process \(owner)"
   }
-}
-
-/// A moment in the local time of who looks: `2026-11-21 10:09:08`.
-private func clockText(nanoseconds: UInt64) -> String {
-  let formatter = DateFormatter()
-  formatter.locale = Locale(identifier: "en_US_POSIX")
-  formatter.dateFormat = "yyyy-MM-dd HH:mm:ss"
-  return formatter.string(from: Date(timeIntervalSince1970: Double(nanoseconds) / 1e9))
 }

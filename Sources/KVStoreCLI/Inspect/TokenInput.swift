@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import KVAdmin
 import KVCore
 import KVStore
@@ -11,23 +10,15 @@ struct PromptInput {
 
   /// Reads numbers in any separation (`1 2 3`, `[1, 2, 3]`, one a line), or hexadecimal digests, one a line; `-` is stdin.
   init(path: String, identity: NamespaceIdentity) throws {
-    let data: Data
-    if path == "-" {
-      data = FileHandle.standardInput.readDataToEndOfFile()
-    } else {
-      guard let read = FileManager.default.contents(atPath: path) else {
-        throw CommandFailure("cannot read \(path)")
-      }
-      data = read
-    }
     let name = path == "-" ? "stdin" : path
+    let data = try readFile(path)
     switch identity.identityMode {
     case .tokens: words = try Self.tokens(data, name)
     case .digest: words = try Self.digests(data, name, byteCount: identity.digestByteCount)
     }
   }
 
-  private static func tokens(_ data: Data, _ name: String) throws -> [UInt32] {
+  private static func tokens(_ data: [UInt8], _ name: String) throws -> [UInt32] {
     var words: [UInt32] = []
     var number: UInt64?
     for byte in data + [UInt8(ascii: " ")] {
@@ -51,12 +42,12 @@ struct PromptInput {
     return words
   }
 
-  private static func digests(_ data: Data, _ name: String, byteCount: Int) throws -> [UInt32] {
+  private static func digests(_ data: [UInt8], _ name: String, byteCount: Int) throws -> [UInt32] {
     var words: [UInt32] = []
     for (index, line) in String(decoding: data, as: UTF8.self).split(whereSeparator: \.isNewline)
       .enumerated()
     {
-      let digits = line.trimmingCharacters(in: .whitespaces)
+      let digits = line.trimmed
       guard digits.utf8.count == byteCount * 2, let bytes = bytes(digits) else {
         throw CommandFailure(
           "\(name), line \(index + 1): not a digest of \(byteCount * 2) hexadecimal digits"

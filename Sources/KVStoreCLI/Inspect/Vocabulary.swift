@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 import KVVocabulary
 
 /// Where the texts of token ids come from.
@@ -33,38 +33,14 @@ struct Vocabulary {
     guard let data = FileManager.default.contents(atPath: path) else {
       throw CommandFailure("cannot read \(path)")
     }
-    let value: Any
-    do { value = try JSONSerialization.jsonObject(with: data) } catch {
+    let file: VocabularyFile
+    do { file = try JSONDecoder().decode(VocabularyFile.self, from: data) } catch {
       throw CommandFailure("\(path): not JSON")
     }
-    guard let texts = Self.texts(value) else {
+    guard let texts = file.texts else {
       throw CommandFailure("\(path): neither a list of texts nor an object of texts to ids")
     }
     self.texts = TokenTexts(map: texts.mapValues { Array($0.utf8) })
-  }
-
-  private static func texts(_ value: Any) -> [UInt32: String]? {
-    if let list = value as? [Any] {
-      var texts: [UInt32: String] = [:]
-      for (id, item) in list.enumerated() { texts[UInt32(id)] = item as? String }
-      return texts.isEmpty ? nil : texts
-    }
-    guard let object = value as? [String: Any] else { return nil }
-    // A tokenizer.json keeps it one or two levels down, and what was added to it beside it.
-    if let model = object["model"] as? [String: Any], let inner = model["vocab"] {
-      var texts = Self.texts(inner) ?? [:]
-      for case let added as [String: Any] in object["added_tokens"] as? [Any] ?? [] {
-        if let id = added["id"] as? Int, let text = added["content"] as? String {
-          texts[UInt32(clamping: id)] = text
-        }
-      }
-      return texts.isEmpty ? nil : texts
-    }
-    var texts: [UInt32: String] = [:]
-    for (text, id) in object {
-      if let id = id as? Int { texts[UInt32(clamping: id)] = text }
-    }
-    return texts.isEmpty ? nil : texts
   }
 
   /// The tokens' texts one after the other; an unknown one as its number.

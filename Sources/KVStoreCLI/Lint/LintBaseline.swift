@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import KVRequests
 
 /// Findings that are known and put up with: kinds and places, so that it holds for the next log as well.
@@ -29,9 +29,7 @@ struct LintBaseline: Codable {
     }
     text += try sorted.map { "  " + (try jsonText($0, isPretty: false)) }.joined(separator: ",\n")
     text += "\n]}\n"
-    do { try Data(text.utf8).write(to: URL(filePath: path), options: .atomic) } catch {
-      throw CommandFailure("cannot write \(path): \(error.localizedDescription)")
-    }
+    try writeFile(path, text)
   }
 
   func holds(_ finding: LogFinding) -> Bool { known.contains(Self.entry(finding)) }

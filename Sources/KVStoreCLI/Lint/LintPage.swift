@@ -1,4 +1,3 @@
-import Foundation
 import KVRequests
 
 /// The outcome as one page, without scripts and without network access, in light and dark.

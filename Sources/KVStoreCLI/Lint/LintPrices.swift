@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 
 /// What tokens cost, by provider and model: a file with a date, since prices change.
 struct PriceList: Codable {

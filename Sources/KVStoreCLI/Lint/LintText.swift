@@ -1,4 +1,3 @@
-import Foundation
 import KVRequests
 
 /// The outcome for people, in at most 100 columns.

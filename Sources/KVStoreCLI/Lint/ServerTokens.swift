@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import Glibc
 import KVRequests
 
@@ -21,30 +21,35 @@ final class ServerTokens {
   func tokens(_ request: PromptRequest) throws -> [UInt32]? {
     let json = request.json
     if let found = known.first(where: { $0.json == json }) { return found.tokens }
-    let prompt: Any
+    let prompt: String
     switch request.format {
     case .openAIChat:
       let answer = try server.post("/apply-template", json)
-      guard let text = Self.object(answer)?["prompt"] as? String else { return nil }
-      prompt = text
+      guard let text = Self.decoded(PromptText.self, answer) else { return nil }
+      prompt = text.prompt
     case .completion:
-      guard let text = Self.object(json)?["prompt"] as? String else { return nil }
-      prompt = text
+      guard let text = Self.decoded(PromptText.self, json) else { return nil }
+      prompt = text.prompt
     case .openAIResponses, .anthropicMessages, .other: return nil
     }
-    let body = try JSONSerialization.data(
-      withJSONObject: ["content": prompt, "add_special": true, "parse_special": true]
-    )
-    let answer = try server.post("/tokenize", Array(body))
-    guard let list = Self.object(answer)?["tokens"] as? [Any] else { return nil }
-    let tokens = list.compactMap { ($0 as? NSNumber)?.uint32Value }
+    let body = try jsonText(TokenizeRequest(content: prompt), isPretty: false)
+    let answer = try server.post("/tokenize", Array(body.utf8))
+    guard let tokens = Self.decoded(TokenizeAnswer.self, answer)?.tokens else { return nil }
     if known.count >= Self.knownCountMax { known.removeFirst() }
     known.append((json, tokens))
     return tokens
   }
 
-  private static func object(_ bytes: [UInt8]) -> [String: Any]? {
-    (try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any]
+  private struct PromptText: Decodable { var prompt: String }
+  private struct TokenizeRequest: Encodable {
+    var content: String
+    var add_special = true
+    var parse_special = true
+  }
+  private struct TokenizeAnswer: Decodable { var tokens: [UInt32] }
+
+  private static func decoded<Value: Decodable>(_ type: Value.Type, _ bytes: [UInt8]) -> Value? {
+    try? JSONDecoder().decode(type, from: Data(bytes))
   }
 }
 
@@ -80,7 +85,7 @@ struct PlainHTTP {
       throw CommandFailure("\(host):\(port) does not speak HTTP")
     }
     let lines = String(decoding: answer[..<end.lowerBound], as: UTF8.self)
-      .components(separatedBy: "\r\n")
+      .split(separator: "\r\n", omittingEmptySubsequences: false)
     let content = Array(answer[end.upperBound...])
     let status = lines[0].split(separator: " ").dropFirst().first ?? ""
     guard status == "200" else {

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 import KVSimulation
 
 /// The engine and the tiers that a trace is simulated on.

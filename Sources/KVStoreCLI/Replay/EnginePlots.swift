@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import KVSimulation
 
 /// The pictures of a simulated replay, one for each question.
@@ -116,11 +116,13 @@ func writeCharts(_ charts: [(name: String, chart: SVGChart?)], to folder: String
     for (name, chart) in charts {
       guard let chart else { continue }
       let file = folder + "/" + name + ".svg"
-      try chart.text().write(toFile: file, atomically: true, encoding: .utf8)
+      try writeFile(file, chart.text())
       files.append(file)
     }
+  } catch let failure as CommandFailure {
+    throw failure
   } catch {
-    throw CommandFailure("\(folder): cannot write: \(error.localizedDescription)")
+    throw CommandFailure("cannot make the folder \(folder)")
   }
   return files
 }

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import KVSimulation
 
 /// `kvstore plan`: how large a store should be.

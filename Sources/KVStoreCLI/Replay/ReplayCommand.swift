@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import KVSimulation
 
 /// `kvstore replay`: what the store would do with a trace of requests.

@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// A picture that answers one question: lines over two axes, or bars.
 struct SVGChart {

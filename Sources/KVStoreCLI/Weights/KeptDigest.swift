@@ -1,4 +1,5 @@
-import Foundation
+import FoundationEssentials
+import Glibc
 import KVCore
 
 /// The digest of a whole file, kept for as long as the file is not changed.
@@ -45,10 +46,7 @@ struct KeptDigest: Codable, Equatable {
 
   /// $KVSTORE_CACHE, else $XDG_CACHE_HOME/kvstore, else ~/.cache/kvstore; and in it `weights`.
   static var folder: String {
-    let environment = ProcessInfo.processInfo.environment
-    let chosen = environment["KVSTORE_CACHE"].flatMap { $0.isEmpty ? nil : $0 }
-    let cache = environment["XDG_CACHE_HOME"].flatMap { $0.isEmpty ? nil : $0 }
-    return (chosen ?? "\(cache ?? "\(NSHomeDirectory())/.cache")/kvstore") + "/weights"
+    cacheFolder() + "/weights"
   }
 
   private var file: String {
@@ -84,11 +82,9 @@ struct KeptDigest: Codable, Equatable {
       )
       // A file that is written over keeps its owner's rights.
       if !Self.isOurs(file) { _ = unsafe unlink(file) }
-      try Data(try jsonText(self).utf8).write(to: URL(filePath: file), options: .atomic)
+      try writeFile(file, try jsonText(self))
     } catch {
-      throw CommandFailure(
-        "cannot keep the digest in \(Self.folder): \(error.localizedDescription)"
-      )
+      throw CommandFailure("cannot keep the digest in \(Self.folder): \(error)")
     }
   }
 }

@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import Glibc
 
 /// The files of a model's weights.
@@ -37,13 +37,13 @@ struct WeightFiles {
 
   private static func inFolder(_ folder: String) -> [String] {
     func names(below path: String) -> [String] {
-      let entries =
-        (try? FileManager.default.contentsOfDirectory(atPath: "\(folder)/\(path)")) ?? []
-      return entries.flatMap { entry -> [String] in
+      folderEntries("\(folder)/\(path)").flatMap { entry -> [String] in
         let name = path.isEmpty ? entry : "\(path)/\(entry)"
-        let kind = try? FileManager.default.attributesOfItem(atPath: "\(folder)/\(name)")[.type]
+        var state = stat()
         // A link to a folder is not followed, one to a file is.
-        if kind as? FileAttributeType == .typeDirectory { return names(below: name) }
+        if unsafe lstat("\(folder)/\(name)", &state) == 0, state.st_mode & S_IFMT == S_IFDIR {
+          return names(below: name)
+        }
         guard suffixes.contains(where: entry.hasSuffix), isFolder("\(folder)/\(name)") == false
         else { return [] }
         return [name]
@@ -63,18 +63,18 @@ struct WeightFiles {
       String(repeating: "0", count: max(0, 5 - "\(number)".count)) + "\(number)"
     }
     let all = (1...count).map { "\(stem)-\(digits($0))-of-\(digits(count)).gguf" }
-    return all.filter { FileManager.default.fileExists(atPath: $0) }
+    return all.filter { fileStatus($0) != nil }
   }
 
   private static func snapshot(ofModel model: String, revision: String) -> String? {
     let environment = ProcessInfo.processInfo.environment
-    let home = environment["HF_HOME"] ?? "\(NSHomeDirectory())/.cache/huggingface"
+    let home = environment["HF_HOME"] ?? "\(homeFolder())/.cache/huggingface"
     let cache =
       environment["HF_HUB_CACHE"] ?? environment["HUGGINGFACE_HUB_CACHE"] ?? "\(home)/hub"
     let folder = "\(cache)/models--" + model.split(separator: "/").joined(separator: "--")
     let commit = (try? String(contentsOfFile: "\(folder)/refs/\(revision)", encoding: .utf8))?
-      .trimmingCharacters(in: .whitespacesAndNewlines)
+      .trimmed
     let snapshot = "\(folder)/snapshots/\(commit ?? revision)"
-    return FileManager.default.fileExists(atPath: snapshot) ? snapshot : nil
+    return fileStatus(snapshot) != nil ? snapshot : nil
   }
 }

@@ -1,5 +1,7 @@
 import ArgumentParser
-import Foundation
+import Dispatch
+import FoundationEssentials
+import Glibc
 import KVCore
 import Synchronization
 
@@ -62,7 +64,7 @@ struct WeightsDigestCommand: ParsableCommand {
       }
       document.append(
         record,
-        name: URL(filePath: files.paths[index]).lastPathComponent,
+        name: String(files.paths[index].split(separator: "/").last ?? ""),
         isRead: known[index] == nil
       )
     }
@@ -91,7 +93,7 @@ private final class FileReading: Sendable {
   init(_ paths: [String]) {
     let sizes = Dictionary(
       paths.map { path in
-        (path, (try? FileManager.default.attributesOfItem(atPath: path)[.size]) as? Int ?? 0)
+        (path, Int(fileStatus(path)?.st_size ?? 0))
       },
       uniquingKeysWith: { first, _ in first }
     )
@@ -105,7 +107,7 @@ private final class FileReading: Sendable {
     let ended = DispatchSemaphore(value: 0)
     let threadCount = min(paths.count, ProcessInfo.processInfo.activeProcessorCount)
     for _ in 0..<threadCount {
-      Thread.detachNewThread {
+      try startThread {
         while let path = self.nextPath() { self.read(path) }
         ended.signal()
       }

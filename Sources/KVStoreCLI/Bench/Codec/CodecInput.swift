@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 import KVCodec
 import KVCore
 
@@ -8,9 +8,9 @@ import KVCore
 @safe final class BlockBytes {
   let bytes: UnsafeRawBufferPointer
 
-  init(_ data: Data) {
+  init(_ data: [UInt8]) {
     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: data.count, alignment: 64)
-    _ = unsafe data.copyBytes(to: memory)
+    unsafe memory.copyBytes(from: data)
     unsafe bytes = UnsafeRawBufferPointer(memory)
   }
 
@@ -68,12 +68,11 @@ struct CodecInput {
     var blocks: [BlockBytes] = []
     var taken = 0
     for index in stride(from: 0, to: files.count, by: step) where taken < total {
-      let handle: FileHandle
-      do { handle = try FileHandle(forReadingFrom: URL(fileURLWithPath: files[index])) } catch {
-        throw CommandFailure("cannot read \(files[index])")
-      }
-      defer { try? handle.close() }
-      while taken < total, let data = try? handle.read(upToCount: blockBytes), !data.isEmpty {
+      let descriptor = unsafe open(files[index], O_RDONLY | O_CLOEXEC)
+      guard descriptor >= 0 else { throw CommandFailure("cannot read \(files[index])") }
+      defer { close(descriptor) }
+      while taken < total, let data = readSome(descriptor, byteCountMax: blockBytes), !data.isEmpty
+      {
         blocks.append(BlockBytes(data))
         taken += data.count
       }
@@ -89,38 +88,29 @@ struct CodecInput {
 
   /// Where Scripts/make-kv-data puts it.
   private static var defaultFolder: String {
-    let environment = ProcessInfo.processInfo.environment
-    let cache =
-      environment["KVSTORE_CACHE"] ?? environment["XDG_CACHE_HOME"].map { $0 + "/kvstore" }
-      ?? (environment["HOME"] ?? ".") + "/.cache/kvstore"
-    return cache + "/kv-data"
+    cacheFolder() + "/kv-data"
   }
 
   private static func folderOrFile(_ path: String, isDefault: Bool) throws -> Bool {
-    var isFolder: ObjCBool = false
-    guard unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+    guard fileStatus(path) != nil else {
       throw CommandFailure(
         isDefault
           ? "there is no KV data to measure with yet: \(howToMake); or name some with --input"
           : "there is no \(path)"
       )
     }
-    return isFolder.boolValue
+    return isFolder(path)
   }
 
   /// The files in a folder in order; none when there is no such folder.
   private static func list(_ folder: String) throws -> [String] {
-    let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-    return names.sorted().map { "\(folder)/\($0)" }.filter { path in
-      var isFolder: ObjCBool = false
-      return unsafe FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
-        && !isFolder.boolValue
+    folderEntries(folder).sorted().map { "\(folder)/\($0)" }.filter {
+      fileStatus($0) != nil && !isFolder($0)
     }
   }
 
   private static func size(_ path: String) throws -> Int {
-    let attributes = try? FileManager.default.attributesOfItem(atPath: path)
-    guard let size = attributes?[.size] as? Int else { throw CommandFailure("cannot read \(path)") }
-    return size
+    guard let status = fileStatus(path) else { throw CommandFailure("cannot read \(path)") }
+    return Int(status.st_size)
   }
 }

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import Glibc
 
 /// `kvstore bench compare`: the same blocks through what people use instead.
 struct BenchCompare: ParsableCommand {
@@ -112,15 +112,14 @@ struct CompareWorkload: Workload {
   }
 
   private static func foundProgram() -> String? {
-    let command = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
     let built = "Benchmarks/peers/.build/release/kvstore-peers"
-    var folder = command.deletingLastPathComponent()
-    var candidates = [folder.appendingPathComponent("kvstore-peers").path, built]
+    var folder = programFolder()
+    var candidates = ["\(folder)/kvstore-peers", built]
     // The build folder or the installed tree may lie within the source tree.
     for _ in 0..<4 {
-      candidates.append(folder.appendingPathComponent(built).path)
-      folder.deleteLastPathComponent()
+      candidates.append("\(folder)/\(built)")
+      folder += "/.."
     }
-    return candidates.first { FileManager.default.isExecutableFile(atPath: $0) }
+    return candidates.first { unsafe access($0, X_OK) == 0 }
   }
 }

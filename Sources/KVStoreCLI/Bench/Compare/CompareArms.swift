@@ -1,4 +1,3 @@
-import Foundation
 import KVCore
 import KVFile
 import KVStore

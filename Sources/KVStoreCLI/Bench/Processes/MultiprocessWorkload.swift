@@ -1,4 +1,3 @@
-import Foundation
 import KVStore
 
 /// Several processes on one store at the same time, as tensor-parallel workers are.
@@ -59,7 +58,7 @@ struct MultiprocessWorkload: Workload {
       ?? ["--block-bytes", "\(options.blockBytes.byteCount)"]
     let workers = try (0..<processCount).map { index in
       try ChildProcess(
-        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path,
+        resolvedPath("/proc/self/exe"),
         ["bench", "worker", "--store", path, "--role", role.rawValue, "--index", "\(index)"]
           + ["--blocks", "\(blockCount)", "--tokens-per-block", "\(options.tokensPerBlock)"]
           + ["--total", "\(options.total.byteCount)", "--seed", "\(options.seed)"]
