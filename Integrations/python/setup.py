@@ -1,6 +1,7 @@
-"""Puts libkvstore, and the two small libraries that it links, into the wheel.
+"""Puts libkvstore, the small libraries that it links, and the commands into the wheel.
 
-Where it comes from: $KVSTORE_PREFIX/lib, what Scripts/install made, by default .build-install of this repository.
+Where they come from: $KVSTORE_PREFIX, what Scripts/install made, by default .build-install of this repository. Scripts/package
+says in $KVSTORE_LICENCES where the licences of what is inside are, and in $KVSTORE_WHEEL_PLATFORM what the wheel is for.
 """
 
 import os
@@ -19,12 +20,22 @@ SONAME = "libkvstore.so.0"
 # licence goes into the wheel with it.
 LINKED = {"liblmdb.so": "liblmdb0", "libxxhash.so": "libxxhash0", "libzstd.so": "libzstd1"}
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+PREFIX = Path(os.environ.get("KVSTORE_PREFIX") or REPOSITORY / ".build-install")
+
+
+def version() -> str:
+    """That of the header, which is the one place where it is written."""
+    headers = [PREFIX / "include/kvstore.h", REPOSITORY / "Sources/CKVStore/include/kvstore.h"]
+    text = next(header for header in headers if header.exists()).read_text(encoding="utf-8")
+    return ".".join(
+        re.search(rf"^#define KVSTORE_VERSION_{part} (\d+)$", text, re.MULTILINE)[1]
+        for part in ("MAJOR", "MINOR", "PATCH")
+    )
 
 
 def files() -> list[Path]:
     """The library, what it links, and the licences of that."""
-    prefix = Path(os.environ.get("KVSTORE_PREFIX") or REPOSITORY / ".build-install")
-    library = prefix / "lib" / SONAME
+    library = PREFIX / "lib" / SONAME
     if not library.exists():
         raise SystemExit(
             f"{library} is not there; run Scripts/install --prefix DIR and set KVSTORE_PREFIX=DIR"
@@ -56,6 +67,14 @@ class BuildWithLibrary(build_py):
             target = folder / name
             target.unlink(missing_ok=True)
             shutil.copyfile(file.resolve(), target)
+        for name in ("kvstore", "kvstore-llama"):
+            program = PREFIX / "bin" / name
+            if program.exists():
+                target = folder.parent / "bin" / name
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(program, target)
+        if "KVSTORE_LICENCES" in os.environ:
+            shutil.copytree(os.environ["KVSTORE_LICENCES"], folder.parent / "licences", dirs_exist_ok=True)
 
 
 class BinaryDistribution(Distribution):
@@ -69,10 +88,11 @@ class PlatformWheel(bdist_wheel):
     """py3-none-PLATFORM: any Python 3, no Python ABI, this machine's kind."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return ("py3", "none", super().get_tag()[2])
+        return ("py3", "none", os.environ.get("KVSTORE_WHEEL_PLATFORM") or super().get_tag()[2])
 
 
 setup(
+    version=version(),
     cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": PlatformWheel},
     distclass=BinaryDistribution,
 )

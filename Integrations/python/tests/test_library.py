@@ -25,7 +25,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_version_is_that_of_the_header() -> None:
     number = re.search(r"^#define KVSTORE_VERSION (\d+)u", HEADER.read_text(), re.MULTILINE)
     assert number and int(number[1]) == HEADER_VERSION
-    assert kvstore.version() == "0.1.0"
+    assert kvstore.version() == kvstore.__version__
 
 
 def test_import_needs_no_engine_and_no_library() -> None:

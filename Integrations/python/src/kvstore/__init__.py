@@ -18,6 +18,8 @@ instead of computing it again: after a pause, an eviction, a restart, in another
 The engines' adapters are in kvstore.vllm and kvstore.sglang; importing this package needs neither engine.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     BadHandleError,
     BufferTooSmallError,
@@ -77,5 +79,22 @@ __all__ = [
     "Transfer",
     "UnavailableError",
     "VersionError",
+    "__version__",
     "version",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+
+
+def __getattr__(name: str) -> Any:
+    """__version__: that of the installed package, or of the library where the package is used from its sources."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
+    try:
+        return installed_version("kvstore")
+    except PackageNotFoundError:
+        return version()
