@@ -105,5 +105,7 @@ def test_the_plugin_fails_a_test_that_breaks_the_prefix(pytester: pytest.Pyteste
 def test_without_the_command_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KVSTORE_COMMAND")
     monkeypatch.setenv("PATH", "/nonexistent")
+    # A wheel carries the command beside the module.
+    monkeypatch.setattr(hygiene, "__file__", "/nonexistent/hygiene.py")
     with pytest.raises(hygiene.CommandNotFoundError, match="KVSTORE_COMMAND"):
         hygiene.check(body("21:48"), body("21:49"))

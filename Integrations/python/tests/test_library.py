@@ -60,6 +60,7 @@ STRUCTURES = {
     "kvstore_transfer_t": _abi.Transfer,
     "kvstore_transfer_result_t": _abi.TransferResult,
     "kvstore_event_t": _abi.Event,
+    "kvstore_explanation_t": _abi.Explanation,
 }
 
 

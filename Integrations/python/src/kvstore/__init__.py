@@ -5,15 +5,14 @@ instead of computing it again: after a pause, an eviction, a restart, in another
 
     import kvstore
 
-    with kvstore.Store("/var/cache/kv", capacity="200GiB") as store:
+    with kvstore.Store("~/.cache/my-engine", capacity="200GiB") as store:
         identity = kvstore.Identity(model_name="m", tokens_per_block=16, region_bytes=(4096,))
         with store.namespace(identity) as namespace:
             prompt = kvstore.Prompt(range(32))
             namespace.offload(prompt, [bytes(4096), bytes(4096)])
-            match = namespace.match(prompt)
-            memory = [bytearray(4096) for _ in range(match.blocks)]
-            namespace.restore(prompt, memory)
-            store.release(match.lease)
+            with namespace.match(prompt) as match:
+                memory = [bytearray(4096) for _ in range(match.blocks)]
+                namespace.restore(prompt, memory)
 
 The engines' adapters are in kvstore.vllm and kvstore.sglang; importing this package needs neither engine.
 """
@@ -41,9 +40,10 @@ from .errors import (
 )
 from .library import LibraryNotFoundError, version
 from .memory import Spans
+from .moving import Operation, View
 from .namespace import Group, Identity, Namespace
 from .prompt import Prompt
-from .results import Event, Events, Flush, Match, Pin, Transfer
+from .results import Event, Events, Explanation, Flush, Match, Pin, Transfer
 from .session import Session
 from .store import Store
 
@@ -53,6 +53,7 @@ __all__ = [
     "CorruptError",
     "Event",
     "Events",
+    "Explanation",
     "Flush",
     "ForkedError",
     "Group",
@@ -67,6 +68,7 @@ __all__ = [
     "Namespace",
     "NoSpaceError",
     "NotAStoreError",
+    "Operation",
     "OutOfMemoryError",
     "Pin",
     "Prompt",
@@ -79,6 +81,7 @@ __all__ = [
     "Transfer",
     "UnavailableError",
     "VersionError",
+    "View",
     "__version__",
     "version",
 ]

@@ -10,6 +10,7 @@ import operator
 from ctypes import (
     POINTER,
     Structure,
+    c_char,
     c_char_p,
     c_int32,
     c_size_t,
@@ -340,6 +341,33 @@ class TransferResult(Structure):
     ]
 
 
+class Explanation(Structure):
+    """kvstore_explanation_t."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("cause", c_uint32),
+        ("blocks_asked", c_uint64),
+        ("blocks_matched", c_uint64),
+        ("tokens_matched", c_uint64),
+        ("divergence_token", c_uint64),
+        ("prompt_tokens", c_uint64),
+        ("stored_tokens", c_uint64),
+        ("tokens_lost", c_uint64),
+        ("elsewhere_token", c_uint64),
+        ("left_nanoseconds", c_uint64),
+        ("branch_count", c_uint64),
+        ("nearest_run", c_uint64),
+        ("nearest_position", c_uint32),
+        ("nearest_token_count", c_uint32),
+        ("nearest_tokens", c_uint32 * 8),
+        ("other_namespace", c_uint32),
+        ("reserved", c_uint32),
+        ("other_tokens_matched", c_uint64),
+        ("message", c_char * 768),
+    ]
+
+
 class Event(Structure):
     """kvstore_event_t."""
 
@@ -359,15 +387,17 @@ class Event(Structure):
 
 
 _FIELD_KINDS.update(
-    ((structure, name), kind)
+    ((structure, field[0]), field[1])
     for structure in (Config, Group, NamespaceConfig, Prompt, Transfer)
-    for name, kind in structure._fields_
-    if kind in (c_char_p, c_uint32, c_uint64, c_size_t)
+    for field in structure._fields_
+    if field[1] in (c_char_p, c_uint32, c_uint64, c_size_t)
 )
 
 STORE = c_void_p
 NAMESPACE = c_void_p
 SESSION = c_void_p
+OPERATION = c_void_p
+VIEW = c_void_p
 
 # name: (result, arguments). ctypes.CDLL releases the interpreter lock for the length of every call.
 FUNCTIONS: dict[str, tuple[object, list[object]]] = {
@@ -411,6 +441,18 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
         STATUS,
         [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(TransferResult)],
     ),
+    "kvstore_restore_start": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(OPERATION)]),
+    "kvstore_offload_start": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(OPERATION)]),
+    "kvstore_poll": (STATUS, [OPERATION, POINTER(TransferResult)]),
+    "kvstore_wait": (STATUS, [OPERATION, c_uint64, POINTER(TransferResult)]),
+    "kvstore_cancel": (STATUS, [OPERATION]),
+    "kvstore_restore_view": (
+        STATUS,
+        [NAMESPACE, POINTER(Prompt), POINTER(Transfer), POINTER(VIEW), POINTER(TransferResult)],
+    ),
+    "kvstore_view_release": (STATUS, [VIEW]),
+    "kvstore_prefetch": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),
+    "kvstore_explain": (STATUS, [NAMESPACE, POINTER(Prompt), c_uint32, POINTER(Explanation)]),
     "kvstore_lease_release": (STATUS, [STORE, c_uint64]),
     "kvstore_lease_extend": (STATUS, [STORE, c_uint64, c_uint64]),
     "kvstore_touch": (STATUS, [NAMESPACE, POINTER(Prompt), POINTER(c_uint64)]),

@@ -6,7 +6,10 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What a call of the library answered: 0 success, above it outcomes, below it errors."""
+    """What a call of the library answered: 0 success, above it outcomes, below it errors. True is success."""
+
+    def __bool__(self) -> bool:
+        return self is Status.OK
 
     OK = 0
     MISS = 1

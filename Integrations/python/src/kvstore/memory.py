@@ -9,12 +9,62 @@ from typing import Any
 from . import _abi
 
 
+class _PyBuffer(ctypes.Structure):
+    """Py_buffer, as PyObject_GetBuffer fills it."""
+
+    _fields_ = [
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    ]
+
+
+class _Borrowed:
+    """Memory that may only be read, for as long as this object lives: ctypes lends no address of it."""
+
+    def __init__(self, memory: Any) -> None:
+        self.buffer = _PyBuffer()
+        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(memory), ctypes.byref(self.buffer), 0)
+
+    def __del__(self) -> None:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(self.buffer))
+
+
+def _tensor_address(tensor: Any) -> tuple[int, int, Any]:
+    """Of a torch tensor, which has no buffer protocol; torch itself is not imported."""
+    if tensor.device.type != "cpu":
+        raise ValueError(
+            f"the tensor is on {tensor.device}: copy it to the host first, or pass addresses with Spans.at where the device's "
+            "memory can be read and written by the host"
+        )
+    if not tensor.is_contiguous():
+        raise ValueError("memory must be contiguous; pass its pieces one by one, or tensor.contiguous() to offload")
+    return tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor
+
+
 def address_of(memory: Any, *, writable: bool = False) -> tuple[int, int, Any]:
-    """Address and byte count of an object with the buffer protocol, and what must live while they are used."""
+    """Address and byte count of a torch tensor or an object with the buffer protocol (bytes, numpy arrays, mmap ...), and
+    what must live while they are used."""
     if isinstance(memory, bytes) and not writable:
         pointer = ctypes.c_char_p(memory)
         return ctypes.cast(pointer, ctypes.c_void_p).value or 0, len(memory), memory
-    view = memoryview(memory)
+    if hasattr(memory, "data_ptr") and hasattr(memory, "is_contiguous"):
+        return _tensor_address(memory)
+    try:
+        view = memoryview(memory)
+    except TypeError:
+        raise TypeError(
+            "memory is a torch tensor or an object with the buffer protocol (bytes, bytearray, a numpy array), "
+            f"not {type(memory).__name__}"
+        ) from None
     if not view.c_contiguous:
         raise ValueError("memory must be contiguous; pass its pieces one by one")
     if view.nbytes == 0:
@@ -22,10 +72,15 @@ def address_of(memory: Any, *, writable: bool = False) -> tuple[int, int, Any]:
     if view.readonly:
         if writable:
             raise ValueError("memory to restore into must be writable")
-        # ctypes lends no address of read-only memory other than bytes, and PyObject_GetBuffer does.
-        raise ValueError("read-only memory: pass bytes, or its address and byte count")
+        borrowed = _Borrowed(view)
+        return borrowed.buffer.buf or 0, view.nbytes, borrowed
     lent = (ctypes.c_char * view.nbytes).from_buffer(view)
     return ctypes.addressof(lent), view.nbytes, lent
+
+
+def _spans(count: int) -> Any:
+    """The type of an array of spans, which tuples are turned into; type checkers know of Span objects alone."""
+    return _abi.Span * count
 
 
 class Spans:
@@ -44,9 +99,13 @@ class Spans:
 
     @classmethod
     def of(cls, pieces: Iterable[Any], *, writable: bool = False) -> Spans:
-        """From bytes, bytearrays, memoryviews, numpy arrays; writable to restore into."""
+        """From bytes, bytearrays, memoryviews, numpy arrays, torch tensors; writable to restore into."""
+        if isinstance(pieces, (bytes, bytearray, memoryview)) or hasattr(pieces, "data_ptr"):
+            raise TypeError(
+                f"memory is a list of pieces, one for each block and region, not one {type(pieces).__name__}: write [memory]"
+            )
         lent = [address_of(piece, writable=writable) for piece in pieces]
-        array = (_abi.Span * len(lent))(*((address, size, size) for address, size, _ in lent))
+        array = _spans(len(lent))(*((address, size, size) for address, size, _ in lent))
         return cls(array, len(lent), [owner for _, _, owner in lent])
 
     @classmethod
@@ -57,7 +116,7 @@ class Spans:
             if len(values):
                 _abi.in_range(min(values), what)
                 _abi.in_range(max(values), what)
-        array = (_abi.Span * len(addresses))(
+        array = _spans(len(addresses))(
             *((address, size, size) for address, size in zip(addresses, sizes, strict=True))
         )
         return cls(array, len(addresses), None)

@@ -13,10 +13,11 @@ from . import _abi
 from .closing import Closing
 from .errors import BadHandleError, Status
 from .library import check, check_done, library
-from .matching import match_flags, match_of
+from .matching import explanation_of, match_flags, match_of, transfer_of
 from .memory import Spans
-from .prompt import Prompt
-from .results import Match, Pin, Transfer
+from .moving import Operation, View
+from .prompt import Prompt, as_prompt
+from .results import Explanation, Match, Pin, Transfer
 from .session import Session
 from .sizes import byte_count, nanoseconds
 
@@ -79,6 +80,17 @@ class Identity:
     groups: tuple[Group, ...] = ()
     """Regions of layers that look back a while only: a restore brings their last window. Others belong to the whole prefix."""
 
+    def __post_init__(self) -> None:
+        for name, kind in ((*((name, str) for name in _TEXT), *((name, bytes) for name in _BYTES))):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} is {'text' if kind is str else 'bytes'}, not {type(value).__name__}")
+        if isinstance(self.region_bytes, (str, bytes)) or not isinstance(self.region_bytes, Sequence):
+            raise TypeError(
+                f"region_bytes has the size of each region of a block, for example (65536, 65536), not {self.region_bytes!r}"
+            )
+        object.__setattr__(self, "region_bytes", tuple(self.region_bytes))
+
 
 _TEXT = ("model_name", "kv_dtype", "kv_quantization", "layout", "rope", "engine_format")
 _BYTES = ("weights_digest", "adapter_digest", "tokenizer_digest", "engine_bytes", "salt")
@@ -111,6 +123,7 @@ class Namespace(Closing):
         ttl_absolute: bool = False,
     ) -> None:
         self.identity = identity
+        self._store = store
         self._handle: int | None = None
         config = _abi.NamespaceConfig()
         check(library().kvstore_namespace_config_init(ctypes.byref(config), ctypes.sizeof(config)))
@@ -165,7 +178,7 @@ class Namespace(Closing):
         return number.value
 
     def _argument(self, prompt: Prompt) -> Any:
-        return prompt.argument(self.identity.tokens_per_block, self.identity.digest_bytes)
+        return as_prompt(prompt).argument(self.identity.tokens_per_block, self.identity.digest_bytes)
 
     # ------------------------------------------------------------ lookup
 
@@ -204,7 +217,7 @@ class Namespace(Closing):
                 self.handle, self._argument(prompt), flags, nanoseconds(lease_seconds), ctypes.byref(found)
             )
         )
-        return match_of(status, found)
+        return match_of(status, found, self._store)
 
     @staticmethod
     def match_all(
@@ -235,7 +248,7 @@ class Namespace(Closing):
                 found,
             )
         )
-        return [match_of(status, match) for match in found]
+        return [match_of(status, match, namespaces[0]._store) for match in found]
 
     # ------------------------------------------------------------ side sections
 
@@ -253,6 +266,7 @@ class Namespace(Closing):
             regions_variable=True,
             groups=(),
         )
+        section._store = self._store
         section._handle = None
         handle = _abi.NAMESPACE()
         keep = 2**64 - 1
@@ -304,7 +318,7 @@ class Namespace(Closing):
                 found,
             )
         )
-        return [match_of(status, match) for match in found]
+        return [match_of(status, match, self._store) for match in found]
 
     # ------------------------------------------------------------ move
 
@@ -331,16 +345,9 @@ class Namespace(Closing):
         """
         if not isinstance(spans, Spans):
             spans = Spans.of(spans, writable=True)
-        return self._move(
-            library().kvstore_restore,
-            prompt,
-            spans,
-            (first_block, block_count, first_region, region_count),
-            timeout_seconds,
-            block_status,
-            prefix_block_count,
-            whole,
-        )
+        part = (first_block, block_count, first_region, region_count)
+        moved = self._transfer(spans, part, timeout_seconds, block_status, prefix_block_count, whole)
+        return self._move(library().kvstore_restore, prompt, moved)
 
     def offload(
         self,
@@ -371,28 +378,21 @@ class Namespace(Closing):
             hints.ttl_nanoseconds = _TTL_UNLIMITED if ttl_seconds == math.inf else nanoseconds(ttl_seconds)
         if priority is not None:
             hints.flags, hints.priority = _TRANSFER_PRIORITY, priority
-        return self._move(
-            library().kvstore_offload,
-            prompt,
-            spans,
-            (first_block, block_count, first_region, region_count),
-            timeout_seconds,
-            block_status,
-            hints=hints,
-        )
+        part = (first_block, block_count, first_region, region_count)
+        moved = self._transfer(spans, part, timeout_seconds, block_status, hints=hints)
+        return self._move(library().kvstore_offload, prompt, moved)
 
-    def _move(
+    def _transfer(
         self,
-        function: Any,
-        prompt: Prompt,
         spans: Spans,
         part: tuple[int, int, int, int],
         timeout_seconds: float,
-        statuses: bool,
+        statuses: bool = False,
         prefix_block_count: int = 0,
         whole: bool = False,
         hints: _abi.Transfer | None = None,
-    ) -> Transfer:
+    ) -> tuple[_abi.Transfer, Any]:
+        """The structure, and the statuses of its blocks."""
         first_block, block_count, first_region, region_count = part
         regions = region_count or len(self.identity.region_bytes) - first_region
         transfer = _abi.Transfer(
@@ -413,20 +413,94 @@ class Namespace(Closing):
         per_block = (_abi.STATUS * (spans.count // regions if statuses and regions > 0 else 0))()
         if statuses:
             transfer.block_status = ctypes.cast(per_block, ctypes.POINTER(_abi.STATUS))
+        return transfer, per_block
+
+    def _move(
+        self, function: Any, prompt: Prompt, moved: tuple[_abi.Transfer, Any]
+    ) -> Transfer:
+        transfer, per_block = moved
         result = _abi.TransferResult(struct_size=ctypes.sizeof(_abi.TransferResult))
         status = check(
             function(
                 self.handle, self._argument(prompt), ctypes.byref(transfer), ctypes.byref(result)
             )
         )
-        return Transfer(
-            status=Status(status),
-            blocks_done=result.blocks_done,
-            blocks_host=result.blocks_host,
-            blocks_disk=result.blocks_disk,
-            byte_count=result.bytes,
-            block_status=tuple(per_block),
+        return transfer_of(status, result, per_block)
+
+    def start_restore(
+        self,
+        prompt: Prompt,
+        spans: Spans | Sequence[Any],
+        *,
+        first_block: int = 0,
+        block_count: int = 0,
+        first_region: int = 0,
+        region_count: int = 0,
+        timeout_seconds: float = 0,
+    ) -> Operation:
+        """`restore` on a thread of the library's: returns at once, and is awaited or waited for.
+
+        The memory is the library's until the operation has ended. Start one for each layer (a region range each) to use the
+        first while later ones load.
+        """
+        if not isinstance(spans, Spans):
+            spans = Spans.of(spans, writable=True)
+        moved = self._transfer(spans, (first_block, block_count, first_region, region_count), timeout_seconds)
+        return Operation(library().kvstore_restore_start, self.handle, self._argument(prompt), moved, (prompt, spans))
+
+    def start_offload(
+        self,
+        prompt: Prompt,
+        spans: Spans | Sequence[Any],
+        *,
+        first_block: int = 0,
+        block_count: int = 0,
+        first_region: int = 0,
+        region_count: int = 0,
+        timeout_seconds: float = 0,
+    ) -> Operation:
+        """`offload` on a thread of the library's; the memory stays as it is until the operation has ended."""
+        if not isinstance(spans, Spans):
+            spans = Spans.of(spans)
+        moved = self._transfer(spans, (first_block, block_count, first_region, region_count), timeout_seconds)
+        return Operation(library().kvstore_offload_start, self.handle, self._argument(prompt), moved, (prompt, spans))
+
+    def view(
+        self, prompt: Prompt, *, first_block: int = 0, block_count: int = 0, timeout_seconds: float = 0
+    ) -> View:
+        """Blocks in place, in the store's memory: `restore` without the copy. Use it in a `with` block, and be brief.
+
+        block_count 0: all that is stored of the prompt behind first_block.
+        """
+        regions = len(self.identity.region_bytes)
+        if not block_count:
+            block_count = self.match(prompt, peek=True).blocks - first_block
+        if block_count <= 0:
+            return View(None, [], regions, Status.MISS)
+        array = (_abi.Span * (block_count * regions))()
+        spans = Spans(array, block_count * regions, None)
+        transfer, _ = self._transfer(spans, (first_block, block_count, 0, 0), timeout_seconds)
+        handle = _abi.VIEW()
+        result = _abi.TransferResult(struct_size=ctypes.sizeof(_abi.TransferResult))
+        status = check(
+            library().kvstore_restore_view(
+                self.handle, self._argument(prompt), ctypes.byref(transfer), ctypes.byref(handle), ctypes.byref(result)
+            )
         )
+        lent = [(span.data or 0, span.length) for span in array[: result.blocks_done * regions]]
+        return View(handle.value, lent, regions, Status(status))
+
+    def prefetch(self, prompt: Prompt) -> int:
+        """Starts reading the prompt's stored prefix from disk into RAM; returns how many of its blocks are on the way."""
+        count = ctypes.c_uint64()
+        check(library().kvstore_prefetch(self.handle, self._argument(prompt), ctypes.byref(count)))
+        return count.value
+
+    def explain(self, prompt: Prompt) -> Explanation:
+        """Why the prompt is stored only so far: call it on a miss. Changes nothing, and waits for no writer."""
+        found = _abi.Explanation(struct_size=ctypes.sizeof(_abi.Explanation))
+        check(library().kvstore_explain(self.handle, self._argument(prompt), 0, ctypes.byref(found)))
+        return explanation_of(found)
 
     # ------------------------------------------------------------ keep
 
@@ -455,7 +529,9 @@ class Namespace(Closing):
 
     def session(self, name: str = "") -> Session:
         """Begins a session: the record of one conversation, step by step, as `kvstore inspect sessions` shows it."""
-        return Session(self.handle, name, self.identity.tokens_per_block, self.identity.digest_bytes)
+        return Session(
+            self.handle, name, self.identity.tokens_per_block, self.identity.digest_bytes, store=self._store
+        )
 
     def forget(self, prompt: Prompt) -> int:
         """Removes the prompt's last full block and all below it, durably; returns how many blocks went.

@@ -32,6 +32,8 @@ class Prompt:
         digests: Sequence[bytes] | None = None,
         extra: Sequence[bytes] | None = None,
     ) -> None:
+        if isinstance(tokens, (str, bytes)):
+            raise TypeError(f"tokens are numbers, as a tokenizer gives them, not {type(tokens).__name__}")
         if (tokens is None) == (digests is None):
             raise ValueError("a prompt has either tokens or digests")
         self.struct = _abi.Prompt(struct_size=ctypes.sizeof(_abi.Prompt))
@@ -112,8 +114,22 @@ def _token_memory(tokens: Any) -> Any:
     try:
         view = memoryview(tokens)
     except TypeError:
-        return array(_TOKEN_TYPECODE, tokens)
+        # A tensor gives its numbers at once, and one by one it is slow.
+        numbers = tokens.tolist() if hasattr(tokens, "tolist") else tokens
+        try:
+            return array(_TOKEN_TYPECODE, numbers)
+        except TypeError:
+            raise TypeError(
+                f"tokens are a sequence of numbers from 0 to {2**32 - 1}, one row of them, not {type(tokens).__name__}"
+            ) from None
     if view.format not in ("I", "L") or view.itemsize != 4 or not view.c_contiguous or view.ndim != 1:
         # Signed 32-bit ids, 64-bit ones: the values decide, and array() checks their range.
         return array(_TOKEN_TYPECODE, view.tolist())
     return tokens
+
+
+def as_prompt(prompt: object) -> Prompt:
+    """Says what is wrong with anything else."""
+    if not isinstance(prompt, Prompt):
+        raise TypeError(f"a prompt is a kvstore.Prompt, not {type(prompt).__name__}: write kvstore.Prompt(tokens)")
+    return prompt

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from .errors import Status
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The longest stored prefix of a prompt."""
+    """The longest stored prefix of a prompt. True if anything is stored; a `with` block releases its lease at the end."""
 
     status: Status
     """OK, MISS, or FULL: found, but no lease was free."""
@@ -25,6 +27,51 @@ class Match:
     """How long restoring it is expected to take; 0 before this process has measured it."""
     blocks_archive: int = 0
     """Of `blocks`: those in the archive only."""
+    _release: Callable[[int], object] | None = field(default=None, repr=False, compare=False)
+
+    def __bool__(self) -> bool:
+        return self.blocks > 0
+
+    def release(self) -> None:
+        """Ends the lease; once more, without one, or once the store is closed, it does nothing."""
+        if self.lease and self._release is not None:
+            self._release(self.lease)
+
+    def __enter__(self) -> Match:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a prompt is stored only so far; fields and their meaning are those of kvstore_explanation_t."""
+
+    cause: str
+    """For example "edited", "evicted", "other namespace"; "stored" if nothing is missing."""
+    message: str
+    """Cause and remedy in plain English, without tokens."""
+    blocks_asked: int
+    blocks_matched: int
+    tokens_matched: int
+    divergence_token: int
+    """Leading tokens in common with the nearest stored prompt, not only whole blocks."""
+    tokens_lost: int
+    """Stored, but behind the divergence: what the change costs."""
+    left_time: float | None
+    """When the missing block was removed or expired, in seconds of Unix time."""
+    branch_count: int
+    """Stored continuations at that point."""
+    nearest_tokens: tuple[int, ...]
+    """How the nearest one goes on."""
+    other_namespace: int | None
+    """The number of the namespace that has it, where the cause is "other namespace"."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True, slots=True)

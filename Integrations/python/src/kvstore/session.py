@@ -9,7 +9,7 @@ from .closing import Closing
 from .errors import BadHandleError, Status
 from .library import check, library
 from .matching import match_flags, match_of
-from .prompt import Prompt
+from .prompt import Prompt, as_prompt
 from .results import Match
 from .sizes import nanoseconds
 
@@ -22,7 +22,10 @@ class Session(Closing):
     For each request: `match` in place of `Namespace.match`, and `step` once the prompt is computed. Threads may share it.
     """
 
-    def __init__(self, namespace: int, name: str, tokens_per_block: int, digest_bytes: int = 0) -> None:
+    def __init__(
+        self, namespace: int, name: str, tokens_per_block: int, digest_bytes: int = 0, *, store: int = 0
+    ) -> None:
+        self._store = store
         self._tokens_per_block, self._digest_bytes = tokens_per_block, digest_bytes
         handle, number = _abi.SESSION(), ctypes.c_uint64()
         self._handle: int | None = None
@@ -55,13 +58,13 @@ class Session(Closing):
         status = check(
             library().kvstore_session_match(
                 self.handle,
-                prompt.argument(self._tokens_per_block, self._digest_bytes),
+                as_prompt(prompt).argument(self._tokens_per_block, self._digest_bytes),
                 match_flags(peek, leave_one_token),
                 nanoseconds(lease_seconds),
                 ctypes.byref(found),
             )
         )
-        return match_of(status, found)
+        return match_of(status, found, self._store)
 
     def step(self, tokens_computed: int | None = None) -> int | None:
         """Ends the step that `match` began and returns its number, from 1 on; None: no match came before it.

@@ -11,6 +11,11 @@ from ._abi import in_range
 _UNITS = {
     "": 1,
     "B": 1,
+    # As in the command's sizes.
+    "K": 2**10,
+    "M": 2**20,
+    "G": 2**30,
+    "T": 2**40,
     "KB": 10**3,
     "MB": 10**6,
     "GB": 10**9,
@@ -27,7 +32,7 @@ _SECONDS_END = (2**64 - 1) / 1e9
 
 
 def byte_count(size: int | str) -> int:
-    """A byte count from a number or from text such as "64MiB" or "200 GB"."""
+    """A byte count from a number or from text such as "64MiB", "200 GB" or "200G" (which is GiB, as in the command)."""
     if isinstance(size, bool) or not isinstance(size, (int, str)):
         raise TypeError(f"a size is a number of bytes or text such as '64MiB', not {size!r}")
     if isinstance(size, int):

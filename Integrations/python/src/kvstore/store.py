@@ -26,7 +26,8 @@ _EVENT_REASONS = {0: "", 1: "evicted", 2: "forgotten", 3: "corrupt", 4: "expired
 class Store(Closing):
     """A store that is open; threads may share it, and processes may open one store together.
 
-    Sizes are in bytes, or text such as "200GiB". What is left out has the library's default.
+    Sizes are in bytes, or text such as "200GiB", "200G" (the same) or "200GB". A path may begin with ~. What is left out has
+    the library's default.
     A store that was opened before fork() answers ForkedError in the child: open it there.
     """
 
@@ -49,15 +50,17 @@ class Store(Closing):
         read_only: bool = False,
         buffered_io: bool = False,
     ) -> None:
-        self.path = Path(path)
         self._handle: int | None = None
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"a store's path is text or a Path, not {type(path).__name__}")
+        self.path = Path(path).expanduser()
         config = _abi.Config()
         check(library().kvstore_config_init(ctypes.byref(config), ctypes.sizeof(config)))
-        config.path = os.fsencode(path)
+        config.path = os.fsencode(self.path)
         config.admission = ("always", "second-touch", "adaptive").index(admission)
         config.eviction_policy = ("lru", "density").index(eviction)
         if archive_path is not None:
-            config.archive_path = os.fsencode(archive_path)
+            config.archive_path = os.fsencode(Path(archive_path).expanduser())
         config.flags = (_OPEN_READ_ONLY if read_only else 0) | (_OPEN_BUFFERED_IO if buffered_io else 0)
         for field, size in (
             ("capacity_bytes", capacity),
@@ -100,6 +103,8 @@ class Store(Closing):
         quota, and ttl_seconds of blocks that are written without a word about it, change the namespace durably, for all
         who have it open; None leaves them, 0 is no limit. A life counts from the last use, or from the write if ttl_absolute.
         """
+        if not isinstance(identity, Identity):
+            raise TypeError(f"a namespace is named by a kvstore.Identity, not {type(identity).__name__}")
         return Namespace(
             self.handle, identity, quota=quota, ttl_seconds=ttl_seconds, ttl_absolute=ttl_absolute
         )
