@@ -15,6 +15,8 @@ struct KVStoreCommand: ParsableCommand {
       A store is the folder that an inference engine gave to kvstore_open.
 
       EXAMPLES
+        kvstore doctor /var/cache
+        kvstore init /var/cache/my-engine --capacity 200G
         kvstore inspect /var/cache/my-engine
         kvstore inspect tree /var/cache/my-engine --limit 50
         kvstore verify /var/cache/my-engine
@@ -24,7 +26,8 @@ struct KVStoreCommand: ParsableCommand {
       """,
     version: versionText,
     subcommands: [
-      InspectCommand.self, VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
+      InspectCommand.self, InitCommand.self, DoctorCommand.self, UsageCommand.self,
+      VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
       GCCommand.self, PinCommand.self, UnpinCommand.self, ExportCommand.self,
       ImportCommand.self, GrowCatalogCommand.self, SetCommand.self, WeightsDigestCommand.self,
       LintCommand.self,

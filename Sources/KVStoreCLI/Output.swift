@@ -54,8 +54,15 @@ extension KVStoreCommand {
     Output.holdStandardFiles()
     do {
       do {
-        var command = try parseAsRoot()
-        try command.run()
+        do {
+          var command = try parseAsRoot()
+          try command.run()
+        } catch {
+          if let hint = SubcommandHint.text(for: Array(CommandLine.arguments.dropFirst())) {
+            throw ValidationError(hint)
+          }
+          throw error
+        }
       } catch  where exitCode(for: error) == .success {
         // Help, the version, a completion script.
         print(fullMessage(for: error))

@@ -9,7 +9,7 @@ enum Environment {
       ("CPU", "\(cpuName), \(ProcessInfo.processInfo.activeProcessorCount) cores"),
       ("memory", byteText(ProcessInfo.processInfo.physicalMemory)),
       ("kernel", kernel),
-      ("file system", fileSystem(of: folder)),
+      ("file system", fileSystem(of: folder).description),
       ("folder", folder + (options.keep ? "" : " (removed afterwards)")),
       ("durability", "synced: a flush is counted where something is written"),
       (
@@ -56,10 +56,10 @@ enum Environment {
   }
 
   /// Type and device of the mount that holds `folder`, by the longest mount point that leads to it.
-  private static func fileSystem(of folder: String) -> String {
+  static func fileSystem(of folder: String) -> (type: String, description: String) {
     let path = resolvedPath(folder)
     let text = (try? String(contentsOfFile: "/proc/self/mounts", encoding: .utf8)) ?? ""
-    var best: (point: Substring, description: String) = ("", "unknown")
+    var best: (point: Substring, type: Substring, description: String) = ("", "", "unknown")
     for line in text.split(separator: "\n") {
       let parts = line.split(separator: " ")
       guard parts.count >= 3 else { continue }
@@ -67,8 +67,8 @@ enum Environment {
       let leadsThere = point == "/" || path == point || path.hasPrefix(point + "/")
       // >=: of two mounts on one point the later one hides the other.
       guard leadsThere, point.count >= best.point.count else { continue }
-      best = (point, "\(parts[2]) on \(parts[0])")
+      best = (point, parts[2], "\(parts[2]) on \(parts[0])")
     }
-    return best.description
+    return (String(best.type), best.description)
   }
 }

@@ -12,26 +12,50 @@ struct InspectBlock: ParsableCommand {
 
   @OptionGroup var options: InspectOptions
 
-  @ArgumentParser.Argument(help: "The block's key: 32 hexadecimal digits.")
+  @ArgumentParser.Argument(
+    help: "The block's key, or as many of its first hexadecimal digits as no other key begins with."
+  )
   var key: String
 
   @OptionGroup var chosen: NamespaceOption
 
+  private static let shownKeyCountMax = 8
+
+  /// Without the sign that `inspect tree` shortens keys with.
+  private var digits: String { (key.hasSuffix("…") ? String(key.dropLast()) : key).lowercased() }
+
   func validate() throws {
-    guard BlockKey(hexadecimal: key) != nil else {
-      throw ValidationError("KEY must be 32 hexadecimal digits.")
+    guard digits.utf8.count >= 4, digits.utf8.count <= 32, digits.allSatisfy(\.isHexDigit) else {
+      throw ValidationError("KEY must be 4 to 32 hexadecimal digits.")
     }
   }
 
   func run() throws {
-    guard let blockKey = BlockKey(hexadecimal: key) else { return }
     try options.withStore { store in
-      let documents = try chosen.selected(in: store).compactMap { namespace in
+      let namespaces = try chosen.selected(in: store)
+      var keys: Set<String> = []
+      for namespace in namespaces {
+        let found = try store.inspector.blockKeys(
+          namespace.id,
+          beginningWith: digits,
+          limit: Self.shownKeyCountMax + 1
+        )
+        keys.formUnion((found ?? []).map(\.hexadecimal))
+      }
+      guard keys.count <= 1 else {
+        let shown = keys.sorted().prefix(Self.shownKeyCountMax).joined(separator: "\n  ")
+        let more = keys.count > Self.shownKeyCountMax ? "\n  ..." : ""
+        throw CommandFailure("several keys begin with \(key):\n  \(shown)\(more)")
+      }
+      guard let only = keys.first, let blockKey = BlockKey(hexadecimal: only) else {
+        throw CommandFailure("no block's key begins with \(key)")
+      }
+      let documents = try namespaces.compactMap { namespace in
         try store.inspector.block(namespace.id, blockKey).map {
           BlockDocument($0, namespace: namespace)
         }
       }
-      guard !documents.isEmpty else { throw CommandFailure("no block has the key \(key)") }
+      guard !documents.isEmpty else { throw CommandFailure("no block has the key \(only)") }
       try options.show(documents, Array(documents.map(\.lines).joined(separator: [""])))
     }
   }

@@ -20,7 +20,10 @@ struct InspectSummary: ParsableCommand {
     guard watch else { return try show() }
     while true {
       // Home and clear, so that the screen does not scroll; with --json a document after the other.
-      if !options.json { print("\u{1B}[H\u{1B}[2J", terminator: "") }
+      // Into a file or a pipe no more than an empty line between two.
+      if !options.json {
+        print(isatty(1) == 1 ? "\u{1B}[H\u{1B}[2J" : "\n", terminator: "")
+      }
       try show()
       try Output.finish()
       sleep(1)

@@ -117,8 +117,14 @@ struct WhyMissDocument: Encodable {
   ) {
     self.namespace = namespace
     self.tokenCount = tokenCount
-    cause = "\(explanation.cause)"
-    message = explanation.message
+    // With not one token in common there is nothing that it forks from.
+    let isUnrelated = explanation.cause == .forked && explanation.divergenceToken == 0
+    cause = isUnrelated ? "nothingStored" : "\(explanation.cause)"
+    message =
+      isUnrelated
+      ? "No stored prompt of this namespace begins with the same token. It is another conversation, or whatever comes first "
+        + "in each request changes with it: compare it with a prompt that should share its front (--other)."
+      : explanation.message
     blockCount = explanation.blockCount
     matchedBlockCount = explanation.matchedBlockCount
     matchedTokenCount = explanation.matchedTokenCount

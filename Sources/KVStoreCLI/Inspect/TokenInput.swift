@@ -16,6 +16,7 @@ struct PromptInput {
     case .tokens: words = try Self.tokens(data, name)
     case .digest: words = try Self.digests(data, name, byteCount: identity.digestByteCount)
     }
+    guard !words.isEmpty else { throw CommandFailure("\(name): there is no token in it") }
   }
 
   private static func tokens(_ data: [UInt8], _ name: String) throws -> [UInt32] {

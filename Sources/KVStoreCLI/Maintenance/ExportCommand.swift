@@ -25,7 +25,7 @@ struct ExportCommand: ParsableCommand {
   var store: String
 
   @ArgumentParser.Argument(
-    help: "The file to write, which must not be there; - is the standard output.",
+    help: "The file to write, which must not be there (see --force); - is the standard output.",
     completion: .file()
   )
   var file: String
@@ -41,6 +41,9 @@ struct ExportCommand: ParsableCommand {
 
   @OptionGroup var chosen: OneNamespaceOption
 
+  @Flag(help: "Take the place of a file that is there, once the new one is whole.")
+  var force = false
+
   @Flag(help: "Print one JSON document.")
   var json = false
 
@@ -53,7 +56,7 @@ struct ExportCommand: ParsableCommand {
         )
       }
       let words = try prompt.map { try PromptInput(path: $0, identity: identity).words }
-      let output = try OutputFile.make(file)
+      let output = try OutputFile.make(file, isForced: force)
       let line = ProgressLine()
       let total = words.map { $0.count / identity.wordsPerBlock } ?? namespace.blockCount
       let result = try opened.exportBlocks(
@@ -109,31 +112,52 @@ private final class OutputFile {
   private var error: Int32 = 0
   private var isWhole = false
 
-  private init(path: String, descriptor: Int32) {
+  /// The name that it is written under; nil: none yet.
+  private var written: String?
+  private let isForced: Bool
+  /// O_TMPFILE, which is defined by O_DIRECTORY and so not imported.
+  private static let openNameless: Int32 = 0o20_000_000 | O_DIRECTORY
+
+  private init(path: String, descriptor: Int32, written: String?, isForced: Bool) {
     self.path = path
+    self.written = written
+    self.isForced = isForced
     self.descriptor = descriptor
     isStandardOutput = descriptor == 1
   }
 
-  /// Throws where there is a file of this name: nothing is written over, or removed.
-  static func make(_ path: String) throws -> OutputFile {
+  /// Throws where there is a file of this name, unless it is to be replaced: nothing is written over, or removed.
+  static func make(_ path: String, isForced: Bool) throws -> OutputFile {
     guard path != "-" else {
       guard isatty(1) == 0 else {
         throw CommandFailure("the standard output is a terminal: name a file")
       }
-      return OutputFile(path: path, descriptor: 1)
+      return OutputFile(path: path, descriptor: 1, written: nil, isForced: false)
     }
-    let descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    // Without a name until it is whole: a process that is killed leaves nothing. Not every file system can do that.
+    var status = stat()
+    let isThere = unsafe lstat(path, &status) == 0
+    guard !isThere || isForced && status.st_mode & S_IFMT == S_IFREG else {
+      throw CommandFailure("cannot create \(path): \(errorText(EEXIST))")
+    }
+    let folder =
+      path.contains("/") ? String(path[...(path.lastIndex(of: "/") ?? path.endIndex)]) : "."
+    let nameless = unsafe open(folder, O_WRONLY | openNameless | O_CLOEXEC, 0o600)
+    if nameless >= 0 {
+      return OutputFile(path: path, descriptor: nameless, written: nil, isForced: isForced)
+    }
+    let written = isForced ? "\(path).new.\(getpid())" : path
+    let descriptor = unsafe open(written, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
     guard descriptor >= 0 else {
-      throw CommandFailure("cannot create \(path): \(errorText(errno))")
+      throw CommandFailure("cannot create \(written): \(errorText(errno))")
     }
-    return OutputFile(path: path, descriptor: descriptor)
+    return OutputFile(path: path, descriptor: descriptor, written: written, isForced: isForced)
   }
 
   deinit {
     guard !isStandardOutput else { return }
     close(descriptor)
-    if !isWhole { unsafe unlink(path) }
+    if !isWhole, let written { unsafe unlink(written) }
   }
 
   func write(_ bytes: [UInt8]) -> Bool {
@@ -152,12 +176,26 @@ private final class OutputFile {
     return true
   }
 
-  /// Syncs it.
+  /// Syncs it, and gives it its name.
   func finish(isWhole: Bool) throws {
     if isWhole, !isStandardOutput, fsync(descriptor) != 0 { error = errno }
+    if isWhole, !isStandardOutput, error == 0 { name() }
     guard isWhole, error == 0 else {
       throw CommandFailure("cannot write \(path): \(errorText(error)); it is not whole")
     }
     self.isWhole = true
+  }
+
+  private func name() {
+    if written == nil {
+      let name = isForced ? "\(path).new.\(getpid())" : path
+      let own = "/proc/self/fd/\(descriptor)"
+      guard unsafe linkat(AT_FDCWD, own, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0 else {
+        error = errno
+        return
+      }
+      written = name
+    }
+    if let written, written != path, unsafe rename(written, path) != 0 { error = errno }
   }
 }
