@@ -41,3 +41,17 @@ func fieldLines(_ fields: [(name: String, value: String)]) -> [String] {
   for field in fields { table.append([field.name, field.value]) }
   return table.lines(hasHeadings: false)
 }
+
+/// A paragraph in lines of at most 100 characters, broken at blanks.
+func wrapped(_ text: String, width: Int = 100) -> [String] {
+  var lines: [String] = []
+  var line = ""
+  for word in text.split(separator: " ") {
+    if !line.isEmpty, line.count + 1 + word.count > width {
+      lines.append(line)
+      line = ""
+    }
+    line += (line.isEmpty ? "" : " ") + word
+  }
+  return line.isEmpty ? lines : lines + [line]
+}

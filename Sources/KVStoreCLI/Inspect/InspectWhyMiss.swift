@@ -169,7 +169,7 @@ struct WhyMissDocument: Encodable {
       ("diverges at", cause == "stored" ? "–" : "token \(divergenceToken)"),
       ("cause", cause),
     ])
-    lines += ["", message]
+    lines += [""] + wrapped(message)
     if !differences.isEmpty {
       var table = TextTable([("field", .left), ("here", .left), ("there", .left)])
       for difference in differences {
