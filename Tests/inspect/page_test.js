@@ -43,6 +43,12 @@ addEventListener("load", () => {
     check("numbers are whole", ![...document.querySelectorAll("#sessions td, #hits text, #activity text")].some(e => /\d\.\d{3}/.test(e.textContent)));
     check("the poor ones are marked", document.querySelectorAll("#sessions .poor").length === 2);
     check("names are text", !document.querySelector("#namespaces b") && document.getElementById("namespaces").textContent.includes("<b>with</b>"));
+    check("what matters comes first", document.querySelector("main > div").id === "glance");
+    check("the hit rate is that of all look-ups", document.getElementById("rate").textContent === (data.tokensFound * 100 / data.tokensAsked).toFixed(1) + " %" && document.getElementById("rateOf").textContent.includes(" in 32 look-ups"));
+    check("disk against capacity", document.getElementById("diskOf").textContent.includes(" of ") && data.diskByteCountMax > data.diskByteCount);
+    check("what to do", document.querySelectorAll("#next .poor").length >= 1 && document.getElementById("next").textContent.includes("2 of 4 sessions"));
+    { const to = [...document.querySelectorAll("#hits rect title")].length && Math.max(...data.history[0].intervals.map(i => i[0])); check("no line into the future", to <= data.madeSeconds && ![...document.querySelectorAll("#hits text")].some(e => /^\d\d:\d\d:\d\d$/.test(e.textContent) && e.textContent > new Date((data.madeSeconds + 1) * 1000).toISOString().slice(11, 19))); }
+    check("nothing is wider than the page", document.documentElement.scrollWidth <= document.documentElement.clientWidth);
     check("charts", document.querySelectorAll("svg").length === 2);
     check("all spans count the same look-ups", data.history.length === 3 && data.history.every(h => h.intervals.reduce((sum, i) => sum + i[1], 0) === 32));
     check("the hit rate is what the store counted", /\d+ look-ups, \d+\.\d % of/.test(document.querySelector("#hits title").textContent));

@@ -53,6 +53,12 @@ struct ReportData: Encodable {
   var blockCount: UInt64
   var payloadByteCount: UInt64
   var diskByteCount: UInt64
+  var diskByteCountMax: UInt64
+  /// Of all lookups since the store was made.
+  var lookUpCount: UInt64
+  var tokensAsked: UInt64
+  var tokensFound: UInt64
+  var evictedCount: UInt64
   var catalogByteCount: UInt64
   var catalogByteCountMax: UInt64
   var tiers: [Tier]
@@ -79,6 +85,12 @@ struct ReportData: Encodable {
     blockCount = statistics.blocksStored
     payloadByteCount = statistics.payloadBytesStored
     diskByteCount = statistics.diskBytesUsed
+    diskByteCountMax = statistics.diskBytesCapacity
+    let lifetime = try inspector.lifetime()
+    lookUpCount = lifetime.matchCalls
+    tokensAsked = lifetime.tokensAsked
+    tokensFound = lifetime.tokensFound
+    evictedCount = lifetime.blocksEvicted
     catalogByteCount = statistics.catalogBytesUsed
     catalogByteCountMax = statistics.catalogBytesCapacity
     let files = Dictionary(grouping: summary.slotFiles) { "\($0.tier)" }

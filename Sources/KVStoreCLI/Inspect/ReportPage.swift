@@ -15,15 +15,18 @@ let reportPage = #"""
   :root[data-theme=dark] { color-scheme: dark; --back: #14171a; --card: #1d2125; --text: #e6e8ea; --dim: #9aa3ab; --line: #343a40; --bar: #5aa9c9; --warn: #f08a5d; --good: #6cc38f; --mark: #ff5c9d; }
   * { box-sizing: border-box; }
   body { margin: 0; background: var(--back); color: var(--text); font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; }
-  main { max-width: 1280px; margin: 0 auto; padding: 20px; }
+  main { max-width: 1800px; margin: 0 auto; padding: 20px; }
+  @media (max-width: 600px) { main { padding: 10px; } #tree { height: 300px; } h1 { font-size: 16px; } }
   header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 6px 16px; margin-bottom: 14px; }
   h1 { font-size: 20px; margin: 0; overflow-wrap: anywhere; }
   h2 { font-size: 15px; margin: 0 0 10px; }
   .dim { color: var(--dim); }
   .grow { flex: 1; }
   section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; margin-bottom: 14px; }
-  .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 14px; }
+  .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 14px; }
   .row section { margin: 0; min-width: 0; }
+  #glance { grid-template-columns: repeat(auto-fit, minmax(min(230px, 100%), 1fr)); }
+  select { max-width: 100%; } .tools label { max-width: 100%; }
   .row { margin-bottom: 14px; }
   button, select, input { font: inherit; color: inherit; background: var(--back); border: 1px solid var(--line); border-radius: 6px; padding: 4px 10px; }
   button { cursor: pointer; }
@@ -41,6 +44,8 @@ let reportPage = #"""
   th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
   td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
   .scroll { overflow-x: auto; }
+  .big { font-size: 30px; font-weight: 600; line-height: 1.2; font-variant-numeric: tabular-nums; }
+  #next { margin: 0; padding-left: 18px; } #next li { margin-bottom: 4px; }
   .poor { color: var(--warn); font-weight: 600; }
   dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 0; }
   dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -54,6 +59,12 @@ let reportPage = #"""
   <body>
   <main>
   <header><h1 id="title"></h1><span class="dim" id="made"></span><span class="grow"></span><button id="theme" type="button">light / dark</button></header>
+  <div class="row" id="glance">
+  <section><h2>Hit rate</h2><div class="big" id="rate"></div><div class="dim" id="rateOf"></div></section>
+  <section><h2>Tokens not computed again</h2><div class="big" id="saved"></div><div class="dim" id="savedOf"></div></section>
+  <section><h2>Disk</h2><div class="big" id="disk"></div><div class="meter"><div><div id="diskBar"></div></div></div><div class="dim" id="diskOf"></div></section>
+  <section><h2>What to do next</h2><ul id="next"></ul></section>
+  </div>
   <section>
   <h2>Prefix tree</h2>
   <div class="tools">
@@ -202,6 +213,26 @@ let reportPage = #"""
   window.addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { legend(); draw(); charts(); });
 
+  /* ---- what matters first */
+  {
+    const full = data.diskByteCountMax ? data.diskByteCount / data.diskByteCountMax : 0, catalog = data.catalogByteCountMax ? data.catalogByteCount / data.catalogByteCountMax : 0;
+    $("rate").textContent = data.tokensAsked ? percent(data.tokensFound / data.tokensAsked) : "–";
+    $("rateOf").textContent = data.tokensAsked ? `of ${count(data.tokensAsked)} tokens in ${count(data.lookUpCount)} look-ups` : "nothing was looked up yet";
+    $("saved").textContent = count(data.tokensFound);
+    $("savedOf").textContent = data.lookUpCount ? `${count(Math.round(data.tokensFound / data.lookUpCount))} a look-up` : "";
+    $("disk").textContent = percent(full);
+    $("diskBar").style.width = Math.min(100, full * 100) + "%";
+    $("diskOf").textContent = `${bytes(data.diskByteCount)} of ${bytes(data.diskByteCountMax)}; ${count(data.evictedCount)} blocks were evicted`;
+    const say = (text, poor) => add($("next"), "li", text, poor ? { class: "poor" } : {});
+    const poor = data.sessions.filter(s => s.isPoor), broken = poor.find(s => s.brokenStep != null);
+    if (poor.length) say(`${count(poor.length)} of ${count(data.sessions.length)} sessions find little of their prefix` + (broken ? `, for example from token ${count(broken.brokenToken)} on (${broken.brokenCause})` : "") + ": kvstore inspect why-miss says what to change.", true);
+    if (full > 0.9 && data.evictedCount) say("The disk is full and blocks are evicted: kvstore plan says how large it should be.", true);
+    if (catalog > 0.8) say(`The catalog is ${percent(catalog)} full: stop the store and run kvstore grow-catalog.`, true);
+    if (data.tokensAsked && data.tokensFound / data.tokensAsked < 0.3 && !poor.length) say("Little is found: kvstore lint finds in recorded requests what breaks their prefix.", true);
+    if (!data.lookUpCount) say("Send requests: nothing was looked up yet.");
+    if (!$("next").children.length) say("Nothing stands out.");
+  }
+
   /* ---- everything else */
   $("title").textContent = data.title; document.title = "kvstore: " + data.title;
   $("made").textContent = "as of " + new Date(data.madeSeconds * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
@@ -246,7 +277,7 @@ let reportPage = #"""
     const h = data.history[$("span").value];
     $("hitTable").textContent = "";
     if (h && h.intervals.some(i => i[1] > 0)) {
-      hitChart($("hits"), h.intervals.map(i => [i[0], i[0] + h.spanSeconds, i[3], i[2], `${moment(i[0]).slice(0, 16)}, ${spanText(h.spanSeconds)}: ${count(i[1])} look-ups, ${percent(i[2] ? i[3] / i[2] : 0)} of ${count(i[2])} tokens found`]), `tokens found of those asked for, each ${spanText(h.spanSeconds)} (UTC)`);
+      hitChart($("hits"), h.intervals.map(i => [i[0], Math.max(i[0] + 1, Math.min(i[0] + h.spanSeconds, data.madeSeconds)), i[3], i[2], `${moment(i[0]).slice(0, 16)}, ${spanText(h.spanSeconds)}: ${count(i[1])} look-ups, ${percent(i[2] ? i[3] / i[2] : 0)} of ${count(i[2])} tokens found`]), `tokens found of those asked for, each ${spanText(h.spanSeconds)} (UTC)`);
       const share = (n, i) => { const all = i[4] + i[5] + i[6]; return all ? percent(n / all) : "–"; };
       table($("hitTable"), ["from (UTC)", "#look-ups", "#tokens asked", "#found", "#in RAM", "#on disk", "#archive", "#stored", "#evicted", "#expired"], h.intervals.slice(-48).reverse().map(i => [moment(i[0]).slice(0, 16), count(i[1]), count(i[2]), i[2] ? percent(i[3] / i[2]) : "–", share(i[4], i), share(i[5], i), share(i[6], i), count(i[7]), count(i[8]), count(i[9])]));
       return;
