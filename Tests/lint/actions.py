@@ -1,6 +1,6 @@
 """The ten everyday actions that break a prefix, or do not, as logs: what people do, and what every tool of ours calls it.
 
-Each is a list of requests, one after the other, with a time; `kind` is what `kvstore lint` reports, None where nothing is lost, and
+Each is a list of requests, one after the other, with a time; `kind` is what `kvstore lint` reports of the last, None where nothing is lost, and
 `cause` the name that `kvstore inspect why-miss`, sessions and the server's companion have for it.
 """
 
@@ -29,7 +29,9 @@ def changed(change, request=None):
 
 def edit_message():
     def change(request):
-        request["messages"][1]["content"] = request["messages"][1]["content"].replace(".", ", as I said before.", 1)
+        words = request["messages"][1]["content"].split(" ")
+        words[3:6] = ["quite", "another", "thing"]
+        request["messages"][1]["content"] = " ".join(words)
     return changed(change)
 
 
@@ -43,11 +45,14 @@ def switch_models():
 
 
 def time_in_system_prompt():
-    first = conversation()
-    first["messages"][0]["content"] = "It is 2026-11-29 21:48. " + first["messages"][0]["content"]
-    def change(request):
-        request["messages"][0]["content"] = request["messages"][0]["content"].replace("21:48", "21:49")
-    return changed(change, first)
+    """Twice, since one change of a few tokens may as well be an edit: only text says that it is a time."""
+    run = [conversation()]
+    run[0]["messages"][0]["content"] = "It is 2026-11-29 21:47. " + run[0]["messages"][0]["content"]
+    for minute in (48, 49):
+        later = copy.deepcopy(run[-1])
+        later["messages"][0]["content"] = later["messages"][0]["content"].replace(f"21:{minute - 1}", f"21:{minute}")
+        run.append(continued(later, "Go on."))
+    return run
 
 
 def delete_tool_output():
@@ -89,13 +94,15 @@ def reopen_after_days():
 
 
 def json_keys():
+    """In a result; of arguments a server's template may make one form of all."""
+    texts = breakages.Texts(8)
+    first = conversation()
+    result = next(m for m in first["messages"] if m["role"] == "tool")
+    table = {"files": [texts.sentence() for _ in range(5)], "matches": [texts.sentence() for _ in range(5)]}
+    result["content"] = json.dumps(table)
     def change(request):
-        for message in request["messages"]:
-            for call in message.get("tool_calls", []):
-                arguments = json.loads(call["function"]["arguments"])
-                call["function"]["arguments"] = json.dumps(dict(reversed(list(arguments.items()))))
-                return
-    return changed(change)
+        request["messages"][3]["content"] = json.dumps(dict(reversed(table.items())))
+    return changed(change, first)
 
 
 # name: (requests, kind, cause, path, seconds between the two)
@@ -109,11 +116,10 @@ ACTIONS = {
     "skills loaded in another order": (reorder_skills, "reordered", "reordered", "messages[0].content", 30),
     "same file attached again": (attach_again, "attachedAgain", "elsewhere", "messages[20].content", 30),
     "old thread reopened after days": (reopen_after_days, "resumedAfterPause", "expired", "", 3 * 86400),
-    "JSON keys serialised inconsistently": (json_keys, "keyOrder", "reordered", "messages[2].tool_calls[0].function.arguments", 30),
+    "JSON keys serialised inconsistently": (json_keys, "keyOrder", "reordered", "messages[3].content", 30),
 }
 
 
 def log(name):
     make, _, _, _, pause = ACTIONS[name]
-    first, second = make()
-    return [json.dumps({"time": 1_795_600_000, "request": first}), json.dumps({"time": 1_795_600_000 + pause, "request": second})]
+    return [json.dumps({"time": 1_795_600_000 + step * pause, "request": request}) for step, request in enumerate(make())]

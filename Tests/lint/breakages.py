@@ -52,8 +52,14 @@ def tool(texts, name):
     }
 
 
+# Recorded conversations to break instead of made ones.
+SESSIONS = []
+
+
 def transcript(seed, turns=24):
     """An agent at work: a list of messages in OpenAI's form, and its tools."""
+    if SESSIONS:
+        return copy.deepcopy(SESSIONS[seed % len(SESSIONS)])
     texts = Texts(seed)
     tools = [tool(texts, name) for name in NAMES[:6]]
     skills = "\n\n".join(f"## Skill {name}\n{texts.text(3)}" for name in ("pdf", "sheets", "mail", "charts"))
@@ -225,6 +231,7 @@ def tools_added(earlier, later, place, texts):
 
 
 def tools_removed(earlier, later, place, texts):
+    assert later["tools"]
     at = int(place * len(later["tools"]))
     later["tools"] = later["tools"][:at] + later["tools"][at + 1:]
     return [(("toolsRemoved",), "tools", None, None)]
@@ -400,7 +407,7 @@ BREAKAGES = {
 def broken(names, seed, place):
     """The log of a conversation with breakages in one step: its lines, and what is to be found in the last one."""
     texts = Texts(seed * 7919 + int(place * 1000) + len(names))
-    run = steps(transcript(seed % 5))
+    run = steps(transcript(seed if SESSIONS else seed % 5))
     at = min(len(run) - 1, 6 + int(place * (len(run) - 8)))
     earlier, later = copy.deepcopy(run[at - 1]), copy.deepcopy(run[at])
     expected = []

@@ -46,15 +46,15 @@ def kinds(document):
 
 def the_ten_actions():
     for name, (_, kind, cause, path, _) in actions.ACTIONS.items():
-        document = lint(actions.log(name))
-        found = document["findings"]
+        log = actions.log(name)
+        found = [f for f in lint(log)["findings"] if f["line"] == len(log) and f["kind"] != "lowHitRate"]
         if kind is None:
-            check(not found, f"{name}: {kinds(document)}")
+            check(not found, f"{name}: {found}")
             continue
         check(len(found) == 1, f"{name}: {[(f['kind'], f['path']) for f in found]}")
         check((found[0]["kind"], found[0]["cause"]) == (kind, cause), f"{name}: {found[0]}")
         check(found[0]["path"] == path, f"{name}: {found[0]['path']} is not {path}")
-        check(found[0]["line"] == 2 and found[0]["tokens_lost"] > 0 and found[0]["remedy"], f"{name}: {found[0]}")
+        check(found[0]["tokens_lost"] > 0 and found[0]["remedy"], f"{name}: {found[0]}")
 
 
 def interfaces():
@@ -251,6 +251,16 @@ def pauses_and_rates():
     check(kinds(lint(steps(7_200))).count("resumedAfterPause") == 3, "pauses longer than an hour")
     check(not lint(steps(7_200), "--ttl", "3h")["findings"], "--ttl 3h")
     check(not lint(steps(7_200), "--ttl", "0s")["findings"], "--ttl 0s: never")
+    # What a body asks for counts: five minutes by Anthropic's interface, or an hour.
+    def marked(pause, ttl):
+        system = [{"type": "text", "text": first["messages"][0]["content"], "cache_control": {"type": "ephemeral", **ttl}}]
+        return [at(line["timestamp"], {"model": "claude-sonnet-4-5", "system": system, "messages": line["request"]["messages"][1:]}) for line in steps(pause)]
+    check(kinds(lint(marked(900, {}))).count("resumedAfterPause") == 3, "pauses of a quarter of an hour, break points of five minutes")
+    check(not lint(marked(900, {"ttl": "1h"}))["findings"], "break points of an hour")
+    # Writing for an hour costs twice the input price, for five minutes 1.25 of it; reading a tenth.
+    for ttl, write in (({}, 1.25), ({"ttl": "1h"}, 2)):
+        lost = lint(marked(7_200, ttl), "--provider", "anthropic", "--input-price", "3")
+        check(abs(lost["cost"] - lost["tokens_lost"] * 3 * (write - 0.1) / 1e6) < 1e-9, f"{ttl}: {lost['cost']}")
     # Each step another time in front: nothing is found from the second on, and that is a finding of its own.
     lines = []
     for index, request in enumerate(breakages.steps(breakages.transcript(7, turns=8))):

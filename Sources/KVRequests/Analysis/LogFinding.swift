@@ -84,6 +84,8 @@ public struct LogReport: Sendable {
   public var conversations: [LogConversation] = []
   /// In the order of the log.
   public var findings: [LogFinding] = []
+  /// The longest time that a request asks the server to keep it, in seconds.
+  public var longestTimeToLiveSeconds: Double?
   /// Requests that go on from something that only the server has.
   public var hiddenHistoryCount = 0
   /// Conversations of which the newest request was no longer kept when the next one came.

@@ -10,6 +10,8 @@ public struct RequestAnalysis {
     public var timeToLiveSeconds: [RequestFormat: Double]
     /// Bytes of requests that are kept to compare others with.
     public var keptByteCountMax = 1 << 30
+    /// Whether that holds whatever a request asks for.
+    public var isFixed = false
 
     /// What hosted services do: five minutes for Anthropic's interface, an hour for the others.
     public init() {
@@ -22,6 +24,7 @@ public struct RequestAnalysis {
     public init(timeToLiveSeconds seconds: Double?) {
       timeToLiveSeconds = [:]
       for format in RequestFormat.allCases { timeToLiveSeconds[format] = seconds }
+      isFixed = true
     }
   }
 
@@ -101,7 +104,11 @@ public struct RequestAnalysis {
     }
     let seconds = UInt32(clamping: Int(time))
     var oldest: UInt32 = 0
-    if let life = options.timeToLiveSeconds[request.format], time > life {
+    let asked = options.isFixed ? nil : request.timeToLiveSeconds
+    if let asked {
+      report.longestTimeToLiveSeconds = max(report.longestTimeToLiveSeconds ?? 0, asked)
+    }
+    if let life = asked ?? options.timeToLiveSeconds[request.format], time > life {
       oldest = UInt32(clamping: Int(time - life))
     }
     let found = blocks.use(request.prompt, seed: seed, time: seconds, oldest: oldest)
@@ -354,23 +361,23 @@ public struct RequestAnalysis {
     let isExpired = found.byteCount < found.presentByteCount
     let foundByteCount = isExpired ? found.byteCount : present
     var findings = changes
+    let foundTokenCount = TokenEstimate.count(request.prompt, 0..<foundByteCount)
+    if isExpired, !isFirst {
+      // Whatever else was changed: nothing was left to be found.
+      let count = TokenEstimate.count(request.prompt, foundByteCount..<present)
+      findings = [pause(request, count, foundByteCount)]
+    }
     var isExact = false
-    if !changes.isEmpty, let review, let latest = tails[origin].latest,
-      let counts = review(moment.line, latest, request, changes)
+    if !findings.isEmpty, let review, let latest = tails[origin].latest,
+      let counts = review(moment.line, latest, request, findings)
     {
       isExact = true
-      for (index, count) in counts.prefix(changes.count).enumerated() {
+      for (index, count) in counts.prefix(findings.count).enumerated() {
         findings[index].tokensLost = count
       }
       findings.removeAll { $0.tokensLost == 0 }
     }
-    var lost = findings.reduce(0) { $0 + $1.tokensLost }
-    let foundTokenCount = TokenEstimate.count(request.prompt, 0..<foundByteCount)
-    if isExpired, !isFirst {
-      // Whatever else was changed: nothing was left to be found.
-      lost = TokenEstimate.count(request.prompt, foundByteCount..<present)
-      findings = [pause(request, lost, foundByteCount)]
-    }
+    let lost = findings.reduce(0) { $0 + $1.tokensLost }
     let tokenCount = request.tokenCount
     let previous = tails[origin]
     for change in findings {

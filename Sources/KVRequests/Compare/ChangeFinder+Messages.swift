@@ -3,7 +3,8 @@ extension ChangeFinder {
   mutating func compareMessages(_ oldRange: Range<Int>, _ newRange: Range<Int>) {
     let oldHashes = oldRange.map { old.parts[$0].hash }
     let newHashes = newRange.map { new.parts[$0].hash }
-    let runs = SequenceDiff.runs(oldHashes, newHashes)
+    // An agent that is told "go on" each time has equal messages at the end: what is new is what comes last.
+    let runs = SequenceDiff.runs(oldHashes, newHashes, matchesEnd: false)
     var (fromOld, fromNew) = (oldRange.lowerBound, newRange.lowerBound)
     for run in runs {
       let (toOld, toNew) = (oldRange.lowerBound + run.a, newRange.lowerBound + run.b)
@@ -139,7 +140,13 @@ extension ChangeFinder {
 
   /// A part without what a template puts around it.
   private func content(_ request: PromptRequest, _ part: RequestPart) -> Range<Int> {
-    guard let first = request.pieces[part.pieces].first else { return part.range }
+    let pieces = request.pieces[part.pieces]
+    guard let first = pieces.first else { return part.range }
+    // Of a turn in a prompt that is one text, what lies between its marks.
+    if first.kind == .field, first.node == part.node, pieces.count >= 2 {
+      let last = pieces.last { $0.kind != .field } ?? first
+      return first.range.upperBound..<max(first.range.upperBound, last.range.upperBound)
+    }
     return first.range.lowerBound..<part.range.upperBound
   }
 
@@ -204,7 +211,7 @@ extension ChangeFinder {
     guard let piece = request.pieces[part.pieces].first, piece.node == part.node,
       request.document.kind(part.node) == .string
     else { return nil }
-    return piece.textOffset..<piece.textOffset + piece.range.count
+    return piece.textOffset..<piece.textOffset + part.range.upperBound - piece.range.lowerBound
   }
 
   private func looseAddition(_ part: RequestPart) -> Loose {
@@ -220,7 +227,14 @@ extension ChangeFinder {
 
   /// `index` is the part that stands in its place now.
   private func looseRemoval(_ part: RequestPart, at index: Int, position: Int) -> Loose {
-    let kind: RequestChange.Kind = part.role == .toolResult ? .toolResultRemoved : .deleted
+    let pieces = old.pieces[part.pieces]
+    let isReasoning = !pieces.isEmpty && pieces.allSatisfy { $0.kind == .reasoning }
+    let isResult =
+      part.role == .toolResult
+      || pieces.contains { $0.kind == .result }
+        && pieces.allSatisfy { $0.kind == .result || $0.kind == .callID || $0.kind == .callName }
+    let kind: RequestChange.Kind =
+      isReasoning ? .reasoningDropped : isResult ? .toolResultRemoved : .deleted
     var change: RequestChange
     if index < new.parts.count {
       let now = new.parts[index]
@@ -292,6 +306,15 @@ extension ChangeFinder {
     }
     for piece in left { addRemovedPiece(piece, oldPart, newPart, now.first) }
     for piece in come {
+      var made = change(
+        .inserted,
+        node: piece.node,
+        previousNode: nil,
+        position: piece.range.lowerBound
+      )
+      if textSpan(new, newPart) != nil {
+        made.bytes = piece.textOffset..<piece.textOffset + piece.range.count
+      }
       added.append(
         Loose(
           level: .piece,
@@ -299,12 +322,7 @@ extension ChangeFinder {
           kind: piece.kind,
           range: piece.range,
           position: piece.range.lowerBound,
-          change: change(
-            .inserted,
-            node: piece.node,
-            previousNode: nil,
-            position: piece.range.lowerBound
-          )
+          change: made
         )
       )
     }
@@ -336,10 +354,13 @@ extension ChangeFinder {
       following.flatMap { next in new.pieces[newPart.pieces].first { $0.hash == next.hash } }
       ?? behind
     let position = next?.range.lowerBound ?? newPart.range.upperBound
+    // In a prompt that is one text the place counts from its beginning.
+    let start =
+      textSpan(new, newPart).map { $0.lowerBound + position - newPart.range.lowerBound } ?? 0
     var change = self.change(
       kind,
       node: newPart.node,
-      bytes: 0..<0,
+      bytes: start..<start,
       previousNode: piece.node,
       previousBytes: nil,
       position: position

@@ -44,13 +44,40 @@ extension ChangeFinder {
     if from.level == .text, to.level == .text, from.change.node == to.change.node {
       return .reordered
     }
-    if isTagged(old, from.range) { return .reminderMoved }
+    if isTagged(old, from.range) {
+      return isAttachment(from, from.range) ? .attachedAgain : .reminderMoved
+    }
     if from.level == .part {
       if from.role == .system { return .reminderMoved }
+      // A paragraph of a prompt that is one text, which came to the turns that were appended.
+      if new.format == .completion, to.isSilent {
+        return isAttachment(from, from.range) ? .attachedAgain : .reminderMoved
+      }
       return from.role == .user && tokenCount >= 2 * Self.attachedTokenCountMin
         ? .attachedAgain : .reordered
     }
     return tokenCount >= 2 * Self.attachedTokenCountMin ? .attachedAgain : .reminderMoved
+  }
+
+  /// A file, an image, or another long text; a note says its tag, unless the tag says the file.
+  private func isAttachment(_ loose: Loose, _ range: Range<Int>) -> Bool {
+    if loose.kind == .media { return true }
+    let tokenCount = TokenEstimate.count(old.prompt, range)
+    if isTagged(old, range) {
+      return tokenCount >= Self.attachedTokenCountMin && isFileTag(old, range)
+    }
+    return tokenCount >= 2 * Self.attachedTokenCountMin
+  }
+
+  /// `<document path="…">`: a tag that says which one, or one of these names.
+  private func isFileTag(_ request: PromptRequest, _ range: Range<Int>) -> Bool {
+    let range = LineChanges.trimmed(request.prompt, range)
+    let tag = request.prompt[range].dropFirst().prefix(256).prefix { $0 != UInt8(ascii: ">") }
+    let name = String(decoding: tag.prefix { $0 > 0x20 }, as: UTF8.self).lowercased()
+    let isNamed = ["file", "document", "doc", "attachment", "source", "page"].contains {
+      name.contains($0)
+    }
+    return isNamed || tag.contains(UInt8(ascii: "="))
   }
 
   /// `<system-reminder>…</system-reminder>`, whatever the tag.
@@ -72,17 +99,15 @@ extension ChangeFinder {
     if isAppended, let place = placeInAppended(range) {
       kept.append(place)
       var change = loose.change
-      change.kind =
-        loose.kind == .media
-          || (TokenEstimate.count(old.prompt, range)
-            >= 2 * Self.attachedTokenCountMin && !isTagged(old, range))
-        ? .attachedAgain : .reminderMoved
+      change.kind = isAttachment(loose, range) ? .attachedAgain : .reminderMoved
       return found.append(change)
     }
     guard !loose.isSilent else { return }
     var change = loose.change
     // A note that is taken back where a later message brings the next one.
-    if loose.level != .part, isTagged(old, range), change.kind != .reasoningDropped {
+    if loose.level != .part, loose.kind != .result, isTagged(old, range),
+      change.kind != .reasoningDropped
+    {
       change.kind = .reminderMoved
     }
     found.append(change)
@@ -143,7 +168,7 @@ extension ChangeFinder {
           if media?.contains(piece.hash) == true { addAttached(piece, piece.range) }
         case .text where piece.range.count >= 128:
           if lines == nil { lines = earlierLines(index) }
-          guard let lines, let block = repeated(piece, lines) else { break }
+          guard let lines, let block = repeated(piece, lines), !repeatsLast(index) else { break }
           addAttached(piece, block)
         default: break
         }
@@ -170,6 +195,11 @@ extension ChangeFinder {
         )
       )
     }
+  }
+
+  /// The whole message is the user's message before it once more: what a framework answers to each wrong call.
+  private func repeatsLast(_ index: Int) -> Bool {
+    new.parts[..<index].last { $0.role == .user }?.hash == new.parts[index].hash
   }
 
   private func earlierMedia(_ index: Int) -> Set<UInt64> {

@@ -44,10 +44,11 @@ extension ChangeFinder {
     let lost = before.range.count - front
     let isResult = now.kind == .result || role == .toolResult
     // At most a mark such as "… [truncated]" is new.
-    if rest <= 48, lost >= 24, lost > 2 * rest, front >= 16 || !isResult,
-      front * 5 >= now.range.count
+    let isShort = rest == 0 ? lost >= 8 && front >= 8 : lost >= 24 || lost >= 12 && rest <= 16
+    if rest <= 48, isShort, lost > 2 * rest, front >= 16 || !isResult, front * 5 >= now.range.count
     {
-      let tail = before.range.lowerBound + front..<before.range.upperBound
+      let cut = before.range.lowerBound + front
+      let tail = cut..<before.range.upperBound
       let made = textChange(
         Self.isReasoning(old.prompt[tail]) ? .reasoningDropped : .truncated,
         TextChanges.Hunk(old: tail, new: now.range.lowerBound + front..<now.range.upperBound),
@@ -55,6 +56,14 @@ extension ChangeFinder {
         now
       )
       kept.append(now.range.lowerBound..<now.range.lowerBound + front)
+      // In the middle of a word, or with a mark, it was cut, whatever else says the same further on.
+      let isInWord =
+        TextTokens.isWord(old.prompt[cut - 1]) && TextTokens.isWord(old.prompt[cut])
+        && !TextTokens.isIdeograph(old.prompt[cut])
+      if isInWord && rest == 0 || hasMark(now.range.dropFirst(front)) {
+        found.append(made)
+        return true
+      }
       removed.append(
         Loose(
           level: .text,
@@ -81,6 +90,12 @@ extension ChangeFinder {
       )
     )
     return true
+  }
+
+  /// `…`, `... [truncated]`, `(cut)`: what is put where something was cut off.
+  private func hasMark(_ range: Range<Int>) -> Bool {
+    let mark = new.prompt[LineChanges.trimmed(new.prompt, range)]
+    return ["…", "...", "[", "(", "（"].contains { mark.starts(with: Array($0.utf8)) }
   }
 
   private func likenessOfPieces(_ a: RequestPiece, _ b: RequestPiece) -> Double {
@@ -222,16 +237,18 @@ struct LineChanges {
         kept.append(b[run.b + offset])
       }
     }
+    // Lines in their place with other blanks around them, or with another number in front.
+    let (sameA, sameB) = Self.respaced(old, a, new, b, runs)
     var places: [UInt64: [Int]] = [:]
-    for index in a.indices where !isUsedA[index] {
-      let text = Self.trimmed(old, a[index])
+    for index in a.indices where !isUsedA[index] && !sameA.contains(index) {
+      let text = Self.body(old, a[index])
       if text.count >= 4 { places[ByteHasher.hash(old, text), default: []].append(index) }
     }
     var movedA = isUsedA.map { _ in false }
     var movedB = isUsedB.map { _ in false }
     var isAnyMoved = false
-    for index in b.indices where !isUsedB[index] {
-      let text = Self.trimmed(new, b[index])
+    for index in b.indices where !isUsedB[index] && !sameB.contains(index) {
+      let text = Self.body(new, b[index])
       guard text.count >= 4, let place = places[ByteHasher.hash(new, text)]?.popLast() else {
         continue
       }
@@ -245,6 +262,9 @@ struct LineChanges {
     for run in runs + [.init(a: a.count, b: b.count, count: 0)] {
       let (gapA, gapB) = (fromA..<run.a, fromB..<run.b)
       let isMoved = gapA.contains { movedA[$0] } || gapB.contains { movedB[$0] }
+      // Where lines moved, came or left, the numbers of the others follow.
+      let isMore = gapA.contains { !sameA.contains($0) } || gapB.contains { !sameB.contains($0) }
+      let isRenumbered = isMore && Self.onlyNumbersDiffer(old, a, gapA, sameA, new, b, gapB, sameB)
       if isMoved {
         let hunk = TextChanges.Hunk(
           old: Self.bytes(a, gapA, oldRange),
@@ -255,8 +275,15 @@ struct LineChanges {
           new: (movedOld?.new.lowerBound ?? hunk.new.lowerBound)..<hunk.new.upperBound
         )
       }
-      let restA = gapA.filter { !movedA[$0] && !(isMoved && Self.trimmed(old, a[$0]).isEmpty) }
-      let restB = gapB.filter { !movedB[$0] && !(isMoved && Self.trimmed(new, b[$0]).isEmpty) }
+      let restA = gapA.filter {
+        !movedA[$0] && !(isMoved && Self.trimmed(old, a[$0]).isEmpty)
+          && !(isRenumbered && sameA.contains($0))
+      }
+      let restB = gapB.filter {
+        !movedB[$0] && !(isMoved && Self.trimmed(new, b[$0]).isEmpty)
+          && !(isRenumbered && sameB.contains($0))
+      }
+      if isRenumbered { for index in gapB where sameB.contains(index) { kept.append(b[index]) } }
       if !restA.isEmpty || !restB.isEmpty {
         gaps.append(
           TextChanges.Hunk(
@@ -268,6 +295,74 @@ struct LineChanges {
       (fromA, fromB) = (run.a + run.count, run.b + run.count)
     }
     if isAnyMoved { moved = movedOld }
+  }
+
+  /// Lines of a gap between two runs that both texts have in order, but for blanks and numbers in front.
+  private static func respaced(
+    _ old: [UInt8],
+    _ a: [Range<Int>],
+    _ new: [UInt8],
+    _ b: [Range<Int>],
+    _ runs: [SequenceDiff.Run]
+  ) -> (old: Set<Int>, new: Set<Int>) {
+    var (sameA, sameB) = (Set<Int>(), Set<Int>())
+    var (fromA, fromB) = (0, 0)
+    for run in runs + [.init(a: a.count, b: b.count, count: 0)] {
+      if run.a > fromA, run.b > fromB {
+        // Lines with nothing in them agree with none.
+        func hashes(_ text: [UInt8], _ lines: ArraySlice<Range<Int>>, _ side: UInt64) -> [UInt64] {
+          lines.enumerated().map { offset, line in
+            let body = body(text, line)
+            return body.count < 4
+              ? ByteHasher.combined(side, UInt64(offset)) : ByteHasher.hash(text, body)
+          }
+        }
+        for same in SequenceDiff.runs(
+          hashes(old, a[fromA..<run.a], 1),
+          hashes(new, b[fromB..<run.b], 2)
+        ) {
+          for offset in 0..<same.count {
+            sameA.insert(fromA + same.a + offset)
+            sameB.insert(fromB + same.b + offset)
+          }
+        }
+      }
+      (fromA, fromB) = (run.a + run.count, run.b + run.count)
+    }
+    return (sameA, sameB)
+  }
+
+  /// The lines that both have in their place differ in the numbers in front of them and in nothing else.
+  private static func onlyNumbersDiffer(
+    _ old: [UInt8],
+    _ a: [Range<Int>],
+    _ gapA: Range<Int>,
+    _ sameA: Set<Int>,
+    _ new: [UInt8],
+    _ b: [Range<Int>],
+    _ gapB: Range<Int>,
+    _ sameB: Set<Int>
+  ) -> Bool {
+    let pairs = zip(gapA.filter(sameA.contains), gapB.filter(sameB.contains))
+    return pairs.allSatisfy { one, other in
+      let (before, now) = (trimmed(old, a[one]), trimmed(new, b[other]))
+      return body(old, a[one]).count < before.count || body(new, b[other]).count < now.count
+    }
+  }
+
+  /// A line without the blanks around it, and without the mark or number of a list in front.
+  private static func body(_ text: [UInt8], _ range: Range<Int>) -> Range<Int> {
+    let line = trimmed(text, range)
+    var at = line.lowerBound
+    while at < line.upperBound, at - line.lowerBound < 5, JSONNumber.isDigit(text[at]) { at += 1 }
+    let hasNumber = at > line.lowerBound
+    guard at + 1 < line.upperBound, text[at + 1] == 0x20 else { return line }
+    let mark = text[at]
+    let isMark =
+      hasNumber
+      ? [UInt8(ascii: "."), UInt8(ascii: ")"), UInt8(ascii: ":")].contains(mark)
+      : [UInt8(ascii: "-"), UInt8(ascii: "*"), UInt8(ascii: "+")].contains(mark)
+    return isMark ? at + 2..<line.upperBound : line
   }
 
   /// Lines, each with its line break.

@@ -60,7 +60,7 @@ struct ChangeFinder {
       ($0.position, $0.bytes?.lowerBound ?? 0) < ($1.position, $1.bytes?.lowerBound ?? 0)
     }
     // What lies behind the last one that is named counts as its.
-    let sorted = withoutForks(Array(joined(ordered).prefix(Self.countMax)), spans)
+    let sorted = withoutForks(Array(joined(named(ordered)).prefix(Self.countMax)), spans)
     var result: [RequestChange] = []
     var end = new.prompt.count
     var behind = 0
@@ -134,6 +134,41 @@ struct ChangeFinder {
       } else {
         result.append(span)
       }
+    }
+    return result
+  }
+
+  /// The changes, without the echo of a call's id in its result, and with numbers beside volatile values as such.
+  private func named(_ changes: [RequestChange]) -> [RequestChange] {
+    var ids: Set<[UInt8]> = []
+    var result: [RequestChange] = []
+    for change in changes {
+      if change.kind == .volatileValue, change.shape == .id, change.bytes?.lowerBound == 0,
+        let before = change.previousNode
+      {
+        let pair = old.fieldText(before) + [0] + new.fieldText(change.node)
+        if pair.count <= 512, !ids.insert(pair).inserted { continue }
+      }
+      result.append(change)
+    }
+    for index in result.indices where result[index].kind == .edited {
+      guard let bytes = result[index].bytes, let previous = result[index].previousNode,
+        let other = result[index].previousBytes, bytes.count <= 8, other.count <= 8,
+        !bytes.isEmpty, !other.isEmpty
+      else { continue }
+      let isNear = [index - 1, index + 1].contains { near in
+        guard result.indices.contains(near), result[near].kind == .volatileValue,
+          result[near].node == result[index].node, let range = result[near].bytes
+        else { return false }
+        return abs(range.lowerBound - bytes.upperBound) <= 64
+          || abs(bytes.lowerBound - range.upperBound) <= 64
+      }
+      let (now, was) = (new.fieldText(result[index].node), old.fieldText(previous))
+      guard isNear, bytes.upperBound <= now.count, other.upperBound <= was.count,
+        JSONNumber.value(now[bytes]) != nil, JSONNumber.value(was[other]) != nil
+      else { continue }
+      result[index].kind = .volatileValue
+      result[index].shape = .counter
     }
     return result
   }
@@ -315,6 +350,12 @@ enum CodePoints {
 }
 
 extension PromptRequest {
+  /// What stands at the place of a change in this request, the later of the two.
+  public func text(at change: RequestChange) -> [UInt8] {
+    let text = fieldText(change.node)
+    return Array(text[(change.bytes ?? 0..<text.count).clamped(to: 0..<text.count)])
+  }
+
   /// The text of a field: a string decoded, anything else as it stands.
   func fieldText(_ node: Int) -> [UInt8] {
     document.kind(node) == .string ? document.textBytes(node) : Array(document.rawBytes(node))

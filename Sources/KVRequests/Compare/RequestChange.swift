@@ -96,6 +96,23 @@ public struct RequestChange: Sendable, Equatable {
     }
   }
 
+  /// Nothing of the earlier prompt can be found, however much of it is the same.
+  public var isWhole: Bool {
+    switch kind {
+    case .modelSwitched, .adapterSwitched, .templateSwitched, .settingChanged, .resumedAfterPause:
+      true
+    default: false
+    }
+  }
+
+  /// What both prompts have stands in another order in them.
+  public var isReordered: Bool {
+    switch kind {
+    case .reordered, .toolsReordered, .keyOrder, .reminderMoved, .attachedAgain: true
+    default: false
+    }
+  }
+
   /// What to do about it, in a sentence.
   public var remedy: String {
     switch kind {

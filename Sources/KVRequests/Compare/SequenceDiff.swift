@@ -14,8 +14,11 @@ enum SequenceDiff {
   ///
   /// The longest common subsequence where that is affordable; elsewhere a common one that is cut at elements which occur once in
   /// both (the idea of Bram Cohen's patience diff).
-  static func runs(_ a: [UInt64], _ b: [UInt64]) -> [Run] {
+  ///
+  /// Without `matchesEnd` elements at the end are not matched before those in front: of equal ones, the first counts.
+  static func runs(_ a: [UInt64], _ b: [UInt64], matchesEnd: Bool = true) -> [Run] {
     var runs: [Run] = []
+    var matchesEnd = matchesEnd
     var work: [(a: Range<Int>, b: Range<Int>)] = [(0..<a.count, 0..<b.count)]
     while let (rangeA, rangeB) = work.popLast() {
       var (lowA, highA) = (rangeA.lowerBound, rangeA.upperBound)
@@ -29,21 +32,22 @@ enum SequenceDiff {
           Run(a: rangeA.lowerBound, b: rangeB.lowerBound, count: lowA - rangeA.lowerBound)
         )
       }
-      while lowA < highA, lowB < highB, a[highA - 1] == b[highB - 1] {
+      while matchesEnd, lowA < highA, lowB < highB, a[highA - 1] == b[highB - 1] {
         highA -= 1
         highB -= 1
       }
       if highA < rangeA.upperBound {
         runs.append(Run(a: highA, b: highB, count: rangeA.upperBound - highA))
       }
+      matchesEnd = true
       guard lowA < highA, lowB < highB else { continue }
       if (highA - lowA) * (highB - lowB) <= tableSizeMax {
         runs += table(a, lowA..<highA, b, lowB..<highB)
       } else {
-        // Single elements first; where each comes more than once, a few side by side.
+        // Several side by side first: a single one may be the only one of its kind by chance.
         var anchors: [(a: Int, b: Int)] = []
         var width = 1
-        for candidate in [1, 3, 8] where anchors.isEmpty {
+        for candidate in [8, 3, 1] where anchors.isEmpty {
           width = candidate
           anchors = uniqueAnchors(a, lowA..<highA, b, lowB..<highB, width: width)
         }

@@ -23,8 +23,13 @@ struct TextChanges {
     // Back to where a word begins, and on to where one ends: a word counts as a whole.
     func isInner(_ text: [UInt8], _ range: Range<Int>, _ offset: Int) -> Bool {
       range.indices.contains(range.lowerBound + offset)
-        && Self.isInner(text[range.lowerBound + offset])
+        && Self.isInner(text, range.lowerBound + offset, range)
     }
+    // No character is cut.
+    while front > 0, Self.isRest(new, newRange, front) || Self.isRest(old, oldRange, front) {
+      front -= 1
+    }
+    while back > 0, Self.isRest(new, newRange, newRange.count - back) { back -= 1 }
     if isInner(old, oldRange, front) || isInner(new, newRange, front) {
       let limit = max(0, front - Self.wordByteCountMax)
       let atChange = front
@@ -82,9 +87,24 @@ struct TextChanges {
       || text[range].allSatisfy(TextTokens.isBlank)
   }
 
+  /// Behind the first byte of a character.
+  private static func isRest(_ text: [UInt8], _ range: Range<Int>, _ offset: Int) -> Bool {
+    offset < range.count && text[range.lowerBound + offset] & 0xC0 == 0x80
+  }
+
   /// Inside words, and what joins them.
-  private static func isInner(_ byte: UInt8) -> Bool {
-    TextTokens.isWord(byte) || byte == UInt8(ascii: "-") || byte == UInt8(ascii: ":")
+  private static func isInner(_ text: [UInt8], _ at: Int, _ range: Range<Int>) -> Bool {
+    let byte = text[at]
+    if byte >= 0x80 {
+      var lead = at
+      while lead > range.lowerBound, at - lead < 3, text[lead] & 0xC0 == 0x80 { lead -= 1 }
+      // An ideograph is a word of its own, unless it belongs to a date.
+      if TextTokens.isIdeograph(text[lead]) {
+        return lead + 3 <= range.upperBound && Moment.isUnit(text[lead..<lead + 3])
+          && lead > range.lowerBound && JSONNumber.isDigit(text[lead - 1])
+      }
+    }
+    return TextTokens.isWord(byte) || byte == UInt8(ascii: "-") || byte == UInt8(ascii: ":")
       || byte == UInt8(ascii: ".") || byte == UInt8(ascii: "/") || byte == UInt8(ascii: "@")
       || byte == UInt8(ascii: "+")
   }

@@ -12,11 +12,24 @@ struct TextTokens {
       let start = at
       if Self.isBlank(text[at]) {
         while at < range.upperBound, Self.isBlank(text[at]) { at += 1 }
+      } else if Self.isIdeograph(text[at]) {
+        // Written without blanks: each stands for itself.
+        at = min(at + 3, range.upperBound)
       } else if Self.isWord(text[at]) {
         at += 1
         while at < range.upperBound {
-          if Self.isWord(text[at]) {
+          if Self.isIdeograph(text[at]) {
+            // 2026年11月30日, 21時48分
+            guard JSONNumber.isDigit(text[at - 1]), at + 3 <= range.upperBound,
+              Moment.isUnit(text[at..<at + 3])
+            else { break }
+            at += 3
+            if at == range.upperBound || !JSONNumber.isDigit(text[at]) { break }
+          } else if Self.isWord(text[at]) {
             at += 1
+          } else if Self.isThousands(text, at, range.upperBound) {
+            // 187,402
+            at += 4
           } else if at + 1 < range.upperBound, Self.isJoint(text[at]), Self.isWord(text[at + 1]) {
             // 2026-11-30T21:48:03.5, db-7.example.internal:8080, /home/a/b
             at += 2
@@ -52,6 +65,16 @@ struct TextTokens {
     byte &- 0x30 < 10 || (byte | 0x20) &- 0x61 < 26 || byte == UInt8(ascii: "_") || byte >= 0x80
   }
 
+  /// Begins a character of Chinese or Japanese, or of their punctuation.
+  static func isIdeograph(_ byte: UInt8) -> Bool { byte >= 0xE3 && byte <= 0xE9 }
+
+  /// A comma between digits, three of them behind it.
+  private static func isThousands(_ text: [UInt8], _ at: Int, _ end: Int) -> Bool {
+    text[at] == UInt8(ascii: ",") && at + 4 <= end && JSONNumber.isDigit(text[at - 1])
+      && text[at + 1..<at + 4].allSatisfy(JSONNumber.isDigit)
+      && (at + 4 == end || !JSONNumber.isDigit(text[at + 4]))
+  }
+
   private static func isJoint(_ byte: UInt8) -> Bool {
     switch byte {
     case UInt8(ascii: "-"), UInt8(ascii: ":"), UInt8(ascii: "."), UInt8(ascii: "/"),
@@ -83,11 +106,12 @@ enum TextSimilarity {
     let (tokensA, tokensB) = (
       TextTokens(a, rangeA.prefix(byteCountMax)), TextTokens(b, rangeB.prefix(byteCountMax))
     )
-    for (index, hash) in tokensA.hashes.enumerated() where !isBlank(a, tokensA, index) {
-      words[hash, default: 0] += tokensA.range(index).count
+    for index in tokensA.hashes.indices where !isBlank(a, tokensA, index) {
+      words[word(a, tokensA, index), default: 0] += tokensA.range(index).count
     }
     var common = 0
-    for (index, hash) in tokensB.hashes.enumerated() where !isBlank(b, tokensB, index) {
+    for index in tokensB.hashes.indices where !isBlank(b, tokensB, index) {
+      let hash = word(b, tokensB, index)
       let count = tokensB.range(index).count
       if let left = words[hash], left >= count {
         words[hash] = left - count
@@ -95,6 +119,13 @@ enum TextSimilarity {
       }
     }
     return Double(common) / Double(min(longer, byteCountMax))
+  }
+
+  /// The hash of a word; ideographs agree by chance, two side by side do not.
+  private static func word(_ text: [UInt8], _ tokens: TextTokens, _ index: Int) -> UInt64 {
+    guard index + 1 < tokens.count, TextTokens.isIdeograph(text[tokens.range(index).lowerBound])
+    else { return tokens.hashes[index] }
+    return ByteHasher.combined(tokens.hashes[index], tokens.hashes[index + 1])
   }
 
   private static func isBlank(_ text: [UInt8], _ tokens: TextTokens, _ index: Int) -> Bool {

@@ -44,6 +44,12 @@ public enum ValueShape: String, Sendable, CaseIterable {
   private static func isCount(_ a: ArraySlice<UInt8>, _ b: ArraySlice<UInt8>) -> Bool {
     guard let before = JSONNumber.value(a), let after = JSONNumber.value(b) else { return true }
     if max(a.count, b.count) >= 5 { return true }
+    // 4711 and 6203 were counted or measured; what people write is round.
+    func isRound(_ number: Double) -> Bool {
+      let unit = number < 1_000 ? 10.0 : 100.0
+      return number / unit == (number / unit).rounded()
+    }
+    if min(a.count, b.count) >= 3, !isRound(before), !isRound(after) { return true }
     // Whole numbers that go up by little; 100 words that become 200 are an edit.
     return before == before.rounded() && after > before && after - before <= 16
   }
@@ -72,11 +78,14 @@ public enum ValueShape: String, Sendable, CaseIterable {
     }
     let digits = word.count(where: JSONNumber.isDigit)
     let letters = word.count { TextTokens.isWord($0) } - digits
+    if word.contains(where: TextTokens.isIdeograph) { return nil }
     if isUUID(word) { return .uuid }
     if digits == word.count || JSONNumber.value(word) != nil {
       return isUnixTime(word) ? .time : .counter
     }
     if isAddress(word) { return .host }
+    // 187,402
+    if word.allSatisfy({ JSONNumber.isDigit($0) || $0 == UInt8(ascii: ",") }) { return .counter }
     // 2.1.7
     if word.allSatisfy({ JSONNumber.isDigit($0) || $0 == UInt8(ascii: ".") }) { return .value }
     let slashes = word.count { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") }
@@ -134,6 +143,7 @@ public enum ValueShape: String, Sendable, CaseIterable {
   }
 
   private static func mixes(_ word: ArraySlice<UInt8>) -> Bool {
+    guard word.allSatisfy({ $0 < 0x80 }) else { return false }
     var changes = 0
     for (a, b) in zip(word, word.dropFirst()) where a & 0x20 != b & 0x20 { changes += 1 }
     return changes >= 4
@@ -142,16 +152,35 @@ public enum ValueShape: String, Sendable, CaseIterable {
 
 /// Dates and times as people and programs write them.
 enum Moment {
-  private static let names: Set<String> = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
-    "january", "february", "march", "april", "june", "july", "august", "september", "october",
-    "november", "december", "mon", "tue", "tues", "wed", "thu", "thur", "thurs", "fri", "sat",
-    "sun", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday",
-  ]
+  /// Months and days of the week.
+  private static let names: Set<String> = Set(
+    """
+    jan feb mar apr may jun jul aug sep sept oct nov dec january february march april june july august september october november \
+    december mon tue tues wed thu thur thurs fri sat sun monday tuesday wednesday thursday friday saturday sunday \
+    januar februar märz mai juni juli oktober dezember montag dienstag mittwoch donnerstag freitag samstag sonnabend sonntag \
+    janvier février mars avril juin juillet août septembre octobre novembre décembre lundi mardi mercredi jeudi vendredi samedi \
+    dimanche enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre lunes martes miércoles \
+    jueves viernes sábado domingo janeiro fevereiro março maio junho julho setembro outubro novembro dezembro segunda-feira \
+    terça-feira quarta-feira quinta-feira sexta-feira gennaio febbraio aprile maggio giugno luglio settembre ottobre dicembre \
+    lunedì martedì mercoledì giovedì venerdì sabato domenica januari februari maart mei augustus maandag dinsdag woensdag \
+    donderdag vrijdag zaterdag zondag января февраля марта апреля мая июня июля августа сентября октября ноября декабря \
+    понедельник вторник среда четверг пятница суббота воскресенье 月曜日 火曜日 水曜日 木曜日 金曜日 土曜日 日曜日 星期一 星期二 星期三 星期四 \
+    星期五 星期六 星期日 周一 周二 周三 周四 周五 周六 周日
+    """.split(separator: " ").map(String.init)
+  )
   private static let zones: Set<String> = [
     "am", "pm", "utc", "gmt", "z", "cet", "cest", "est", "edt", "pst", "pdt", "at", "of", "the",
-    "t", "a.m", "p.m",
+    "t", "a.m", "p.m", "uhr", "um", "de", "le", "les", "à", "el", "la", "las", "às", "den", "der",
+    "г", "в", "h",
   ]
+  private static let units: [[UInt8]] = ["年", "月", "日", "号", "時", "时", "分", "秒"].map {
+    Array($0.utf8)
+  }
+
+  /// A character behind the number in a Chinese or Japanese date.
+  static func isUnit(_ character: ArraySlice<UInt8>) -> Bool {
+    units.contains { $0.elementsEqual(character) }
+  }
 
   /// What some words are together: a time, a date, or neither.
   static func shape(_ words: [ArraySlice<UInt8>]) -> ValueShape? {
@@ -180,6 +209,12 @@ enum Moment {
     let digits = word.count(where: JSONNumber.isDigit)
     guard digits > 0 else { return .none }
     if digits == word.count { return digits <= 4 ? .number : .none }
+    if word.contains(where: TextTokens.isIdeograph) {
+      guard text.allSatisfy({ $0.isWholeNumber || isUnit(Array(String($0).utf8)[...]) }) else {
+        return .none
+      }
+      return text.contains { "時时分秒".contains($0) } ? .time : .date
+    }
     if ["st", "nd", "rd", "th"].contains(where: text.hasSuffix), digits == word.count - 2 {
       return .number
     }

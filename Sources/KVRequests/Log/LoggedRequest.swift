@@ -104,11 +104,7 @@ public struct LoggedRequest: Sendable {
         guard kind == .array, let first = document.children(value).first(where: { _ in true }),
           document.kind(first) == .object
         else { continue }
-        let speaks = document.members(first).contains { member in
-          document.kind(member.value) == .string
-            && RequestFields.rolesOfUnknown.contains(document.text(member.value).lowercased())
-        }
-        if speaks { return true }
+        if RequestReader.speaks(document, first) { return true }
       default: continue
       }
     }

@@ -20,6 +20,9 @@ public struct PromptRequest: Sendable {
   let body: Int
   /// It goes on from something that only the server has.
   let hasHiddenHistory: Bool
+  /// How long the body asks the server to keep the prompt, in seconds: the longest `ttl` of its break points; nil where it does not
+  /// say.
+  public let timeToLiveSeconds: Double?
 
   /// Reads the body of a request.
   public init(json: [UInt8]) throws(JSONFault) {
@@ -37,6 +40,7 @@ public struct PromptRequest: Sendable {
     prompt = reader.prompt
     pieces = reader.pieces
     hasHiddenHistory = reader.hasHiddenHistory
+    timeToLiveSeconds = reader.timeToLiveSeconds
     self.document = document
     self.body = body
   }

@@ -15,7 +15,9 @@ enum RequestFields {
 
   private static let body: [String: Meaning] = {
     var table: [String: Meaning] = [
-      "model": .setting(.model),
+      "model": .setting(.model), "modelId": .setting(.model), "model_id": .setting(.model),
+      "modelName": .setting(.model), "model_name": .setting(.model), "engine": .setting(.model),
+      "deployment": .setting(.model), "deployment_id": .setting(.model),
       "lora": .setting(.adapter), "lora_request": .setting(.adapter),
       "lora_adapters": .setting(.adapter), "adapter": .setting(.adapter),
       "adapter_id": .setting(.adapter), "adapters": .setting(.adapter),
@@ -23,9 +25,11 @@ enum RequestFields {
       "template": .setting(.template), "reasoning_effort": .setting(.other),
       "reasoning": .setting(.other), "thinking": .setting(.other),
       "response_format": .setting(.other), "tools": .tools, "functions": .tools,
+      "toolConfig": .tools, "tool_config": .tools,
       "system": .system, "instructions": .system, "system_instruction": .system,
       "systemInstruction": .system, "system_prompt": .system,
-      "messages": .messages, "input": .messages, "contents": .messages, "prompt": .prompt,
+      "messages": .messages, "input": .messages, "contents": .messages,
+      "chat_history": .messages, "prompt": .prompt, "inputs": .prompt,
       "previous_response_id": .hiddenHistory, "conversation": .hiddenHistory,
     ]
     let ignored = [
@@ -41,7 +45,9 @@ enum RequestFields {
       "generationConfig", "generation_config", "safetySettings", "cachedContent", "keep_alive",
       "options", "priority", "request_id", "id", "session_id", "trace", "tags", "extra_body",
       "return_tokens", "timings_per_token", "post_sampling_probs", "t_max_predict_ms",
-      "n_cache_reuse", "add_generation_prompt", "return_progress",
+      "n_cache_reuse", "add_generation_prompt", "return_progress", "inferenceConfig",
+      "inference_config", "guardrailConfig", "performanceConfig", "requestMetadata", "toolChoice",
+      "parameters",
     ]
     for key in ignored { table[key] = .ignored }
     return table
@@ -63,24 +69,38 @@ enum RequestFields {
   /// Fields of messages and their contents that reach no prompt.
   static let ignoredInMessages: Set<String> = [
     "cache_control", "status", "annotations", "logprobs", "signature", "detail", "audio",
-    "refusal", "index", "cache_reference", "thought_signature", "thoughtSignature",
+    "refusal", "index", "cache_reference", "thought_signature", "thoughtSignature", "cachePoint",
   ]
 
   /// Fields that say what kind of thing an object is, and no more.
-  static let kinds: Set<String> = ["role", "type", "is_error"]
+  static let kinds: Set<String> = ["role", "type", "is_error", "thought"]
+
+  /// Fields that hold what the model thought before it answered.
+  static let reasoning: Set<String> = [
+    "reasoning", "reasoning_content", "reasoningContent", "reasoningText", "reasoning_details",
+    "thinking", "encrypted_content",
+  ]
+
+  /// Fields that hold what a message says.
+  static let contents: Set<String> = ["content", "parts", "text", "summary", "output", "result"]
 
   static func role(_ text: String) -> RequestPart.Role {
     switch text.lowercased() {
     case "system", "developer": .system
-    case "user", "human": .user
-    case "assistant", "model", "ai", "bot": .assistant
-    case "tool", "function", "function_call_output", "tool_result", "ipython": .toolResult
+    case "user", "human", "customer", "client", "benutzer", "nutzer", "kunde", "utilisateur",
+      "usuario", "usuário", "utente", "пользователь", "用户", "使用者", "ユーザー", "사용자":
+      .user
+    case "assistant", "model", "ai", "bot", "agent", "chatbot", "assistent", "asistente",
+      "assistente", "ассистент", "助手", "アシスタント", "어시스턴트":
+      .assistant
+    case "tool", "function", "function_call_output", "tool_result", "ipython", "werkzeug", "outil",
+      "herramienta", "ferramenta", "инструмент", "工具", "ツール":
+      .toolResult
+    case "système", "sistema", "система", "系统", "システム", "시스템": .system
     default: .other
     }
   }
 
-  /// A field of this name holds a conversation or a text that begins one, in a body of a kind that is not known.
-  static let rolesOfUnknown: Set<String> = [
-    "system", "developer", "user", "human", "assistant", "model", "tool", "function",
-  ]
+  /// Whether a value says who speaks, in a field of whatever name.
+  static func isRole(_ text: String) -> Bool { text.utf8.count <= 32 && role(text) != .other }
 }

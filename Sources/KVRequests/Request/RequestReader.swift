@@ -7,10 +7,14 @@ struct RequestReader {
   private(set) var prompt: [UInt8] = []
   private(set) var pieces: [RequestPiece] = []
   private(set) var hasHiddenHistory = false
+  private(set) var timeToLiveSeconds: Double?
 
   let document: JSONDocument
   let body: Int
-  private var hasher = ByteHasher()
+  /// Ids of the calls so far: what names one of them is a result.
+  private var callIDs: Set<UInt64> = []
+  /// Who speaks in the part that is being read.
+  private var speaker = RequestPart.Role.other
 
   init(_ document: JSONDocument, body: Int) {
     self.document = document
@@ -49,7 +53,7 @@ struct RequestReader {
         if isFilled(value) { prompts.append(value) }
         if format == .other { format = .completion }
       case .hiddenHistory: if isFilled(value) { hasHiddenHistory = true }
-      case .ignored: break
+      case .ignored: noteBreakPoint(name, value)
       case .unknown:
         switch shape(value, hasKnownHistory) {
         case .history: histories.append(value)
@@ -64,6 +68,29 @@ struct RequestReader {
     for node in systems { readSystem(node) }
     for node in histories { readHistory(node) }
     for node in prompts { readPrompt(node) }
+  }
+
+  /// How long a break point (`{"type": "ephemeral", "ttl": "1h"}`) or a field (`"24h"`) wants the prompt kept.
+  private mutating func noteBreakPoint(_ name: String, _ node: Int) {
+    let value: Int?
+    switch name {
+    case "cache_control": value = document.value("ttl", in: node)
+    case "prompt_cache_retention": value = node
+    default: value = nil
+    }
+    guard let value, document.kind(value) == .string else { return }
+    let text = document.textBytes(value)
+    let unit: Double? =
+      switch text.last {
+      case UInt8(ascii: "m"): 60
+      case UInt8(ascii: "h"): 3_600
+      case UInt8(ascii: "d"): 86_400
+      default: nil
+      }
+    guard let unit, let count = JSONNumber.value(text.dropLast()), count > 0, count < 1e6 else {
+      return
+    }
+    timeToLiveSeconds = max(timeToLiveSeconds ?? 0, count * unit)
   }
 
   // MARK: - Shapes
@@ -84,16 +111,54 @@ struct RequestReader {
       else { return .nothing }
       if !hasKnownHistory, speaks(first) { return .history }
       return document.nodes[node].range.count >= 40 ? .definitions : .nothing
+    case .object: return definitions(node).contains(where: isDefinition) ? .definitions : .nothing
     default: return .nothing
     }
   }
 
-  /// Whether an object has a field that says who speaks, whatever its name.
-  private func speaks(_ node: Int) -> Bool {
-    document.members(node).contains { _, value in
-      document.kind(value) == .string
-        && RequestFields.rolesOfUnknown.contains(document.text(value).lowercased())
+  /// A tool, whatever its fields are called: it has a name, and a schema beside it.
+  private func isDefinition(_ node: Int) -> Bool {
+    let inner = unwrapped(node)
+    return firstText(inner) != nil
+      && document.members(inner).contains { document.kind($0.value) == .object }
+  }
+
+  /// The object in an object that holds nothing else: `{"toolSpec": {…}}`.
+  private func unwrapped(_ node: Int) -> Int {
+    let members = document.members(node)
+    guard members.count == 1, document.kind(members[0].value) == .object else { return node }
+    return members[0].value
+  }
+
+  /// The tools of a list, also where lists of them lie in its elements, or in an object.
+  private func definitions(_ node: Int, depth: Int = 0) -> [Int] {
+    switch document.kind(node) {
+    case .array:
+      return document.children(node).flatMap { child in
+        let inner = depth < 3 && firstText(child) == nil ? definitions(child, depth: depth + 1) : []
+        return inner.isEmpty ? [child] : inner
+      }
+    case .object:
+      let lists = document.members(node).map(\.value).filter { list in
+        document.kind(list) == .array
+          && document.children(list).contains { document.kind($0) == .object }
+      }
+      return depth < 3 ? lists.flatMap { definitions($0, depth: depth + 1) } : []
+    default: return []
     }
+  }
+
+  /// Whether an object has a field that says who speaks, whatever its name.
+  private func speaks(_ node: Int) -> Bool { RequestReader.speaks(document, node) }
+
+  /// Whether an object has a field that says who speaks, and another one with what is said.
+  static func speaks(_ document: JSONDocument, _ node: Int) -> Bool {
+    let members = document.members(node)
+    return members.count >= 2
+      && members.contains { _, value in
+        document.kind(value) == .string && document.nodes[value].range.count <= 34
+          && RequestFields.isRole(document.text(value))
+      }
   }
 
   private func isFilled(_ node: Int) -> Bool {
@@ -126,11 +191,15 @@ struct RequestReader {
   }
 
   private mutating func readTools(_ list: Int) {
-    guard document.kind(list) == .array else {
+    let nodes = definitions(list)
+    guard !nodes.isEmpty else {
       return addPart(.tool, list, name: nil) { $0.addPiece(.schema, list) }
     }
-    for node in document.children(list) {
-      let function = document.value("function", in: node) ?? node
+    for node in nodes {
+      let function = document.value("function", in: node) ?? unwrapped(node)
+      if let point = document.value("cache_control", in: node) {
+        noteBreakPoint("cache_control", point)
+      }
       let name = document.value("name", in: function).map { document.text($0) }
       addPart(.tool, node, name: name ?? firstText(function)) { $0.addPiece(.schema, node) }
     }
@@ -174,13 +243,34 @@ struct RequestReader {
       default: break
       }
     } else if let speaker = document.members(node).first(where: { member in
-      document.kind(member.value) == .string
-        && RequestFields.rolesOfUnknown.contains(document.text(member.value).lowercased())
+      document.kind(member.value) == .string && document.nodes[member.value].range.count <= 34
+        && RequestFields.isRole(document.text(member.value))
     }) {
       roleText = document.textBytes(speaker.value)
       role = RequestFields.role(document.text(speaker.value))
     }
+    if role == .other || role == .user, namesCall(node) { role = .toolResult }
     addPart(role, node, name: nil, header: roleText) { $0.addMessage(node, role) }
+  }
+
+  /// Where a field comes in the prompt: what names a call comes before what that answered.
+  private func order(_ key: String, _ value: Int) -> Int {
+    if !callIDs.isEmpty, document.kind(value) == .string, callIDs.contains(idHash(value)) {
+      return 1
+    }
+    return RequestFields.order(key)
+  }
+
+  /// Whether an object names an earlier call: it is what that call answered.
+  private func namesCall(_ node: Int) -> Bool {
+    !callIDs.isEmpty
+      && document.members(node).contains { member in
+        document.kind(member.value) == .string && callIDs.contains(idHash(member.value))
+      }
+  }
+
+  private func idHash(_ node: Int) -> UInt64 {
+    ByteHasher.hash(document.bytes, document.nodes[node].range)
   }
 
   /// A prompt that is one text, cut where a turn or a paragraph begins: so it can be compared piece by piece.
@@ -198,9 +288,17 @@ struct RequestReader {
       return
     }
     let text = document.textBytes(node)
-    for range in TextParts.ranges(of: text) {
-      addPart(TextParts.role(text[range]), node, name: nil, hasMark: false) {
-        $0.addText(.text, node, text[range], textOffset: range.lowerBound)
+    for part in TextParts.parts(of: text) {
+      let kind: RequestPiece.Kind = part.role == .toolResult ? .result : .text
+      let (front, back) = TextParts.frame(text[part.range])
+      let (start, end) = (part.range.lowerBound, part.range.upperBound)
+      addPart(part.role, node, name: nil, hasMark: false) { reader in
+        for (kind, range) in [
+          (RequestPiece.Kind.field, start..<start + front), (kind, start + front..<end - back),
+          (.field, end - back..<end),
+        ] where !range.isEmpty {
+          reader.addText(kind, node, text[range], textOffset: range.lowerBound)
+        }
       }
     }
   }
@@ -215,6 +313,7 @@ struct RequestReader {
   ) {
     let start = prompt.count
     let firstPiece = pieces.count
+    speaker = role
     // What a template puts around a part; its bytes count as about four tokens.
     if hasMark { prompt += [2, 2, 2, 2, 2, 2] + header + [3, 3, 3, 3, 3, 3] }
     body(&self)
@@ -294,19 +393,28 @@ struct RequestReader {
       guard !RequestFields.kinds.contains(name), !RequestFields.ignoredInMessages.contains(name),
         name != "id", isFilled(value) || document.kind(value) == .number
       else { continue }
-      fields.append((RequestFields.order(name), name, value))
+      fields.append((order(name, value), name, value))
     }
     fields.sort { ($0.order, $0.key) < ($1.order, $1.key) }
-    for field in fields { addField(field.key, field.value, role) }
+    // Beside a known content other texts are fields; else they are what is said.
+    let isNamed = fields.contains { RequestFields.contents.contains($0.key) }
+    for field in fields { addField(field.key, field.value, role, isNamed) }
   }
 
-  private mutating func addField(_ key: String, _ value: Int, _ role: RequestPart.Role) {
+  private mutating func addField(
+    _ key: String,
+    _ value: Int,
+    _ role: RequestPart.Role,
+    _ isNamed: Bool
+  ) {
     let content: RequestPiece.Kind = role == .toolResult ? .result : .text
+    // A second text of an assistant, under whatever name, is sent once and not again.
+    let other: RequestPiece.Kind =
+      role == .toolResult ? .result : isNamed || role == .assistant ? .field : .text
     switch key {
     case "content", "parts", "text", "summary": addContent(value, content)
     case "output", "result": addContent(value, .result)
-    case "reasoning", "reasoning_content", "thinking", "encrypted_content", "reasoning_details":
-      addContent(value, .reasoning)
+    case _ where RequestFields.reasoning.contains(key): addContent(value, .reasoning)
     case "tool_calls": for call in document.children(value) { addCall(call) }
     case "function_call": addCall(value)
     case "arguments", "input": addPiece(.callArguments, value)
@@ -315,26 +423,76 @@ struct RequestReader {
     default:
       // Short words say who speaks or what something is; anything longer is part of the prompt.
       if document.kind(value) == .string {
+        if callIDs.contains(idHash(value)) { return addPiece(.callID, value) }
         let isSpeaker =
-          RequestFields.rolesOfUnknown.contains(document.text(value).lowercased())
-        if !isSpeaker { addContent(value, role == .toolResult ? .result : .field) }
+          document.nodes[value].range.count <= 34 && RequestFields.isRole(document.text(value))
+        if !isSpeaker { addContent(value, other) }
       } else {
-        addContent(value, .field)
+        addContent(value, other)
       }
     }
+  }
+
+  /// What an assistant's object has that calls a tool: short names, and arguments beside them, whatever the fields are called.
+  private func isCall(_ node: Int) -> Bool {
+    var hasName = false
+    var hasArguments = false
+    for (_, value) in document.members(node) {
+      switch document.kind(value) {
+      case .string:
+        let range = document.nodes[value].range
+        if isArguments(value) {
+          hasArguments = true
+        } else if (3...130).contains(range.count), !document.bytes[range].contains(0x20) {
+          hasName = true
+        } else {
+          return false
+        }
+      case .object: hasArguments = true
+      case .array: return false
+      case .null, .bool, .number: break
+      }
+    }
+    return hasName && hasArguments
+  }
+
+  /// JSON in a string.
+  private func isArguments(_ node: Int) -> Bool {
+    let range = document.nodes[node].range
+    return range.count > 3 && document.bytes[range.lowerBound + 1] == UInt8(ascii: "{")
   }
 
   private mutating func addCall(_ node: Int) {
     guard document.kind(node) == .object else { return addPiece(.field, node) }
     let function = document.value("function", in: node) ?? node
+    var ids: [Int] = []
     for (key, value) in document.members(function) {
       switch document.text(key) {
       case "name": addPiece(.callName, value)
       case "arguments", "input", "args": addPiece(.callArguments, value)
-      default: break
+      case "id", "call_id", "toolUseId", "tool_call_id":
+        if isFilled(value) { ids.append(value) }
+      case "type", "index", "status", "cache_control": break
+      default:
+        guard isFilled(value) else { break }
+        switch document.kind(value) {
+        case .object: addPiece(.callArguments, value)
+        case .string where isArguments(value): addPiece(.callArguments, value)
+        case .string where hasDigit(value): ids.append(value)
+        case .string: addPiece(.callName, value)
+        default: addPiece(.field, value)
+        }
       }
     }
-    if let id = document.value("id", in: node), isFilled(id) { addPiece(.callID, id) }
+    if function != node, let id = document.value("id", in: node), isFilled(id) { ids.append(id) }
+    for id in ids {
+      addPiece(.callID, id)
+      if document.nodes[id].range.count >= 6 { callIDs.insert(idHash(id)) }
+    }
+  }
+
+  private func hasDigit(_ node: Int) -> Bool {
+    document.bytes[document.nodes[node].range].contains(where: JSONNumber.isDigit)
   }
 
   /// A content: a text, or a list of texts, images, calls and results.
@@ -351,7 +509,10 @@ struct RequestReader {
   private mutating func addBlock(_ node: Int, _ kind: RequestPiece.Kind) {
     guard document.kind(node) == .object else { return addContent(node, kind) }
     let type = document.value("type", in: node).map { document.text($0) } ?? ""
+    let isThought =
+      document.value("thought", in: node).map { document.rawBytes($0).elementsEqual("true".utf8) }
     switch type {
+    case _ where isThought == true: addBlockFields(node, .reasoning)
     case "thinking", "reasoning", "redacted_thinking", "reasoning_text", "summary_text":
       addBlockFields(node, .reasoning)
     case "tool_use", "server_tool_use", "function_call":
@@ -361,24 +522,30 @@ struct RequestReader {
     case "image", "image_url", "input_image", "document", "file", "input_file", "input_audio",
       "video":
       addMedia(node)
+    case "" where speaker == .assistant && isCall(node): addCall(node)
+    case "" where speaker != .assistant && namesCall(node): addBlockFields(node, .result)
     default: addBlockFields(node, kind)
     }
   }
 
   private mutating func addBlockFields(_ node: Int, _ kind: RequestPiece.Kind) {
-    let members = document.members(node).sorted {
-      RequestFields.order(document.text($0.key)) < RequestFields.order(document.text($1.key))
+    let members = document.members(node).map {
+      (order: order(document.text($0.key), $0.value), key: $0.key, value: $0.value)
     }
-    for (key, value) in members {
+    for (_, key, value) in members.sorted(by: { $0.order < $1.order }) {
       let name = document.text(key)
+      if name == "cache_control" { noteBreakPoint(name, value) }
       guard !RequestFields.kinds.contains(name), !RequestFields.ignoredInMessages.contains(name),
         name != "id", isFilled(value) || document.kind(value) == .number
       else { continue }
       switch name {
-      case "tool_use_id", "tool_call_id", "call_id": addPiece(.callID, value)
+      case "tool_use_id", "tool_call_id", "call_id", "toolUseId": addPiece(.callID, value)
       case "inlineData", "inline_data", "fileData", "source", "image_url": addMedia(value)
-      case "functionCall": addCall(value)
-      case "functionResponse": addContent(value, .result)
+      case "functionCall", "toolUse": addCall(value)
+      case "functionResponse", "toolResult": addContent(value, .result)
+      case _ where RequestFields.reasoning.contains(name): addContent(value, .reasoning)
+      case _ where document.kind(value) == .string && callIDs.contains(idHash(value)):
+        addPiece(.callID, value)
       default: addContent(value, kind)
       }
     }

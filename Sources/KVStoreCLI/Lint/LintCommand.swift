@@ -266,15 +266,18 @@ struct LintOptions: ParsableArguments {
   func analysisOptions(_ prices: PriceList) -> RequestAnalysis.Options {
     if let ttl { return .init(timeToLiveSeconds: ttl.seconds == 0 ? nil : Double(ttl.seconds)) }
     if let provider, let chosen = prices.providers.first(where: { $0.name == provider }) {
-      return .init(timeToLiveSeconds: chosen.ttlSeconds)
+      var options = RequestAnalysis.Options(timeToLiveSeconds: chosen.ttlSeconds)
+      options.isFixed = false
+      return options
     }
     return .init()
   }
 
   /// A time to live that is longer than the provider's shorter one was chosen.
-  func usesLongTTL(_ provider: PriceList.Provider) -> Bool {
-    guard let ttl, let short = provider.ttlSeconds else { return false }
-    return Double(ttl.seconds) > short
+  func usesLongTTL(_ provider: PriceList.Provider, _ asked: Double?) -> Bool {
+    guard let short = provider.ttlSeconds, let chosen = ttl.map({ Double($0.seconds) }) ?? asked
+    else { return false }
+    return chosen > short
   }
 }
 
@@ -308,21 +311,28 @@ final class LintReview {
       fixed = String(decoding: body, as: UTF8.self)
     }
     guard let server, failure == nil else { return nil }
-    // Another model is another cache: all is lost, and the tokenizer of this one cannot say how much.
-    guard previous.model == next.model else { return nil }
     do {
       guard let before = try server.tokens(previous), let now = try server.tokens(next) else {
         return nil
       }
       if let store { states[at] = try store.state(of: before) }
-      let lost = TokenCounts.lost(previous: before, next: now)
+      // Another model is another cache: all is lost, as this server counts it.
+      let isWhole = changes.contains(where: \.isWhole)
+      let lost = TokenCounts.lost(
+        previous: before,
+        next: now,
+        isWhole: isWhole,
+        isReordered: changes.contains(where: \.isReordered)
+      )
       // What was appended and stands further in front already breaks nothing: it costs itself.
       let isBreak = changes.map { $0.kind != .attachedAgain || $0.previousPath != nil }
       let counts = TokenCounts.shared(
         lost,
         as: zip(changes, isBreak).map { $1 ? $0.tokensLost : 0 }
       )
-      return zip(changes, zip(counts, isBreak)).map { $1.1 ? $1.0 : $0.tokensLost }
+      return try zip(changes, zip(counts, isBreak)).map { change, known in
+        known.1 ? known.0 : try server.count(next.text(at: change))
+      }
     } catch {
       failure = error
       return nil

@@ -88,7 +88,11 @@ struct LintOutcome {
       if let input = options.inputPrice {
         let provider = prices.providers.first { $0.name == options.provider }
         let factor = provider.map {
-          PriceList.loss($0, input: 1, isLong: options.usesLongTTL($0))
+          PriceList.loss(
+            $0,
+            input: 1,
+            isLong: options.usesLongTTL($0, report.longestTimeToLiveSeconds)
+          )
         }
         lossPerToken = input * (factor ?? 0.9) / 1e6
         providers = [options.provider ?? "--input-price"]
@@ -101,7 +105,11 @@ struct LintOutcome {
           options.provider == nil || options.provider == provider.name
         else { continue }
         sum +=
-          PriceList.loss(provider, input: input, isLong: options.usesLongTTL(provider))
+          PriceList.loss(
+            provider,
+            input: input,
+            isLong: options.usesLongTTL(provider, report.longestTimeToLiveSeconds)
+          )
           * Double(requestCount)
         count += requestCount
         if !providers.contains(provider.name) { providers.append(provider.name) }

@@ -40,6 +40,16 @@ final class ServerTokens {
     return tokens
   }
 
+  /// How many tokens a text is by itself.
+  func count(_ text: [UInt8]) throws -> Int {
+    let request = TokenizeRequest(content: String(decoding: text, as: UTF8.self), add_special: false)
+    let answer = try server.post(
+      "/tokenize",
+      Array(try jsonText(request, isPretty: false).utf8)
+    )
+    return Self.decoded(TokenizeAnswer.self, answer)?.tokens.count ?? 0
+  }
+
   private struct PromptText: Decodable { var prompt: String }
   private struct TokenizeRequest: Encodable {
     var content: String
