@@ -33,9 +33,17 @@ package enum PromptChange: Sendable, Equatable {
       self = .unrelated
       return
     }
-    let movedCount = alignment.commonCount - alignment.inOrderCount
-    // Up to where the last piece in order begins: there the prompts have found together again.
-    let changedCount = max(1, last.prompt)
+    // Up to where the last long piece in order begins: there the prompts have found together again. A short one behind it is chance.
+    let longestInOrder = alignment.inOrder.reduce(0) { max($0, $1.count) }
+    let rejoined = alignment.inOrder.last { $0.count * 4 >= longestInOrder } ?? last
+    let changedCount = max(1, rejoined.prompt)
+    // What moved stands before that in one of them; agreements behind it in both are chance.
+    let isBefore: (TokenAlignment.Piece) -> Bool = {
+      $0.prompt < rejoined.prompt || $0.stored < rejoined.stored
+    }
+    let movedCount =
+      alignment.pieces.filter(isBefore).reduce(0) { $0 + $1.count }
+      - alignment.inOrder.filter(isBefore).reduce(0) { $0 + $1.count }
     if movedCount >= 6, movedCount * 4 >= changedCount {
       self = .reordered(movedCount: movedCount, commonCount: alignment.commonCount)
       return

@@ -176,6 +176,11 @@ public final class Session: Sendable {
   ) -> UInt32 {
     let perBlock = namespace.core.wordsPerBlock
     let matchedWordCount = result.blockCount * perBlock
+    // A session's first step goes on from no other: what is stored says why not all of it is.
+    if previous.isEmpty, matchedWordCount < words.count / perBlock * perBlock {
+      let known = (try? namespace.explain(prompt))?.cause ?? .appended
+      return (known == .nothingStored ? .appended : known).rawValue
+    }
     // All that the step before has in common is there: what is new is new.
     if matchedWordCount >= common / perBlock * perBlock, common == previous.count {
       return
