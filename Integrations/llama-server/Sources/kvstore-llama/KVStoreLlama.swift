@@ -68,6 +68,11 @@ struct KVStoreLlama: AsyncParsableCommand {
   )
   var record: String?
 
+  @Option(
+    help: "Writes all completions in their own words, for kvstore lint; readable by its owner only."
+  )
+  var recordText: String?
+
   @Option(help: "Bytes of a request that are looked at; a longer one is passed on as it comes.")
   var bodyLimit = "64MiB"
 
@@ -113,6 +118,7 @@ struct KVStoreLlama: AsyncParsableCommand {
       tenantQuotaBytes: try tenantQuota.map { UInt64(try Self.byteCount($0, "--tenant-quota")) },
       idleSeconds: ttl,
       recordPath: record,
+      recordTextPath: recordText,
       keepsTexts: !noTexts,
       bodyByteCountMax: try Self.byteCount(bodyLimit, "--body-limit"),
       restoresAlways: alwaysRestore

@@ -86,12 +86,18 @@ extension Companion {
         options.keepsTexts && passage.hasText
         ? texts.changes(known, body: passage.body, compares: missed > PrefixStore.tokensPerBlock)
         : []
-      guard missed > PrefixStore.tokensPerBlock else { return ([RequestChange](), String?.none) }
-      let why = try changes.first?.sentence ?? passage.prefixes.explain(passage.tokens).message
-      return (Array(changes.prefix(8)), why)
+      guard missed > PrefixStore.tokensPerBlock else {
+        return ([RequestChange](), String?.none, String?.none)
+      }
+      if let first = changes.first {
+        return (Array(changes.prefix(8)), first.sentence, first.cause)
+      }
+      let known = try passage.prefixes.explain(passage.tokens)
+      return ([], known.message, "\(known.cause)")
     }
     guard let told else { return }
     exchange.changes = told.0
     exchange.why = told.1
+    exchange.cause = told.2
   }
 }

@@ -129,6 +129,13 @@ extension Companion {
       log.add(exchange)
     }
     recorder?.add(exchange, passage.tokens)
+    await recordText(exchange, passage.body)
+  }
+
+  /// Writes a completion down, if that is wanted; on a thread of its own, since a disk may keep it waiting.
+  func recordText(_ exchange: Exchange, _ body: [UInt8]) async {
+    guard let textRecorder else { return }
+    try? await threads.runIfActive { textRecorder.add(exchange, body) }
   }
 
   /// What the server says of a slot.

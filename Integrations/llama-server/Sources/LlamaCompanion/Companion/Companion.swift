@@ -23,6 +23,7 @@ package final class Companion: Sendable {
   let sessions = SessionBook()
   let texts = RequestTexts()
   let recorder: Recorder?
+  let textRecorder: TextRecorder?
   let startMilliseconds: Double
   /// Between a restore and the start of what needs it nothing else may start: with its default flags the server clears the slots that are
   /// idle then.
@@ -57,6 +58,7 @@ package final class Companion: Sendable {
     // What can fail comes first: a client that is not shut down may not go away.
     folder = try SlotFolder(options.slotFolder)
     recorder = try options.recordPath.map { try Recorder($0) }
+    textRecorder = try options.recordTextPath.map { try TextRecorder($0) }
     var configuration = HTTPClient.Configuration()
     configuration.redirectConfiguration = .disallow
     configuration.decompression = .disabled

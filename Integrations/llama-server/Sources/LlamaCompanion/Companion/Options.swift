@@ -16,6 +16,8 @@ package struct Options: Sendable {
   /// How long a prefix lives without being used.
   package var idleSeconds: UInt64?
   package var recordPath: String?
+  /// Where completions are written in their own words.
+  package var recordTextPath: String?
   /// Whether texts of requests may be kept in memory, to tell why they missed.
   package var keepsTexts: Bool
   package var bodyByteCountMax: Int
@@ -36,6 +38,7 @@ package struct Options: Sendable {
     tenantQuotaBytes: UInt64? = nil,
     idleSeconds: UInt64? = nil,
     recordPath: String? = nil,
+    recordTextPath: String? = nil,
     keepsTexts: Bool = true,
     bodyByteCountMax: Int = 64 << 20,
     restoresAlways: Bool = false
@@ -53,6 +56,7 @@ package struct Options: Sendable {
     self.tenantQuotaBytes = tenantQuotaBytes
     self.idleSeconds = idleSeconds
     self.recordPath = recordPath
+    self.recordTextPath = recordTextPath
     self.keepsTexts = keepsTexts
     self.bodyByteCountMax = bodyByteCountMax
     self.restoresAlways = restoresAlways

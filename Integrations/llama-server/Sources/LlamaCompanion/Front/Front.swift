@@ -138,6 +138,8 @@ package struct Front: Sendable {
         }
       }
       defer { if isForeign { companion.foreign.withLock { $0.active -= 1 } } }
+      let asked = bytes
+      defer { Task { await companion.recordText(exchange, asked) } }
       try await forward(request, path, .bytes(bytes), extra: extra, exchange: exchange, box)
     case .help(let passage, let body, let exchange):
       try await help(request, path, body, kind, passage, exchange, box)

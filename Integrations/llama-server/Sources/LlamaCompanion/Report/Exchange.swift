@@ -34,6 +34,8 @@ struct Exchange: Sendable {
   var savedMilliseconds: Double = 0
   var problem: String?
   var why: String?
+  /// The same in a word, as `kvstore inspect why-miss` and `kvstore lint` call it.
+  var cause: String?
   /// Where this request has something else than one before it.
   var changes: [RequestChange] = []
   var conversation: UInt64 = 0
@@ -76,6 +78,7 @@ struct Exchange: Sendable {
       members.append("\"changes\":[\(changes.map(\.json).joined(separator: ","))]")
     }
     if let why { members.append("\"why\":\(JSON.quoted(why))") }
+    if let cause { members.append("\"cause\":\(JSON.quoted(cause))") }
     let times = steps.map { "\"\($0.0)\":\(number($0.1))" }.joined(separator: ",")
     members.append("\"steps_ms\":{\(times)}")
     return "{\(members.joined(separator: ","))}"
