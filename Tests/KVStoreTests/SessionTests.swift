@@ -64,6 +64,24 @@ import Testing
     #expect(steps.map(\.cause) == [.appended, .edited, .edited, .forgotten])
   }
 
+  @Test func aFirstStepIsNamedByWhatIsStored() throws {
+    let fixture = try StoreFixture()
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([4096]))
+    try step(try namespace.beginSession(), namespace, Self.tokens(0..<300))
+    try fixture.store.flush()
+    // Another session, whose front was edited.
+    let second = try namespace.beginSession()
+    try step(second, namespace, Self.tokens(0..<100) + [1, 2, 3] + Self.tokens(103..<300))
+    // And another conversation.
+    let third = try namespace.beginSession()
+    try step(third, namespace, Self.tokens(5_000..<5_200))
+    try fixture.store.flush()
+    let causes = try [second, third].map {
+      try #require(try fixture.store.inspector.session($0.id)).steps.map(\.cause)
+    }
+    #expect(causes == [[.edited], [.forked]])
+  }
+
   @Test func touchKeepsThePrefix() throws {
     let fixture = try StoreFixture {
       $0.capacityBytes = 72 << 20

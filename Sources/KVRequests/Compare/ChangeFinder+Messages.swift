@@ -57,7 +57,7 @@ extension ChangeFinder {
     guard pair.new == new.parts.count - 1, new.parts[pair.new].role != .system else { return false }
     let part = new.parts[pair.new]
     let likeness = self.likeness(pair.old, pair.new)
-    return likeness < 0.5 || Double(part.tokenCount) * likeness < 64
+    return likeness < 0.6 || Double(part.tokenCount) * likeness < 64
   }
 
   /// Which of a gap's parts are each other, changed.
