@@ -46,6 +46,36 @@ def test_a_time_is_found_and_mended() -> None:
     assert hygiene.check(previous, mended) == []
 
 
+def test_a_tokenizer_counts() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    previous, following = body("21:48"), body("21:49", "And the lexer?")
+    words = {word: number for number, word in enumerate(["?", *sorted(set(json.dumps([previous, following]).split()))])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    (finding,) = hygiene.check(previous, following, tokenizer=tokenizer)
+    # Eleven words behind the time, the mark of the next message and its eight words.
+    assert (finding.kind, finding.tokens_lost, finding.estimated) == ("volatileValue", 11 + 1 + 8, False)
+    assert hygiene.check(previous, following)[0].estimated
+
+
+def test_any_function_counts_and_its_errors_are_the_callers() -> None:
+    previous, following = body("21:48"), body("21:49", "And the lexer?")
+
+    def prompt(request: dict) -> str:
+        return "|".join(message["content"] for message in request["messages"])
+
+    (finding,) = hygiene.check(previous, following, tokenizer=lambda text: [ord(letter) for letter in text], template=prompt)
+    # Each letter is a token: what lies behind the minute, but for letters that agree by chance.
+    behind = len(prompt(previous)) - prompt(previous).index("21:48") - 5
+    assert abs(finding.tokens_lost - behind) <= 4
+
+    def broken(text: str) -> list[int]:
+        raise KeyError("no such word")
+
+    with pytest.raises(KeyError, match="no such word"):
+        hygiene.check(previous, following, tokenizer=broken)
+
+
 def test_the_one_form() -> None:
     tools = [{"type": "function", "function": {"name": name, "parameters": {"b": 1, "a": 2}}} for name in ("write", "read")]
     call = {"id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"b": 1,  "a": "cafe\\u0301"}'}}

@@ -12,12 +12,15 @@ pytest plugin `kvstore.hygiene_pytest` fails a test whose prompts break the pref
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
 import shutil
 import subprocess
+import threading
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ __all__ = ["CommandNotFoundError", "Finding", "canonical", "check", "check_log",
 
 # A message or a whole request, as it goes over the wire.
 Json = dict[str, Any]
+# A request as the text of its prompt.
+Template = Callable[[Mapping[str, Any]], str]
 
 
 class CommandNotFoundError(RuntimeError):
@@ -44,7 +49,7 @@ class Finding:
     path: str
     start: int
     end: int
-    # Tokens that count as new because of it, estimated.
+    # Tokens that count as new because of it: estimated, or counted by the tokenizer that was given.
     tokens_lost: int
     # What to do, in a sentence.
     remedy: str
@@ -53,6 +58,8 @@ class Finding:
     # The few characters that show the fault.
     now: str | None = None
     was: str | None = None
+    # Whether `tokens_lost` is an estimate.
+    estimated: bool = True
 
     def __str__(self) -> str:
         shown = f": {self.now or 'nothing'} was {self.was or 'nothing'}" if self.now or self.was else ""
@@ -62,14 +69,26 @@ class Finding:
         )
 
 
-def check(previous: Mapping[str, Any], next: Mapping[str, Any]) -> list[Finding]:
+def check(
+    previous: Mapping[str, Any], next: Mapping[str, Any], *, tokenizer: Any = None, template: Template | None = None
+) -> list[Finding]:
     """What `next` has changed in what `previous` had sent; an empty list where the prefix is whole."""
-    return check_log([previous, next])
+    return check_log([previous, next], tokenizer=tokenizer, template=template)
 
 
-def check_log(requests: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """The findings in requests that were sent one after the other, of one conversation or of several."""
-    document = json.loads(_run(["-", "--json", "--ttl", "0s"], requests))
+def check_log(requests: Iterable[Mapping[str, Any]], *, tokenizer: Any = None, template: Template | None = None) -> list[Finding]:
+    """The findings in requests that were sent one after the other, of one conversation or of several.
+
+    `tokenizer` counts the tokens, which are estimated without: one of the packages `tokenizers` or `transformers`, or a function of a
+    text that answers ids. `template` makes a prompt of a request; without it, that of a `transformers` tokenizer is used, and else a
+    plain one that writes tools, roles and contents one behind the other.
+    """
+    options = ["-", "--json", "--ttl", "0s"]
+    if tokenizer is None:
+        document = json.loads(_run(options, requests))
+    else:
+        with _counting(tokenizer, template) as address:
+            document = json.loads(_run([*options, "--server", address], requests))
     return [
         Finding(
             line=found["line"],
@@ -82,6 +101,7 @@ def check_log(requests: Iterable[Mapping[str, Any]]) -> list[Finding]:
             value=found.get("value"),
             now=found.get("now"),
             was=found.get("was"),
+            estimated=found["tokens_estimated"],
         )
         for found in document["findings"]
     ]
@@ -174,6 +194,76 @@ def _arguments(text: str) -> str:
         # What a model wrote need not be JSON.
         return text
     return json.dumps(_sorted(value), ensure_ascii=False, separators=(",", ":"))
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def _plain(request: Mapping[str, Any]) -> str:
+    """A prompt of any request: what the command compares, without the marks of any model."""
+    parts = [json.dumps(tool, ensure_ascii=False) for tool in request.get("tools") or []]
+    for message in request.get("messages") or []:
+        content = message.get("content")
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False) if content else ""
+        rest = {key: message[key] for key in sorted(message) if key not in ("role", "content")}
+        parts.append(f"<{message.get('role', '')}>\n{json.dumps(rest, ensure_ascii=False) if rest else ''}{text}")
+    return "\n".join(parts)
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    encode = getattr(tokenizer, "encode", tokenizer)
+    found = encode(text)
+    return list(getattr(found, "ids", found))
+
+
+def _prompt(tokenizer: Any, template: Template | None, request: Mapping[str, Any]) -> str:
+    if template is not None:
+        return template(request)
+    if getattr(tokenizer, "chat_template", None):
+        text = tokenizer.apply_chat_template(request.get("messages"), tools=request.get("tools"), tokenize=False, add_generation_prompt=True)
+        return str(text)
+    return _plain(request)
+
+
+@contextlib.contextmanager
+def _counting(tokenizer: Any, template: Template | None) -> Iterator[str]:
+    """Answers the two questions that the command asks a llama-server: so it counts with any tokenizer, and there is one way to count."""
+    problems: list[BaseException] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            try:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path == "/apply-template":
+                    answer: Json = {"prompt": _prompt(tokenizer, template, body)}
+                else:
+                    answer = {"tokens": _ids(tokenizer, body["content"])}
+            except Exception as problem:  # It is the caller's, and is raised where the caller is.
+                problems.append(problem)
+                self.send_error(500)
+                return
+            text = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    except RuntimeError as failure:
+        if problems:
+            raise problems[0] from failure
+        raise
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 # ---------------------------------------------------------------- the command
