@@ -42,7 +42,8 @@ final class ServerTokens {
 
   /// How many tokens a text is by itself.
   func count(_ text: [UInt8]) throws -> Int {
-    let request = TokenizeRequest(content: String(decoding: text, as: UTF8.self), add_special: false)
+    let content = String(decoding: text, as: UTF8.self)
+    let request = TokenizeRequest(content: content, add_special: false)
     let answer = try server.post(
       "/tokenize",
       Array(try jsonText(request, isPretty: false).utf8)
