@@ -30,6 +30,7 @@ const char *const suite_name = "surroundings";
     EACH(surroundings_roles) \
     EACH(owner_roles)        \
     EACH(memory_roles)       \
+    EACH(tenant_roles)       \
     EACH(thread_start_roles) \
     EACH(folder_roles)       \
     EACH(archive_roles)      \

@@ -3,6 +3,7 @@
 #include "surroundings.h"
 
 #include <signal.h>
+#include <sys/stat.h>
 
 enum { STRANGERS = 300 };
 
@@ -40,6 +41,42 @@ static void a_peer_keeps_its_empty_namespace(void) {
     close_store(store);
 }
 
+/* Has the namespace open for reading only, before anything is in it, and sees what comes. */
+static int role_early_reader(int argc, char **argv) {
+    shape_t shape = shape_large();
+    kvstore_config_t config;
+    kvstore_t *store;
+    kvstore_namespace_t *ns;
+    (void)argc;
+    config_for_peers(&config);
+    config.flags |= KVSTORE_OPEN_READ_ONLY;
+    store = open_store(&config);
+    ns = open_namespace(store, &shape);
+    make_file(path_in(argv[0], "open"));
+    await_file(path_in(argv[0], "stored"));
+    EVENTUALLY(peek_seed(ns, &shape, 1, PEER_BLOCKS) == PEER_BLOCKS);
+    kvstore_namespace_close(ns);
+    close_store(store);
+    return 0;
+}
+
+static void a_reader_keeps_what_it_has_open(void) {
+    shape_t shape = shape_large();
+    kvstore_t *store = open_for_peers();
+    char *steps = path_in_dir("steps");
+    int reader;
+    CHECK(mkdir(steps, 0700) == 0);
+    kvstore_namespace_close(open_namespace(store, &shape));
+    reader = spawn_role("early_reader", steps, NULL, NULL);
+    await_file(path_in(steps, "open"));
+    open_strangers(store, 0);
+    offload_seed(open_namespace(store, &shape), &shape, 1, PEER_BLOCKS);
+    flush_store(store);
+    make_file(path_in(steps, "stored"));
+    CHECK_EQ(wait_for(reader), 0);
+    close_store(store);
+}
+
 static uint64_t catalog_bytes(kvstore_t *store) { return stats_of(store).catalog_bytes_used; }
 
 /* Tenants without end: neither the catalog nor the disk grows with them. */
@@ -60,6 +97,9 @@ static void strangers_leave_nothing(void) {
 
 const test_case_t tenant_cases[] = {
     {"a_peer_keeps_its_empty_namespace", a_peer_keeps_its_empty_namespace},
+    {"a_reader_keeps_what_it_has_open", a_reader_keeps_what_it_has_open},
     {"strangers_leave_nothing", strangers_leave_nothing},
     {NULL, NULL},
 };
+
+const child_role_t tenant_roles[] = {{"early_reader", role_early_reader}, {NULL, NULL}};

@@ -1,3 +1,4 @@
+internal import Glibc
 internal import KVCore
 internal import KVFile
 
@@ -7,30 +8,42 @@ internal import KVFile
 /// takes the byte alone until that is committed. The kernel ends the locks of a process that dies. Thread-safe.
 final class NamespaceHolds: Sendable {
   /// What this process holds, and what it takes alone: as two open files, so that the second sees the first.
-  private let held: FileDescriptor
-  private let seized: FileDescriptor
+  private let held: Holder
+  /// nil in a process that only reads.
+  private let seized: Holder?
   /// By number, how often; a leaf lock.
   private let counts = Monitor<[NamespaceID: Int]>([:])
+
+  private final class Holder: Sendable {
+    let file: FileDescriptor
+    init(_ file: consuming FileDescriptor) { self.file = file }
+  }
 
   /// The byte of namespace 0.
   private static let start: UInt64 = 1 << 62
 
-  /// nil on a file system without such locks: then no namespace is removed.
-  init?(_ folder: StoreFolder) {
-    guard
-      let held = try? FileDescriptor.open(
-        StoreFolder.catalogName,
-        in: folder.handle,
-        mode: .existing
-      ),
-      let seized = try? FileDescriptor.open(
-        StoreFolder.catalogName,
-        in: folder.handle,
-        mode: .existing
-      ),
-      // Byte 0 is nobody's: it tells whether the file system has such locks.
-      (try? held.tryDescriptionLock(at: Self.start, isExclusive: false)) == true
-    else { return nil }
+  /// nil on a file system without such locks: then nobody removes a namespace.
+  ///
+  /// Whoever cannot hold what it uses does not open the store.
+  static func open(
+    _ folder: StoreFolder,
+    isReadOnly: Bool
+  ) throws(FileError) -> NamespaceHolds? {
+    func file(_ mode: OpenMode) throws(FileError) -> Holder {
+      Holder(try FileDescriptor.open(StoreFolder.catalogName, in: folder.handle, mode: mode))
+    }
+    let held = try file(.readOnly)
+    // No namespace has number 0: its byte tells whether there are such locks.
+    do throws(FileError) {
+      _ = try held.file.tryDescriptionLock(at: start, isExclusive: false)
+    } catch {
+      guard [EINVAL, ENOSYS, EOPNOTSUPP].contains(error.errno) else { throw error }
+      return nil
+    }
+    return NamespaceHolds(held, isReadOnly ? nil : try file(.existing))
+  }
+
+  private init(_ held: Holder, _ seized: Holder?) {
     self.held = held
     self.seized = seized
   }
@@ -39,14 +52,13 @@ final class NamespaceHolds: Sendable {
     start + UInt64(namespace.rawValue)
   }
 
-  /// Holds a namespace once more; false while somebody removes it.
+  /// Holds a namespace once more; false while somebody removes it, or when the kernel has no lock to give.
   func hold(_ namespace: NamespaceID) -> Bool {
     counts.withLock { counts in
       let count = counts[namespace] ?? 0
       if count == 0 {
-        let isHeld = try? held.tryDescriptionLock(at: Self.byte(namespace), isExclusive: false)
-        // An error is no removal: whoever meets it cannot take the byte alone either.
-        if isHeld == false { return false }
+        let isHeld = try? held.file.tryDescriptionLock(at: Self.byte(namespace), isExclusive: false)
+        guard isHeld == true else { return false }
       }
       counts[namespace] = count + 1
       return true
@@ -58,19 +70,19 @@ final class NamespaceHolds: Sendable {
     counts.withLock { counts in
       guard let count = counts[namespace] else { return }
       counts[namespace] = count > 1 ? count - 1 : nil
-      if count == 1 { held.endDescriptionLocks(at: Self.byte(namespace), count: 1) }
+      if count == 1 { held.file.endDescriptionLocks(at: Self.byte(namespace), count: 1) }
     }
   }
 
   /// Keeps everybody from holding a namespace; false when somebody does, in this process or another.
   func seize(_ namespace: NamespaceID) -> Bool {
-    (try? seized.tryDescriptionLock(at: Self.byte(namespace), isExclusive: true)) == true
+    (try? seized?.file.tryDescriptionLock(at: Self.byte(namespace), isExclusive: true)) == true
   }
 
   /// Ends `seize`.
   func letGo(_ namespaces: some Sequence<NamespaceID>) {
     for namespace in namespaces {
-      seized.endDescriptionLocks(at: Self.byte(namespace), count: 1)
+      seized?.file.endDescriptionLocks(at: Self.byte(namespace), count: 1)
     }
   }
 
@@ -78,7 +90,7 @@ final class NamespaceHolds: Sendable {
   func close() {
     counts.withLock { counts in
       counts = [:]
-      held.endDescriptionLocks(at: Self.start, count: 0)
+      held.file.endDescriptionLocks(at: Self.start, count: 0)
     }
   }
 }

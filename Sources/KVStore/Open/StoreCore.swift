@@ -33,7 +33,7 @@ package final class StoreCore: Sendable {
   package let ownerFiles: OwnerFiles
   package let storeUUID: [UInt8]
   let identities: IdentityLog
-  /// nil where other processes could not see what is held, and on a read-only store.
+  /// nil where other processes could not see what is held.
   let namespaceHolds: NamespaceHolds?
   let namespaceSweeper: NamespaceSweeper
   let health = Health()
@@ -248,7 +248,11 @@ package final class StoreCore: Sendable {
       ledgers: ledgers,
       parents: pendingParents
     )
-    namespaceHolds = configuration.readOnly ? nil : NamespaceHolds(folder)
+    do throws(FileError) {
+      namespaceHolds = try NamespaceHolds.open(folder, isReadOnly: configuration.readOnly)
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
     namespaceSweeper = NamespaceSweeper(
       catalog,
       time,
