@@ -238,6 +238,8 @@ def test_sessions_are_in_the_store(place, processes):
             talk.append({"role": "user", "content": f"question {turn}"})
             answer = chat(beside.client, talk)
             talk.append({"role": "assistant", "content": said(answer)})
+            # A step says what the store had when it began.
+            beside.quiet()
     beside.quiet()
     equal(beside.kill(signal.SIGTERM), 0)
     done = subprocess.run([command, "inspect", "sessions", place / "store", "--json"], capture_output=True, text=True)

@@ -80,7 +80,6 @@ extension Companion {
     let missed = exchange.tokenCount - used
     let known = exchange
     let told = try? await threads.runIfActive { [self] in
-      try? sessions.step(known.conversation, computedTokenCount: known.computedTokenCount)
       // Of token ids there is no text to tell of, and what differs in them the store knows.
       let changes =
         options.keepsTexts && passage.hasText

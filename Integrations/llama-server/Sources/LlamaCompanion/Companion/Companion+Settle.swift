@@ -121,6 +121,11 @@ extension Companion {
     await leaveGate(passage)
     // Where the store is slower than the server, files do not pile up on tmpfs: the slot waits.
     while work.withLock({ $0.storing }) > 16 { try? await Task.sleep(for: .milliseconds(5)) }
+    // Before the conversation's next step can begin.
+    let (conversation, computed) = (exchange.conversation, exchange.computedTokenCount)
+    _ = try? await threads.runIfActive { [sessions] in
+      try? sessions.step(conversation, computedTokenCount: computed)
+    }
     await slots.release(slot, epoch: passage.epoch)
     await explain(&exchange, passage)
     // Under the lock under which what is stored is counted: none is missed, none counted twice.
