@@ -95,20 +95,37 @@ final class NamespaceSweeper: Sendable {
   }
 
   /// Looks at some, and removes those that hold nothing; returns how many.
+  ///
+  /// Fewer where the pages that LMDB copies for it do not fit into the catalog.
   func sweepSome() throws(StoreError) -> Int {
+    var limit = Self.sweepCount
+    while true {
+      do throws(StoreError) { return try sweepSome(limit) } catch {
+        guard error == .full, limit > Self.lookCount else { throw error }
+        limit /= 8
+      }
+    }
+  }
+
+  private func sweepSome(_ limit: Int) throws(StoreError) -> Int {
     guard let seizure = holds.map(Seizure.init) else { return 0 }
     defer { withExtendedLifetime(seizure) {} }
     // A commit costs syncs, and pages that a full catalog has not got: only where there is something to remove.
     let first = next.withLock { $0 }
     let (empty, following) = try catalog.lookUp { (transaction) throws(CatalogError) in
-      try transaction.emptyNamespaces(from: first, limit: Self.sweepCount, now: time.now())
+      try transaction.emptyNamespaces(from: first, limit: limit, now: time.now())
     }
     guard !empty.isEmpty else {
       next.withLock { $0 = following ?? NamespaceID(rawValue: 0) }
       return 0
     }
-    return try writer.commit { (transaction) throws(CatalogError) in
-      try removeEmpty(transaction, limit: Self.sweepCount, seizure)
+    do throws(StoreError) {
+      return try writer.commit { (transaction) throws(CatalogError) in
+        try removeEmpty(transaction, limit: limit, seizure)
+      }
+    } catch {
+      next.withLock { $0 = first }
+      throw error
     }
   }
 
