@@ -82,6 +82,24 @@ import Testing
     #expect(try again.peek(QuotaTests.prompt(2)) == 4)
   }
 
+  /// One that was just made is nobody's to remove before it is used.
+  @Test func whatOneOpensAnotherDoesNotRemove() throws {
+    let fixture = try StoreFixture()
+    let store = fixture.store
+    DispatchQueue.concurrentPerform(iterations: 4) { thread in
+      for number in 0..<120 {
+        do {
+          // Shared with the other threads, and there for a moment only.
+          let namespace = try store.openNamespace(Self.identity("\((number + thread) % 5)"))
+          if number % 30 == 0 { try namespace.offload(QuotaTests.prompt(number)) }
+        } catch {
+          Issue.record("\(error)")
+        }
+      }
+    }
+    #expect(try store.flush().droppedParentBlockCount == 0)
+  }
+
   /// A reservation, and an operation that runs, may outlive the handle.
   @Test func aReservationKeepsOne() throws {
     let fixture = try StoreFixture()

@@ -21,6 +21,8 @@ final class NamespaceSweeper: Sendable {
   private static let sweepCount = 1024
   /// Where identities take all the room that they may, the coldest quarter of so many leaves with its blocks.
   private static let candidateCount = 256
+  /// Each evicts a twentieth of the rows.
+  private static let roundCountMax = 8
 
   init(
     _ catalog: Catalog,
@@ -56,30 +58,68 @@ final class NamespaceSweeper: Sendable {
 
   /// Makes a namespace that is not there.
   ///
-  /// Where there is no room for its row or its record, empty ones leave first, then the coldest that nobody uses.
-  func create(_ namespace: NamespaceRow) throws(StoreError) {
-    do throws(StoreError) { return try createOnce(namespace) } catch {
-      guard error == .full else { throw error }
-    }
+  /// Where there is no room for its row or its record, empty ones leave first, then the coldest that nobody uses, then blocks.
+  ///
+  /// - Parameters:
+  ///   - namespace: its row, without a number.
+  ///   - makeCatalogRoom: evicts some rows; returns how many.
+  /// - Returns: its number, held, so that nobody removes it before it is used; nil when it is there.
+  /// - Throws: `StoreError`; `.full` when all of that was not enough.
+  func create(
+    _ namespace: NamespaceRow,
+    makeCatalogRoom: () throws(StoreError) -> Int
+  ) throws(StoreError) -> NamespaceID? {
+    if case .made(let id) = try createOnce(namespace, sweeping: true) { return id }
+    var roundCount = 0
+    // Removals take pages as well, which a full catalog has for less.
     while true {
-      var removedCount = try sweep()
-      if removedCount == 0 { removedCount = try evictColdest() }
-      do throws(StoreError) { return try createOnce(namespace) } catch {
-        guard error == .full, removedCount > 0 else { throw error }
-      }
+      if case .made(let id) = try createOnce(namespace, sweeping: false) { return id }
+      if try unlessFull(sweep) > 0 { continue }
+      if try unlessFull(evictColdest) > 0 { continue }
+      roundCount += 1
+      guard roundCount <= Self.roundCountMax, !identities.isFull,
+        try unlessFull(makeCatalogRoom) > 0
+      else { throw .full }
     }
   }
 
-  private func createOnce(_ namespace: NamespaceRow) throws(StoreError) {
-    let seizure = holds.map(Seizure.init)
+  /// What a removal has removed; 0 when the catalog has no pages for it.
+  private func unlessFull(
+    _ body: () throws(StoreError) -> Int
+  ) throws(StoreError) -> Int {
+    do throws(StoreError) { return try body() } catch {
+      guard error == .full else { throw error }
+      return 0
+    }
+  }
+
+  private enum Creation {
+    case made(NamespaceID?)
+    case noRoom
+  }
+
+  private func createOnce(
+    _ namespace: NamespaceRow,
+    sweeping: Bool
+  ) throws(StoreError) -> Creation {
+    let seizure = sweeping ? holds.map(Seizure.init) : nil
     defer { withExtendedLifetime(seizure) {} }
-    try writer.commit { (transaction) throws(CatalogError) in
-      guard try transaction.namespaceID(rootKey: namespace.rootKey) == nil else { return }
-      if let seizure { _ = try removeEmpty(transaction, limit: Self.lookCount, seizure) }
-      let id = try transaction.createNamespace(namespace)
-      // Before the row is durable, so that slot files can always be read without the catalog.
-      let identity = IdentityFile.Identity(id: id, record: namespace.identityRecord)
-      try identities.append([.identity(identity)], transaction)
+    var held: NamespaceID?
+    do throws(StoreError) {
+      try writer.commit { (transaction) throws(CatalogError) in
+        guard try transaction.namespaceID(rootKey: namespace.rootKey) == nil else { return }
+        if let seizure { _ = try removeEmpty(transaction, limit: Self.lookCount, seizure) }
+        let id = try transaction.createNamespace(namespace)
+        if holds?.hold(id) == true { held = id }
+        // Before the row is durable, so that slot files can always be read without the catalog.
+        let identity = IdentityFile.Identity(id: id, record: namespace.identityRecord)
+        try identities.append([.identity(identity)], transaction)
+      }
+      return .made(held)
+    } catch {
+      if let held { holds?.release(held) }
+      guard error == .full else { throw error }
+      return .noRoom
     }
   }
 

@@ -37,7 +37,8 @@ extension StoreCore {
       wordsPerBlock: UInt32(identity.wordsPerBlock)
     )
     while true {
-      let row = try findOrCreate(new)
+      let (row, held) = try findOrCreate(new)
+      defer { if let held { namespaceHolds?.release(held) } }
       guard row.identityRecord == record else { throw .identityCollision }
       // It may be removed, being empty, before it is held.
       if let use = try use(row, identity) { return use }
@@ -78,20 +79,45 @@ extension StoreCore {
     }
   }
 
-  private func findOrCreate(_ namespace: NamespaceRow) throws(StoreError) -> NamespaceRow {
+  /// The row, and the number of a namespace that was made for it and is held.
+  private func findOrCreate(
+    _ namespace: NamespaceRow
+  ) throws(StoreError) -> (NamespaceRow, held: NamespaceID?) {
     let find: () throws(StoreError) -> NamespaceRow? = { () throws(StoreError) in
       try self.catalogRead { (transaction) throws(CatalogError) in
         guard let id = try transaction.namespaceID(rootKey: namespace.rootKey) else { return nil }
         return try transaction.namespace(id)
       }
     }
-    if let row = try find() { return row }
+    if let row = try find() { return (row, nil) }
     guard let writer else { throw .readOnly }
-    _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
-      try namespaceSweeper.create(namespace)
-      return 0
+    let made = Monitor((id: NamespaceID?.none, isAwaited: true))
+    do throws(StoreError) {
+      _ = try writer.perform(deadline: writerDeadline) { [self] () throws(StoreError) in
+        let id = try namespaceSweeper.create(
+          namespace,
+          makeCatalogRoom: writer.batches.makeCatalogRoom
+        )
+        let isAwaited = made.withLock { made in
+          made.id = id
+          return made.isAwaited
+        }
+        if !isAwaited, let id { namespaceHolds?.release(id) }
+        return 0
+      }
+    } catch {
+      // The writer may come to it later.
+      let id = made.withLock { made in
+        made.isAwaited = false
+        return made.id
+      }
+      if let id { namespaceHolds?.release(id) }
+      throw error
     }
-    guard let row = try find() else { throw .full }
-    return row
+    let held = made.withLock { $0.id }
+    if let row = try find() { return (row, held) }
+    if let held { namespaceHolds?.release(held) }
+    // It was there, and has left since.
+    return try findOrCreate(namespace)
   }
 }

@@ -12,6 +12,7 @@ struct IdentityLog: Sendable {
 
   /// As it was when it was opened or this process appended to it last: who asks does not wait for the disk.
   private let knownByteCount = Monitor<UInt64>(0)
+  private let refused = Monitor(false)
 
   /// Records of namespaces are appended up to `byteCountMax`.
   init(_ files: any Storage, _ meta: StoreMeta, byteCountMax: Int) {
@@ -20,6 +21,9 @@ struct IdentityLog: Sendable {
     self.byteCountMax = UInt64(byteCountMax)
     noteByteCount()
   }
+
+  /// Whether the last record of a namespace did not fit.
+  var isFull: Bool { refused.withLock { $0 } }
 
   /// The file's length; 0 where there is none.
   var byteCount: UInt64 { knownByteCount.withLock { $0 } }
@@ -51,6 +55,7 @@ struct IdentityLog: Sendable {
     } catch {
       throw .io(errno: error.errno)
     }
+    refused.withLock { $0 = !hasRoom }
     guard hasRoom else { throw .mapFull }
   }
 

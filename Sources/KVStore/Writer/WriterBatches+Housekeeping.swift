@@ -56,6 +56,9 @@ extension WriterBatches {
     }
   }
 
+  /// Evicts some rows where the catalog has no room; returns how many blocks.
+  func makeCatalogRoom() throws(StoreError) -> Int { try slots.makeCatalogRoom() }
+
   /// Evicts what a namespace holds beyond its quota, with a commit of its own.
   func enforceQuota(_ namespace: NamespaceID) throws(StoreError) {
     try core.catalogWriter.evict { (eviction) throws(CatalogError) in
