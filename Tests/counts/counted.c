@@ -144,9 +144,10 @@ int msync(void *address, size_t length, int flags) {
     return (int)syscall(SYS_msync, address, length, flags);
 }
 
-/* In shared memory a store that is opened looks at what killed processes of others left there, which depends on them. */
-static void note_open(const char *path) {
-    if (strncmp(path, "/dev/shm/", 9) != 0) opens++;
+/* Not counted: what depends on others. In shared memory a store that is opened looks at what killed processes left there;
+ * folders are listed for files to remove after the open, by a thread that nobody waits for. */
+static void note_open(const char *path, int flags) {
+    if ((flags & O_DIRECTORY) == 0 && strncmp(path, "/dev/shm/", 9) != 0) opens++;
 }
 
 int open(const char *path, int flags, ...) {
@@ -155,7 +156,7 @@ int open(const char *path, int flags, ...) {
     va_start(rest, flags);
     if (flags & (O_CREAT | __O_TMPFILE)) mode = va_arg(rest, mode_t);
     va_end(rest);
-    note_open(path);
+    note_open(path, flags);
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
@@ -165,6 +166,6 @@ int openat(int folder, const char *path, int flags, ...) {
     va_start(rest, flags);
     if (flags & (O_CREAT | __O_TMPFILE)) mode = va_arg(rest, mode_t);
     va_end(rest);
-    note_open(path);
+    note_open(path, flags);
     return (int)syscall(SYS_openat, folder, path, flags, mode);
 }

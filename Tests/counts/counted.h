@@ -14,7 +14,7 @@ typedef struct {
     uint64_t reads, read_bytes;     /* pread */
     uint64_t writes, written_bytes; /* pwrite, pwritev, write */
     uint64_t syncs;                 /* fdatasync, fsync, msync */
-    uint64_t opens;                 /* open, openat */
+    uint64_t opens;                 /* open, openat: of files, not folders */
 } counted_io_t;
 
 counted_io_t counted_io(void);
