@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ if os.environ.get("KVSTORE_TEST_WHEEL") != "1":
     os.environ.setdefault("KVSTORE_LIBRARY", str(PREFIX / "lib/libkvstore.so.0"))
 
 import kvstore  # noqa: E402
+from kvstore.agent import AgentStore  # noqa: E402
 
 TOKENS_PER_BLOCK = 16
 REGION_BYTES = (24_576, 32_768)
@@ -58,3 +62,37 @@ def store(path: Path) -> Iterator[kvstore.Store]:
 @pytest.fixture
 def namespace(store: kvstore.Store) -> kvstore.Namespace:
     return store.namespace(identity())
+
+
+@pytest.fixture
+def agents(path: Path) -> Iterator[AgentStore]:
+    with open_store(path) as opened, AgentStore(opened) as records:
+        yield records
+
+
+def environment() -> dict[str, str]:
+    """Of a Python program that uses the same package and library."""
+    values = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
+    if values.get("KVSTORE_TEST_WHEEL") != "1":
+        values["PYTHONPATH"] = str(ROOT / "Integrations/python/src")
+    return values
+
+
+def started(program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """A Python program in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def ran(program: str, *arguments: object) -> str:
+    """What such a program printed."""
+    process = started(program, *arguments)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output

@@ -59,6 +59,22 @@ class Prompt:
             self.struct.extra = ctypes.cast(entries, ctypes.POINTER(_abi.Bytes))
             self.struct.extra_count = len(extra)
 
+    @classmethod
+    def of_digests(cls, memory: bytes, digest_bytes: int) -> Prompt:
+        """A prompt of the digests that lie in memory one behind the other, which is used as it is."""
+        count, rest = divmod(len(memory), digest_bytes)
+        if rest:
+            raise ValueError(f"{len(memory)} bytes are no whole number of digests of {digest_bytes}")
+        prompt = cls.__new__(cls)
+        prompt.struct = _abi.Prompt(struct_size=ctypes.sizeof(_abi.Prompt))
+        prompt._kept = []
+        prompt._is_prefix = False
+        prompt.token_count = 0
+        prompt.digest_count, prompt.digest_bytes = count, digest_bytes
+        prompt.struct.digests = prompt._keep(memory)
+        prompt.struct.digest_count = count
+        return prompt
+
     def prefix(self, *, tokens: int | None = None, digests: int | None = None) -> Prompt:
         """The first `tokens` tokens, or `digests` digests, of this prompt; shares its memory."""
         shorter = Prompt.__new__(Prompt)

@@ -1,0 +1,43 @@
+"""What an agent keeps besides KV, in the same store: runs and their steps, tool results, answers, embeddings.
+
+    import kvstore.agent
+
+    with kvstore.agent.AgentStore("~/.cache/my-agent") as agents:
+        with agents.run("r1", user="ann", session="chat 7") as run:
+            plan = run.step("plan", make_plan, question)
+            for part in plan:
+                run.step("work", work_on, part)
+
+A program that is killed and started again is answered what it has done already, and goes on. docs/agents.md explains the layers.
+"""
+
+from .blocks import STORED_BYTES_MAX, Entry, NotStoredError, TooLargeError
+from .canonical import NotCanonicalError, canonical
+from .log import DivergenceError, Event, Opening
+from .metrics import Metrics
+from .run import Checkpoint, LostStepError, Run, RunBusyError, RunChangedError, Step, UnconfirmedStepError
+from .scope import Scope
+from .store import AgentStore, RunRecord
+
+__all__ = [
+    "STORED_BYTES_MAX",
+    "AgentStore",
+    "Checkpoint",
+    "DivergenceError",
+    "Entry",
+    "Event",
+    "LostStepError",
+    "Metrics",
+    "NotCanonicalError",
+    "NotStoredError",
+    "Opening",
+    "Run",
+    "RunBusyError",
+    "RunChangedError",
+    "RunRecord",
+    "Scope",
+    "Step",
+    "TooLargeError",
+    "UnconfirmedStepError",
+    "canonical",
+]

@@ -1,0 +1,389 @@
+"""Where agents' records lie: the two namespaces of a user, and how a value of any size becomes blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import struct
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import BadHandleError, ForkedError, Identity, Namespace, Prompt, Spans, Status, Store
+
+DIGEST_BYTES = 32
+# A head with its value, up to what a store keeps in its catalog by default.
+HEAD_BYTES_MAX = 16_384
+# Values up to here, compressed, lie in their head. Larger ones are cut: up to 512 KiB into pieces of 8 KiB, each compressed after those
+# before it, so that values that begin alike have the same pieces; from there on what comes out of that into pieces of 64 KiB.
+_INLINE_BYTES_MAX = 4_096
+_SMALL_PIECE_BYTES = 8_192
+_LARGE_PIECE_BYTES = 65_536
+_SMALL_PIECES_MAX = 64
+_LARGE_PIECES_MAX = 256
+STORED_BYTES_MAX = _LARGE_PIECE_BYTES * _LARGE_PIECES_MAX
+"""The largest value, as it is stored (compressed where that makes it smaller): 16 MiB."""
+_META_BYTES_MAX = 4_096
+_COMPRESS_BYTES_MIN = 256
+
+KIND_BYTES, KIND_JSON, KIND_ARRAY = 0, 1, 2
+_INLINE, _SMALL, _LARGE = 0, 1, 2
+_COMPRESSED = 16
+_MAGIC = b"kva1"
+# Magic, kind, storage, length of the meta data, stored, fresh until (0: no end), length and digest of the content.
+_HEAD = struct.Struct("<4sBBHQQQ32s")
+
+
+class TooLargeError(ValueError):
+    """A value, or what is noted with it, is larger than a store of records takes."""
+
+
+class NotStoredError(RuntimeError):
+    """The store did not take a record that must not be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value as it is stored, with what is known about it."""
+
+    content: bytes
+    kind: int = KIND_BYTES
+    meta: dict[str, Any] = field(default_factory=dict)
+    stored: float = 0.0
+    """When, in seconds of Unix time."""
+    fresh_until: float | None = None
+    """From then on it is stale: it is kept for those who can do with that."""
+
+    @property
+    def value(self) -> Any:
+        """The value: bytes, or what JSON or an array holds."""
+        return decoded(self.content, self.kind)
+
+
+def encoded(value: Any) -> tuple[bytes, int]:
+    """A value as bytes, and of which kind it is; raises TypeError for what would not come back as it was."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value), KIND_BYTES
+    if hasattr(value, "__array_interface__"):
+        return _array_bytes(value), KIND_ARRAY
+    _check_plain(value, 0)
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"), KIND_JSON
+    except ValueError as reason:
+        raise TypeError(f"the value cannot be stored: {reason}") from None
+
+
+def decoded(content: bytes, kind: int) -> Any:
+    """What `encoded` was given; tuples come back as lists."""
+    if kind == KIND_JSON:
+        return json.loads(content.decode("utf-8", "surrogatepass"))
+    if kind == KIND_ARRAY:
+        return _array_of(content)
+    return content
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return
+    if depth > 200:
+        raise TypeError("a value nested more than 200 deep, or within itself")
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _check_plain(item, depth + 1)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"the names in a stored object are text, not {type(name).__name__}: {name!r}")
+            _check_plain(item, depth + 1)
+    else:
+        raise TypeError(
+            f"a {type(value).__name__} cannot be stored: values are JSON (objects, lists, text, numbers, true, false, null), "
+            "bytes or numpy arrays; give an `encode` and a `decode` for others"
+        )
+
+
+def _array_bytes(value: Any) -> bytes:
+    import io
+
+    import numpy
+
+    array = numpy.asarray(value)
+    if array.dtype.hasobject:
+        raise TypeError("an array of Python objects cannot be stored")
+    file = io.BytesIO()
+    numpy.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _array_of(content: bytes) -> Any:
+    import io
+
+    import numpy
+
+    return numpy.load(io.BytesIO(content), allow_pickle=False)
+
+
+class _Scratch(threading.local):
+    """Memory of a thread's own that heads are read into."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(HEAD_BYTES_MAX)
+        self.view = memoryview(self.memory)
+        self.spans = Spans.of([self.memory], writable=True)
+
+
+class Blocks:
+    """The records of one user, or of nobody in particular; nothing is shared between two of these.
+
+    A record is a block found by the digests of its path. Threads may share it.
+    """
+
+    def __init__(self, store: Store, salt: bytes, *, quota: int | str | None = None) -> None:
+        self._store = store
+        self._salt = salt
+        self._quota = quota
+        self._lock = threading.Lock()
+        self._small: Namespace | None = None
+        self._large: Namespace | None = None
+        self._scratch = _Scratch()
+
+    def _identity(self, region_bytes: int) -> Identity:
+        return Identity(
+            model_name="kvstore.agent",
+            engine_format="kvstore.agent 1",
+            layout="records" if region_bytes == HEAD_BYTES_MAX else "pieces",
+            tokens_per_block=1,
+            digest_bytes=DIGEST_BYTES,
+            region_bytes=(region_bytes,),
+            regions_variable=True,
+            salt=self._salt,
+        )
+
+    @property
+    def small(self) -> Namespace:
+        """Heads, and pieces of values of middling size: in the catalog."""
+        if self._small is None:
+            with self._lock:
+                if self._small is None:
+                    self._small = self._store.namespace(self._identity(HEAD_BYTES_MAX), quota=self._quota)
+        return self._small
+
+    @property
+    def large(self) -> Namespace:
+        """Pieces of large values: in slot files. Made when the first one is stored."""
+        if self._large is None:
+            with self._lock:
+                if self._large is None:
+                    self._large = self._store.namespace(self._identity(_LARGE_PIECE_BYTES), quota=self._quota)
+        return self._large
+
+    # ------------------------------------------------------------ heads
+
+    def count(self, path: bytes) -> int:
+        """How many of the path's records are stored, from its beginning on. A use of them."""
+        prompt = Prompt.of_digests(path, DIGEST_BYTES)
+        match = self.small.match(prompt)
+        match.release()
+        return match.blocks
+
+    def peek(self, path: bytes) -> int:
+        """`count` without a trace."""
+        return self.small.match(Prompt.of_digests(path, DIGEST_BYTES), peek=True).blocks
+
+    def put(
+        self,
+        path: bytes,
+        entry: Entry,
+        *,
+        ttl_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> bool:
+        """Stores a record at the end of a path, whose other records are stored; False: the store has no place for it.
+
+        A record that is there stays as it is. Durable after `Store.flush`.
+        """
+        if ttl_seconds is not None and ttl_seconds <= 0:
+            return False
+        meta = json.dumps(entry.meta, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") if entry.meta else b""
+        if len(meta) > _META_BYTES_MAX:
+            raise TooLargeError(f"{len(meta)} bytes are noted with a value, and {_META_BYTES_MAX} is the most")
+        content = entry.content
+        storage = _INLINE
+        pieces = [content[start : start + _SMALL_PIECE_BYTES] for start in range(0, len(content), _SMALL_PIECE_BYTES)]
+        stored = content
+        if len(content) >= _COMPRESS_BYTES_MIN:
+            packed = _packed(pieces)
+            stream = b"".join(packed)
+            if len(stream) < len(content) - len(content) // 8:
+                stored, pieces, storage = stream, packed, _COMPRESSED
+        if len(stored) > STORED_BYTES_MAX:
+            raise TooLargeError(
+                f"a value of {len(content)} bytes takes {len(stored)} in the store, and {STORED_BYTES_MAX} is the most; "
+                "store it in parts, or keep a reference to it"
+            )
+        if len(stored) <= _INLINE_BYTES_MAX:
+            rest = stored
+        else:
+            is_small = len(pieces) <= _SMALL_PIECES_MAX
+            if not is_small:
+                pieces = [stored[start : start + _LARGE_PIECE_BYTES] for start in range(0, len(stored), _LARGE_PIECE_BYTES)]
+            storage |= _SMALL if is_small else _LARGE
+            placed = self._put_pieces(pieces, is_small, ttl_seconds, priority)
+            if placed is None:
+                return False
+            rest = placed
+        head = _HEAD.pack(
+            _MAGIC,
+            entry.kind,
+            storage,
+            len(meta),
+            _nanoseconds(entry.stored or time.time()),
+            _nanoseconds(entry.fresh_until) if entry.fresh_until is not None else 0,
+            len(content),
+            hashlib.sha256(content).digest(),
+        )
+        done = self.small.offload(
+            Prompt.of_digests(path, DIGEST_BYTES),
+            [head + meta + rest],
+            first_block=len(path) // DIGEST_BYTES - 1,
+            ttl_seconds=math.inf if ttl_seconds is None else ttl_seconds,
+            ttl_absolute=ttl_seconds is not None,
+            priority=priority,
+        )
+        return done.status == Status.OK
+
+    def get(self, path: bytes, *, content: bool = True) -> Entry | None:
+        """The record at the end of a path, checked; None: it is not stored, or not whole."""
+        scratch = self._scratch
+        index = len(path) // DIGEST_BYTES - 1
+        done = self.small.restore(
+            Prompt.of_digests(path, DIGEST_BYTES), scratch.spans, first_block=index, block_count=1
+        )
+        if done.blocks_done != 1:
+            return None
+        head = bytes(scratch.view[: done.byte_count])
+        # The library sets the length that was restored; the room is the same again for the next.
+        if len(head) < _HEAD.size:
+            return None
+        magic, kind, storage, meta_size, stored_at, fresh_until, size, digest = _HEAD.unpack_from(head)
+        if magic != _MAGIC or _HEAD.size + meta_size > len(head):
+            return None
+        meta = json.loads(head[_HEAD.size : _HEAD.size + meta_size].decode("utf-8", "surrogatepass")) if meta_size else {}
+        body = b""
+        if content:
+            rest = head[_HEAD.size + meta_size :]
+            place = storage & ~_COMPRESSED
+            found = rest if place == _INLINE else self._get_pieces(rest, place == _SMALL)
+            if found is None:
+                return None
+            body = found
+            if storage & _COMPRESSED:
+                unpacker = zlib.decompressobj()
+                try:
+                    body = unpacker.decompress(body, size + 1)
+                except zlib.error:
+                    return None
+            if len(body) != size or hashlib.sha256(body).digest() != digest:
+                # Its pieces are of another value: it was replaced meanwhile.
+                return None
+        return Entry(body, kind, meta, stored_at / 1e9, fresh_until / 1e9 if fresh_until else None)
+
+    def flush(self, path: bytes) -> None:
+        """Waits until the record at the end of a path is durable, with all that was stored before it."""
+        self._store.flush()
+        if self.peek(path) * DIGEST_BYTES != len(path):
+            raise NotStoredError("a record was dropped: the store is full of what may not be evicted, or cannot write")
+
+    def forget(self, path: bytes) -> int:
+        """Removes the record at the end of a path and all behind it, durably; pieces stay until they are evicted."""
+        return self.small.forget(Prompt.of_digests(path, DIGEST_BYTES))
+
+    # ------------------------------------------------------------ pieces
+
+    def _put_pieces(
+        self, pieces: list[bytes], is_small: bool, ttl_seconds: float | None, priority: int | None
+    ) -> bytes | None:
+        """Stores what does not fit a head; the pieces are found by their content and what stands before them, so that values
+        that begin alike share them. Returns their digests."""
+        digests = []
+        chained = b"pieces"
+        for piece in pieces:
+            chained = hashlib.sha256(chained + hashlib.sha256(piece).digest()).digest()
+            digests.append(chained)
+        path = b"".join(digests)
+        namespace = self.small if is_small else self.large
+        done = namespace.offload(
+            Prompt.of_digests(path, DIGEST_BYTES),
+            pieces,
+            ttl_seconds=math.inf if ttl_seconds is None else ttl_seconds,
+            ttl_absolute=ttl_seconds is not None,
+            priority=priority,
+        )
+        return path if done.status == Status.OK else None
+
+    def _get_pieces(self, path: bytes, is_small: bool) -> bytes | None:
+        count, rest = divmod(len(path), DIGEST_BYTES)
+        if rest or not 0 < count <= (_SMALL_PIECES_MAX if is_small else _LARGE_PIECES_MAX):
+            return None
+        size = HEAD_BYTES_MAX if is_small else _LARGE_PIECE_BYTES
+        memory = bytearray(count * size)
+        view = memoryview(memory)
+        spans = Spans.of([view[start : start + size] for start in range(0, len(memory), size)], writable=True)
+        namespace = self.small if is_small else self.large
+        done = namespace.restore(Prompt.of_digests(path, DIGEST_BYTES), spans)
+        if done.blocks_done != count:
+            return None
+        return b"".join(view[index * size : index * size + length] for index, length in enumerate(spans.lengths()))
+
+    def piece_paths(self, path: bytes) -> tuple[bytes, Namespace] | None:
+        """The pieces of the record at the end of a path, and where they are; None: it has none."""
+        scratch = self._scratch
+        index = len(path) // DIGEST_BYTES - 1
+        done = self.small.restore(Prompt.of_digests(path, DIGEST_BYTES), scratch.spans, first_block=index, block_count=1)
+        if done.blocks_done != 1:
+            return None
+        head = bytes(scratch.view[: done.byte_count])
+        _, _, storage, meta_size, *_ = _HEAD.unpack_from(head)
+        place = storage & ~_COMPRESSED
+        if place == _INLINE:
+            return None
+        return head[_HEAD.size + meta_size :], self.small if place == _SMALL else self.large
+
+    # ------------------------------------------------------------ all of it
+
+    def purge(self) -> int:
+        """Removes all records of this user, durably, and overwrites their slots; returns how many blocks went."""
+        count = 0
+        for region_bytes in (HEAD_BYTES_MAX, _LARGE_PIECE_BYTES):
+            namespace = self._store.existing_namespace(self._identity(region_bytes))
+            if namespace is not None:
+                with namespace:
+                    count += namespace.purge()
+        return count
+
+    def close(self) -> None:
+        """Closes the namespaces; what is stored stays."""
+        for namespace in (self._small, self._large):
+            if namespace is not None:
+                with contextlib.suppress(BadHandleError, ForkedError):
+                    namespace.close()
+        self._small = self._large = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _packed(pieces: list[bytes]) -> list[bytes]:
+    """The pieces compressed, each with those before it at hand: the same for all values that begin with them."""
+    packer = zlib.compressobj(1)
+    packed = [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces[:-1]]
+    packed.append(packer.compress(pieces[-1]) + packer.flush())
+    return packed
+
+
+def _nanoseconds(seconds: float) -> int:
+    return max(0, min(2**64 - 1, round(seconds * 1e9)))

@@ -1,0 +1,22 @@
+"""Where a call is made: the store, the scope and the run that apply to it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from .scope import Scope
+
+if TYPE_CHECKING:
+    from .log import Recorder
+    from .store import AgentStore
+
+
+class Context:
+    """What `with agents.run(…)` or `with agents.scope(…)` sets. Tasks inherit it; threads do not: enter it there again."""
+
+    def __init__(self, agents: AgentStore, scope: Scope, recorder: Recorder | None = None, *, fresh: bool = False) -> None:
+        self.agents, self.scope, self.recorder, self.fresh = agents, scope, recorder, fresh
+
+
+current: ContextVar[Context | None] = ContextVar("kvstore.agent", default=None)

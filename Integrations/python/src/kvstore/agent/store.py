@@ -1,0 +1,249 @@
+"""What agents keep in a store besides KV."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import Identity, Namespace, Store
+from ..closing import Closing
+from . import context
+from .blocks import KIND_JSON, Blocks, Entry, encoded
+from .canonical import digest
+from .claims import Claims
+from .lists import AppendList
+from .metrics import Metrics
+from .run import Run
+from .scope import Level, Scope, seconds
+
+_USERS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run, as the register of its user has it."""
+
+    id: str
+    user: str | None
+    session: str | None
+    created: float
+    origin: dict[str, Any] | None
+    """Of a fork: of which run, and at which step."""
+
+
+class AgentStore(Closing):
+    """Runs, tool results, answers and embeddings in a store. Threads may share it; processes open it each for themselves.
+
+    store: one that is open, or the path of one, which is closed with this. secret: goes into the salt of each user, so that who knows
+    a user's name but not this finds nothing. quota: what each user's records may take.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | os.PathLike[str],
+        *,
+        secret: bytes = b"",
+        quota: int | str | None = None,
+        claim_seconds: float = 60,
+    ) -> None:
+        self._owned = not isinstance(store, Store)
+        self.store = store if isinstance(store, Store) else Store(store)
+        self.claims = Claims(self.store.path)
+        self.claim_seconds = claim_seconds
+        self.metrics = Metrics()
+        self._secret, self._quota = secret, quota
+        self._lock = threading.Lock()
+        self._users: OrderedDict[str | None, Blocks] = OrderedDict()
+
+    def salt(self, user: str | None) -> bytes:
+        """The salt of a user's namespaces, for an engine to give his KV as well; empty for nobody's."""
+        return b"" if user is None else hashlib.sha256(digest({"kvstore.agent": "user", "user": user}) + self._secret).digest()
+
+    def blocks(self, user: str | None) -> Blocks:
+        """The records of a user, or those of nobody in particular."""
+        with self._lock:
+            found = self._users.get(user)
+            if found is None:
+                found = self._users[user] = Blocks(self.store, self.salt(user), quota=self._quota)
+                if len(self._users) > _USERS_MAX:
+                    # Closed by the last one who uses it.
+                    self._users.popitem(last=False)
+            else:
+                self._users.move_to_end(user)
+            return found
+
+    # ------------------------------------------------------------ values
+
+    def put(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        scope: Scope = Scope(),
+        level: Level = "global",
+        ttl: float | str | None = None,
+        meta: dict[str, Any] | None = None,
+        durable: bool = False,
+    ) -> bool:
+        """Stores a value (JSON, bytes or an array) under a key, which is any JSON; what was there is replaced.
+
+        False: the store has no place for it. ttl: seconds or "30m", from now; None until it is evicted. durable: synced on return.
+        """
+        blocks, path = self._value(key, scope, level)
+        content, kind = encoded(value)
+        if blocks.peek(path):
+            blocks.forget(path)
+        stored = blocks.put(path, Entry(content, kind, meta or {}, stored=time.time()), ttl_seconds=seconds(ttl))
+        if stored and durable:
+            blocks.flush(path)
+        return stored
+
+    def get(self, key: Any, *, scope: Scope = Scope(), level: Level = "global") -> Entry | None:
+        """What is stored under a key."""
+        blocks, path = self._value(key, scope, level)
+        return blocks.get(path)
+
+    def delete(self, key: Any, *, scope: Scope = Scope(), level: Level = "global") -> bool:
+        """Removes it, durably; False: it was not there."""
+        blocks, path = self._value(key, scope, level)
+        return blocks.forget(path) > 0
+
+    def _value(self, key: Any, scope: Scope, level: Level) -> tuple[Blocks, bytes]:
+        return self.blocks(scope.owner(level)), digest({"kvstore.agent": "value", "scope": scope.key(level), "key": key})
+
+    # ------------------------------------------------------------ runs
+
+    def run(
+        self,
+        name: str,
+        *,
+        user: str | None = None,
+        session: str | None = None,
+        ttl: float | str | None = None,
+        lost: str = "raise",
+    ) -> Run:
+        """Opens a run, making it where there is none. ttl: all of a new run ends so long from now.
+
+        lost: what to do where steps that were confirmed have left the store: "raise" a LostStepError, or do them "again".
+        """
+        return Run(self, Scope(user, session, name), ttl_seconds=seconds(ttl), lost=lost)
+
+    def replay(self, name: str, *, user: str | None = None, session: str | None = None, opening: int = -1) -> Run:
+        """A run whose calls are all answered from its record, in order, by the same program; nothing is called, stored or sent.
+
+        What differs raises a DivergenceError that names the call and the field. opening: which record, the last by default.
+        """
+        return Run(self, Scope(user, session, name), replay=opening)
+
+    def existing_run(self, name: str, *, user: str | None = None, session: str | None = None) -> Run:
+        """A run to look at; raises LookupError where there is none."""
+        return Run(self, Scope(user, session, name), existing=True, lost="again")
+
+    @contextlib.contextmanager
+    def scope(self, *, user: str | None = None, session: str | None = None) -> Iterator[Scope]:
+        """Tools and answers within belong to this user and session, without a run."""
+        scope = Scope(user, session)
+        token = context.current.set(context.Context(self, scope))
+        try:
+            yield scope
+        finally:
+            context.current.reset(token)
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[None]:
+        """Within, nothing is answered from the store, and what is computed replaces what is there."""
+        now = context.current.get()
+        if now is None:
+            now = context.Context(self, Scope())
+        token = context.current.set(context.Context(now.agents, now.scope, now.recorder, fresh=True))
+        try:
+            yield
+        finally:
+            context.current.reset(token)
+
+    def _register(self, user: str | None, what: str) -> AppendList:
+        return AppendList(
+            self.blocks(user), self.claims, digest({"kvstore.agent": "register", "of": what}), claim_seconds=self.claim_seconds
+        )
+
+    def register_run(self, scope: Scope, record: dict[str, Any]) -> None:
+        """Notes a run that was made, for `runs`."""
+        content, kind = encoded({name: record[name] for name in ("run", "session", "created", "origin")})
+        self._register(scope.user, "runs").append(Entry(content, kind, stored=record["created"]))
+
+    def runs(self, user: str | None = None) -> list[RunRecord]:
+        """The runs of a user (or of nobody in particular) that are in the store, oldest first."""
+        found = []
+        for entry in self._register(user, "runs").entries():
+            value = entry.value
+            record = digest({"kvstore.agent": "run", "session": value["session"], "run": value["run"], "record": 1})
+            if self.blocks(user).peek(record):
+                found.append(RunRecord(value["run"], user, value["session"], value["created"], value["origin"]))
+        return found
+
+    # ------------------------------------------------------------ KV, purge
+
+    def kv_namespace(self, identity: Identity, *, user: str, **options: Any) -> Namespace:
+        """Opens the namespace of a user's KV: the identity with his salt. `purge(user=…)` takes what is in it as well."""
+        identity = dataclasses.replace(identity, salt=self.salt(user))
+        fields = {
+            field.name: getattr(identity, field.name) for field in dataclasses.fields(identity) if field.name not in ("salt", "groups")
+        }
+        fields = {name: {"bytes": value.hex()} if isinstance(value, bytes) else value for name, value in fields.items()}
+        fields["groups"] = [[group.first_region, group.region_count, group.window_tokens] for group in identity.groups]
+        register = self._register(user, "kv")
+        known = self.blocks(user).peek(digest({"kvstore.agent": "kv", "identity": fields}))
+        if not known:
+            content, kind = encoded(fields)
+            register.append(Entry(content, kind))
+            self.blocks(user).put(digest({"kvstore.agent": "kv", "identity": fields}), Entry(b"", KIND_JSON), priority=100)
+        return self.store.namespace(identity, **options)
+
+    def _kv_identities(self, user: str) -> Iterator[Identity]:
+        from .. import Group
+
+        for entry in self._register(user, "kv").entries():
+            fields: dict[str, Any] = {
+                name: bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value for name, value in entry.value.items()
+            }
+            fields["groups"] = tuple(Group(*group) for group in fields["groups"])
+            fields["region_bytes"] = tuple(fields["region_bytes"])
+            yield Identity(**fields, salt=self.salt(user))
+
+    def purge(self, *, user: str, kv: Sequence[Identity | Namespace] = ()) -> int:
+        """Removes all that is a user's, durably: runs, states, tool results, answers, embeddings, logs, and the KV of the namespaces
+        that `kv_namespace` opened for him, in whichever process, and of those given (with his salt). Returns how many blocks went.
+
+        Slots are overwritten in the background: `slots_erase_pending` of the store's `stats` says when that is done.
+        """
+        identities: dict[Identity, None] = dict.fromkeys(self._kv_identities(user))
+        for given in kv:
+            identity = given.identity if isinstance(given, Namespace) else given
+            if identity.salt != self.salt(user):
+                raise ValueError("a namespace that is not this user's: its salt is another")
+            identities[identity] = None
+        count = 0
+        for identity in identities:
+            namespace = self.store.existing_namespace(identity)
+            if namespace is not None:
+                with namespace:
+                    count += namespace.purge()
+        # The register of namespaces goes last: who is interrupted can purge again.
+        return count + self.blocks(user).purge()
+
+    def close(self) -> None:
+        """Closes what this opened; what is stored stays."""
+        with self._lock:
+            users, self._users = list(self._users.values()), OrderedDict()
+        for blocks in users:
+            blocks.close()
+        if self._owned:
+            self.store.close()
