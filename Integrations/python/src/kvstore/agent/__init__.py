@@ -13,15 +13,18 @@ A program that is killed and started again is answered what it has done already,
 
 from .blocks import STORED_BYTES_MAX, Entry, NotStoredError, TooLargeError
 from .canonical import NotCanonicalError, canonical
-from .log import DivergenceError, Event, Opening
+from .log import DivergenceError, Event, Opening, RecordedError
 from .metrics import Metrics
+from .policies import Policies, PolicyError
 from .run import Checkpoint, LostStepError, Run, RunBusyError, RunChangedError, Step, UnconfirmedStepError
 from .scope import Scope
 from .store import AgentStore, RunRecord
+from .tools import Answer, RecordedToolError, last_answer, tool_cache
 
 __all__ = [
     "STORED_BYTES_MAX",
     "AgentStore",
+    "Answer",
     "Checkpoint",
     "DivergenceError",
     "Entry",
@@ -31,6 +34,10 @@ __all__ = [
     "NotCanonicalError",
     "NotStoredError",
     "Opening",
+    "Policies",
+    "PolicyError",
+    "RecordedError",
+    "RecordedToolError",
     "Run",
     "RunBusyError",
     "RunChangedError",
@@ -40,4 +47,6 @@ __all__ = [
     "TooLargeError",
     "UnconfirmedStepError",
     "canonical",
+    "last_answer",
+    "tool_cache",
 ]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from .scope import Scope
 
 if TYPE_CHECKING:
-    from .log import Recorder
+    from .run import Run
     from .store import AgentStore
 
 
 class Context:
     """What `with agents.run(…)` or `with agents.scope(…)` sets. Tasks inherit it; threads do not: enter it there again."""
 
-    def __init__(self, agents: AgentStore, scope: Scope, recorder: Recorder | None = None, *, fresh: bool = False) -> None:
-        self.agents, self.scope, self.recorder, self.fresh = agents, scope, recorder, fresh
+    def __init__(self, agents: AgentStore, scope: Scope, run: Run | None = None, *, fresh: bool = False) -> None:
+        self.agents, self.scope, self.run, self.fresh = agents, scope, run, fresh
 
 
 current: ContextVar[Context | None] = ContextVar("kvstore.agent", default=None)

@@ -79,10 +79,21 @@ class AppendList:
 
     def append(self, entry: Entry) -> int:
         """Stores one more record, durably, whoever else does so at the same time; returns its number."""
+        index = self._append(entry, None)
+        assert index is not None
+        return index
+
+    def append_at(self, index: int, entry: Entry) -> bool:
+        """`append`, unless the list has another length by then."""
+        return self._append(entry, index) is not None
+
+    def _append(self, entry: Entry, expected: int | None) -> int | None:
         with self._claims.hold(hashlib.sha256(b"append" + self._key).digest(), self._claim_seconds) as mine:
             if not mine:
                 raise NotStoredError("another process has been writing the same list for too long")
             index = self.count()
+            if expected is not None and index != expected:
+                return None
             if not self.put(index, entry):
                 raise NotStoredError("the store has no place for a record")
             self._blocks.flush(self.path(index))

@@ -8,11 +8,12 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from .blocks import DIGEST_BYTES, KIND_BYTES, KIND_JSON, Blocks, Entry, decoded
+from .blocks import KIND_BYTES, KIND_JSON, Blocks, Entry, decoded
 from .canonical import digest, keyed
 from .claims import Claims
 from .lists import AppendList
@@ -41,7 +42,7 @@ def _shown(value: Any) -> str:
 
 
 def _text(asked: Any) -> bytes:
-    return json.dumps(asked, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "surrogatepass")
+    return json.dumps(asked, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str).encode("utf-8", "surrogatepass")
 
 
 def first_difference(recorded: Any, asked: Any, path: str = "") -> tuple[str, Any, Any] | None:
@@ -213,14 +214,58 @@ class Place:
             return f"{self.name}/{self.calls}:{what}"
 
 
-class Recorder:
-    """Writes the events of one opening of a run; or, of a run that is replayed, reads them."""
+class _Recorded:
+    """Where the answers of a run's calls are: by what was asked, and by their number. The answers stay in the store."""
 
-    def __init__(self, log: RunLog, scope_run: str) -> None:
-        self._log, self.run = log, scope_run
+    def __init__(self, log: RunLog, openings: list[int], is_on_path: Callable[[str, int], bool]) -> None:
+        self.log = log
+        self._lists = {index: found for index in openings if (found := log.list_of(index)) is not None}
+        self.numbered: dict[str, tuple[int, int]] = {}
+        self._asked: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for opening, events in self._lists.items():
+            seen: dict[tuple[str, str], int] = {}
+            self.numbered = {}
+            for index in range(events.count()):
+                entry = events.get(index, content=False)
+                if entry is None or "digest" not in entry.meta or not is_on_path(entry.meta["branch"], entry.meta["at"]):
+                    continue
+                meta = entry.meta
+                self.numbered[_numbered(meta["call"])] = (opening, index)
+                if meta["outcome"] == "failed":
+                    continue
+                # The n-th call of one kind at one place is answered by the n-th record of it, from the first opening that has it.
+                place_asked = (_place(meta["call"]), meta["digest"])
+                occurrence = seen[place_asked] = seen.get(place_asked, 0) + 1
+                known = self._asked.setdefault(place_asked, [])
+                if len(known) < occurrence and "kind" in meta:
+                    known.append((opening, index))
+
+    def take(self, call: str, asked: str) -> Event | None:
+        """The answer of the next such call; each is taken once."""
+        known = self._asked.get((_place(call), asked))
+        while known:
+            opening, index = known.pop(0)
+            event = self.event(opening, index)
+            if event is not None and event.has_value:
+                return event
+        return None
+
+    def event(self, opening: int, index: int) -> Event | None:
+        """A line of the log, with its answer."""
+        entry = self._lists[opening].get(index)
+        return self.log.event(entry, values=True) if entry is not None else None
+
+
+class Recorder:
+    """Writes the events of one opening of a run, and knows what the openings before it were answered."""
+
+    def __init__(self, log: RunLog, at: Callable[[], tuple[str, int]], is_on_path: Callable[[str, int], bool]) -> None:
+        self._log, self._at, self._is_on_path = log, at, is_on_path
         self._lock = threading.Lock()
         self._list: AppendList | None = None
         self._count = 0
+        self._before = len(log.openings())
+        self._recorded: _Recorded | None = None
         self.dropped = 0
         self.root = Place("run")
 
@@ -228,9 +273,20 @@ class Recorder:
         """The name of the call that is made now."""
         return (place.get() or self.root).next(what)
 
-    def replayed(self, layer: str, call: str, asked: Any) -> Event | None:
-        """The answer of a run that is replayed; None: it is not, so make the call."""
-        return None
+    def answered(self, layer: str, call: str, asked: Any) -> Event | None:
+        """What this call was answered before the process that made it ended; None: it was not, so make it."""
+        if not self._before:
+            return None
+        with self._lock:
+            if self._recorded is None:
+                self._recorded = _Recorded(self._log, list(range(self._before)), self._is_on_path)
+            return self._recorded.take(call, _digest(asked))
+
+    def forget_recorded(self) -> None:
+        """The run goes another way: what was recorded on the way that it leaves answers nothing."""
+        with self._lock:
+            self._before = len(self._log.openings())
+            self._recorded = None
 
     def note(
         self,
@@ -246,27 +302,30 @@ class Recorder:
         reason: str = "",
         asked: Any = None,
         answer: tuple[bytes, int] | None = None,
-        error: str = "",
         step: tuple[int, str] | None = None,
     ) -> None:
         """One more event. It is durable with the next step, or at `Store.flush`."""
         meta: dict[str, Any] = {"layer": layer, "outcome": outcome, "name": name[:200]}
-        for field, text in (("call", call[:400]), ("key", key.hex()), ("version", version[:100]), ("source", source[:200])):
+        for field, text in (
+            ("call", call[:400]),
+            ("key", key.hex()),
+            ("version", version[:100]),
+            ("source", source[:200]),
+            ("reason", reason[:400]),
+        ):
             if text:
                 meta[field] = text
-        if reason or error:
-            meta["reason"] = (reason or error)[:400]
         if age is not None:
             meta["age"] = round(age, 6)
         if step is not None:
             meta["step"], meta["branch"] = step
         content = b""
         if asked is not None:
+            meta["branch"], meta["at"] = self._at()
+            meta["digest"] = _digest(asked)
             written = _text(asked)
             if len(written) <= _ASKED_BYTES_MAX:
                 content, meta["asked"] = written, len(written)
-            else:
-                meta["digest"] = hashlib.sha256(written).hexdigest()
         with self._lock:
             if self._count >= ENTRIES_MAX:
                 self.dropped += 1
@@ -290,47 +349,75 @@ class Recorder:
                 self.dropped += 1
 
 
+class RecordedError(RuntimeError):
+    """A call of a run that is replayed failed when it was recorded; the message says how."""
+
+
 class Replayer(Recorder):
-    """Answers the calls of a run from the log of one opening; never makes one."""
+    """Answers the calls of a run from the log of one opening, in order; never makes one, and leaves no trace."""
 
-    def __init__(self, log: RunLog, scope_run: str, opening: int) -> None:
-        super().__init__(log, scope_run)
-        found = log.list_of(opening)
-        if found is None:
-            raise LookupError(f"the run has no record {opening}")
-        self._events = found
-        # Where in the log each call is: names alone, the answers stay where they are.
-        self._places: dict[str, int] = {}
-        for index in range(found.count()):
-            entry = found.get(index, content=False)
-            if entry is not None and entry.meta.get("call") and entry.meta.get("layer") != "step":
-                self._places[_numbered(entry.meta["call"])] = index
+    def __init__(
+        self, log: RunLog, at: Callable[[], tuple[str, int]], is_on_path: Callable[[str, int], bool], opening: int
+    ) -> None:
+        super().__init__(log, at, is_on_path)
+        self._recorded = _Recorded(log, list(range(opening + 1)), is_on_path)
 
-    def replayed(self, layer: str, call: str, asked: Any) -> Event | None:
-        index = self._places.get(_numbered(call))
-        if index is None:
+    def answered(self, layer: str, call: str, asked: Any) -> Event | None:
+        recorded = self._recorded
+        assert recorded is not None
+        where = recorded.numbered.get(_numbered(call))
+        line = recorded.event(*where) if where else None
+        if line is not None and line.call == call and line.outcome == "failed" and _digest(line.asked) == _digest(asked):
+            raise _error_of(line.reason)
+        with self._lock:
+            event = recorded.take(call, _digest(asked))
+        if event is not None:
+            return event
+        if line is None:
             raise DivergenceError(call, "the call", "no call", {"layer": layer, "asked": asked})
-        entry = self._events.get(index)
-        if entry is None:
-            raise DivergenceError(call, "the record", "absent", asked)
-        event = self._log.event(entry, values=True)
-        if event.call != call:
-            raise DivergenceError(call, "the call", event.call, call)
-        if event.asked is not None:
-            found = first_difference(event.asked, json.loads(_text(asked)))
-            if found:
-                raise DivergenceError(call, *found)
-        elif "digest" in entry.meta and entry.meta["digest"] != hashlib.sha256(_text(asked)).hexdigest():
-            raise DivergenceError(call, "what it asks", "of another digest", hashlib.sha256(_text(asked)).hexdigest())
-        return event
+        found = first_difference(line.asked, json.loads(_text(asked))) if line.asked is not None else None
+        raise DivergenceError(call, *(found or ("the answer", "absent", asked)))
 
     def note(self, layer: str, outcome: str, name: str, **rest: Any) -> None:
         """A replay leaves no trace."""
 
 
+def _error_of(reason: str) -> Exception:
+    """The error that was recorded, where it is one of Python's own."""
+    import builtins
+
+    name, _, message = reason.partition(": ")
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, (UnicodeError, BaseExceptionGroup)):
+        return kind(message)
+    return RecordedError(reason)
+
+
+def _digest(asked: Any) -> str:
+    return hashlib.sha256(_text(asked)).hexdigest()
+
+
+def _place(call: str) -> str:
+    """Where a call is made, and what it calls, without its number."""
+    before, _, last = call.rpartition("/")
+    return f"{before}:{last.partition(':')[2]}"
+
+
 def _numbered(call: str) -> str:
-    """A call's place without what it calls: where something else was called, that is the difference."""
-    return call[: call.rfind(":")] if ":" in call else call
+    """A call's place and number without what it calls: where something else was called, that is the difference."""
+    before, _, last = call.rpartition("/")
+    return f"{before}/{last.partition(':')[0]}"
 
 
-__all__ = ["DIGEST_BYTES", "DivergenceError", "Event", "Opening", "Recorder", "Replayer", "RunLog", "first_difference"]
+__all__ = [
+    "DivergenceError",
+    "Event",
+    "Opening",
+    "Place",
+    "RecordedError",
+    "Recorder",
+    "Replayer",
+    "RunLog",
+    "first_difference",
+    "place",
+]

@@ -90,6 +90,19 @@ class Checkpoint:
         return Prompt(self.tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """A step that is asked for."""
+
+    kind: str
+    name: str
+    asked: dict[str, Any]
+    version: str
+    once: bool
+    encode: Callable[[Any], Any] | None
+    decode: Callable[[Any], Any] | None
+
+
 class _Lane:
     """Steps that come one after the other: those of the run, those within one step, those of a named lane."""
 
@@ -187,9 +200,9 @@ class Run:
         if replay is not None:
             openings = self.log.openings()
             index = replay if replay >= 0 else len(openings) + replay
-            self.recorder: Recorder = Replayer(self.log, self.id, index) if openings else Recorder(self.log, self.id)
+            self.recorder: Recorder = Replayer(self.log, self._at, self._is_on_path, index)
         else:
-            self.recorder = Recorder(self.log, self.id)
+            self.recorder = Recorder(self.log, self._at, self._is_on_path)
         self.recorder.root = self._main.place
         self.lost = 0
         if lost not in ("raise", "again"):
@@ -197,6 +210,14 @@ class Run:
         if lost == "raise" and not self.is_replay:
             self._check_lost()
         self._entered: list[Any] = []
+
+    def _at(self) -> tuple[str, int]:
+        """The branch and the step where the run stands."""
+        return self._main.segments[-1][0], self._main.cursor
+
+    def _is_on_path(self, label: str, number: int) -> bool:
+        """Whether the run's way leads past a step of a branch."""
+        return any(label == known and (end is None or number < end) for known, end in self._main.segments)
 
     def _list(self, name: str) -> AppendList:
         return AppendList(
@@ -312,8 +333,9 @@ class Run:
         is a coroutine. once: if the process ends within the function, the step is not done again: who opens the run gets an
         UnconfirmedStepError, and decides with `resolve`. encode and decode: for results that are neither JSON, bytes nor arrays.
         """
+        version = str(self._agents.policies.step(name).get("version", version))
         asked = _asked(name, arguments, named, key, version)
-        call = _Call("step", name, asked, version, once, encode, decode)
+        call = StepCall("step", name, asked, version, once, encode, decode)
         if inspect.iscoroutinefunction(function):
             return self._step_async(call, lambda: function(*arguments, **named))
         return self._step(call, lambda: function(*arguments, **named))
@@ -322,7 +344,7 @@ class Run:
         lane = _lane.get()
         return lane if lane is not None and lane.run is self else self._main
 
-    def _step(self, call: _Call, function: Callable[[], Any]) -> Any:
+    def _step(self, call: StepCall, function: Callable[[], Any]) -> Any:
         lane = self._here()
         if not lane.lock.acquire(timeout=self._agents.claim_seconds):
             raise RunBusyError(
@@ -356,7 +378,7 @@ class Run:
         finally:
             lane.lock.release()
 
-    async def _step_async(self, call: _Call, function: Callable[[], Awaitable[Any]]) -> Any:
+    async def _step_async(self, call: StepCall, function: Callable[[], Awaitable[Any]]) -> Any:
         lane = self._here()
         if lane.async_lock is None:
             lane.async_lock = asyncio.Lock()
@@ -386,15 +408,15 @@ class Run:
                     _lane.reset(tokens[0])
                 return await asyncio.to_thread(self._confirm, lane, call, result, time.monotonic() - began)
 
-    def _inside(self, lane: _Lane, call: _Call) -> _Lane:
+    def _inside(self, lane: _Lane, call: StepCall) -> _Lane:
         """Where the steps that the function itself takes go."""
         return _Lane(self, lane.below(f"inside {call.name}"), f"{lane.name}/{lane.cursor + 1}:{call.name}")
 
-    def _step_key(self, lane: _Lane, call: _Call) -> str:
+    def _step_key(self, lane: _Lane, call: StepCall) -> str:
         before = lane.parents[lane.cursor - 1] if lane.cursor else lane.segments[0][0]
         return digest({"parent": before, "kind": call.kind, **call.asked}).hex()
 
-    def _answer(self, lane: _Lane, call: _Call) -> tuple[Any] | None:
+    def _answer(self, lane: _Lane, call: StepCall) -> tuple[Any] | None:
         """What is stored of the step that comes next, if it is this one."""
         number = lane.cursor + 1
         if not self.is_replay and self._branches.count() != self._branch_count:
@@ -428,7 +450,7 @@ class Run:
         value = decoded(entry.content, entry.kind)
         return (call.decode(value) if call.decode else value,)
 
-    def _note(self, lane: _Lane, call: _Call, outcome: str, key: str, *, age: float | None = None, reason: str = "") -> None:
+    def _note(self, lane: _Lane, call: StepCall, outcome: str, key: str, *, age: float | None = None, reason: str = "") -> None:
         self.recorder.note(
             "step",
             outcome,
@@ -444,7 +466,7 @@ class Run:
     def _intent(self, lane: _Lane, number: int) -> bytes:
         return digest({"kvstore.agent": "intent", "at": lane.path_to(number)[-DIGEST_BYTES:].hex()})
 
-    def _begin(self, lane: _Lane, call: _Call) -> None:
+    def _begin(self, lane: _Lane, call: StepCall) -> None:
         if self.is_replay:
             raise DivergenceError(f"{lane.name}/{lane.cursor + 1}:{call.name}", "the step", "no call", call.asked)
         if not call.once:
@@ -478,14 +500,14 @@ class Run:
             raise ValueError("store the result with run.step(name, lambda: result, key=…) after resolve(again=True)")
         self._blocks.forget(where)
 
-    def _failed(self, lane: _Lane, call: _Call, error: BaseException) -> None:
+    def _failed(self, lane: _Lane, call: StepCall, error: BaseException) -> None:
         self._agents.metrics.count("step", call.name, "failed")
         self._note(lane, call, "failed", self._step_key(lane, call), reason=f"{type(error).__name__}: {error}")
         if call.once and isinstance(error, Exception):
             # The function says itself that it failed: that is no doubt.
             self._blocks.forget(self._intent(lane, lane.cursor + 1))
 
-    def _confirm(self, lane: _Lane, call: _Call, result: Any, seconds: float) -> Any:
+    def _confirm(self, lane: _Lane, call: StepCall, result: Any, seconds: float) -> Any:
         content, kind = encoded(call.encode(result) if call.encode else result)
         number = lane.cursor + 1
         key = self._step_key(lane, call)
@@ -512,7 +534,7 @@ class Run:
     def save(self, state: Any, name: str = "state") -> Any:
         """Stores the working memory as a step; what it has in common with the one before is stored once."""
         number = self._here().cursor + 1
-        return self._step(_Call("state", name, {"name": name, "number": number}, "", False, None, None), lambda: state)
+        return self._step(StepCall("state", name, {"name": name, "number": number}, "", False, None, None), lambda: state)
 
     @property
     def state(self) -> Any:
@@ -551,7 +573,7 @@ class Run:
         if lane is not self._main:
             raise RuntimeError("a checkpoint is of the run, not of a step or a lane within it")
         asked = {"name": name, "tokens": hashlib.sha256(ids.tobytes()).hexdigest(), "state": state}
-        call = _Call("checkpoint", name, asked, "", False, None, None)
+        call = StepCall("checkpoint", name, asked, "", False, None, None)
         made: list[bool] = []
 
         def make() -> dict[str, Any]:
@@ -665,6 +687,7 @@ class Run:
             self._main.path = b""
             self._main.parents = self._keys(number)
             self._main.cursor = number
+            self.recorder.forget_recorded()
             self.recorder.note("run", "rewound", self.id, reason=f"to step {number}")
             return next((found for found in self.checkpoints() if found.number == number), None)
 
@@ -737,7 +760,7 @@ class Run:
     # ------------------------------------------------------------ with
 
     def __enter__(self) -> Run:
-        token = context.current.set(context.Context(self._agents, self.scope, self.recorder))
+        token = context.current.set(context.Context(self._agents, self.scope, self))
         self._entered.append((token, place.set(self._main.place)))
         return self
 
@@ -757,17 +780,6 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    kind: str
-    name: str
-    asked: dict[str, Any]
-    version: str
-    once: bool
-    encode: Callable[[Any], Any] | None
-    decode: Callable[[Any], Any] | None
 
 
 def _asked(name: str, arguments: tuple[Any, ...], named: dict[str, Any], key: Any, version: str) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from . import context
 from .blocks import KIND_JSON, Blocks, Entry, encoded
 from .canonical import digest
 from .claims import Claims
+from .histories import Histories
 from .lists import AppendList
 from .metrics import Metrics
+from .policies import Policies
 from .run import Run
 from .scope import Level, Scope, seconds
 
@@ -43,7 +45,8 @@ class AgentStore(Closing):
     """Runs, tool results, answers and embeddings in a store. Threads may share it; processes open it each for themselves.
 
     store: one that is open, or the path of one, which is closed with this. secret: goes into the salt of each user, so that who knows
-    a user's name but not this finds nothing. quota: what each user's records may take.
+    a user's name but not this finds nothing. quota: what each user's records may take. policies: a TOML file, see `Policies`.
+    claim_seconds: how long to wait for another thread or process that does the same.
     """
 
     def __init__(
@@ -52,13 +55,16 @@ class AgentStore(Closing):
         *,
         secret: bytes = b"",
         quota: int | str | None = None,
+        policies: Policies | str | os.PathLike[str] | None = None,
         claim_seconds: float = 60,
     ) -> None:
+        self.policies = policies if isinstance(policies, Policies) else Policies(policies)
         self._owned = not isinstance(store, Store)
         self.store = store if isinstance(store, Store) else Store(store)
         self.claims = Claims(self.store.path)
         self.claim_seconds = claim_seconds
         self.metrics = Metrics()
+        self.histories = Histories(self)
         self._secret, self._quota = secret, quota
         self._lock = threading.Lock()
         self._users: OrderedDict[str | None, Blocks] = OrderedDict()
@@ -163,7 +169,7 @@ class AgentStore(Closing):
         now = context.current.get()
         if now is None:
             now = context.Context(self, Scope())
-        token = context.current.set(context.Context(now.agents, now.scope, now.recorder, fresh=True))
+        token = context.current.set(context.Context(now.agents, now.scope, now.run, fresh=True))
         try:
             yield
         finally:
