@@ -30,7 +30,7 @@ void kvstore_llama_config_init(kvstore_llama_config_t *config) {
     config->context_params = llama_context_default_params();
     config->model_params = llama_model_default_params();
     config->model_params.n_gpu_layers = KVSTORE_LLAMA_UNSET;
-    config->tokens_per_block = KVSTORE_LLAMA_TOKENS_PER_BLOCK;
+    config->checkpoint_tokens = KVSTORE_LLAMA_CHECKPOINT_TOKENS;
     config->scratch_seq = -1;
 }
 
@@ -62,16 +62,27 @@ static kvstore_status_t open_namespace(const kvstore_llama_config_t *config,
     return kvstore_namespace_open(config->store, &record, namespace_out);
 }
 
-kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *config,
+kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *given,
                                     kvstore_llama_t **adapter_out) {
     error_message[0] = '\0';
     if (adapter_out == NULL) return fail(KVSTORE_E_INVALID_ARGUMENT, "adapter_out is NULL");
     *adapter_out = NULL;
-    if (config == NULL || config->store == NULL || config->llama == NULL) {
+    if (given == NULL || given->store == NULL || given->llama == NULL) {
         return fail(KVSTORE_E_INVALID_ARGUMENT, "store and llama must be set");
     }
-    if (config->tokens_per_block == 0 || config->tokens_per_block > 65536) {
-        return fail(KVSTORE_E_INVALID_ARGUMENT, "tokens_per_block must be 1 ... 65536");
+    kvstore_llama_config_t chosen = *given, *const config = &chosen;
+    const bool recurrent = kvstore_llama_is_recurrent(llama_get_model(given->llama));
+    if (chosen.tokens_per_block == 0) {
+        chosen.tokens_per_block = recurrent ? KVSTORE_LLAMA_TOKENS_PER_BLOCK_RECURRENT
+                                            : KVSTORE_LLAMA_TOKENS_PER_BLOCK;
+    }
+    if (chosen.tokens_per_block > 65536) {
+        return fail(KVSTORE_E_INVALID_ARGUMENT, "tokens_per_block must be at most 65536");
+    }
+    if (recurrent && (chosen.checkpoint_tokens == 0 || chosen.checkpoint_tokens > INT32_MAX ||
+                      chosen.checkpoint_tokens % chosen.tokens_per_block != 0)) {
+        return fail(KVSTORE_E_INVALID_ARGUMENT,
+                    "checkpoint_tokens must be a multiple of tokens_per_block");
     }
     if (config->weights_digest.data == NULL || config->weights_digest.length < 32) {
         /* Without it, a fine-tune with the same shape would be served the base model's KV. */
@@ -102,6 +113,21 @@ kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *config,
         status = fail(KVSTORE_E_OUT_OF_MEMORY, "out of memory");
         goto done;
     }
+    adapter->store = config->store;
+    adapter->llama = config->llama;
+    adapter->scratch = scratch;
+    adapter->tokens_per_block = (int32_t)config->tokens_per_block;
+    adapter->window_tokens = llama_model_n_swa(llama_get_model(config->llama));
+    adapter->recurrent = recurrent;
+    adapter->checkpoint_tokens = (int32_t)config->checkpoint_tokens;
+    if (recurrent) {
+        reason = kvstore_llama_measure(adapter);
+        if (reason != NULL) {
+            status = fail(KVSTORE_E_INVALID_ARGUMENT, "%s", reason);
+            goto done;
+        }
+        identity->blob_bytes_max = adapter->attention_bytes;
+    }
     const uint64_t blob_bytes_max =
         config->block_bytes_max != 0 ? config->block_bytes_max : identity->blob_bytes_max;
     if (blob_bytes_max > UINT32_MAX / 2) {
@@ -114,11 +140,6 @@ kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *config,
         goto done;
     }
 
-    adapter->store = config->store;
-    adapter->llama = config->llama;
-    adapter->scratch = scratch;
-    adapter->tokens_per_block = (int32_t)config->tokens_per_block;
-    adapter->window_tokens = llama_model_n_swa(llama_get_model(config->llama));
     adapter->blob_bytes_max = (size_t)blob_bytes_max;
     adapter->piece_bytes = (size_t)((blob_bytes_max + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES);
     /* Mapped, not allocated: page-aligned, and untouched pages cost nothing until a batch is that
@@ -133,8 +154,13 @@ kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *config,
     adapter->pieces = pieces;
 
     status = open_namespace(config, identity, &blob_bytes_max, &adapter->ns);
+    if (status == KVSTORE_OK && recurrent) {
+        status = kvstore_section_open(adapter->ns, "recurrent", adapter->state_bytes_max,
+                                      KVSTORE_KEEP, &adapter->states);
+    }
     if (status != KVSTORE_OK) {
         fail(status, "%s: %s", kvstore_status_string(status), kvstore_last_error_message());
+        if (adapter->ns != NULL) kvstore_namespace_close(adapter->ns);
         munmap(adapter->pieces, adapter->piece_bytes * BATCH_BLOCKS * BATCHES);
         goto done;
     }
@@ -142,13 +168,16 @@ kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *config,
     adapter = NULL;
 done:
     free(identity);
+    if (adapter != NULL) kvstore_llama_forget_measures(adapter);
     free(adapter);
     return status;
 }
 
 void kvstore_llama_close(kvstore_llama_t *adapter) {
     if (adapter == NULL) return;
+    if (adapter->states != NULL) kvstore_namespace_close(adapter->states);
     kvstore_namespace_close(adapter->ns);
     munmap(adapter->pieces, adapter->piece_bytes * BATCH_BLOCKS * BATCHES);
+    kvstore_llama_forget_measures(adapter);
     free(adapter);
 }

@@ -3,7 +3,8 @@
  * Two calls around llama_decode are all that an engine needs:
  *
  *   int32_t done = kvstore_llama_restore(k, seq, tokens, n);  // before the prefill
- *   ... llama_decode tokens[done ... n), at most n_ubatch a call, and after each of them:
+ *   ... llama_decode tokens[done ... n), kvstore_llama_next(k, seq, done, n) of them a call, and
+ *   after each of them:
  *   kvstore_llama_offload(k, seq, tokens, n_decoded_so_far);
  *
  * How it works. A block is the state of `tokens_per_block` consecutive tokens, as
@@ -15,10 +16,13 @@
  * llama.cpp, this works alike for full and sliding-window attention, with and without flash
  * attention, for every KV type.
  *
- * What it needs: kv_unified = true, n_seq_max >= 2 with one sequence id to spare, a decoder model
- * with attention layers only (a recurrent or hybrid model has one state per sequence, which cannot
- * be cut into blocks). kvstore_llama_open checks this and refuses; it never lets llama.cpp abort
- * the process.
+ * Models with recurrent layers (Mamba, gated delta nets, short convolutions), alone or beside
+ * attention, have one state for a sequence, which cannot be cut into blocks: it is stored as a
+ * checkpoint at ends of blocks, where a sequence stands exactly there, and a prefix can be restored
+ * up to a checkpoint. kvstore_llama_next makes it stand there.
+ *
+ * What it needs: kv_unified = true, n_seq_max >= 2 with one sequence id to spare, a causal decoder
+ * model. kvstore_llama_open checks this and refuses; it never lets llama.cpp abort the process.
  *
  * Threads: like the llama_context that it wraps, a kvstore_llama_t belongs to one thread at a time.
  * Compiles as C99 (with GNU/Linux's threads and clocks) and its header as C++. Licence: Apache-2.0.
@@ -37,6 +41,9 @@ extern "C" {
 #endif
 
 #define KVSTORE_LLAMA_TOKENS_PER_BLOCK 64u
+/* Of models with recurrent layers: cutting a block out copies their whole state. */
+#define KVSTORE_LLAMA_TOKENS_PER_BLOCK_RECURRENT 256u
+#define KVSTORE_LLAMA_CHECKPOINT_TOKENS 4096u
 
 typedef struct kvstore_llama kvstore_llama_t;
 
@@ -62,12 +69,16 @@ typedef struct {
     /* Empty, or a tenant's secret: prompts are shared only among those who have it. */
     kvstore_bytes_t salt;
 
-    uint32_t tokens_per_block; /* default 64; at most half of a model's sliding window */
+    uint32_t tokens_per_block; /* 0: 64, or 256 with recurrent layers; at most half of a window */
     /* A sequence id that the engine leaves alone. Default: the last one, n_seq_max - 1. */
     llama_seq_id scratch_seq;
     /* The most bytes that one block's blob may have; 0: computed from the model's shape. The store
      * sets slots of this size aside, and it is part of the namespace's identity. */
     uint64_t block_bytes_max;
+    /* Of models with recurrent layers: a checkpoint at each multiple of so many tokens, besides the
+     * last block end of each prompt; a multiple of tokens_per_block. Default 4096. Each takes the
+     * whole recurrent state. */
+    uint32_t checkpoint_tokens;
 } kvstore_llama_config_t;
 
 /* What the last call did. */
@@ -91,7 +102,9 @@ void kvstore_llama_config_init(kvstore_llama_config_t *config);
  * changes KV bytes, that is, all of both parameter structs but a few fields that cannot matter
  * (kvstore_llama_settings.c), and the switches of the environment that begin with LLAMA_ or GGML_
  * as they are now: open the adapter right after the context. Open it anew after a call that changes
- * what is computed (llama_set_adapters_lora, llama_set_adapter_cvec, llama_set_causal_attn). Blocks for one durable commit when the namespace is new. Returns KVSTORE_OK,
+ * what is computed (llama_set_adapters_lora, llama_set_adapter_cvec, llama_set_causal_attn). With
+ * recurrent layers it computes two tokens in the scratch sequence, which shows how large a state
+ * is. Blocks for one durable commit when the namespace is new. Returns KVSTORE_OK,
  * KVSTORE_E_INVALID_ARGUMENT (the context cannot be served, or the configuration makes no sense),
  * KVSTORE_E_OUT_OF_MEMORY, or what kvstore_namespace_open answers. kvstore_llama_error_message()
  * tells more. */
@@ -111,6 +124,11 @@ const char *kvstore_llama_error_message(void);
  */
 int32_t kvstore_llama_restore(kvstore_llama_t *adapter, llama_seq_id seq, const llama_token *tokens,
                               int32_t n);
+
+/* How many tokens to decode in the next call, when `at` of tokens[0 ... n) are in `seq`: at most
+ * n_ubatch, and for models with recurrent layers not past the next place of a checkpoint, which the
+ * kvstore_llama_offload after it then stores. 0 if nothing is left. */
+int32_t kvstore_llama_next(kvstore_llama_t *adapter, llama_seq_id seq, int32_t at, int32_t n);
 
 /* Offloads every full block of tokens[0 ... n) that the store does not have yet, and returns how
  * many leading tokens it has now. `seq` must hold these tokens at positions 0 ... n-1, decoded, and

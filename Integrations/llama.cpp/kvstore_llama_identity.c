@@ -85,14 +85,16 @@ static void describe_shape(kvstore_llama_identity_t *identity, const struct llam
     identity->blob_bytes_max = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
+bool kvstore_llama_is_recurrent(const struct llama_model *model) {
+    return llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
+}
+
 const char *kvstore_llama_obstacle(const kvstore_llama_config_t *config, llama_seq_id scratch) {
     struct llama_context *llama = config->llama;
     const struct llama_model *model = llama_get_model(llama);
     if (llama_get_memory(llama) == NULL) return "the context has no KV cache";
-    if (llama_model_is_recurrent(model) || llama_model_is_hybrid(model)) {
-        return "recurrent and hybrid models keep one state per sequence, which cannot be cut into "
-               "blocks";
-    }
+    if (kvstore_llama_is_recurrent(model) && llama_model_n_swa(model) > 0)
+        return "recurrent layers beside sliding windows are not supported";
     if (llama_model_has_encoder(model) || !llama_model_has_decoder(model) ||
         llama_model_is_diffusion(model) || !llama_get_causal_attn(llama)) {
         return "the KV of a token depends on later tokens: only causal decoder models can be "
@@ -177,9 +179,11 @@ static void describe_rope(kvstore_llama_text_t *text, const struct llama_context
     describe_long_rope(text, llama, config);
 }
 
-static void describe_layout(kvstore_llama_text_t *text, const struct llama_context_params *params) {
+static void describe_layout(kvstore_llama_text_t *text, const struct llama_model *model,
+                            const struct llama_context_params *params) {
     append(text, "llama_state_seq blob of one block; unified; flash_attn=%s; attention=%d",
            llama_flash_attn_type_name(params->flash_attn_type), (int)params->attention_type);
+    if (kvstore_llama_is_recurrent(model)) append(text, "; its recurrent part apart");
 }
 
 static void describe_model(kvstore_llama_identity_t *identity, const struct llama_model *model,
@@ -201,5 +205,5 @@ void kvstore_llama_describe(const kvstore_llama_config_t *config,
     describe_model(identity, model, params);
     describe_engine(&identity->engine);
     describe_rope(&identity->rope, config->llama, config);
-    describe_layout(&identity->layout, params);
+    describe_layout(&identity->layout, model, params);
 }

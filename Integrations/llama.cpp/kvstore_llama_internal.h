@@ -31,6 +31,18 @@ struct kvstore_llama {
     size_t piece_bytes;    /* the same, rounded up to whole pages */
     uint8_t *pieces;       /* BATCHES × BATCH_BLOCKS pieces, reused by every call */
     kvstore_llama_report_t report;
+
+    /* Of models with recurrent layers: see kvstore_llama_recurrent.c. */
+    bool recurrent;
+    int32_t checkpoint_tokens;
+    kvstore_namespace_t *states; /* the side sections of checkpoints */
+    size_t attention_bytes;      /* of each block */
+    size_t state_bytes_max;      /* of a checkpoint */
+    uint8_t *empty;              /* the recurrent part of an empty sequence */
+    size_t empty_bytes;
+    uint8_t *whole; /* a block with a recurrent part behind it, or a checkpoint */
+    size_t whole_bytes;
+    int32_t *boundaries; /* by sequence: where its prompt's last block ends */
 };
 
 /* ---------------------------------------------------------------- identity */
@@ -65,6 +77,9 @@ typedef struct {
 /* The first thing that keeps this context from being cut into blocks; NULL if nothing does. */
 const char *kvstore_llama_obstacle(const kvstore_llama_config_t *config, llama_seq_id scratch);
 
+/* Whether some of its layers have a state instead of KV. */
+bool kvstore_llama_is_recurrent(const struct llama_model *model);
+
 /* Fills *identity, which is all zeros. */
 void kvstore_llama_describe(const kvstore_llama_config_t *config,
                             kvstore_llama_identity_t *identity);
@@ -76,6 +91,23 @@ void kvstore_llama_hash_finish(kvstore_llama_hash_t *hash, uint8_t digest_out[32
 /* The digest of everything that the model and the context were made with, but for what cannot
  * change KV bytes. false: there is no memory. */
 bool kvstore_llama_hash_settings(const kvstore_llama_config_t *config, uint8_t digest_out[32]);
+
+/* Finds the sizes of blocks and checkpoints, by two tokens in the scratch sequence. Returns what is
+ * in the way, NULL if nothing is. */
+const char *kvstore_llama_measure(kvstore_llama_t *adapter);
+void kvstore_llama_forget_measures(kvstore_llama_t *adapter);
+
+/* What attention has of the scratch sequence, into `blob`; returns its bytes, 0 with a reason. */
+size_t kvstore_llama_cut(kvstore_llama_t *adapter, uint8_t *blob, const char **note);
+
+/* A block as llama.cpp takes it, into adapter->whole; returns its bytes, 0 if it is none. */
+size_t kvstore_llama_join(kvstore_llama_t *adapter, const uint8_t *blob, size_t bytes);
+
+/* Stores the state of `seq` if one is due at its n-th token and the sequence stands exactly there. */
+kvstore_status_t kvstore_llama_save_state(kvstore_llama_t *adapter, llama_seq_id seq,
+                                          const llama_token *tokens, int32_t n);
+bool kvstore_llama_load_state(kvstore_llama_t *adapter, llama_seq_id seq,
+                              const kvstore_prompt_t *prompt, uint64_t block_count);
 
 #pragma GCC visibility pop
 

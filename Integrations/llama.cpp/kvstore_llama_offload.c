@@ -9,6 +9,11 @@ static size_t save_block(kvstore_llama_t *adapter, llama_seq_id seq, int32_t ind
     const llama_pos past = first + adapter->tokens_per_block;
     size_t bytes = 0;
     llama_memory_seq_cp(memory, seq, adapter->scratch, first, past);
+    if (adapter->recurrent) {
+        bytes = kvstore_llama_cut(adapter, blob, note);
+        llama_memory_seq_rm(memory, adapter->scratch, -1, -1);
+        return bytes;
+    }
     /* The two ends tell that the block is whole, since the positions between them always are there.
      * A sliding window that has moved on shows here, and nowhere else: the save itself would
      * succeed without those cells. */
@@ -24,9 +29,8 @@ static size_t save_block(kvstore_llama_t *adapter, llama_seq_id seq, int32_t ind
     return bytes;
 }
 
-int32_t kvstore_llama_offload(kvstore_llama_t *adapter, llama_seq_id seq, const llama_token *tokens,
-                              int32_t n) {
-    if (adapter == NULL) return 0;
+static int32_t offload_blocks(kvstore_llama_t *adapter, llama_seq_id seq,
+                              const llama_token *tokens, int32_t n) {
     memset(&adapter->report, 0, sizeof adapter->report);
     if (!usable(adapter, seq, tokens, n)) {
         return end(adapter, 0, KVSTORE_E_INVALID_ARGUMENT,
@@ -92,4 +96,16 @@ int32_t kvstore_llama_offload(kvstore_llama_t *adapter, llama_seq_id seq, const 
         if (note != NULL) return end(adapter, stored * per_block, KVSTORE_MISS, note);
     }
     return end(adapter, stored * per_block, KVSTORE_OK, NULL);
+}
+
+int32_t kvstore_llama_offload(kvstore_llama_t *adapter, llama_seq_id seq, const llama_token *tokens,
+                              int32_t n) {
+    if (adapter == NULL) return 0;
+    const int32_t stored = offload_blocks(adapter, seq, tokens, n);
+    if (adapter->recurrent && adapter->report.status == KVSTORE_OK && stored == n) {
+        const kvstore_status_t status = kvstore_llama_save_state(adapter, seq, tokens, n);
+        if (status != KVSTORE_OK)
+            return end(adapter, stored, status, "the recurrent state was not stored");
+    }
+    return stored;
 }

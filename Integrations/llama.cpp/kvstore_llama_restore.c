@@ -80,6 +80,14 @@ static void *read_ahead(void *argument) {
 static bool load_block(kvstore_llama_t *adapter, llama_seq_id seq, const uint8_t *blob,
                        size_t bytes, uint64_t index) {
     llama_memory_t memory = llama_get_memory(adapter->llama);
+    if (adapter->recurrent) {
+        const size_t whole = kvstore_llama_join(adapter, blob, bytes);
+        const bool taken = whole > 0 && llama_state_seq_set_data(adapter->llama, adapter->whole,
+                                                                 whole, adapter->scratch) == whole;
+        if (taken) llama_memory_seq_cp(memory, adapter->scratch, seq, -1, -1);
+        llama_memory_seq_rm(memory, adapter->scratch, -1, -1);
+        return taken;
+    }
     const llama_pos first = (llama_pos)index * adapter->tokens_per_block;
     bool loaded = bytes > 0 &&
                   llama_state_seq_set_data(adapter->llama, blob, bytes, adapter->scratch) == bytes;
@@ -182,28 +190,44 @@ int32_t kvstore_llama_restore(kvstore_llama_t *adapter, llama_seq_id seq, const 
     }
     const int32_t token_count = leading_tokens(tokens, n);
     kvstore_prompt_t prompt = prompt_of(tokens, token_count);
-    kvstore_match_t match;
-    memset(&match, 0, sizeof match);
-    match.struct_size = sizeof match;
+    kvstore_match_t match[2]; /* of the blocks and, of recurrent models, of the checkpoint */
+    memset(match, 0, sizeof match);
+    match[0].struct_size = match[1].struct_size = sizeof match[0];
     if (token_count <= adapter->tokens_per_block) return end(adapter, 0, KVSTORE_MISS, NULL);
     /* An image right behind the last token leaves something to compute; asking to leave a token is
      * simpler and costs at most one block. */
     const kvstore_status_t status =
-        kvstore_match(adapter->ns, &prompt, KVSTORE_MATCH_LEAVE_ONE_TOKEN,
-                      KVSTORE_LEASE_NANOSECONDS_DEFAULT, &match);
+        adapter->recurrent
+            ? kvstore_match_sections(adapter->ns, &adapter->states, 1, &prompt,
+                                     KVSTORE_MATCH_LEAVE_ONE_TOKEN,
+                                     KVSTORE_LEASE_NANOSECONDS_DEFAULT, match)
+            : kvstore_match(adapter->ns, &prompt, KVSTORE_MATCH_LEAVE_ONE_TOKEN,
+                            KVSTORE_LEASE_NANOSECONDS_DEFAULT, match);
     /* FULL: no lease is free. The blocks may be evicted while we read; then the rest of them is a
      * miss. */
     if (status != KVSTORE_OK && status != KVSTORE_FULL) {
         return end(adapter, 0, status,
                    status == KVSTORE_MISS ? NULL : "the store could not be asked");
     }
-    if (match.blocks_matched == 0) return end(adapter, 0, KVSTORE_MISS, NULL);
+    if (match[0].blocks_matched == 0) return end(adapter, 0, KVSTORE_MISS, NULL);
 
     llama_synchronize(adapter->llama);
     adapter->report.status = KVSTORE_OK;
-    const uint64_t loaded = restore_blocks(adapter, seq, &prompt, match.blocks_matched);
-    if (match.lease != 0) kvstore_lease_release(adapter->store, match.lease);
+    const uint64_t loaded = restore_blocks(adapter, seq, &prompt, match[0].blocks_matched);
+    /* A prefix of recurrent layers is whole or none. */
+    const bool usable_state =
+        !adapter->recurrent || (loaded == match[0].blocks_matched &&
+                                kvstore_llama_load_state(adapter, seq, &prompt, loaded));
+    for (int i = 0; i < 2; i++) {
+        if (match[i].lease != 0) kvstore_lease_release(adapter->store, match[i].lease);
+    }
     adapter->report.blocks = loaded;
+    if (!usable_state) {
+        llama_memory_seq_rm(memory, seq, -1, -1);
+        adapter->report.blocks = 0;
+        return end(adapter, 0, KVSTORE_MISS,
+                   "the prefix or its recurrent state did not come whole; sequence cleared");
+    }
 
     const int32_t restored = (int32_t)loaded * adapter->tokens_per_block;
     if (restored == 0) return 0;
@@ -212,7 +236,7 @@ int32_t kvstore_llama_restore(kvstore_llama_t *adapter, llama_seq_id seq, const 
     const llama_pos needed = adapter->window_tokens > 0 && restored > adapter->window_tokens
                                  ? restored - adapter->window_tokens
                                  : 0;
-    const llama_pos oldest = llama_memory_seq_pos_min(memory, seq);
+    const llama_pos oldest = adapter->recurrent ? 0 : llama_memory_seq_pos_min(memory, seq);
     if (oldest < 0 || oldest > needed || llama_memory_seq_pos_max(memory, seq) != restored - 1) {
         llama_memory_seq_rm(memory, seq, -1, -1);
         adapter->report.blocks = 0;

@@ -31,10 +31,12 @@ from llama_cpp import llama_cpp as api
 from llama_cpp.llama_cache import BaseLlamaCache
 
 from . import llama_loaded as loaded
+from . import llama_recurrent as recurrent
 from .errors import KVStoreError
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
+from .results import Match
 from .store import Store
 from .weights import IdentityUnknownError, files_digest
 
@@ -94,12 +96,20 @@ class KVStoreCache(BaseLlamaCache):
         noted = loaded.context(llama)
         if noted is None or llama.context_params.n_seq_max < 2 or not llama.context_params.kv_unified:
             raise ValueError("kvstore: call kvstore.llama_cpp.allow_block_copies() before the model is loaded")
-        if api.llama_model_is_recurrent(llama.model) or api.llama_model_is_hybrid(llama.model):
-            raise ValueError("kvstore: a recurrent model has one state for a sequence, which cannot be cut into blocks")
         self._llama = llama
         self._loaded = noted
         self._store = store
-        self._block_bytes = _block_bytes(llama)
+        self._state: recurrent.RecurrentState | None = None
+        self._tokens_per_block, self._block_bytes = TOKENS_PER_BLOCK, 0
+        if api.llama_model_is_recurrent(llama.model) or api.llama_model_is_hybrid(llama.model):
+            if api.llama_model_n_swa(llama.model) > 0:
+                raise ValueError("kvstore: recurrent layers beside sliding windows are not supported")
+            self._state = recurrent.RecurrentState(llama.ctx, _SEQUENCE, _SCRATCH)
+            self._tokens_per_block, self._block_bytes = recurrent.TOKENS_PER_BLOCK, self._state.block_bytes
+            self._eval_part = llama.eval
+            llama.eval = self._eval  # type: ignore[method-assign]
+        else:
+            self._block_bytes = _block_bytes(llama)
         self._model_name = llama.metadata.get("general.name", Path(model_path).name)
         self._adapter_digest = adapter_digest
         self._salt = salt
@@ -114,7 +124,7 @@ class KVStoreCache(BaseLlamaCache):
         return int(self._store.stats()["payload_bytes_stored"])
 
     def __contains__(self, key: Sequence[int]) -> bool:
-        return self._current_namespace().match(Prompt(key), peek=True).blocks > 0
+        return self._match(self._current_namespace(), Prompt(key), peek=True)[0].blocks > 0
 
     def __getitem__(self, key: Sequence[int]) -> Any:
         """Puts the longest stored prefix into the context; always raises KeyError, for there is no state to load."""
@@ -151,7 +161,13 @@ class KVStoreCache(BaseLlamaCache):
                 self._namespace.close()
             self._namespace = self._store.namespace(
                 _identity(
-                    self._llama, self._loaded, self._model_name, self._block_bytes, self._adapter_digest, self._salt
+                    self._llama,
+                    self._loaded,
+                    self._model_name,
+                    self._tokens_per_block,
+                    self._block_bytes,
+                    self._adapter_digest,
+                    self._salt,
                 )
             )
             self._described = described
@@ -167,57 +183,104 @@ class KVStoreCache(BaseLlamaCache):
             llama.n_tokens = len(written)
             llama._requires_eval = True
         present = llama.longest_token_prefix(written[: llama.n_tokens].tolist(), tokens.tolist())
+        if self._state is not None and present < llama.n_tokens:
+            # No state can be taken back.
+            present = 0
         prompt = Prompt(tokens)
         namespace = self._current_namespace()
-        match = namespace.match(prompt, leave_one_token=True)
+        match, *states = self._match(namespace, prompt, leave_one_token=True)
         try:
             if match.tokens <= present:
                 return
-            first = present // TOKENS_PER_BLOCK
+            # A state is brought whole, and so is what comes before it.
+            first = 0 if self._state is not None else present // self._tokens_per_block
             memory = api.llama_get_memory(llama.ctx)
             # Watched: what is known of the context ends here.
-            if not api.llama_memory_seq_rm(memory, _SEQUENCE, first * TOKENS_PER_BLOCK, -1):
+            if not api.llama_memory_seq_rm(memory, _SEQUENCE, first * self._tokens_per_block or -1, -1):
                 return
             block = first
             while block < match.blocks and self._restore_block(namespace, memory, prompt, block):
                 block += 1
-            llama.n_tokens = block * TOKENS_PER_BLOCK
+            if self._state is not None and not (
+                block == match.blocks and self._state.load(namespace, prompt, block)
+            ):
+                api.llama_memory_seq_rm(memory, _SEQUENCE, -1, -1)
+                block = 0
+            llama.n_tokens = block * self._tokens_per_block
             llama.input_ids[: llama.n_tokens] = tokens[: llama.n_tokens]
             written[:] = array("i", tokens[: llama.n_tokens])
             # The logits are those of another prompt.
             llama._requires_eval = True
         finally:
-            self._store.release(match.lease)
+            for found in (match, *states):
+                self._store.release(found.lease)
+
+    def _match(self, namespace: Namespace, prompt: Prompt, **how: bool) -> list[Match]:
+        """The longest prefix that can be used, and its state."""
+        if self._state is None:
+            return [namespace.match(prompt, **how)]
+        return namespace.match_sections([self._state.section(namespace)], prompt, **how)
+
+    def _eval(self, tokens: Sequence[int]) -> None:
+        """Evaluates, and on the way stands still where a state is to be stored."""
+        assert self._state is not None
+        llama, rest = self._llama, list(tokens)
+        end = llama.n_tokens + len(rest)
+        last = (end - 1) // self._tokens_per_block * self._tokens_per_block
+        while rest:
+            at = llama.n_tokens
+            ahead = at - at % recurrent.CHECKPOINT_TOKENS + recurrent.CHECKPOINT_TOKENS
+            stop = min([place for place in (last, ahead, end) if place > at])
+            self._eval_part(rest[: stop - at])
+            rest = rest[stop - at :]
+            if stop in (last, ahead):
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        assert self._state is not None
+        count = self._llama.n_tokens
+        # An image is there, too, but not by token ids.
+        if len(self._loaded.written) != count or not self._is_usable():
+            return
+        try:
+            self._state.save(self._current_namespace(), Prompt(array("I", self._loaded.written)))
+        except KVStoreError as reason:
+            logger.warning("kvstore: save failed: %s", reason)
 
     def _restore_block(self, namespace: Namespace, memory: Any, prompt: Prompt, block: int) -> bool:
         spans = Spans.at([ctypes.addressof(self._buffer)], self._block_bytes)
         if namespace.restore(prompt, spans, first_block=block, block_count=1).blocks_done != 1:
             return False
         (size,) = spans.lengths()
-        done = _call("llama_state_seq_set_data")(self._llama.ctx, self._buffer, size, _SCRATCH) == size
+        if self._state is not None:
+            done = self._state.join(self._buffer, size)
+        else:
+            done = _call("llama_state_seq_set_data")(self._llama.ctx, self._buffer, size, _SCRATCH) == size
         if done:
             _call("llama_memory_seq_cp")(memory, _SCRATCH, _SEQUENCE, -1, -1)
         _call("llama_memory_seq_rm")(memory, _SCRATCH, -1, -1)
         return bool(done)
 
     def _offload(self, tokens: array[int]) -> None:
-        blocks = len(tokens) // TOKENS_PER_BLOCK
-        prompt = Prompt(tokens[: blocks * TOKENS_PER_BLOCK])
+        size = self._tokens_per_block
+        blocks = len(tokens) // size
+        prompt = Prompt(tokens[: blocks * size])
         memory = api.llama_get_memory(self._llama.ctx)
         namespace = self._current_namespace()
         for block in range(namespace.match(prompt, peek=True).blocks, blocks):
-            start = block * TOKENS_PER_BLOCK
-            _call("llama_memory_seq_cp")(memory, _SEQUENCE, _SCRATCH, start, start + TOKENS_PER_BLOCK)
-            size = api.llama_state_seq_get_size(self._llama.ctx, _SCRATCH)
+            start = block * size
+            _call("llama_memory_seq_cp")(memory, _SEQUENCE, _SCRATCH, start, start + size)
             taken = 0
-            if size <= self._block_bytes:
+            if self._state is not None:
+                taken = self._state.cut(self._buffer)
+            elif api.llama_state_seq_get_size(self._llama.ctx, _SCRATCH) <= self._block_bytes:
                 taken = api.llama_state_seq_get_data(self._llama.ctx, self._buffer, self._block_bytes, _SCRATCH)
             _call("llama_memory_seq_rm")(memory, _SCRATCH, -1, -1)
             if not 0 < taken <= self._block_bytes:
                 logger.warning("kvstore: llama.cpp did not write block %d", block)
                 return
             done = namespace.offload(
-                prompt.prefix(tokens=start + TOKENS_PER_BLOCK),
+                prompt.prefix(tokens=start + size),
                 Spans.at([ctypes.addressof(self._buffer)], taken),
                 first_block=block,
                 block_count=1,
@@ -254,6 +317,7 @@ def _identity(
     llama: llama_cpp.Llama,
     noted: loaded.LoadedContext,
     model_name: str,
+    tokens_per_block: int,
     block_bytes: int,
     adapter_digest: bytes,
     salt: bytes,
@@ -262,7 +326,7 @@ def _identity(
     adapters = [adapter_digest.hex(), noted.settings.get("adapters"), noted.settings.get("vector")]
     whole = [noted.identity(), _long_context(llama, noted), llama.metadata, _engine(), _devices()]
     return Identity(
-        tokens_per_block=TOKENS_PER_BLOCK,
+        tokens_per_block=tokens_per_block,
         region_bytes=(block_bytes,),
         regions_variable=True,
         model_name=model_name,

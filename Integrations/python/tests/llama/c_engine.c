@@ -1,6 +1,6 @@
 /* c_engine.c — an engine of llama.cpp with the adapter, configured by its arguments:
  *
- *   c_engine MODEL STORE [model FIELD VALUE | context FIELD VALUE | override KEY TYPE VALUE]...
+ *   c_engine MODEL STORE [model FIELD VALUE | context FIELD VALUE | override KEY TYPE VALUE | block TOKENS]...
  *
  * Any field of both parameter structs can be set: fields.h is made from llama.h's text. Prints one line of JSON: a block key
  * of the namespace, how many tokens were restored, how many the store has afterwards, and the logits of the last token. */
@@ -64,6 +64,7 @@ int main(int argc, char **argv) {
     struct llama_model_params model_params = llama_model_default_params();
     struct llama_context_params params = llama_context_default_params();
     int override_count = 0;
+    uint32_t tokens_per_block = 0;
     llama_log_set(quiet, NULL);
     llama_backend_init();
     model_params.n_gpu_layers = 0;
@@ -78,6 +79,9 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "context") == 0) {
             set(&params, context_fields, sizeof context_fields / sizeof *context_fields, argv[i + 1], argv[i + 2]);
             i += 3;
+        } else if (strcmp(argv[i], "block") == 0) {
+            tokens_per_block = (uint32_t)atoi(argv[i + 1]);
+            i += 2;
         } else {
             struct llama_model_kv_override *entry = &overrides[override_count++];
             snprintf(entry->key, sizeof entry->key, "%s", argv[i + 1]);
@@ -111,6 +115,7 @@ int main(int argc, char **argv) {
     binding.llama = llama;
     binding.context_params = params;
     binding.weights_digest = (kvstore_bytes_t){digest, sizeof digest};
+    binding.tokens_per_block = tokens_per_block;
     kvstore_llama_t *adapter = NULL;
     /* Parameters that nobody set are none that the model was loaded with. */
     if (kvstore_llama_open(&binding, &adapter) != KVSTORE_E_INVALID_ARGUMENT) return 3;
@@ -125,13 +130,14 @@ int main(int argc, char **argv) {
     for (int i = 0; i < TOKENS; i++) tokens[i] = 3 + (i * 7919 + i * i) % 500;
     kvstore_block_key_t key;
     size_t key_count = 0;
-    kvstore_prompt_t prompt = prompt_of(tokens, 64);
+    kvstore_prompt_t prompt = prompt_of(tokens, adapter->tokens_per_block);
     if (kvstore_block_keys(adapter->ns, &prompt, &key, 1, &key_count) != KVSTORE_OK) return 1;
     const int32_t restored = kvstore_llama_restore(adapter, 0, tokens, TOKENS);
     const int32_t step = (int32_t)llama_n_batch(llama) < 256 ? (int32_t)llama_n_batch(llama) : 256;
     int32_t stored = 0;
     for (int32_t at = restored; at < TOKENS;) {
-        const int32_t count = TOKENS - at < step ? TOKENS - at : step;
+        const int32_t next = kvstore_llama_next(adapter, 0, at, TOKENS);
+        const int32_t count = next < step ? next : step;
         if (llama_decode(llama, llama_batch_get_one(tokens + at, count)) != 0) return 1;
         at += count;
         stored = kvstore_llama_offload(adapter, 0, tokens, at);

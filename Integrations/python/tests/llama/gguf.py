@@ -113,6 +113,87 @@ def write_model(
     return paths
 
 
+def write_hybrid(path: Path, kind: str, *, seed: int = 3) -> Path:
+    """Layers with a state beside attention: "lfm2" has short convolutions, "granitehybrid" Mamba2."""
+    random = np.random.default_rng(seed)
+    attention = {"lfm2": (1, 3), "granitehybrid": (3,)}[kind]
+    layers, heads, kv_heads, size = 4, 4, 2, 32
+    inner, state, ranks = 256, 64, 8
+
+    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+
+    def constant(*shape: int, value: float = 1.0) -> np.ndarray:
+        return np.full(shape, value, np.float32)
+
+    values: dict[str, tuple[int, Any]] = {
+        "general.architecture": (_STRING, kind),
+        "general.name": (_STRING, f"tiny {kind}"),
+        "context_length": (_U32, CONTEXT),
+        "embedding_length": (_U32, EMBEDDING),
+        "block_count": (_U32, layers),
+        "feed_forward_length": (_U32, FEED_FORWARD),
+        "attention.head_count": (_U32, heads),
+        "attention.head_count_kv": (_ARRAY, (_I32, [kv_heads if layer in attention else 0 for layer in range(layers)])),
+        "attention.key_length": (_U32, size),
+        "attention.value_length": (_U32, size),
+        "attention.layer_norm_rms_epsilon": (_F32, 1e-5),
+        "rope.freq_base": (_F32, 10000.0),
+        "rope.dimension_count": (_U32, size),
+        "vocab_size": (_U32, VOCABULARY),
+    }
+    tensors = {"token_embd.weight": random.standard_normal((VOCABULARY, EMBEDDING)).astype(np.float16)}
+    if kind == "lfm2":
+        values["shortconv.l_cache"] = (_U32, 3)
+        tensors["token_embd_norm.weight"] = constant(EMBEDDING)
+    else:
+        numbers = {"conv_kernel": 4, "inner_size": inner, "state_size": state, "time_step_rank": ranks, "group_count": 1}
+        values |= {f"ssm.{name}": (_U32, number) for name, number in numbers.items()}
+        values |= {name: (_F32, 1.0) for name in ("logit_scale", "residual_scale", "embedding_scale")}
+        values["attention.scale"] = (_F32, float(1 / np.sqrt(size)))
+        tensors |= {"output_norm.weight": constant(EMBEDDING), "output.weight": weight(VOCABULARY, EMBEDDING)}
+    for layer in range(layers):
+        name = f"blk.{layer}."
+        tensors |= {
+            name + "attn_norm.weight": constant(EMBEDDING),
+            name + "ffn_norm.weight": constant(EMBEDDING),
+            name + "ffn_gate.weight": weight(FEED_FORWARD, EMBEDDING),
+            name + "ffn_up.weight": weight(FEED_FORWARD, EMBEDDING),
+            name + "ffn_down.weight": weight(EMBEDDING, FEED_FORWARD),
+        }
+        if layer in attention:
+            tensors |= {
+                name + "attn_q.weight": weight(heads * size, EMBEDDING, 1.5),
+                name + "attn_k.weight": weight(kv_heads * size, EMBEDDING, 1.5),
+                name + "attn_v.weight": weight(kv_heads * size, EMBEDDING, 2.0),
+                name + "attn_output.weight": weight(EMBEDDING, heads * size, 2.0),
+            }
+            if kind == "lfm2":
+                tensors |= {name + "attn_q_norm.weight": constant(size), name + "attn_k_norm.weight": constant(size)}
+        elif kind == "lfm2":
+            tensors |= {
+                name + "shortconv.conv.weight": random.standard_normal((EMBEDDING, 3)).astype(np.float32),
+                name + "shortconv.in_proj.weight": weight(3 * EMBEDDING, EMBEDDING, 1.5),
+                name + "shortconv.out_proj.weight": weight(EMBEDDING, EMBEDDING, 2.0),
+            }
+        else:
+            width = inner + 2 * state
+            tensors |= {
+                name + "ssm_in.weight": weight(2 * inner + 2 * state + ranks, EMBEDDING, 1.5),
+                name + "ssm_conv1d.weight": (random.standard_normal((width, 4)) * 0.5).astype(np.float32),
+                name + "ssm_conv1d.bias": constant(width, value=0.0),
+                name + "ssm_dt.bias": constant(ranks, value=-2.0),
+                name + "ssm_a": constant(ranks, 1, value=-0.3),
+                name + "ssm_d": constant(ranks, 1),
+                name + "ssm_norm.weight": constant(1, inner),
+                name + "ssm_out.weight": weight(EMBEDDING, inner, 2.0),
+            }
+    keys = {key if key.startswith("general.") else f"{kind}.{key}": value for key, value in values.items()}
+    keys |= {key: value for key, value in metadata().items() if key.startswith("tokenizer.")}
+    _write(path, keys, tensors)
+    return path
+
+
 def write_lora(path: Path, seed: int) -> Path:
     """An adapter of the attention's K and V."""
     random = np.random.default_rng(seed)

@@ -221,3 +221,22 @@ def test_every_part_of_a_split_model_counts(runs: Runs) -> None:
     parts, others = gguf.write_model(ours / "m", parts=3), gguf.write_model(theirs / "m", parts=3, second_seed=99)
     assert parts[0].read_bytes() == others[0].read_bytes()
     hit(runs, (), (), parts[0], others[0])
+
+
+@pytest.mark.parametrize("block", [64, 128])
+@pytest.mark.parametrize("kind", ["lfm2", "granitehybrid"])
+def test_layers_with_a_state(runs: Runs, kind: str, block: int) -> None:
+    """What another process stored is restored bit for bit, the recurrent state included; and nothing of other weights."""
+    path = gguf.write_hybrid(runs.folder / "hybrid.gguf", kind)
+    options = ("block", block)
+    store = runs.folder / "store"
+    first = runs(*options, model=path, store=store)
+    assert first is not None and (first["restored"], first["stored"]) == (0, 384)
+    again = runs(*options, model=path, store=store)
+    assert (again["restored"], again["stored"]) == (384, 384)
+    assert again["logits"] == first["logits"]
+    # Without a store the same is computed.
+    assert runs(*options, model=path)["logits"] == first["logits"]
+    other = gguf.write_hybrid(runs.folder / "other.gguf", kind, seed=4)
+    assert runs(*options, model=other, store=store)["restored"] == 0
+

@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from documented import command, others  # noqa: E402
+
 MODEL = os.environ.get("KVSTORE_LLAMA_MODEL", "")
 SYSTEM = "You are a careful assistant. " + " ".join(
     f"Rule {number}: answer question type {number} in at most {number + 3} words." for number in range(40)
@@ -31,13 +35,13 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         self.log = log
-        arguments = ["--kvstore", str(store), "--kvstore_bytes", "1GiB", "--kvstore_host_bytes", "64MiB"]
-        arguments += ["--model", MODEL, "--n_ctx", "4096", "--seed", "1", "--host", "127.0.0.1"]
-        arguments += ["--port", str(self._port)]
+        # The page's own command; what a test must choose comes last.
+        places = {"/var/cache/kv": str(store), "model.gguf": MODEL}
+        python, *arguments = command("llama-cpp-python.md", "python -m kvstore.llama_cpp", places)
+        assert python == "python"
+        arguments += ["--kvstore_host_bytes", "64MiB", "--seed", "1", "--host", "127.0.0.1", "--port", str(self._port)]
         with log.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kvstore.llama_cpp", *arguments], stdout=out, stderr=out
-            )
+            self._process = subprocess.Popen([sys.executable, *arguments], stdout=out, stderr=out)
         deadline = time.monotonic() + 300
         while True:
             try:
@@ -70,6 +74,12 @@ class Server:
         )
         with urllib.request.urlopen(request, timeout=300) as response:
             return json.loads(response.read())
+
+
+def test_every_command_of_the_page_is_run() -> None:
+    """Here, and those that install by Tests/packages."""
+    installs = ("Scripts/install", "pip wheel", "pip install")
+    assert others("llama-cpp-python.md", "python -m kvstore.llama_cpp", *installs) == []
 
 
 @pytest.mark.skipif(not MODEL, reason="KVSTORE_LLAMA_MODEL names no model")
