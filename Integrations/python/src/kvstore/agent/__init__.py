@@ -11,11 +11,13 @@
 A program that is killed and started again is answered what it has done already, and goes on. docs/agents.md explains the layers.
 """
 
+from .answers import Answers
 from .blocks import STORED_BYTES_MAX, Entry, NotStoredError, TooLargeError
 from .canonical import NotCanonicalError, canonical
 from .log import DivergenceError, Event, Opening, RecordedError
 from .metrics import Metrics
 from .policies import Policies, PolicyError
+from .prices import Prices
 from .run import Checkpoint, LostStepError, Run, RunBusyError, RunChangedError, Step, UnconfirmedStepError
 from .scope import Scope
 from .store import AgentStore, RunRecord
@@ -25,6 +27,7 @@ __all__ = [
     "STORED_BYTES_MAX",
     "AgentStore",
     "Answer",
+    "Answers",
     "Checkpoint",
     "DivergenceError",
     "Entry",
@@ -36,6 +39,7 @@ __all__ = [
     "Opening",
     "Policies",
     "PolicyError",
+    "Prices",
     "RecordedError",
     "RecordedToolError",
     "Run",

@@ -23,6 +23,7 @@ from .histories import Histories
 from .lists import AppendList
 from .metrics import Metrics
 from .policies import Policies
+from .prices import Prices
 from .run import Run
 from .scope import Level, Scope, seconds
 
@@ -46,7 +47,7 @@ class AgentStore(Closing):
 
     store: one that is open, or the path of one, which is closed with this. secret: goes into the salt of each user, so that who knows
     a user's name but not this finds nothing. quota: what each user's records may take. policies: a TOML file, see `Policies`.
-    claim_seconds: how long to wait for another thread or process that does the same.
+    prices: a list of prices, for what answers saved (`kvstore lint --print-prices`). claim_seconds: how long to wait for another thread or process that does the same.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class AgentStore(Closing):
         secret: bytes = b"",
         quota: int | str | None = None,
         policies: Policies | str | os.PathLike[str] | None = None,
+        prices: Prices | str | os.PathLike[str] | None = None,
         claim_seconds: float = 60,
     ) -> None:
         self.policies = policies if isinstance(policies, Policies) else Policies(policies)
+        self._prices = prices if isinstance(prices, Prices) or prices is None else Prices(prices)
         self._owned = not isinstance(store, Store)
         self.store = store if isinstance(store, Store) else Store(store)
         self.claims = Claims(self.store.path)
@@ -85,6 +88,10 @@ class AgentStore(Closing):
             else:
                 self._users.move_to_end(user)
             return found
+
+    def money(self, model: str, tokens_in: int, tokens_out: int) -> float:
+        """What so many tokens cost, by the price list; 0 where the model is not in it."""
+        return self._prices.money(model, tokens_in, tokens_out) if self._prices is not None else 0.0
 
     # ------------------------------------------------------------ values
 

@@ -76,6 +76,11 @@ class Answer:
 _last: ContextVar[Answer] = ContextVar("kvstore.agent.answer")
 
 
+def set_last_answer(answer: Answer) -> None:
+    """Notes how an answer came to be."""
+    _last.set(answer)
+
+
 def last_answer() -> Answer:
     """How the last tool or answer of this task or thread came to be."""
     return _last.get(Answer())
@@ -449,4 +454,4 @@ async def _write_async(lookup: _Lookup, function: Callable[[], Awaitable[Any]]) 
     return await write() if run is None else await run._step_async(_step_of(lookup), write)
 
 
-__all__ = ["Answer", "RecordedToolError", "ToolRule", "last_answer", "tool_cache"]
+__all__ = ["Answer", "RecordedToolError", "ToolRule", "last_answer", "set_last_answer", "tool_cache"]
