@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import math
@@ -10,10 +11,12 @@ import struct
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import BadHandleError, ForkedError, Identity, Namespace, Prompt, Spans, Status, Store
+from .. import BadHandleError, ForkedError, Identity, Namespace, Prompt, Spans, Status, Store, _abi
+from ..library import check, library
 
 DIGEST_BYTES = 32
 # A head with its value, up to what a store keeps in its catalog by default.
@@ -28,6 +31,8 @@ _LARGE_PIECES_MAX = 256
 STORED_BYTES_MAX = _LARGE_PIECE_BYTES * _LARGE_PIECES_MAX
 """The largest value, as it is stored (compressed where that makes it smaller): 16 MiB."""
 _META_BYTES_MAX = 4_096
+# What shares no beginning with others, such as a vector, lies in its head as long as it fits.
+_PLAIN_BYTES_MAX = 12_000
 _COMPRESS_BYTES_MIN = 256
 
 KIND_BYTES, KIND_JSON, KIND_ARRAY = 0, 1, 2
@@ -201,10 +206,11 @@ class Blocks:
         *,
         ttl_seconds: float | None = None,
         priority: int | None = None,
+        compress: bool = True,
     ) -> bool:
         """Stores a record at the end of a path, whose other records are stored; False: the store has no place for it.
 
-        A record that is there stays as it is. Durable after `Store.flush`.
+        A record that is there stays as it is. Durable after `Store.flush`. compress: False for what does not get smaller.
         """
         if ttl_seconds is not None and ttl_seconds <= 0:
             return False
@@ -215,7 +221,7 @@ class Blocks:
         storage = _INLINE
         pieces = [content[start : start + _SMALL_PIECE_BYTES] for start in range(0, len(content), _SMALL_PIECE_BYTES)]
         stored = content
-        if len(content) >= _COMPRESS_BYTES_MIN:
+        if compress and len(content) >= _COMPRESS_BYTES_MIN:
             packed = _packed(pieces)
             stream = b"".join(packed)
             if len(stream) < len(content) - len(content) // 8:
@@ -225,7 +231,7 @@ class Blocks:
                 f"a value of {len(content)} bytes takes {len(stored)} in the store, and {STORED_BYTES_MAX} is the most; "
                 "store it in parts, or keep a reference to it"
             )
-        if len(stored) <= _INLINE_BYTES_MAX:
+        if len(stored) <= (_INLINE_BYTES_MAX if compress else _PLAIN_BYTES_MAX):
             rest = stored
         else:
             is_small = len(pieces) <= _SMALL_PIECES_MAX
@@ -287,10 +293,42 @@ class Blocks:
                     body = unpacker.decompress(body, size + 1)
                 except zlib.error:
                     return None
+            if place == _INLINE and not storage & _COMPRESSED:
+                # The store has checked it with its key.
+                return Entry(body, kind, meta, stored_at / 1e9, fresh_until / 1e9 if fresh_until else None)
             if len(body) != size or hashlib.sha256(body).digest() != digest:
                 # Its pieces are of another value: it was replaced meanwhile.
                 return None
         return Entry(body, kind, meta, stored_at / 1e9, fresh_until / 1e9 if fresh_until else None)
+
+    def get_many(self, keys: bytes, into: Callable[[int, memoryview], None]) -> list[int]:
+        """Looks up many records of one digest each; hands the content of those that lie in their heads to `into`, with its place.
+
+        Returns the places of the others: those that are not stored, and those that `get` has to put together. The memory is good
+        during the call only.
+        """
+        call, namespace = library().kvstore_restore, self.small.handle
+        memory = bytearray(HEAD_BYTES_MAX)
+        view = memoryview(memory)
+        spans = Spans.of([memory], writable=True)
+        prompt = Prompt.of_digests(keys[:DIGEST_BYTES], DIGEST_BYTES)
+        transfer = _abi.Transfer(struct_size=ctypes.sizeof(_abi.Transfer), spans=spans.pointer, span_count=1, block_count=1)
+        result = _abi.TransferResult(struct_size=ctypes.sizeof(_abi.TransferResult))
+        source = ctypes.create_string_buffer(keys, len(keys))
+        address = ctypes.addressof(source)
+        struct_, transfer_, result_ = prompt.struct, ctypes.byref(transfer), ctypes.byref(result)
+        prompt_ = ctypes.byref(struct_)
+        others = []
+        for index in range(len(keys) // DIGEST_BYTES):
+            struct_.digests = address + index * DIGEST_BYTES
+            if check(call(namespace, prompt_, transfer_, result_)) == 0 and result.blocks_done == 1:
+                magic, _, storage, meta_size, _, _, size, _ = _HEAD.unpack_from(memory)
+                start = _HEAD.size + meta_size
+                if magic == _MAGIC and storage == _INLINE and start + size == result.bytes:
+                    into(index, view[start : start + size])
+                    continue
+            others.append(index)
+        return others
 
     def flush(self, path: bytes) -> None:
         """Waits until the record at the end of a path is durable, with all that was stored before it."""

@@ -24,10 +24,16 @@ class Metrics:
 
     def count(self, layer: str, name: str, outcome: str) -> None:
         """One more of these."""
+        self.add(layer, name, outcome, 1)
+
+    def add(self, layer: str, name: str, outcome: str, count: int) -> None:
+        """So many more of these."""
+        if not count:
+            return
         with self._lock:
             name = self._name(layer, name)
             self._saved[layer, name]
-            self._counts[layer, name, outcome] += 1
+            self._counts[layer, name, outcome] += count
 
     def save(self, layer: str, name: str, *, seconds: float = 0, tokens: float = 0, money: float = 0) -> None:
         """A call that was not made, and what it took when it was."""
