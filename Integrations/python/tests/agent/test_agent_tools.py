@@ -101,7 +101,6 @@ def test_keys_are_complete(agents: AgentStore) -> None:
         variants += [{**base, name: change(base[name])} for change in changes]
         variants.append({key: value for key, value in base.items() if key != name})
     for one, two in itertools.combinations(base, 2):
-        variants.append({**base, one: "!", two: "!"})
         variants.append({**base, one: base[two], two: base[one]})
     unique = {repr(sorted(variant.items(), key=str)): variant for variant in variants}
     with agents.scope():
@@ -421,8 +420,8 @@ def check_world(path: Path, calls: int, seed: int) -> dict[str, int]:
 
 
 def test_no_answer_is_older_than_the_world(path: Path) -> None:
-    outcomes = check_world(path, 1_500, 19)
-    assert outcomes["hit"] > 200 and set(outcomes) == {"hit", "stored"}
+    outcomes = check_world(path, 700, 19)
+    assert outcomes["hit"] > 100 and set(outcomes) == {"hit", "stored"}
 
 
 @pytest.mark.long
@@ -474,7 +473,7 @@ def check_tenants(path: Path, operations: int, seed: int) -> None:
 
 
 def test_nothing_crosses_tenants(path: Path) -> None:
-    check_tenants(path, 600, 7)
+    check_tenants(path, 400, 7)
 
 
 @pytest.mark.long

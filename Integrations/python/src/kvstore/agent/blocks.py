@@ -379,17 +379,42 @@ class Blocks:
 
     def piece_paths(self, path: bytes) -> tuple[bytes, Namespace] | None:
         """The pieces of the record at the end of a path, and where they are; None: it has none."""
-        scratch = self._scratch
-        index = len(path) // DIGEST_BYTES - 1
-        done = self.small.restore(Prompt.of_digests(path, DIGEST_BYTES), scratch.spans, first_block=index, block_count=1)
-        if done.blocks_done != 1:
-            return None
-        head = bytes(scratch.view[: done.byte_count])
-        _, _, storage, meta_size, *_ = _HEAD.unpack_from(head)
-        place = storage & ~_COMPRESSED
-        if place == _INLINE:
-            return None
-        return head[_HEAD.size + meta_size :], self.small if place == _SMALL else self.large
+        heads = self.raw(path, first=len(path) // DIGEST_BYTES - 1)
+        pieces = pieces_of(heads[0]) if heads else None
+        return None if pieces is None else (pieces[0], self.large if pieces[1] else self.small)
+
+    # ------------------------------------------------------------ as they are
+
+    def raw(self, path: bytes, *, large: bool = False, first: int = 0) -> list[bytes]:
+        """The blocks of a path as they are stored, as far as they are."""
+        count = len(path) // DIGEST_BYTES - first
+        size = _LARGE_PIECE_BYTES if large else HEAD_BYTES_MAX
+        found: list[bytes] = []
+        while len(found) < count:
+            part = min(64, count - len(found))
+            memory = [bytearray(size) for _ in range(part)]
+            spans = Spans.of(memory, writable=True)
+            done = (self.large if large else self.small).restore(
+                Prompt.of_digests(path, DIGEST_BYTES), spans, first_block=first + len(found), block_count=part
+            )
+            lengths = spans.lengths()
+            found += [bytes(memory[index][: lengths[index]]) for index in range(done.blocks_done)]
+            if done.blocks_done < part:
+                break
+        return found
+
+    def put_raw(
+        self, path: bytes, payloads: list[bytes], *, large: bool = False, ttl_seconds: float | None, priority: int | None
+    ) -> bool:
+        """Stores what `raw` gave."""
+        done = (self.large if large else self.small).offload(
+            Prompt.of_digests(path, DIGEST_BYTES),
+            payloads,
+            ttl_seconds=math.inf if ttl_seconds is None else ttl_seconds,
+            ttl_absolute=ttl_seconds is not None,
+            priority=priority,
+        )
+        return done.status == Status.OK
 
     # ------------------------------------------------------------ all of it
 
@@ -413,6 +438,13 @@ class Blocks:
 
     def __del__(self) -> None:
         self.close()
+
+
+def pieces_of(head: bytes) -> tuple[bytes, bool] | None:
+    """The path of a record's pieces, and whether they are large ones; None: its head has all of it."""
+    _, _, storage, meta_size, *_ = _HEAD.unpack_from(head)
+    place = storage & ~_COMPRESSED
+    return None if place == _INLINE else (head[_HEAD.size + meta_size :], place == _LARGE)
 
 
 def _packed(pieces: list[bytes]) -> list[bytes]:

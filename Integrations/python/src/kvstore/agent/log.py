@@ -303,6 +303,7 @@ class Recorder:
         asked: Any = None,
         answer: tuple[bytes, int] | None = None,
         step: tuple[int, str] | None = None,
+        lane: str = "",
     ) -> None:
         """One more event. It is durable with the next step, or at `Store.flush`."""
         meta: dict[str, Any] = {"layer": layer, "outcome": outcome, "name": name[:200]}
@@ -312,6 +313,7 @@ class Recorder:
             ("version", version[:100]),
             ("source", source[:200]),
             ("reason", reason[:400]),
+            ("lane", lane),
         ):
             if text:
                 meta[field] = text

@@ -118,6 +118,10 @@ class _Lane:
         self.lock = threading.RLock()
         self.async_lock: asyncio.Lock | None = None
 
+    def label(self, number: int) -> str:
+        """Of the branch that a step belongs to."""
+        return next(label for label, end in self.segments if end is None or number <= end)
+
     def path_to(self, count: int) -> bytes:
         """The digests of the first `count` steps."""
         have = len(self.path) // DIGEST_BYTES
@@ -125,8 +129,7 @@ class _Lane:
             parts = [self.path]
             last = self.path[-DIGEST_BYTES:] or _ROOT
             for number in range(have + 1, count + 1):
-                label = next(label for label, end in self.segments if end is None or number <= end)
-                last = hashlib.sha256(bytes.fromhex(label) + last + number.to_bytes(8, "big")).digest()
+                last = hashlib.sha256(bytes.fromhex(self.label(number)) + last + number.to_bytes(8, "big")).digest()
                 parts.append(last)
             self.path = b"".join(parts)
         return self.path[: count * DIGEST_BYTES]
@@ -147,7 +150,8 @@ class _Lane:
     def below(self, name: str) -> list[tuple[str, int | None]]:
         """The segments of a lane that begins where this one stands."""
         here = self.path_to(self.cursor)[-DIGEST_BYTES:] or _ROOT
-        label = digest({"kvstore.agent": "lane", "run": self.segments[-1][0], "at": here.hex(), "lane": name})
+        # By the branch of the step that comes next: a fork shares the lanes of its front, and not those that begin where it begins.
+        label = digest({"kvstore.agent": "lane", "branch": self.label(self.cursor + 1), "at": here.hex(), "lane": name})
         return [(label.hex(), None)]
 
 
@@ -213,7 +217,7 @@ class Run:
 
     def _at(self) -> tuple[str, int]:
         """The branch and the step where the run stands."""
-        return self._main.segments[-1][0], self._main.cursor
+        return self._main.label(self._main.cursor + 1), self._main.cursor
 
     def _is_on_path(self, label: str, number: int) -> bool:
         """Whether the run's way leads past a step of a branch."""
@@ -461,6 +465,7 @@ class Run:
             age=age,
             reason=reason,
             step=(lane.cursor, lane.segments[-1][0]) if lane is self._main and outcome in ("hit", "stored") else None,
+            lane="" if lane is self._main else lane.segments[-1][0],
         )
 
     def _intent(self, lane: _Lane, number: int) -> bytes:

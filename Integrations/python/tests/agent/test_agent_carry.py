@@ -1,0 +1,119 @@
+"""Runs that go to another store, and the command that shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TOKENS_PER_BLOCK, identity, open_store, payloads
+
+import kvstore
+from kvstore.agent import AgentStore, NotStoredError, tool_cache
+from kvstore.agent.__main__ import main
+from kvstore.agent.carry import export_run, import_run
+
+calls: list[Any] = []
+
+
+@tool_cache(scope="user", version="2")
+def search(query: str) -> str:
+    calls.append(query)
+    return query * 5_000
+
+
+@tool_cache(scope="user", writes=["x"])
+def write(x: int) -> int:
+    calls.append(x)
+    return x
+
+
+def program(run: Any, last: str = "end") -> list[Any]:
+    found = [search("a"), write(1), run.step("large", lambda: [number * 7919 for number in range(300_000)])]
+    with run.lane("side"):
+        found.append(run.step("in lane", lambda: "lane"))
+    run.checkpoint("c", tokens=range(3_000))
+    found.append(run.step(last, lambda: last))
+    return found
+
+
+def test_a_run_goes_on_and_is_replayed_in_another_store(tmp_path: Path) -> None:
+    with open_store(tmp_path / "one") as store, AgentStore(store) as agents:
+        with agents.run("r", user="ann", session="s") as run:
+            first = program(run)
+            run.rewind("c")
+            run.step("other", lambda: "way")
+        made = list(calls)
+        count = export_run(agents.existing_run("r", user="ann", session="s"), tmp_path / "file")
+        assert count > 10
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "one"]
+    with open_store(tmp_path / "two") as store, AgentStore(store, secret=b"another") as agents:
+        for user in ("bob", None):
+            run = import_run(agents, tmp_path / "file", user=user)
+            assert [step.name for step in run.steps()] == ["write", "large", "c", "other"]
+            assert run.checkpoints()[0].tokens == tuple(range(3_000))
+        with pytest.raises(ValueError, match="already"):
+            import_run(agents, tmp_path / "file")
+        with agents.replay("r", user="bob", session="s") as run:
+            assert program(run, "other")[:4] == first[:4]
+        with agents.run("r", user="bob", session="s") as run:
+            assert program(run, "other")[:4] == first[:4] and run.step("new", lambda: 1) == 1
+        assert calls == made
+        assert [record.id for record in agents.runs("bob")] == ["r"]
+        size = (tmp_path / "file").stat().st_size
+        for cut in (0, 5, 20, 200, size // 2, size - 1):
+            (tmp_path / "cut").write_bytes((tmp_path / "file").read_bytes()[:cut])
+            with pytest.raises(ValueError):
+                import_run(agents, tmp_path / "cut", user="cut")
+            assert agents.runs("cut") == []
+    with open_store(tmp_path / "three", admission="second-touch") as store, AgentStore(store) as agents:
+        with pytest.raises(NotStoredError):
+            import_run(agents, tmp_path / "file")
+
+
+def test_the_command_shows_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, file = tmp_path / "one", tmp_path / "file"
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s")
+    options = ["--user", "ann", "--secret-file", str(secret)]
+    with open_store(path) as store, AgentStore(store, secret=b"s") as agents:
+        with agents.run("r", user="ann") as run:
+            program(run)
+            run.fork("f", at=2)
+        # Beside a store that is open.
+        assert main(["runs", str(path), *options]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split()[:3] == ["run", "session", "made"] and lines[2].split()[-3:] == ["r", "at", "2"]
+    assert main(["run", str(path), "r", "--log", *options]) == 0
+    text = capsys.readouterr().out
+    assert "run/1:search" in text and "checkpoint" in text and "large" in text
+    assert main(["run", str(path), "r", "--json", *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [step["name"] for step in document["steps"]] == ["write", "large", "c", "end"]
+    assert document["openings"][0]["events"][0]["asked"] == {"tool": "search", "version": "2", "arguments": {"query": "a"}}
+    assert main(["export", str(path), "r", str(file), *options]) == 0
+    assert main(["purge", str(path), *options]) == 0
+    assert main(["import", str(path), str(file), *options]) == 0
+    capsys.readouterr()
+    assert main(["runs", str(path), "--json", *options]) == 0
+    assert [run["run"] for run in json.loads(capsys.readouterr().out)] == ["r"]
+    for words, said in (
+        (["runs", str(path), "--user", "ann"], "no records of this user"),
+        (["run", str(path), "q", *options], "no run 'q'"),
+        (["runs", str(tmp_path / "nothing")], "no store at"),
+    ):
+        assert main(words) == 1 and said in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_users_kv_goes_with_a_purge_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = kvstore.Prompt(range(4 * TOKENS_PER_BLOCK))
+    with open_store(tmp_path / "s") as store, AgentStore(store) as agents:
+        for user in ("ann", "bob"):
+            with agents.kv_namespace(identity(), user=user) as kv:
+                kv.offload(prompt, payloads(range(4)))
+    assert main(["purge", str(tmp_path / "s"), "--user", "ann"]) == 0
+    with open_store(tmp_path / "s") as store, AgentStore(store) as agents:
+        found = [agents.kv_namespace(identity(), user=user).match(prompt, peek=True).blocks for user in ("ann", "bob")]
+    assert found == [0, 4]
