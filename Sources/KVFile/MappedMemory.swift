@@ -58,12 +58,20 @@ internal import Glibc
     return unsafe bytes.baseAddress.map { unsafe $0 + offset }
   }
 
+  private static let populatedAtOnceByteCount = 2 << 20
+
   /// Has the kernel fault these bytes in at once; where it cannot, each page is when it is touched.
   package func populate(_ range: Range<Int>) {
     guard !range.isEmpty, unsafe range.upperBound <= bytes.count,
       let start = unsafe pointer(at: range.lowerBound)
     else { return }
-    _ = unsafe clinux_populate(start, range.count)
+    // In steps: while one runs, no other thread can map memory, nor start a thread of its own.
+    var offset = 0
+    while offset < range.count {
+      let count = min(range.count - offset, Self.populatedAtOnceByteCount)
+      guard unsafe clinux_populate(start + offset, count) == 0 else { return }
+      offset += count
+    }
   }
 
   private func word(at offset: Int) -> UnsafeMutableRawPointer? {
