@@ -155,6 +155,27 @@ def test_foreign_use_of_a_slot(place, processes):
     check(cached(again) >= 512, cached(again))
 
 
+def test_slot_is_used_while_the_server_is_looked_at(place, processes):
+    """Who uses the slot between two steps of the look makes no request pass: it is looked at again at once."""
+    server = Server(place, "attention", "-np", "1")
+    processes.append(server)
+    uses = []
+
+    def use(data):
+        if len(uses) < 2:
+            uses.append(data)
+            server.client.complete(random_tokens(300, len(uses)), 0, id_slot=0)
+
+    beside = Companion(place, Between(server, use))
+    processes.append(beside)
+    equal(len(uses), 2, "uses")
+    equal(beside.status()["standing"], "attached", beside.status())
+    prompt = random_tokens(600, 3)
+    beside.client.complete(prompt)
+    beside.quiet()
+    check(beside.client.complete(prompt).prefix[0] >= 512, beside.last())
+
+
 def test_other_model_on_the_port(place, processes):
     """A server that was swapped for another model gets nothing of the first one's."""
     server, beside = pair(place, processes, "attention", "-np", "1")

@@ -2,8 +2,28 @@ import Glibc
 import LlamaSlots
 
 extension Attacher {
+  /// What a probe found is not what it had left: the server works otherwise than we know, or somebody has used the slot meanwhile.
+  struct NotAsLeft: Error {
+    var problem: NotHelped
+  }
+
   /// Lets the server save two short prompts, and takes only a layout that explains both to the last byte and that it takes back.
+  ///
+  /// Who uses the server without us may take the slot between two steps: then it is tried again.
   func probe(_ slots: JSON) async throws -> (SlotLayout, [UInt8], slot: Int) {
+    var slots = slots
+    for pause in [20, 100, 300] {
+      do {
+        return try await probeOnce(slots)
+      } catch is NotAsLeft {
+        try await Task.sleep(for: .milliseconds(pause))
+        slots = try await server.get("/slots")
+      }
+    }
+    return try await probeOnce(slots)
+  }
+
+  private func probeOnce(_ slots: JSON) async throws -> (SlotLayout, [UInt8], slot: Int) {
     let idle = slots.elements.filter { $0["is_processing"]?.bool == false }
     let empty = idle.first { ($0["n_prompt_tokens"]?.int ?? 0) == 0 }
     guard let slot = (empty ?? idle.last ?? slots.elements.last)?["id"]?.int else {
@@ -39,7 +59,7 @@ extension Attacher {
     do {
       layout = try Self.layout(of: files)
     } catch {
-      throw NotHelped("its slot files are not understood (\(error))")
+      throw NotAsLeft(problem: NotHelped("its slot files are not understood (\(error))"))
     }
     // It must take one back, as we make it, and go on from its end.
     let (file, prompt) = files[1]
@@ -59,7 +79,7 @@ extension Attacher {
       "{\"filename\":\"\(name)\"}"
     )
     guard answer["n_restored"]?.int == prompt.count else {
-      throw NotHelped("it does not restore slots")
+      throw NotAsLeft(problem: NotHelped("it does not restore slots"))
     }
     // A prompt shorter than a sliding window is computed again by every server.
     if layout.caches.count > 1 { return (layout, layout.encoded, slot) }
@@ -68,7 +88,7 @@ extension Attacher {
       "{\"prompt\":\(JSON.list(tokens[..<(prompt.count + 1)])),\"n_predict\":0,\"id_slot\":\(slot),\"cache_prompt\":true}"
     )
     guard next["timings"]?["cache_n"]?.int == prompt.count else {
-      throw NotHelped("it computes a restored prefix again")
+      throw NotAsLeft(problem: NotHelped("it computes a restored prefix again"))
     }
     return (layout, layout.encoded, slot)
   }

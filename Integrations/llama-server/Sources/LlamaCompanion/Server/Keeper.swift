@@ -26,6 +26,8 @@ actor Keeper {
   private var storeTriedNanoseconds: UInt64 = 0
   private(set) var attachCount = 0
   private var attachTriedNanoseconds: UInt64 = 0
+  /// After so long it is tried again.
+  private var retryNanoseconds: UInt64 = 0
   /// Restores have disappointed: until the server is started anew.
   private var hasGivenUp = false
 
@@ -83,8 +85,8 @@ actor Keeper {
         }
         logger.info("the server was started anew")
       case .notHelped(_, let known):
-        // What could not be understood once may have been in use by someone else: it is looked at again now and then.
-        let isRecent = nowNanoseconds() - attachTriedNanoseconds < 5_000_000_000
+        // What could not be understood once may have been in use by someone else: it is looked at again, soon at first.
+        let isRecent = nowNanoseconds() - attachTriedNanoseconds < retryNanoseconds
         if properties.raw == known[...], isRecent || hasGivenUp { return before }
       case .away: break
       }
@@ -104,15 +106,19 @@ actor Keeper {
 
   private func attach(_ properties: JSON) async -> Standing {
     hasGivenUp = false
+    retryNanoseconds = min(5_000_000_000, max(250_000_000, retryNanoseconds * 2))
     defer { attachTriedNanoseconds = nowNanoseconds() }
     do {
       let attachment = try await attacher.attach()
       attachCount += 1
+      retryNanoseconds = 0
       await slots.reset(count: attachment.slotCount)
       stores = [:]
       return .attached(attachment)
     } catch let problem as NotHelped {
       return .notHelped(problem.description, properties: Array(properties.raw))
+    } catch let problem as Attacher.NotAsLeft {
+      return .notHelped(problem.problem.description, properties: Array(properties.raw))
     } catch let refusal as LlamaServer.Refusal {
       return .notHelped("it refused a question: \(refusal)", properties: [])
     } catch let problem as LlamaServer.Unreachable {
