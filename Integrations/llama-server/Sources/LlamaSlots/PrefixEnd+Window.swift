@@ -94,124 +94,8 @@ extension PrefixEnd {
     return (result, blocks)
   }
 
-  /// The tokens of an end that was taken apart, and which blocks its window needs; nil when it is not whole.
-  package static func needs(
-    _ parted: UnsafeRawBufferPointer,
-    _ layout: SlotLayout,
-    blockTokenCount: Int,
-    tokensPerBlock: Int
-  ) -> (tokens: [Int32], first: Int, blocks: Range<Int>)? {
-    guard let head = Head(parted, layout) else { return nil }
-    let first = head.first
-    let end = blockTokenCount + head.tokens.count
-    guard first > 0, first <= end, head.own == min(head.tokens.count, end - first) else {
-      return nil
-    }
-    let blocks =
-      first < blockTokenCount
-      ? first / tokensPerBlock..<blockTokenCount / tokensPerBlock : 0..<0
-    return (head.tokens, first, blocks)
-  }
-
-  /// Puts an end together again, as `encode` made it; nil when a part is missing or not whole.
-  package static func join(
-    _ parted: [UInt8],
-    _ layout: SlotLayout,
-    blockTokenCount: Int,
-    tokensPerBlock: Int,
-    window: (_ block: Int, _ isWhole: Bool) throws -> [UInt8]?
-  ) rethrows -> [UInt8]? {
-    guard
-      let (tokens, first, blocks) = parted.withUnsafeBytes({
-        needs($0, layout, blockTokenCount: blockTokenCount, tokensPerBlock: tokensPerBlock)
-      }), let head = parted.withUnsafeBytes({ Head($0, layout) })
-    else { return nil }
-    let planes = layout.caches[1].planes
-    let rowByteCount = layout.caches[1].rowByteCount
-    let count = blockTokenCount + tokens.count - first
-    var result: [UInt8] = []
-    let tokenBytes = tokens.count * (4 + (layout.blockCache?.rowByteCount ?? 0))
-    result.reserveCapacity(
-      headerByteCount + tokenBytes + count * (4 + rowByteCount) + layout.stateByteCount
-    )
-    func put(_ value: Int) {
-      withUnsafeBytes(of: UInt32(value).littleEndian) { result.append(contentsOf: $0) }
-    }
-    put(Int(version))
-    put(tokens.count)
-    put(count)
-    put(layout.stateByteCount)
-    result.append(contentsOf: parted[partedHeaderByteCount..<partedHeaderByteCount + tokenBytes])
-    for position in first..<first + count { put(position) }
-    let rowsStart = result.count
-    result.append(contentsOf: repeatElement(0, count: count * rowByteCount))
-
-    /// The last `used` of the rows of `total` cells.
-    func place(
-      _ source: UnsafeRawBufferPointer,
-      _ start: Int,
-      used: Int,
-      of total: Int,
-      at cell: Int
-    ) {
-      result.withUnsafeMutableBytes { target in
-        var from = start
-        var to = rowsStart
-        for plane in planes {
-          move(plane, source, from, total - used, of: total, target, to, cell, of: count, used)
-          from += total * plane.rowByteCount
-          to += count * plane.rowByteCount
-        }
-      }
-    }
-    for block in blocks {
-      let start = max(first, block * tokensPerBlock)
-      let used = (block + 1) * tokensPerBlock - start
-      // A whole block serves as well where only its last rows are needed.
-      var total = tokensPerBlock
-      var rows = try window(block, true)
-      if rows == nil, used < tokensPerBlock {
-        total = used
-        rows = try window(block, false)
-      }
-      guard let rows, rows.count == total * rowByteCount else { return nil }
-      rows.withUnsafeBytes { place($0, 0, used: used, of: total, at: start - first) }
-    }
-    parted.withUnsafeBytes {
-      place($0, head.rows, used: head.own, of: head.own, at: count - head.own)
-    }
-    result.append(contentsOf: parted[head.state..<parted.count])
-    return result
-  }
-
-  private struct Head {
-    var tokens: [Int32]
-    var own: Int
-    var first: Int
-    var rows: Int
-    var state: Int
-
-    init?(_ bytes: UnsafeRawBufferPointer, _ layout: SlotLayout) {
-      var reader = Reader(bytes)
-      guard layout.caches.count > 1, (try? reader.u32()) == PrefixEnd.partedVersion,
-        let tokenCount = try? Int(reader.u32()), let own = try? Int(reader.u32()),
-        let stateByteCount = try? Int(reader.u32()), let first = try? Int(reader.u32()),
-        let list = try? reader.take(tokenCount, of: 4),
-        (try? reader.take(tokenCount, of: layout.blockCache?.rowByteCount ?? 0)) != nil,
-        let rows = try? reader.take(own, of: layout.caches[1].rowByteCount),
-        let state = try? reader.take(stateByteCount, of: 1), reader.offset == bytes.count,
-        stateByteCount == layout.stateByteCount, first <= Int(Int32.max)
-      else { return nil }
-      tokens = (0..<tokenCount).map { reader.i32(at: list.lowerBound + $0 * 4) }
-      self.own = own
-      self.first = first
-      self.rows = rows.lowerBound
-      self.state = state.lowerBound
-    }
-  }
-
   /// Copies `used` cells of one plane, from the cell `cell` of `total` to the cell `targetCell` of `targetTotal`.
-  private static func move(
+  fileprivate static func move(
     _ plane: SlotLayout.Plane,
     _ source: UnsafeRawBufferPointer,
     _ from: Int,
@@ -231,6 +115,137 @@ extension PrefixEnd {
       UnsafeMutableRawBufferPointer(rebasing: target[end..<end + used * size]).copyMemory(
         from: UnsafeRawBufferPointer(rebasing: source[start..<start + used * size])
       )
+    }
+  }
+}
+
+/// An end that was taken apart, as it is stored.
+package struct PartedEnd: Sendable {
+  package let tokens: [Int32]
+  /// The first position of the window.
+  package let first: Int
+  /// Blocks whose windows it needs; of the first one only the last rows, where it begins inside.
+  package let blocks: Range<Int>
+  /// Cells of the window behind the last block.
+  private let own: Int
+  private let blockTokenCount: Int
+  private let tokensPerBlock: Int
+  private let tokenRows: Int
+  private let rows: Int
+  private let state: Int
+
+  /// Nil when it is not whole.
+  package init?(
+    _ bytes: UnsafeRawBufferPointer,
+    _ layout: SlotLayout,
+    blockTokenCount: Int,
+    tokensPerBlock: Int
+  ) {
+    var reader = Reader(bytes)
+    guard layout.caches.count > 1, (try? reader.u32()) == PrefixEnd.partedVersion,
+      let tokenCount = try? Int(reader.u32()), let own = try? Int(reader.u32()),
+      let stateByteCount = try? Int(reader.u32()), let first = try? Int(reader.u32()),
+      let list = try? reader.take(tokenCount, of: 4),
+      let tokenRows = try? reader.take(tokenCount, of: layout.blockCache?.rowByteCount ?? 0),
+      let rows = try? reader.take(own, of: layout.caches[1].rowByteCount),
+      let state = try? reader.take(stateByteCount, of: 1), reader.offset == bytes.count,
+      stateByteCount == layout.stateByteCount
+    else { return nil }
+    let end = blockTokenCount + tokenCount
+    guard first > 0, first <= end, own == min(tokenCount, end - first) else { return nil }
+    tokens = (0..<tokenCount).map { reader.i32(at: list.lowerBound + $0 * 4) }
+    self.first = first
+    self.own = own
+    self.blockTokenCount = blockTokenCount
+    self.tokensPerBlock = tokensPerBlock
+    self.tokenRows = tokenRows.lowerBound
+    self.rows = rows.lowerBound
+    self.state = state.lowerBound
+    blocks =
+      first < blockTokenCount
+      ? first / tokensPerBlock..<blockTokenCount / tokensPerBlock : 0..<0
+  }
+
+  package var windowPositions: [Int32] {
+    (first..<blockTokenCount + tokens.count).map { Int32($0) }
+  }
+
+  /// Copies what it has itself into a file that is being made: rows behind the last block, and the state.
+  package func write(
+    _ bytes: UnsafeRawBufferPointer,
+    to file: UnsafeMutableRawBufferPointer,
+    _ image: SlotImage
+  ) {
+    var from = tokenRows
+    if let cache = image.layout.blockCache {
+      for (plane, to) in zip(cache.planes, image.planeOffsets[0]) {
+        PrefixEnd.move(
+          plane,
+          bytes,
+          from,
+          0,
+          of: tokens.count,
+          file,
+          to,
+          blockTokenCount,
+          of: image.tokenCount,
+          tokens.count
+        )
+        from += tokens.count * plane.rowByteCount
+      }
+    }
+    let cell = image.windowPositions.count - own
+    placeRows(bytes, rows, used: own, of: own, at: cell, to: file, image)
+    let count = image.layout.stateByteCount
+    UnsafeMutableRawBufferPointer(rebasing: file[image.stateOffset...]).copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: bytes[state..<state + count])
+    )
+  }
+
+  /// Copies a block's window into a file that is being made; false where it is neither a whole block's nor what this end has of it.
+  package func place(
+    _ window: UnsafeRawBufferPointer,
+    ofBlock block: Int,
+    to file: UnsafeMutableRawBufferPointer,
+    _ image: SlotImage
+  ) -> Bool {
+    let start = max(first, block * tokensPerBlock)
+    let used = (block + 1) * tokensPerBlock - start
+    let row = image.layout.caches[1].rowByteCount
+    // A whole block serves as well where only its last rows are needed.
+    guard let total = [tokensPerBlock, used].first(where: { $0 * row == window.count }) else {
+      return false
+    }
+    let cell = image.paddingCount + start - first
+    placeRows(window, 0, used: used, of: total, at: cell, to: file, image)
+    return true
+  }
+
+  /// The last `used` of the rows of `total` cells.
+  private func placeRows(
+    _ source: UnsafeRawBufferPointer,
+    _ start: Int,
+    used: Int,
+    of total: Int,
+    at cell: Int,
+    to file: UnsafeMutableRawBufferPointer,
+    _ image: SlotImage
+  ) {
+    var from = start
+    for (plane, to) in zip(image.layout.caches[1].planes, image.planeOffsets[1]) {
+      PrefixEnd.move(
+        plane,
+        source,
+        from,
+        total - used,
+        of: total,
+        file,
+        to,
+        cell,
+        of: image.windowPositions.count,
+        used
+      )
+      from += total * plane.rowByteCount
     }
   }
 }

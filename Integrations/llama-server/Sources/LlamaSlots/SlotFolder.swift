@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 
 /// The folder on tmpfs through which slot files go to and come from the server: what it was given as `--slot-save-path`.
 ///
@@ -6,6 +7,7 @@ import Glibc
 package final class SlotFolder: Sendable {
   package let path: String
   private let descriptor: Int32
+  private let spare = Mutex<SpareFile?>(nil)
 
   /// How this companion's files begin.
   static let prefix = "kvstore-"
@@ -57,6 +59,11 @@ package final class SlotFolder: Sendable {
 
   /// Makes a file of exactly so many bytes, all of them there: a full tmpfs is an error here and no signal later.
   package func create(_ name: String, byteCount: Int) throws(SlotFileError) -> MappedFile {
+    if let spare = spare.withLock({ $0.take() }) {
+      if let file = try? spare.named(name, in: descriptor, byteCount: byteCount) { return file }
+      // What it has of a full tmpfs goes with it.
+      remove(name)
+    }
     let file = openat(
       descriptor,
       name,
@@ -76,6 +83,16 @@ package final class SlotFolder: Sendable {
       remove(name)
       throw error
     }
+  }
+
+  /// Has the pages of the next file made now, while nobody waits for it: that takes longer than to fill them.
+  ///
+  /// The file has no name, and nothing in it, until it is created.
+  package func prepare(byteCount: Int) {
+    guard spare.withLock({ $0 == nil }) else { return }
+    let count = min(byteCount, SpareFile.byteCountMax, freeByteCount / 4)
+    guard count > 0, let made = SpareFile(in: path, byteCount: count) else { return }
+    spare.withLock { $0 = made }
   }
 
   /// Takes a file that the server has written: mapped, and no longer in the folder.
@@ -106,6 +123,8 @@ package final class SlotFolder: Sendable {
 /// Safe to share: a saved one is only read, one that is made is written by whoever made it until the server gets its name.
 package final class MappedFile: @unchecked Sendable {
   package let bytes: UnsafeMutableRawBufferPointer
+  /// More than `bytes`, where the file became another size than it was mapped for.
+  private let mappedByteCount: Int
 
   init(_ file: Int32, byteCount: Int, isWritable: Bool) throws(SlotFileError) {
     let protection = isWritable ? PROT_READ | PROT_WRITE : PROT_READ
@@ -115,9 +134,16 @@ package final class MappedFile: @unchecked Sendable {
       throw .file("mapping a slot file", errno: errno)
     }
     bytes = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
+    mappedByteCount = byteCount
   }
 
-  deinit { munmap(bytes.baseAddress, bytes.count) }
+  /// Takes over a mapping that is at least as long.
+  init(_ address: UnsafeMutableRawPointer, byteCount: Int, mappedByteCount: Int) {
+    bytes = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
+    self.mappedByteCount = mappedByteCount
+  }
+
+  deinit { munmap(bytes.baseAddress, mappedByteCount) }
 
   package var readable: UnsafeRawBufferPointer { UnsafeRawBufferPointer(bytes) }
 }

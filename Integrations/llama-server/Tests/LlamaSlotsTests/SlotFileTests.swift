@@ -114,43 +114,65 @@ import Testing
             let parts = try #require(
               PrefixEnd.part(whole, layout, blockTokenCount: end, tokensPerBlock: size)
             )
-            var asked: [Int] = []
-            let again = PrefixEnd.join(
-              parts.end,
-              layout,
-              blockTokenCount: end,
-              tokensPerBlock: size
-            ) { block, isWhole in
-              asked.append(block)
-              return parts.blocks.first { $0.block == block && $0.isWhole == isWhole }?.rows
+            let parted = try #require(Self.read(parts.end, layout, end, size))
+            // The zero cell of a file that we made is a cell like others.
+            #expect(parted.windowPositions == image.windowPositions)
+            #expect(Set(parted.blocks) == Set(parts.blocks.map(\.block)))
+            let isWhole = parts.blocks.dropFirst().allSatisfy { $0.isWhole }
+            #expect(isWhole)
+            // A file that is made of the parts is the one that is made of the whole.
+            let image = SlotImage(layout: layout, tokens: tokens, window: image.windowPositions)
+            var wanted = [UInt8](repeating: 0, count: image.byteCount)
+            try wanted.withUnsafeMutableBytes { file in
+              try whole.withUnsafeBytes { bytes in
+                let read = try #require(PrefixEnd(bytes, layout: layout))
+                let count = tokenCount - end
+                read.write(bytes, to: file, image, blockTokenCount: end, usedTokenCount: count)
+              }
             }
-            #expect(again == whole)
-            #expect(Set(asked) == Set(parts.blocks.map(\.block)))
-            let rest = parts.blocks.dropFirst().filter { !$0.isWhole }
-            #expect(rest.isEmpty)
-            let missing = PrefixEnd.join(
-              parts.end,
-              layout,
-              blockTokenCount: end,
-              tokensPerBlock: size
-            ) { _, _ in nil }
-            #expect(missing == (parts.blocks.isEmpty ? whole : nil))
+            var made = [UInt8](repeating: 0, count: image.byteCount)
+            made.withUnsafeMutableBytes { file in
+              parts.end.withUnsafeBytes { parted.write($0, to: file, image) }
+              for block in parts.blocks {
+                block.rows.withUnsafeBytes {
+                  #expect(parted.place($0, ofBlock: block.block, to: file, image))
+                }
+                block.rows.dropLast().withUnsafeBytes {
+                  #expect(!parted.place($0, ofBlock: block.block, to: file, image))
+                }
+              }
+            }
+            #expect(made == wanted)
             // Whatever a byte of it says, it ends.
             for index in parts.end.indices.prefix(24) {
               for value in [0, 1, 0x7F, 0x80, 0xFF] as [UInt8] {
                 var changed = parts.end
                 changed[index] = value
-                _ = PrefixEnd.join(
-                  changed,
-                  layout,
-                  blockTokenCount: end,
-                  tokensPerBlock: size
-                ) { block, _ in parts.blocks.first { $0.block == block }?.rows }
+                guard let other = Self.read(changed, layout, end, size) else { continue }
+                let tokens = [Int32](repeating: 7, count: end + other.tokens.count)
+                let image = SlotImage(layout: layout, tokens: tokens, window: other.windowPositions)
+                var made = [UInt8](repeating: 0, count: image.byteCount)
+                made.withUnsafeMutableBytes { file in
+                  changed.withUnsafeBytes { other.write($0, to: file, image) }
+                  for block in parts.blocks where other.blocks.contains(block.block) {
+                    block.rows.withUnsafeBytes {
+                      _ = other.place($0, ofBlock: block.block, to: file, image)
+                    }
+                  }
+                }
               }
             }
           }
         }
       }
+    }
+  }
+
+  private static func read(_ bytes: [UInt8], _ layout: SlotLayout, _ end: Int, _ size: Int)
+    -> PartedEnd?
+  {
+    bytes.withUnsafeBytes {
+      PartedEnd($0, layout, blockTokenCount: end, tokensPerBlock: size)
     }
   }
 

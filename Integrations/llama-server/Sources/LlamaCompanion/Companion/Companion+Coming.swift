@@ -18,6 +18,7 @@ extension Companion {
       return (state.slot.id, state.exchange.id, state.exchange.tenant, !state.isComing)
     }
     guard isFirst else { return }
+    await complete(passage)
     comes(id, tenant, passage.tokens)
     await slots.settle(slot, epoch: passage.epoch, tokens: passage.tokens, tenant: tenant)
   }
@@ -46,7 +47,10 @@ extension Companion {
   ///
   /// Nothing is held meanwhile that the others need: not the gate, through which their slots are saved.
   func waitForComing(_ passage: Passage) async throws {
-    let (slot, tenant) = passage.state.withLock { ($0.slot, $0.exchange.tenant) }
+    let (slot, tenant, isNew) = passage.state.withLock {
+      ($0.slot, $0.exchange.tenant, $0.rest != nil)
+    }
+    if isNew { return }
     let tokens = passage.tokens
     let common = commonPrefix(slot.tokens[...], tokens[...])
     guard isComing(tokens, tenant, beyond: common) else { return }

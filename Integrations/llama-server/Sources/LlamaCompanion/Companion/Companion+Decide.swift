@@ -8,15 +8,24 @@ import Synchronization
 
 extension Companion {
   /// Looks up a completion's prompt and brings the longest prefix into a slot.
+  ///
+  /// - Parameters:
+  ///   - body: of the request; nil where it is no JSON.
+  ///   - kind: what it asks for.
+  ///   - headers: the caller's.
+  ///   - exchange: what is noted of it so far.
+  ///   - needsTokens: whether all of its tokens are wanted, even where nothing like it is known.
+  /// - Returns: what becomes of it.
   func decide(
     body: JSON?,
     kind: RequestKind,
     headers: HTTPHeaders,
-    exchange: Exchange
+    exchange: Exchange,
+    needsTokens: Bool = false
   ) async throws -> Decision {
     for _ in 0..<3 {
       do {
-        return try await decideOnce(body: body, kind: kind, headers: headers, exchange: exchange)
+        return try await decideOnce(body, kind, headers, exchange, needsTokens)
       } catch let problem as OtherServer {
         logger.info("decided anew: \(problem)")
       }
@@ -25,10 +34,11 @@ extension Companion {
   }
 
   private func decideOnce(
-    body: JSON?,
-    kind: RequestKind,
-    headers: HTTPHeaders,
-    exchange: Exchange
+    _ body: JSON?,
+    _ kind: RequestKind,
+    _ headers: HTTPHeaders,
+    _ exchange: Exchange,
+    _ needsTokens: Bool
   ) async throws -> Decision {
     var exchange = exchange
     func pass(_ reason: String) -> Decision {
@@ -42,8 +52,8 @@ extension Companion {
     // While it is asked whether it is still the one we know, it takes the prompt apart.
     async let standing = keeper.current()
     var start = nowNanoseconds()
-    let asked = await Self.result { try await self.tokens(source, headers) }
-    exchange.step("tokens", since: start)
+    let mayBeNew = !needsTokens && style == .openAI
+    let asked = await Self.result { try await self.beginning(source, headers, cuts: mayBeNew) }
     let attachment: Attachment
     switch await standing {
     case .attached(let known): attachment = known
@@ -55,32 +65,55 @@ extension Companion {
       return pass("messages beside --swa-full")
     }
     if isMisjudged(style) { return pass("its prompt is not what we take it for") }
-    let tokens: [Int32]
+    let beginning: [Int32]
+    var rest: Task<[Int32], any Error>?
     switch asked {
-    case .success(let known): tokens = known
+    case .success(let known): (beginning, rest) = known
     case .failure(let refusal as LlamaServer.Refusal):
       // It will say what is wrong itself: a wrong key, messages that its template does not take.
       return pass("the server does not take its prompt apart (\(refusal.status))")
     case .failure(is CancellationError): throw CancellationError()
     case .failure(let problem): return .gone("\(problem)")
     }
-    exchange.tokenCount = tokens.count
     let tenant = tenant(headers)
     exchange.tenant = tenant.isEmpty ? "" : Self.shortDigest(tenant)
     guard let prefixes = await keeper.prefixes(attachment, tenant: tenant) else {
       return pass("the store cannot be used")
     }
+    // Of what is new, all tokens come while the server computes it already.
+    var tokens = beginning
+    if let whole = rest, await !isNew(beginning, exchange.tenant, prefixes, attachment) {
+      switch await whole.result {
+      case .success(let all): tokens = all
+      case .failure(is CancellationError): throw CancellationError()
+      case .failure(let problem): return .gone("\(problem)")
+      }
+      rest = nil
+    }
+    exchange.step("tokens", since: start)
+    exchange.tokenCount = tokens.count
     let points = style == .anthropic ? CacheBreakPoint.all(in: body) : []
     let before = foreign.withLock { $0 }
-    async let kept = keptPrefixes(points, of: body, tokens, headers)
-    exchange.conversation = log.conversation(of: tokens, tenant: exchange.tenant)
+    let asIs = tokens
+    async let kept = keptPrefixes(points, of: body, asIs, headers)
 
     start = nowNanoseconds()
     guard let (slot, epoch) = await slots.acquire(tokens, tenant: exchange.tenant) else {
       try Task.checkCancellation()
       return .gone("the server went away")
     }
-    if milliseconds(since: start) > 1 { exchange.step("wait", since: start) }
+    if milliseconds(since: start) > 1 {
+      exchange.step("wait", since: start)
+      // It may be known by now.
+      if let all = try? await rest?.value {
+        tokens = all
+        rest = nil
+      }
+    }
+    if rest == nil {
+      exchange.tokenCount = tokens.count
+      exchange.conversation = log.conversation(of: tokens, tenant: exchange.tenant)
+    }
     exchange.slot = slot.id
     exchange.kept = await kept
     let passage = Passage(
@@ -89,6 +122,7 @@ extension Companion {
       prefixes,
       attachment,
       tokens,
+      rest,
       body.bytes,
       source.hasText,
       Hints(headers, body),
@@ -144,23 +178,48 @@ extension Companion {
 
   /// The prompt as the server will see it: by its own template and tokenizer.
   func tokens(_ source: PromptSource, _ headers: HTTPHeaders) async throws -> [Int32] {
-    let own = Self.credentials(headers)
-    var text: ArraySlice<UInt8>
+    try await beginning(source, headers, cuts: false).tokens
+  }
+
+  /// The same, or of a long prompt only how it begins, and who will tell all of it.
+  private func beginning(
+    _ source: PromptSource,
+    _ headers: HTTPHeaders,
+    cuts: Bool
+  ) async throws -> (tokens: [Int32], rest: Task<[Int32], any Error>?) {
+    let text: [UInt8]
     switch source {
-    case .tokens(let tokens): return tokens
-    case .text(let raw): text = raw[...]
+    case .tokens(let tokens): return (tokens, nil)
+    case .text(let raw): text = raw
     case .messages(let body):
-      let answer = try await server.post("/apply-template", body, headers: own)
+      let answer = try await server.post(
+        "/apply-template",
+        body,
+        headers: Self.credentials(headers)
+      )
       guard let prompt = answer["prompt"], prompt.isString else {
         throw LlamaServer.Refusal(status: 200, body: "no prompt")
       }
-      text = prompt.raw
+      text = Array(prompt.raw)
     }
-    // The text goes on as it came, escapes and all.
+    guard cuts, let front = Self.front(of: text[...]) else {
+      return (try await tokens(ofText: text[...], headers), nil)
+    }
+    let known = try await tokens(ofText: front, headers)
+    let whole = Task { try await tokens(ofText: text[...], headers) }
+    // The last ones may go on otherwise behind the cut.
+    guard known.count >= Self.frontTokenCount + 16 else { return (try await whole.value, nil) }
+    return (Array(known[..<Self.frontTokenCount]), whole)
+  }
+
+  /// Of a JSON string the text goes on as it came, escapes and all.
+  private func tokens(ofText text: ArraySlice<UInt8>, _ headers: HTTPHeaders) async throws
+    -> [Int32]
+  {
     var question = Array("{\"add_special\":true,\"parse_special\":true,\"content\":".utf8)
     question.append(contentsOf: text)
     question.append(UInt8(ascii: "}"))
-    let answer = try await server.post("/tokenize", question, headers: own)
+    let answer = try await server.post("/tokenize", question, headers: Self.credentials(headers))
     guard let tokens = answer["tokens"]?.tokens, !tokens.isEmpty else {
       throw LlamaServer.Refusal(status: 200, body: "no tokens")
     }

@@ -7,7 +7,7 @@ import NIOPosix
 import Synchronization
 
 extension Companion {
-  /// Brings the longest prefix into the slot, and makes an end to go on from where much is new.
+  /// Brings the longest prefix into the slot.
   func prepare(_ passage: Passage, _ attachment: Attachment) async throws {
     var (slot, exchange) = passage.state.withLock { ($0.slot, $0.exchange) }
     defer {
@@ -17,46 +17,27 @@ extension Companion {
         $0.exchange = exchange
       }
     }
+    if passage.state.withLock({ $0.rest != nil }) {
+      return try await lookAtSlot(passage, attachment, &slot, &exchange)
+    }
     let tokens = passage.tokens
-    var start = nowNanoseconds()
-    let known = try await server.get("/slots").elements.first { $0["id"]?.int == slot.id }
-    if known?["n_prompt_tokens"]?.int ?? 0 != slot.tokenCount
-      || known?["id_task"]?.int ?? -1 != slot.task
-    {
-      if !slot.tokens.isEmpty { counters.change { $0.slotsLost += 1 } }
-      // What we do not know of may be there: nothing of it is relied on.
-      slot.tokens = []
-      slot.restoredTokenCount = 0
-    }
-    exchange.step("slots", since: start)
-    if slot.tenant != exchange.tenant {
-      // Nobody learns from the time of an answer what another one asked.
-      _ = try await server.post("/slots/\(slot.id)?action=erase", "{}")
-      slot = SlotTable.Slot(
-        id: slot.id,
-        tenant: exchange.tenant,
-        task: slot.task,
-        isBusy: true,
-        uses: slot.uses
-      )
-    }
-    let common = commonPrefix(slot.tokens[...], tokens[...])
-    // In the middle of what it has, only the server knows whether it can go on.
-    let isUsable = !attachment.layout.needsExactEnds || common == slot.tokens.count
-    exchange.memoryTokenCount = isUsable ? min(common, tokens.count - 1) : 0
-    if exchange.memoryTokenCount > 0 { exchange.tier = "memory" }
-
-    start = nowNanoseconds()
+    let start = nowNanoseconds()
     let conversation = exchange.conversation
-    let lookup = try await threads.runIfActive { [self, prefixes = passage.prefixes] in
-      do {
-        try sessions.match(conversation, prefixes, tokens)
-      } catch {
-        logger.debug("no session: \((error as? StoreError)?.message ?? "\(error)")")
-      }
-      return try prefixes.find(tokens)
+    // What is stored is looked up while the server is asked what its slot has; nothing of this prompt is stored before its answer.
+    async let looking = threads.runIfActive { [prefixes = passage.prefixes] in
+      (try prefixes.find(tokens), milliseconds(since: start))
     }
-    exchange.step("match", since: start)
+    async let noted: Void = threads.runIfActive { [self, prefixes = passage.prefixes] in
+      note(conversation, prefixes, tokens)
+    }
+    do {
+      try await lookAtSlot(passage, attachment, &slot, &exchange)
+    } catch {
+      if let found = try? await looking.0.usable { await release(found, passage) }
+      throw error
+    }
+    let (lookup, lookupMilliseconds) = try await looking
+    exchange.steps.append(("match", lookupMilliseconds))
     if let found = lookup.usable {
       exchange.foundTokenCount = found.tokenCount
       if worthwhile(found, attachment.layout, memoryTokenCount: exchange.memoryTokenCount) {
@@ -74,11 +55,42 @@ extension Companion {
       slot.restoredTokenCount = 0
       counters.change { $0.slotsErased += 1 }
     }
-    // The server drops the slot that is named in messages, and takes the one with the longest common prefix: that is this one then.
-    let choosesItself = passage.style == .anthropic && attachment.slotCount > 1
-    if attachment.layout.needsExactEnds || choosesItself {
-      try await computeAhead(lookup, passage, attachment, &slot, &exchange)
+    try await computeAhead(lookup, passage, attachment, &slot, &exchange)
+    try await noted
+  }
+
+  /// Finds out what of the prompt the slot has.
+  private func lookAtSlot(
+    _ passage: Passage,
+    _ attachment: Attachment,
+    _ slot: inout SlotTable.Slot,
+    _ exchange: inout Exchange
+  ) async throws {
+    let known = try await server.get("/slots").elements.first { $0["id"]?.int == slot.id }
+    if known?["n_prompt_tokens"]?.int ?? 0 != slot.tokenCount
+      || known?["id_task"]?.int ?? -1 != slot.task
+    {
+      if !slot.tokens.isEmpty { counters.change { $0.slotsLost += 1 } }
+      // What we do not know of may be there: nothing of it is relied on.
+      slot.tokens = []
+      slot.restoredTokenCount = 0
     }
+    if slot.tenant != exchange.tenant {
+      // Nobody learns from the time of an answer what another one asked.
+      _ = try await server.post("/slots/\(slot.id)?action=erase", "{}")
+      slot = SlotTable.Slot(
+        id: slot.id,
+        tenant: exchange.tenant,
+        task: slot.task,
+        isBusy: true,
+        uses: slot.uses
+      )
+    }
+    let common = commonPrefix(slot.tokens[...], passage.tokens[...])
+    // In the middle of what it has, only the server knows whether it can go on.
+    let isUsable = !attachment.layout.needsExactEnds || common == slot.tokens.count
+    exchange.memoryTokenCount = isUsable ? min(common, passage.tokens.count - 1) : 0
+    if exchange.memoryTokenCount > 0 { exchange.tier = "memory" }
   }
 
   /// Whether a restore takes less than the server would need for the same tokens.
@@ -89,7 +101,11 @@ extension Companion {
     guard gained > 0 else { return false }
     let values = counters.now
     let rowByteCount = (layout.blockCache?.rowByteCount ?? 0)
-    let byteCount = Double(found.tokenCount * rowByteCount + found.endBytes.count)
+    let windowCount = found.end?.parted?.windowPositions.count ?? 0
+    let endByteCount =
+      (found.end?.bytes.count ?? 0) + windowCount
+      * (layout.caches.count > 1 ? layout.caches[1].rowByteCount : 0)
+    let byteCount = Double(found.tokenCount * rowByteCount + endByteCount)
     let cost =
       4 + Double(found.estimateNanoseconds) / 1e6 + byteCount
       * (values.restoreNanosecondsPerByte ?? 0.5) / 1e6
@@ -111,9 +127,8 @@ extension Companion {
   ) async throws {
     let start = nowNanoseconds()
     let name = folder.newName()
-    defer { folder.remove(name) }
     let prefix = Array(passage.tokens[..<found.tokenCount])
-    let made = try await threads.runIfActive {
+    let made: MappedFile? = try await threads.runIfActive {
       [folder, prefixes = passage.prefixes, layout = attachment.layout] in
       defer { prefixes.release(found.leases) }
       let image = SlotImage(
@@ -122,11 +137,25 @@ extension Companion {
         window: found.end?.windowPositions ?? []
       )
       let file = try folder.create(name, byteCount: image.byteCount)
-      return try prefixes.write(found, image, to: file, tokens: prefix) ? image.byteCount : nil
+      do {
+        if try prefixes.write(found, image, to: file, tokens: prefix) { return file }
+      } catch {
+        folder.remove(name)
+        throw error
+      }
+      folder.remove(name)
+      return nil
     }
     exchange.step("assemble", since: start)
     // A block that is gone, or whose check failed: counted by the store, and computed.
     guard let made else { return }
+    defer {
+      // Its pages take a while to give back: beside the answer.
+      threads.submit { [folder] _ in
+        folder.remove(name)
+        withExtendedLifetime(made) {}
+      }
+    }
     try Task.checkCancellation()
     let begin = nowNanoseconds()
     // From here on the slot holds neither what it held nor yet something else.
@@ -145,7 +174,8 @@ extension Companion {
     exchange.restoredTokenCount = prefix.count
     exchange.memoryTokenCount = 0
     exchange.tier = found.tier
-    let perByte = Double(nowNanoseconds() - start) / Double(made)
+    let perByte = Double(nowNanoseconds() - start) / Double(made.bytes.count)
+    restoredByteCount.withLock { $0 = made.bytes.count }
     counters.change { values in
       values.restores += 1
       values.tokensRestored += UInt64(prefix.count)
@@ -154,10 +184,11 @@ extension Companion {
     }
   }
 
-  /// Where a prefix is usable only at ends that were saved: computes up to one and saves it, before the request goes on.
+  /// Computes up to where something is to be saved or chosen, before the request goes on.
   ///
-  /// At the end of the prompt, which a client that drops the answer's reasoning comes back to; and where this prompt leaves others that
-  /// are stored, which the next one that leaves them there can then go on from.
+  /// Where a prefix is usable only at ends that were saved: where this prompt leaves others that are stored, which the next one that
+  /// leaves them there can then go on from. The end of the prompt is saved behind the answer (`saveEndOfPrompt`), if the server can go
+  /// back to it.
   func computeAhead(
     _ lookup: PrefixStore.Lookup,
     _ passage: Passage,
@@ -169,11 +200,17 @@ extension Companion {
     let have = max(exchange.memoryTokenCount, exchange.restoredTokenCount)
     let fork = lookup.storedBlockCount * PrefixStore.tokensPerBlock
     let savesEnds = attachment.layout.needsExactEnds
-    let threshold = savesEnds ? 128 : 1
+    // The server drops the slot that is named in messages, and takes the one with the longest common prefix: that is this one then.
+    let choosesItself = passage.style == .anthropic && attachment.slotCount > 1
     var ends: [(count: Int, isFork: Bool)] = []
-    if savesEnds, fork >= have + threshold, fork < tokens.count { ends.append((fork, true)) }
-    if tokens.count - 1 >= max(have, ends.last?.count ?? 0) + threshold {
+    if savesEnds, fork >= have + Self.endDistance, fork < tokens.count { ends.append((fork, true)) }
+    let last = max(have, ends.last?.count ?? 0)
+    passage.state.withLock { $0.lastEnd = last }
+    if choosesItself && tokens.count - 1 > last
+      || savesEnds && !goesBack(attachment) && tokens.count - 1 >= last + Self.endDistance
+    {
       ends.append((tokens.count - 1, false))
+      if savesEnds { passage.state.withLock { $0.lastEnd = tokens.count - 1 } }
     }
     for end in ends {
       let start = nowNanoseconds()
@@ -203,7 +240,49 @@ extension Companion {
         throw NotHelped("the server saved another prompt")
       }
       // The rest is done while the server goes on.
-      store(file, parsed, passage, replacesEnd: end.isFork)
+      store(file, parsed, passage, end.isFork ? .yields : .stays)
     }
+  }
+
+  /// New tokens that are worth an end of their own.
+  static let endDistance = 128
+
+  /// Whether the server keeps what it needs to go back from an answer to the end of its prompt.
+  func goesBack(_ attachment: Attachment) -> Bool {
+    attachment.hasCheckpoints && stuckStart.withLock { $0 != attachment.properties }
+  }
+
+  /// Where a prefix is usable only at ends that were saved: saves the end of the prompt too, which a client comes back to that drops the
+  /// answer's reasoning or asks again.
+  ///
+  /// Behind the answer, which is saved already: the server goes back, over a token or a few.
+  func saveEndOfPrompt(
+    _ passage: Passage,
+    _ attachment: Attachment,
+    _ slot: inout SlotTable.Slot
+  ) async throws {
+    let end = passage.tokens.count - 1
+    let last = passage.state.withLock { $0.lastEnd }
+    guard attachment.layout.needsExactEnds, goesBack(attachment), end >= last + Self.endDistance,
+      slot.tokens.count > end, slot.tokens.starts(with: passage.tokens)
+    else { return }
+    slot.tokens = []
+    let answer = try await server.post(
+      "/completion",
+      "{\"prompt\":\(JSON.list(passage.tokens[..<end])),\"n_predict\":0,\"id_slot\":\(slot.id),\"cache_prompt\":true,\"n_cache_reuse\":0}"
+    )
+    if answer["timings"]?["prompt_n"]?.int ?? 0 > 1024 {
+      // It has computed it again: from now on, ends are saved on the way to the answer.
+      logger.warning("the server does not go back to a prompt's end: has it no checkpoints?")
+      stuckStart.withLock { $0 = attachment.properties }
+    }
+    let (file, parsed) = try await save(slot.id, attachment)
+    guard parsed.tokens.count == end, passage.tokens.starts(with: parsed.tokens) else {
+      throw NotHelped("the server saved another prompt")
+    }
+    guard passage.foreign.active == 0, foreign.withLock({ $0 }) == passage.foreign else { return }
+    slot.tokens = parsed.tokens
+    slot.restoredTokenCount = min(slot.restoredTokenCount, end)
+    store(file, parsed, passage, .yieldsToItsBeginning)
   }
 }

@@ -40,8 +40,9 @@ extension Companion {
   /// Asked afterwards: one that has come meanwhile may have another model of the same layout, and its port. What is in a slot ends with
   /// the process, so nothing that happens after this question can make the answer wrong.
   func checkStanding(_ attachment: Attachment) async throws {
+    async let asked = server.get("/lora-adapters")
     let properties = try await server.properties()
-    let adapters = try await server.get("/lora-adapters")
+    let adapters = try await asked
     guard properties.raw == attachment.properties[...], adapters.raw == attachment.adapters[...]
     else { throw OtherServer() }
   }
@@ -52,7 +53,12 @@ extension Companion {
   }
 
   /// Stores what is new in a saved file, off everyone's path.
-  func store(_ file: MappedFile, _ parsed: SlotFile, _ passage: Passage, replacesEnd: Bool) {
+  func store(
+    _ file: MappedFile,
+    _ parsed: SlotFile,
+    _ passage: Passage,
+    _ rule: PrefixStore.StoredEndRule
+  ) {
     work.withLock { $0.storing += 1 }
     let (id, tenant) = passage.state.withLock { ($0.exchange.id, $0.exchange.tenant) }
     comes(id, tenant, passage.tokens)
@@ -64,7 +70,7 @@ extension Companion {
           try passage.prefixes.take(
             parsed,
             file.readable,
-            replacesEnd: replacesEnd,
+            rule,
             lives: passage.hints.lives
           )
         }

@@ -90,17 +90,18 @@ extension Companion {
         slot.tokens = parsed.tokens
         // What was computed behind a restored prefix is whole.
         slot.restoredTokenCount = min(slot.restoredTokenCount, parsed.tokens.count)
-        let after = try await state(of: slot.id)
-        slot.task = after.task
-        slot.tokenCount = parsed.tokens.count
-        if after.tokenCount != parsed.tokens.count { slot.tokens = [] }
         // One with adapters of its own may have had this slot since: the tokens would be the same, and their KV not.
         if passage.foreign.active == 0, foreign.withLock({ $0 }) == passage.foreign {
-          store(file, parsed, passage, replacesEnd: false)
+          store(file, parsed, passage, .stays)
+          try await saveEndOfPrompt(passage, passage.attachment, &slot)
         } else {
           slot.tokens = []
           counters.change { $0.savesSpared += 1 }
         }
+        let after = try await state(of: slot.id)
+        slot.task = after.task
+        slot.tokenCount = slot.tokens.count
+        if after.tokenCount != slot.tokens.count { slot.tokens = [] }
       } else {
         // The prompt is there, and behind it an answer that we do not know.
         slot.tokens = passage.layout.needsExactEnds ? [] : passage.tokens
@@ -127,6 +128,7 @@ extension Companion {
       try? sessions.step(conversation, computedTokenCount: computed)
     }
     await slots.release(slot, epoch: passage.epoch)
+    prepareFile()
     await explain(&exchange, passage)
     // Under the lock under which what is stored is counted: none is missed, none counted twice.
     passage.state.withLock { state in
@@ -136,6 +138,14 @@ extension Companion {
     recorder?.add(exchange, passage.tokens)
     await recordText(exchange, passage.body)
   }
+
+  /// Has the pages of the next file that is restored made, off everyone's path.
+  func prepareFile() {
+    let byteCount = restoredByteCount.withLock { $0 }
+    threads.submit { [folder] _ in folder.prepare(byteCount: max(byteCount, Self.spareByteCount)) }
+  }
+
+  static let spareByteCount = 16 << 20
 
   /// Writes a completion down, if that is wanted; on a thread of its own, since a disk may keep it waiting.
   func recordText(_ exchange: Exchange, _ body: [UInt8]) async {

@@ -39,6 +39,12 @@ package final class Companion: Sendable {
     var started: UInt64 = 0
   }
 
+  /// Of the file that was restored last; 0 before the first.
+  let restoredByteCount = Mutex(0)
+
+  /// The start of the server, by its properties, that cannot go back to the end of a prompt.
+  let stuckStart = Mutex<[UInt8]?>(nil)
+
   /// By the request's id.
   let coming = Mutex<[UInt64: Coming]>([:])
 

@@ -9,7 +9,8 @@ extension Companion {
     let state: Mutex<State>
     let attachment: Attachment
     var layout: SlotLayout { attachment.layout }
-    let tokens: [Int32]
+    /// Of a prompt that is new at first only how it begins.
+    var tokens: [Int32] { state.withLock { $0.tokens } }
     let body: [UInt8]
     /// Whether the request says something in words.
     let hasText: Bool
@@ -27,10 +28,15 @@ extension Companion {
     struct State: Sendable {
       var slot: SlotTable.Slot
       var exchange: Exchange
+      var tokens: [Int32]
+      /// Tells all tokens, where it is new.
+      var rest: Task<[Int32], any Error>?
       /// Stored of this request so far; added by whoever stores, at any time.
       var newBlockCount = 0
       /// It is being settled, which is done once: a client may leave behind the last of its answer.
       var isFinished = false
+      /// The longest end that is stored of its prompt, or that it began with.
+      var lastEnd = 0
       /// Others know that it will be in the store.
       var isComing = false
     }
@@ -41,6 +47,7 @@ extension Companion {
       _ prefixes: PrefixStore,
       _ attachment: Attachment,
       _ tokens: [Int32],
+      _ rest: Task<[Int32], any Error>?,
       _ body: [UInt8],
       _ hasText: Bool,
       _ hints: Hints,
@@ -53,14 +60,13 @@ extension Companion {
       self.prefixes = prefixes
       self.attachment = attachment
       usesGate = attachment.clearsIdleSlots
-      self.tokens = tokens
       self.body = body
       self.hasText = hasText
       self.hints = hints
       self.style = style
       self.kept = kept
       self.foreign = foreign
-      state = Mutex(State(slot: slot, exchange: exchange))
+      state = Mutex(State(slot: slot, exchange: exchange, tokens: tokens, rest: rest))
     }
   }
 

@@ -36,6 +36,8 @@ extension Front {
         throw error
       }
       await start.value
+      await companion.complete(passage)
+      let exchange = passage.state.withLock { $0.exchange }
       status = Int(response.status.code)
       let isStream =
         response.headers.first(name: "content-type")?.hasPrefix("text/event-stream") == true

@@ -73,7 +73,8 @@ extension Front {
       body: body,
       kind: kind,
       headers: headers,
-      exchange: exchange
+      exchange: exchange,
+      needsTokens: true
     )
     switch decision {
     case .gone(let why): return Self.unavailable(why)

@@ -9,9 +9,20 @@ extension PrefixStore {
     var blockCount: Int
     var tier: String
     var leases: [UInt64]
-    var end: PrefixEnd?
-    var endBytes: [UInt8]
+    var end: StoredEnd?
     var estimateNanoseconds: UInt64
+  }
+
+  /// An end as it is stored; its window, where it has one, lies block by block beside it.
+  struct StoredEnd {
+    var tokens: [Int32]
+    var bytes: [UInt8]
+    var whole: PrefixEnd?
+    var parted: PartedEnd?
+    /// Whether the first block of its window is stored for it alone.
+    var hasFront = false
+
+    var windowPositions: [Int32] { parted?.windowPositions ?? whole?.windowPositions ?? [] }
   }
 
   /// What is stored of the prompt's blocks, and what of that can be gone on from.
@@ -34,15 +45,13 @@ extension PrefixStore {
           tier: Self.tier(match),
           leases: match.lease == 0 ? [] : [match.lease],
           end: nil,
-          endBytes: [],
           estimateNanoseconds: match.restoreNanosecondsEstimated
         )
-        if let (end, bytes) = try readEnd(whole, blockCount: match.blockCount) {
+        if let end = try readEnd(whole, blockCount: match.blockCount) {
           let common = commonPrefix(end.tokens[...], tokens[match.tokenCount...])
           let used = min(common, tokens.count - 1 - match.tokenCount)
           if used > 0 {
             found.end = end
-            found.endBytes = bytes
             found.tokenCount += used
           }
         }
@@ -61,7 +70,7 @@ extension PrefixStore {
         let leases = matches.map(\.lease).filter { $0 != 0 }
         let blockCount = matches[0].blockCount
         guard blockCount > 0 else { break }
-        if let (end, bytes) = try readEnd(prompt, blockCount: blockCount) {
+        if let end = try readEnd(prompt, blockCount: blockCount) {
           let tokenCount = blockCount * Self.tokensPerBlock + end.tokens.count
           if tokenCount < tokens.count,
             commonPrefix(end.tokens[...], tokens[(blockCount * Self.tokensPerBlock)...])
@@ -73,7 +82,6 @@ extension PrefixStore {
               tier: Self.tier(matches[0]),
               leases: leases,
               end: end,
-              endBytes: bytes,
               estimateNanoseconds: matches[0].restoreNanosecondsEstimated
             )
             return Lookup(usable: found, storedBlockCount: stored)
@@ -108,46 +116,74 @@ extension PrefixStore {
   }
 
   /// The end that stands behind so many blocks; nil where there is none, or not all of it.
-  func readEnd(_ prompt: Prompt, blockCount: Int) throws -> (PrefixEnd, [UInt8])? {
-    guard var bytes = try read(pieces, prompt, blockCount: blockCount) else { return nil }
-    if layout.caches.count > 1 {
-      let whole = try PrefixEnd.join(
-        bytes,
+  func readEnd(_ prompt: Prompt, blockCount: Int) throws -> StoredEnd? {
+    guard let bytes = try read(pieces, prompt, blockCount: blockCount) else { return nil }
+    guard layout.caches.count > 1 else {
+      guard let end = bytes.withUnsafeBytes({ PrefixEnd($0, layout: layout) }) else { return nil }
+      return StoredEnd(tokens: end.tokens, bytes: bytes, whole: end)
+    }
+    let parted = bytes.withUnsafeBytes {
+      PartedEnd(
+        $0,
         layout,
         blockTokenCount: blockCount * Self.tokensPerBlock,
         tokensPerBlock: Self.tokensPerBlock
-      ) { block, isWhole in
-        isWhole
-          ? try read(windows, prompt, blockCount: block + 1)
-          : try read(fronts, prompt, blockCount: blockCount)
-      }
-      guard let whole else { return nil }
-      bytes = whole
+      )
     }
-    guard let end = bytes.withUnsafeBytes({ PrefixEnd($0, layout: layout) }) else { return nil }
-    return (end, bytes)
+    guard let parted else { return nil }
+    var end = StoredEnd(tokens: parted.tokens, bytes: bytes, parted: parted)
+    for block in parted.blocks where try !has(windows, prompt, blockCount: block + 1) {
+      guard block * Self.tokensPerBlock < parted.first,
+        try has(fronts, prompt, blockCount: blockCount)
+      else { return nil }
+      end.hasFront = true
+    }
+    return end
   }
 
-  /// The tokens of the end behind so many blocks; nil where there is none that could be used.
-  func endTokens(_ prompt: Prompt, blockCount: Int) throws -> [Int32]? {
-    guard layout.caches.count > 1 else {
-      return try readEnd(prompt, blockCount: blockCount)?.0.tokens
+  /// Copies the windows of an end's blocks into a file that is being made; false where one is missing.
+  func writeWindows(
+    _ parted: PartedEnd,
+    of end: StoredEnd,
+    _ prompt: Prompt,
+    blockCount: Int,
+    to file: UnsafeMutableRawBufferPointer,
+    _ image: SlotImage
+  ) throws -> Bool {
+    for block in parted.blocks {
+      let isFront = end.hasFront && block == parted.blocks.lowerBound
+      let isPlaced = try withSection(
+        isFront ? fronts : windows,
+        prompt,
+        blockCount: isFront ? blockCount : block + 1
+      ) { parted.place($0, ofBlock: block, to: file, image) }
+      guard isPlaced else { return false }
     }
-    guard let bytes = try read(pieces, prompt, blockCount: blockCount),
-      let (tokens, first, blocks) = bytes.withUnsafeBytes({
-        PrefixEnd.needs(
-          $0,
-          layout,
-          blockTokenCount: blockCount * Self.tokensPerBlock,
-          tokensPerBlock: Self.tokensPerBlock
-        )
-      })
-    else { return nil }
-    for block in blocks where try !has(windows, prompt, blockCount: block + 1) {
-      guard block * Self.tokensPerBlock < first, try has(fronts, prompt, blockCount: blockCount)
-      else { return nil }
+    return true
+  }
+
+  /// Lends what is stored in these pieces behind so many blocks; false where a piece is missing.
+  private func withSection(
+    _ pieces: [Namespace],
+    _ prompt: Prompt,
+    blockCount: Int,
+    _ body: (UnsafeRawBufferPointer) -> Bool
+  ) throws -> Bool {
+    guard pieces.count == 1 else {
+      return try read(pieces, prompt, blockCount: blockCount)?.withUnsafeBytes(body) ?? false
     }
-    return tokens
+    let words = Self.words(ofDigest: try pieces[0].sectionDigest(prompt, blockCount: blockCount))
+    return try Prompt.with(words) { prompt in
+      // A use of it, as of the blocks.
+      let match = try pieces[0].match(prompt)
+      defer { release(match.lease == 0 ? [] : [match.lease]) }
+      guard match.blockCount == 1 else { return false }
+      // Where it lies in the store's memory: nothing is copied but into the file.
+      let none = UnsafeMutableBufferPointer<TransferSpan>(start: nil, count: 0)
+      let view = try pieces[0].view(prompt, unsafe Transfer(spans: none))
+      defer { view.release() }
+      return view.withBytes(block: 0, region: 0, body) ?? false
+    }
   }
 
   func has(_ pieces: [Namespace], _ prompt: Prompt, blockCount: Int) throws -> Bool {

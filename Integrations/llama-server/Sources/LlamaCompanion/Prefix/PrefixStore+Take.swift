@@ -11,14 +11,22 @@ extension PrefixStore {
     var problem: String?
   }
 
+  /// What becomes of an end that is stored behind the last block already, where it is no beginning of the new one.
+  enum StoredEndRule {
+    case stays
+    /// It gives way if it goes on from the new one: the end of a prompt is worth more than that of its answer.
+    case yieldsToItsBeginning
+    case yields
+  }
+
   /// Stores what a saved slot file has that is new.
   ///
   /// - Parameters:
   ///   - file: as read from `bytes`.
   ///   - bytes: of the file.
-  ///   - replacesEnd: whether an end that is stored behind the last block gives way to this one.
+  ///   - rule: for an end that is stored behind the last block.
   /// - Returns: what was taken.
-  func take(_ file: SlotFile, _ bytes: UnsafeRawBufferPointer, replacesEnd: Bool, lives: Lives)
+  func take(_ file: SlotFile, _ bytes: UnsafeRawBufferPointer, _ rule: StoredEndRule, lives: Lives)
     throws -> Taken
   {
     var taken = Taken()
@@ -28,7 +36,7 @@ extension PrefixStore {
         return Taken(problem: "shifted context")
       }
       return try copy.withUnsafeBytes {
-        try take(ordered, $0, replacesEnd: replacesEnd, lives: lives)
+        try take(ordered, $0, rule, lives: lives)
       }
     }
     let blockCount = file.tokens.count / Self.tokensPerBlock
@@ -52,13 +60,15 @@ extension PrefixStore {
       let blockTokenCount = blockCount * Self.tokensPerBlock
       let end = file.tokens.count
       if !layout.needsExactEnds, end == blockTokenCount { return }
-      if let stored = try endTokens(prompt, blockCount: blockCount) {
+      if let stored = try readEnd(prompt, blockCount: blockCount)?.tokens {
         let tail = file.tokens[blockTokenCount...]
         // Where ends are exact, what an earlier step of the same conversation left stays: a client that drops the answer's reasoning
         // needs it. Elsewhere any part of it will do, and the longest is best.
         let keeps =
           layout.needsExactEnds
-          ? tail.starts(with: stored) || !replacesEnd : stored.starts(with: tail)
+          ? tail.starts(with: stored) || rule == .stays
+            || rule == .yieldsToItsBeginning && !stored.starts(with: tail)
+          : stored.starts(with: tail)
         if keeps {
           taken.endIsStored = true
           return

@@ -93,6 +93,7 @@ struct Attacher: Sendable {
       windowTokenCount: windowTokenCount,
       hasFullWindow: hasFullWindow,
       clearsIdleSlots: slotCount > 1 && process?.keepsIdleSlots != true,
+      hasCheckpoints: process?.hasCheckpoints != false,
       buildInfo: build,
       modelName: name
     )

@@ -17,6 +17,8 @@ struct Attachment: Sendable {
   var hasFullWindow: Bool
   /// The server empties the slots that are idle when another one starts, as it does by default where all share one buffer.
   var clearsIdleSlots: Bool
+  /// The server can go back to the end of a prompt whose answer it has computed.
+  var hasCheckpoints: Bool
   var buildInfo: String
   var modelName: String
 }

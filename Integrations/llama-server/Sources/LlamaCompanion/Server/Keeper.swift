@@ -1,3 +1,4 @@
+import Glibc
 import KVCore
 import KVStore
 import LlamaSlots
@@ -110,6 +111,7 @@ actor Keeper {
     defer { attachTriedNanoseconds = nowNanoseconds() }
     do {
       let attachment = try await attacher.attach()
+      attacher.folder.prepare(byteCount: Companion.spareByteCount)
       attachCount += 1
       retryNanoseconds = 0
       await slots.reset(count: attachment.slotCount)
@@ -197,12 +199,25 @@ actor Keeper {
     configuration.capacityBytes = options.capacityBytes
     configuration.hostBytes = options.hostBytes
     do {
-      store = try Store.open(configuration)
+      let opened = try Store.open(configuration)
+      Self.faultIn(try unsafe opened.hostMemory())
+      store = opened
       storeProblem = nil
     } catch {
       note(problem: error.message)
     }
     return store
+  }
+
+  /// Has the kernel give the store the memory that its first restores use, before anyone waits for them.
+  private static func faultIn(_ memory: UnsafeMutableRawBufferPointer) {
+    let step = 2 << 20
+    let populateWrite: Int32 = 23
+    var offset = 0
+    while offset + step <= min(memory.count / 4, 64 << 20) {
+      guard madvise(memory.baseAddress! + offset, step, populateWrite) == 0 else { return }
+      offset += step
+    }
   }
 
   private func note(problem: String) {

@@ -79,6 +79,11 @@ struct ServerProcess {
     return !isUnified
   }
 
+  /// Whether it can go back where a cache cannot be cut anywhere, as it can by default.
+  var hasCheckpoints: Bool {
+    !["--ctx-checkpoints", "-ctxcp", "--swa-checkpoints"].contains { has($0, "0") }
+  }
+
   /// Flags that say where and for how many the server works, but not what a token's KV is.
   private static let indifferent: Set<String> = [
     "--port", "--host", "--slot-save-path", "--api-key", "--api-key-file", "-np", "--parallel",

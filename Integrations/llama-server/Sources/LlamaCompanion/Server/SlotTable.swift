@@ -88,6 +88,13 @@ actor SlotTable {
     }
   }
 
+  /// Whether a slot has, or is about to have, a prompt that begins like this.
+  func hasBeginning(of tokens: [Int32], tenant: String) -> Bool {
+    slots.contains {
+      $0.tenant == tenant && commonPrefix($0.tokens[...], tokens[...]) >= 32
+    }
+  }
+
   private func stopWaiting(_ number: UInt64) {
     guard let index = waiters.firstIndex(where: { $0.id == number }) else { return }
     waiters.remove(at: index).go.resume(returning: nil)
