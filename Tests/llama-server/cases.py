@@ -34,11 +34,11 @@ from support import BLOCK, SYSTEM, Stream, agree, chat, pair, restart, said, set
 # ---------------------------------------------------------------- kinds of models
 
 
-def goes_on(place, processes, kind, *flags, exact=True):
+def goes_on(place, processes, kind, *flags, exact=True, count=1000, context=8192):
     """After a kill of both at most one block of what was asked before is computed, and the answer is the one of the server's own
     memory."""
-    server, beside = pair(place, processes, kind, *flags)
-    prompt = random_tokens(1000, 7)
+    server, beside = pair(place, processes, kind, *flags, context=context)
+    prompt = random_tokens(count, 7)
     more = prompt + random_tokens(60, 8)[1:]
 
     # The server alone: computes the prompt, then goes on in its own memory, with the very batches of a restored one.
@@ -102,6 +102,32 @@ def test_recurrent(place, processes):
 
 def test_hybrid(place, processes):
     goes_on(place, processes, "hybrid", "-np", "1")
+
+
+def test_gpt_oss(place, processes):
+    """Windows of each second layer, and sinks."""
+    goes_on(place, processes, "oss", "-np", "1", exact=False)
+
+
+def test_gpt_oss_quantised(place, processes):
+    goes_on(place, processes, "oss", "-np", "1", "-ctk", "q8_0", "-ctv", "q8_0", exact=False)
+
+
+def test_llama4(place, processes):
+    """Chunks of 8,192 tokens: the one that a prompt ends in may be younger than what the server could want."""
+    goes_on(place, processes, "llama4", "-np", "1", exact=False, count=8700, context=9216)
+
+
+def test_qwen3next(place, processes):
+    goes_on(place, processes, "qwen3next", "-np", "1", exact=False)
+
+
+def test_granite(place, processes):
+    goes_on(place, processes, "granite", "-np", "1", exact=False)
+
+
+def test_hybrid_quantised(place, processes):
+    goes_on(place, processes, "hybrid", "-np", "1", "-ctk", "q8_0", "-ctv", "q8_0")
 
 
 def test_zeroed_payload_is_noticed(place, processes):

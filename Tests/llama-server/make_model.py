@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes tiny models with random weights, as GGUF: one of each kind of attention that a server can have.
 
-make_model.py KIND OUT   with KIND one of: attention, other (the same layout with other weights), window, recurrent, hybrid
+make_model.py KIND OUT   with KIND one of: attention, other (the same layout with other weights), window, recurrent, hybrid, and
+                         as they are named: oss (gpt-oss), llama4, qwen3next, granite (4, hybrid)
 
 They say nothing of sense, but a token depends on every token before it, and no prefill takes longer than a blink. Needs nothing
 but Python.
@@ -52,6 +53,9 @@ class Model:
         # In full precision: batches of another size then differ too little to turn one likeliest token into another.
         values = array("f", (self.random.gauss(0, scale) for _ in range(count)))
         self.tensors.append((name, (columns, rows), FLOAT32, values.tobytes()))
+
+    def experts(self, name, rows, columns):
+        self.floats(name, (EXPERTS, rows, columns), lambda: self.random.gauss(0, 1 / columns**0.5))
 
     def output(self, count):
         """Only characters that can be seen are ever the likeliest next token."""
@@ -112,7 +116,7 @@ class Model:
         return len(tokens)
 
 
-EMBEDDING, FEED, HEADS, KV_HEADS, HEAD = 128, 256, 4, 2, 32
+EMBEDDING, FEED, HEADS, KV_HEADS, HEAD, EXPERTS, EXPERT_FEED = 128, 256, 4, 2, 32, 4, 64
 
 
 def common(model, layers, kv_heads=KV_HEADS):
@@ -238,6 +242,146 @@ def make_recurrent():
         model.floats(f"{block}.ssm_a", (inner, state), -0.3)
         model.floats(f"{block}.ssm_d", (inner,))
         model.weights(f"{block}.ssm_out.weight", EMBEDDING, inner, 2)
+    return model
+
+
+def mixture(model, used=2):
+    """Says that it has experts."""
+    model.own("expert_count", UINT32, EXPERTS)
+    model.own("expert_used_count", UINT32, used)
+    model.own("expert_feed_forward_length", UINT32, EXPERT_FEED)
+
+
+def mixed(model, block, shared=False):
+    """A layer's experts, and the one that all tokens share."""
+    model.weights(f"{block}.ffn_gate_inp.weight", EXPERTS, EMBEDDING)
+    model.experts(f"{block}.ffn_gate_exps.weight", EXPERT_FEED, EMBEDDING)
+    model.experts(f"{block}.ffn_up_exps.weight", EXPERT_FEED, EMBEDDING)
+    model.experts(f"{block}.ffn_down_exps.weight", EMBEDDING, EXPERT_FEED)
+    if shared:
+        model.weights(f"{block}.ffn_gate_shexp.weight", EXPERT_FEED, EMBEDDING)
+        model.weights(f"{block}.ffn_up_shexp.weight", EXPERT_FEED, EMBEDDING)
+        model.weights(f"{block}.ffn_down_shexp.weight", EMBEDDING, EXPERT_FEED)
+
+
+def make_oss():
+    """Each second layer has a window, with a sink; experts."""
+    model = Model("gpt-oss", 6)
+    mixture(model)
+    model.own("attention.sliding_window", UINT32, 128)
+    size = common(model, 4)
+    model.floats("output_norm.weight", (EMBEDDING,))
+    model.output(size)
+    for index in range(4):
+        block = f"blk.{index}"
+        model.floats(f"{block}.attn_norm.weight", (EMBEDDING,))
+        attention(model, block)
+        for name, count in (("q", HEADS * HEAD), ("k", KV_HEADS * HEAD), ("v", KV_HEADS * HEAD), ("output", EMBEDDING)):
+            model.floats(f"{block}.attn_{name}.bias", (count,), lambda: model.random.gauss(0, 0.1))
+        model.floats(f"{block}.attn_sinks.weight", (HEADS,), lambda: model.random.gauss(0, 1))
+        model.floats(f"{block}.post_attention_norm.weight", (EMBEDDING,))
+        mixed(model, block)
+        model.floats(f"{block}.ffn_gate_inp.bias", (EXPERTS,), 0.0)
+        for name, count in (("gate", EXPERT_FEED), ("up", EXPERT_FEED), ("down", EMBEDDING)):
+            model.floats(f"{block}.ffn_{name}_exps.bias", (EXPERTS, count), 0.0)
+    return model
+
+
+def make_llama4():
+    """Three of four layers see the chunk of 8,192 tokens that a token is in; experts in each second layer."""
+    model = Model("llama4", 7)
+    mixture(model, used=1)
+    model.own("interleave_moe_layer_step", UINT32, 2)
+    size = common(model, 4)
+    model.floats("output_norm.weight", (EMBEDDING,))
+    model.output(size)
+    for index in range(4):
+        block = f"blk.{index}"
+        model.floats(f"{block}.attn_norm.weight", (EMBEDDING,))
+        attention(model, block)
+        if index % 2:
+            model.floats(f"{block}.ffn_norm.weight", (EMBEDDING,))
+            mixed(model, block, shared=True)
+        else:
+            feed(model, block)
+    return model
+
+
+def make_qwen3next():
+    """Three of four layers are gated delta nets; experts."""
+    model = Model("qwen3next", 8)
+    mixture(model)
+    state, groups, ranks = 32, 2, 4
+    keys, values = state * groups, state * ranks
+    for name, value in (
+        ("ssm.conv_kernel", 4),
+        ("ssm.inner_size", values),
+        ("ssm.state_size", state),
+        ("ssm.time_step_rank", ranks),
+        ("ssm.group_count", groups),
+        ("expert_shared_feed_forward_length", EXPERT_FEED),
+    ):
+        model.own(name, UINT32, value)
+    size = common(model, 4)
+    model.floats("output_norm.weight", (EMBEDDING,))
+    model.output(size)
+    for index in range(4):
+        block = f"blk.{index}"
+        model.floats(f"{block}.attn_norm.weight", (EMBEDDING,))
+        model.floats(f"{block}.post_attention_norm.weight", (EMBEDDING,))
+        if index == 3:
+            model.weights(f"{block}.attn_q.weight", 2 * HEADS * HEAD, EMBEDDING, 2)
+            model.weights(f"{block}.attn_k.weight", KV_HEADS * HEAD, EMBEDDING, 2)
+            model.weights(f"{block}.attn_v.weight", KV_HEADS * HEAD, EMBEDDING, 2)
+            model.weights(f"{block}.attn_output.weight", EMBEDDING, HEADS * HEAD, 2)
+            for name in ("attn_q_norm", "attn_k_norm"):
+                model.floats(f"{block}.{name}.weight", (HEAD,))
+        else:
+            model.weights(f"{block}.attn_qkv.weight", 2 * keys + values, EMBEDDING, 1.5)
+            model.weights(f"{block}.attn_gate.weight", values, EMBEDDING, 1.5)
+            model.floats(f"{block}.ssm_conv1d.weight", (2 * keys + values, 4), lambda: model.random.gauss(0, 0.5))
+            model.floats(f"{block}.ssm_dt.bias", (ranks,), -2.0)
+            model.floats(f"{block}.ssm_a", (ranks,), -0.3)
+            model.weights(f"{block}.ssm_ba.weight", 2 * ranks, EMBEDDING)
+            model.floats(f"{block}.ssm_norm.weight", (state,))
+            model.weights(f"{block}.ssm_out.weight", EMBEDDING, values, 2)
+        mixed(model, block, shared=True)
+        model.floats(f"{block}.ffn_gate_inp_shexp.weight", (EMBEDDING,), 0.1)
+    return model
+
+
+def make_granite():
+    """Mamba 2 in three of four layers, attention in the others."""
+    model = Model("granitehybrid", 9)
+    kinds = [0, KV_HEADS, 0, 0]
+    inner, state, ranks, groups = 2 * EMBEDDING, 16, 8, 1
+    for name, value in (
+        ("ssm.conv_kernel", 4),
+        ("ssm.inner_size", inner),
+        ("ssm.state_size", state),
+        ("ssm.time_step_rank", ranks),
+        ("ssm.group_count", groups),
+    ):
+        model.own(name, UINT32, value)
+    size = common(model, 4, kinds)
+    model.floats("output_norm.weight", (EMBEDDING,))
+    model.output(size)
+    for index, kind in enumerate(kinds):
+        block = f"blk.{index}"
+        model.floats(f"{block}.attn_norm.weight", (EMBEDDING,))
+        feed(model, block)
+        if kind:
+            attention(model, block)
+        else:
+            wide = inner + 2 * groups * state
+            model.weights(f"{block}.ssm_in.weight", 2 * inner + 2 * groups * state + ranks, EMBEDDING, 1.5)
+            model.floats(f"{block}.ssm_conv1d.weight", (wide, 4), lambda: model.random.gauss(0, 0.5))
+            model.floats(f"{block}.ssm_conv1d.bias", (wide,), 0.0)
+            model.floats(f"{block}.ssm_dt.bias", (ranks,), -2.0)
+            model.floats(f"{block}.ssm_a", (ranks, 1), -0.3)
+            model.floats(f"{block}.ssm_d", (ranks, 1))
+            model.floats(f"{block}.ssm_norm.weight", (groups, inner // groups))
+            model.weights(f"{block}.ssm_out.weight", EMBEDDING, inner, 2)
     return model
 
 

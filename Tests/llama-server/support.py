@@ -9,8 +9,8 @@ from harness import Companion, Server, check, equal, figures
 BLOCK = 64
 
 
-def pair(place, processes, kind="attention", *flags, companion=()):
-    server = Server(place, kind, *flags)
+def pair(place, processes, kind="attention", *flags, companion=(), context=8192):
+    server = Server(place, kind, *flags, context=context)
     processes.append(server)
     beside = Companion(place, server, *companion)
     processes.append(beside)

@@ -23,15 +23,18 @@ package struct SlotImage: Sendable {
   ///   - layout: of the server that will read it.
   ///   - tokens: the prefix.
   ///   - window: positions of the sliding window's cells, ascending; ignored where the layout has none.
+  ///   - windowTokenCount: how far back the server believes that a token sees; 0: as far as the window has cells.
   ///   - stream: which of a cache's streams has the cells; whichever slot restores them puts them into its own.
   ///   - sequence: the number that each cell has of its slot; whichever slot restores them gives them its own.
   ///
   /// The server takes a window only if a cell before it is there as well, though nothing will look at it. The cell before the
-  /// first one is that: it is masked for every token to come, and left zero.
+  /// first one that it could want is that: it is masked for every token to come, and left zero. Where a window is the chunk that a
+  /// token is in, it may begin long after what the server could want.
   package init(
     layout: SlotLayout,
     tokens: [Int32],
     window: [Int32] = [],
+    windowTokenCount: Int = 0,
     stream: Int = 0,
     sequence: Int32 = 0
   ) {
@@ -39,7 +42,8 @@ package struct SlotImage: Sendable {
     tokenCount = tokens.count
     let first = window.first ?? 0
     paddingCount = first > 0 ? 1 : 0
-    windowPositions = first > 0 ? [first - 1] + window : window
+    let before = min(first - 1, Int32(max(0, tokens.count - windowTokenCount - 1)))
+    windowPositions = first > 0 ? [before] + window : window
 
     var header = Writer()
     header.put(SlotFile.magic)

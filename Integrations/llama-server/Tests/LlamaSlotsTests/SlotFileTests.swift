@@ -176,6 +176,25 @@ import Testing
     }
   }
 
+  /// The zero cell stands before all that the server could want, also where a window is a chunk that has just begun.
+  @Test func zeroCellStandsBeforeAllThatCouldBeWanted() {
+    let layout = SlotLayout(
+      version: 2,
+      wrapsTokens: false,
+      caches: [Self.cache(), Self.cache()],
+      stateByteCount: 0
+    )
+    let tokens = (0..<Int32(150)).map { 100 + $0 }
+    func first(_ window: Range<Int32>, of count: Int) -> Int32? {
+      SlotImage(layout: layout, tokens: tokens, window: Array(window), windowTokenCount: count)
+        .windowPositions.first
+    }
+    #expect(first(86..<150, of: 64) == 85)
+    #expect(first(128..<150, of: 64) == 85)
+    #expect(first(128..<150, of: 1000) == 0)
+    #expect(first(0..<150, of: 1000) == 0)
+  }
+
   /// The zero cell before a restored window is shared with nobody.
   @Test func zeroCellIsNotShared() throws {
     let layout = SlotLayout(

@@ -134,7 +134,8 @@ extension Companion {
       let image = SlotImage(
         layout: layout,
         tokens: prefix,
-        window: found.end?.windowPositions ?? []
+        window: found.end?.windowPositions ?? [],
+        windowTokenCount: prefixes.windowTokenCount
       )
       let file = try folder.create(name, byteCount: image.byteCount)
       do {
