@@ -394,6 +394,25 @@ import Testing
 
   // MARK: Edges
 
+  @Test func anUnrelatedPromptIsNotAFork() throws {
+    let (fixture, namespace) = try store()
+    try keep(
+      namespace,
+      fixture,
+      [Self.thread(Self.messages), Self.thread([Self.text("second", 90)])]
+    )
+    for common in [0, 1, 3] {
+      // As many tokens in common as a template has before the first message; no block holds them.
+      let other =
+        Array(Self.thread(Self.messages).prefix(common)) + Self.tokens(Self.text("unrelated", 200))
+      let answer = try namespace.explain(other)
+      #expect(answer.cause == .nothingStored)
+      #expect(answer.matchedBlockCount == 0)
+      #expect(answer.divergenceToken == common)
+      #expect(!answer.message.contains("shared front"))
+    }
+  }
+
   @Test func nothingStoredAndPartialBlocks() throws {
     let (fixture, namespace) = try store()
     let stored = Self.thread(Self.messages)

@@ -72,14 +72,14 @@ import Testing
     // Another session, whose front was edited.
     let second = try namespace.beginSession()
     try step(second, namespace, Self.tokens(0..<100) + [1, 2, 3] + Self.tokens(103..<300))
-    // And another conversation.
+    // And another conversation, which forks from none: it begins as the first one did.
     let third = try namespace.beginSession()
     try step(third, namespace, Self.tokens(5_000..<5_200))
     try fixture.store.flush()
     let causes = try [second, third].map {
       try #require(try fixture.store.inspector.session($0.id)).steps.map(\.cause)
     }
-    #expect(causes == [[.edited], [.forked]])
+    #expect(causes == [[.edited], [.appended]])
   }
 
   @Test func touchKeepsThePrefix() throws {

@@ -562,10 +562,11 @@ kvstore_status_t kvstore_match_sections(kvstore_namespace_t *ns, kvstore_namespa
 
 /* What ended the stored prefix of a prompt. */
 #define KVSTORE_CAUSE_STORED 0u          /* nothing: all its full blocks are stored */
-#define KVSTORE_CAUSE_NOTHING_STORED 1u  /* no stored prompt of the namespace begins like it */
+#define KVSTORE_CAUSE_NOTHING_STORED 1u  /* not its first block: no stored prompt of the namespace
+                                          * begins like it, as with another conversation */
 #define KVSTORE_CAUSE_APPENDED 2u        /* it continues where a stored one ends */
-#define KVSTORE_CAUSE_FORKED 3u          /* stored ones continue differently, with nothing in common
-                                          * after that */
+#define KVSTORE_CAUSE_FORKED 3u          /* stored ones with its front continue differently, with
+                                          * nothing in common after that */
 #define KVSTORE_CAUSE_EDITED 4u          /* tokens were replaced, after which the stored prompt
                                           * continues */
 #define KVSTORE_CAUSE_INSERTED 5u        /* tokens were inserted, likewise */

@@ -20,8 +20,9 @@ extension Explanation {
     case .partialBlock:
       "Nothing is missing: the tokens behind them fill no whole block, and only whole blocks are stored."
     case .nothingStored:
-      "No stored prompt of this namespace begins like this one. If it was stored before, look at the namespace's "
-        + "identity: one differing field is another namespace."
+      "No stored prompt of this namespace begins like this one\(firstText). It is another conversation, or what comes first in "
+        + "each request changes with it: compare it with a prompt that should share its front. If it was stored before, look "
+        + "at the namespace's identity: one differing field is another namespace."
     case .appended:
       "The prompt goes on where a stored one ends: only what is new is computed, which is as it should be."
     case .forked:
@@ -70,6 +71,13 @@ extension Explanation {
   private func tokenText(_ count: Int) -> String { count == 1 ? "1 token" : "\(count) tokens" }
 
   private func verb(_ count: Int) -> String { count == 1 ? "is" : "are" }
+
+  /// Tokens in common that fill no block, as a template's first ones.
+  private var firstText: String {
+    let verb = divergenceToken == 1 ? "fills" : "fill"
+    return divergenceToken == 0
+      ? "" : " (\(tokenText(divergenceToken)) in common, which \(verb) no block)"
+  }
 
   private var branchText: String {
     branchCount == 1 ? "the stored prompt" : "\(branchCount) stored branches"

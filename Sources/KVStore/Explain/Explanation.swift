@@ -6,11 +6,11 @@ public struct Explanation: Sendable, Equatable {
   public enum Cause: UInt32, Sendable, CaseIterable {
     /// Nothing: all full blocks of the prompt are stored.
     case stored = 0
-    /// The namespace holds no block at all.
+    /// No stored prompt of the namespace has its first block, and none has parts of it elsewhere: another conversation.
     case nothingStored
     /// The prompt goes on where a stored one ends: only what is new is computed.
     case appended
-    /// Stored prompts go on differently from there, and have nothing in common with this one behind it.
+    /// Stored prompts have its front and go on differently, with nothing in common behind that.
     case forked
     /// Tokens were replaced by others, behind which the stored prompt goes on.
     case edited

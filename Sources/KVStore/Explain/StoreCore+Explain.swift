@@ -47,6 +47,8 @@ extension StoreCore {
     if target.identity.identityMode == .tokens {
       try compare(target, prompt, &continuation, options, &answer)
     }
+    // With no block in common there is no front that they share: most prompts begin with the same few tokens of a template.
+    if answer.cause == .forked, answer.matchedBlockCount == 0 { answer.cause = .nothingStored }
     return answer
   }
 
