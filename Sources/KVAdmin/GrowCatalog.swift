@@ -65,7 +65,52 @@ extension Store {
     return growth
   }
 
-  /// The capacity that the store was made with, or that its catalog was last grown for.
+  /// Notes the capacity of a store that nobody has open: commands, and who opens it with no other, keep to it.
+  ///
+  /// A store that holds more is brought into it by who opens it next.
+  ///
+  /// - Parameters:
+  ///   - configuration: path and clock.
+  ///   - capacityBytes: at most 15/16 of it are the catalog's.
+  /// - Returns: the capacity that was noted before.
+  /// - Throws: `StoreError`: `.locked(.inUse)` while a process has the store open, `.invalidArgument(.capacityTooSmall)` when the catalog
+  ///   has no place in it.
+  public static func setCapacity(
+    _ configuration: StoreConfiguration,
+    to capacityBytes: Int
+  ) throws(StoreError) -> Int {
+    let folder = try StoreFolder.existing(configuration)
+    let locks = try RepairLocks(folder)
+    defer { withExtendedLifetime(locks) {} }
+    var options: CatalogOptions
+    do throws(FileError) { options = try folder.catalogOptions() } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    let before = try recordedCapacity(configuration)
+    let memory = try SharedMemory.enter(folder, isReadOnly: false, configuration.clock)
+    defer { memory.leave() }
+    let catalogBytes = try sizes(memory, options, 0, capacityBytes).catalogBytesBefore
+    guard capacityBytes >= StoreConfiguration.capacityBytesMin,
+      catalogBytes <= capacityBytes / 16 * 15,
+      catalogBytes + StoreCore.smallFilesByteCount(capacityBytes) < capacityBytes
+    else { throw .invalidArgument(.capacityTooSmall) }
+    options.durability = .synced
+    options.lock = memory.catalogLock
+    let meta: StoreMeta
+    do throws(CatalogError) {
+      meta = try Catalog.setCapacity(
+        options,
+        mapByteCount: catalogBytes,
+        capacityBytes: UInt64(capacityBytes)
+      )
+    } catch {
+      throw StoreError(error, .openCatalog)
+    }
+    try noteForRepair(folder, meta)
+    return before
+  }
+
+  /// The capacity that the store was made with, that its catalog was last grown for, or that was set.
   package static func recordedCapacity(
     _ configuration: StoreConfiguration
   ) throws(StoreError) -> Int {

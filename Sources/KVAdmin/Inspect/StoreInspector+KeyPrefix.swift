@@ -19,3 +19,40 @@ extension StoreInspector {
     }
   }
 }
+
+extension StoreInspector {
+  /// The block of this key and all below it; 0 when there is none.
+  public func blockCount(
+    from key: BlockKey,
+    in namespace: NamespaceID
+  ) throws(StoreError) -> Int {
+    let first = try core.catalogRead { (transaction) throws(CatalogError) in
+      try transaction.find(namespace, key)
+    }
+    guard let first else { return 0 }
+    var count = 0
+    var waiting = [first]
+    while let at = waiting.popLast() {
+      // A run in pieces of 1,000 rows, as the others.
+      var next: BlockPosition? = at
+      while let from = next {
+        next = try core.catalogRead { (transaction) throws(CatalogError) in
+          var seen: [BlockPosition] = []
+          try transaction.forEachRow(namespace, from.run, from: from.position) { position, _ in
+            seen.append(BlockPosition(run: from.run, position: position))
+            return seen.count < 1000
+          }
+          count += seen.count
+          for position in seen {
+            waiting += try transaction.children(namespace, position, limit: .max).map {
+              BlockPosition(run: $0, position: 0)
+            }
+          }
+          guard seen.count == 1000, let last = seen.last else { return nil }
+          return BlockPosition(run: last.run, position: last.position + 1)
+        }
+      }
+    }
+    return count
+  }
+}

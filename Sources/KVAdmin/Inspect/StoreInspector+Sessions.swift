@@ -68,6 +68,13 @@ extension StoreInspector {
     return summaries
   }
 
+  /// Sessions that are recorded.
+  public func sessionCount() throws(StoreError) -> Int {
+    try core.catalogRead { (transaction) throws(CatalogError) in
+      try transaction.sessionIDs().count
+    }
+  }
+
   /// One session; nil when there is none of this number.
   public func session(_ id: UInt64) throws(StoreError) -> SessionSummary? {
     try core.catalogRead { (transaction) throws(CatalogError) in

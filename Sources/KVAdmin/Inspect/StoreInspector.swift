@@ -60,6 +60,8 @@ public struct StoreInspector: Sendable {
     public var identity: NamespaceIdentity?
     /// It has a salt.
     public var hasSalt: Bool
+    /// The first digits of the salt's digest under the store's own key, which tell the salts of one store apart; nil without one.
+    public var saltMark: String?
     /// Bytes of a slot; 0 when payloads lie in the catalog.
     public var slotByteCount: Int
     /// Blocks.
@@ -204,6 +206,7 @@ public struct StoreInspector: Sendable {
             rootKey: row.rootKey,
             identity: NamespaceIdentity(record: row.identityRecord),
             hasSalt: NamespaceIdentity.recordHasSalt(row.identityRecord),
+            saltMark: Self.saltMark(row.identityRecord),
             slotByteCount: Int(row.slotByteCount),
             blockCount: Int(accounting.blockCount),
             payloadByteCount: Int(accounting.payloadByteCount),
@@ -217,6 +220,12 @@ public struct StoreInspector: Sendable {
       }
       return summaries
     }
+  }
+
+  private static func saltMark(_ record: [UInt8]) -> String? {
+    let digest = NamespaceIdentity.saltDigest(ofRecord: record)
+    guard !digest.isEmpty else { return nil }
+    return digest.prefix(4).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
   }
 
   /// The record stands in both; the rest is keys, checksums and accounting of its three rows.
