@@ -1,10 +1,10 @@
 internal import KVCore
 
-/// What a replay through one cache found, under the names of the reference results.
+/// What a replay through one cache found, mostly under the names of the reference results.
 package struct ReplaySummary: Encodable, Equatable, Sendable {
   package var policy: String
   package var order: String
-  /// "inf" in the encoded form when nil.
+  /// Nil: unlimited.
   package var capacityBlocks: Int?
   package var ttlSeconds: Double?
   package var isFullBlocksOnly: Bool
@@ -28,7 +28,7 @@ package struct ReplaySummary: Encodable, Equatable, Sendable {
   private enum CodingKeys: String, CodingKey {
     case policy, order, requests
     case capacityBlocks = "capacity_blocks"
-    case ttlSeconds = "ttl_s"
+    case ttlSeconds = "ttl_seconds"
     case isFullBlocksOnly = "full_blocks_only"
     case blockCount = "total_blocks"
     case hitBlockCount = "hit_blocks"
@@ -56,11 +56,7 @@ package struct ReplaySummary: Encodable, Equatable, Sendable {
     var container = encoder.container(keyedBy: CodingKeys.self)
     try container.encode(policy, forKey: .policy)
     try container.encode(order, forKey: .order)
-    if let capacityBlocks {
-      try container.encode(capacityBlocks, forKey: .capacityBlocks)
-    } else {
-      try container.encode("inf", forKey: .capacityBlocks)
-    }
+    try container.encode(capacityBlocks, forKey: .capacityBlocks)
     try container.encode(ttlSeconds, forKey: .ttlSeconds)
     try container.encode(isFullBlocksOnly, forKey: .isFullBlocksOnly)
     try container.encode(requestCount, forKey: .requests)
@@ -74,7 +70,7 @@ package struct ReplaySummary: Encodable, Equatable, Sendable {
     try container.encode(rounded(secondHalfBlockHitRate), forKey: .secondHalfBlockHitRate)
     try container.encode(rounded(secondHalfTokenHitRate), forKey: .secondHalfTokenHitRate)
     try container.encode(counts.insertedBlockCount, forKey: .insertedBlocks)
-    try container.encodeIfPresent(counts.writtenBlockCount, forKey: .writtenBlocks)
+    try container.encode(counts.writtenBlockCount, forKey: .writtenBlocks)
     try container.encode(counts.declinedBlockCount, forKey: .declinedBlocks)
     try container.encode(counts.evictedBlockCount, forKey: .evictedBlocks)
     try container.encode(counts.expiredBlockCount, forKey: .expiredBlocks)

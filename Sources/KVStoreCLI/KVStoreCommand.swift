@@ -26,8 +26,9 @@ struct KVStoreCommand: ParsableCommand {
       """,
     version: versionText,
     subcommands: [
-      InspectCommand.self, InitCommand.self, DoctorCommand.self, UsageCommand.self,
-      VerifyCommand.self, RepairCommand.self, PurgeCommand.self,
+      InspectCommand.self, TopCommand.self, InitCommand.self, DoctorCommand.self,
+      UsageCommand.self, VerifyCommand.self, RepairCommand.self, ForgetCommand.self,
+      PurgeCommand.self,
       GCCommand.self, PinCommand.self, UnpinCommand.self, ExportCommand.self,
       ImportCommand.self, GrowCatalogCommand.self, SetCommand.self, WeightsDigestCommand.self,
       LintCommand.self,

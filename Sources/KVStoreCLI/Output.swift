@@ -73,7 +73,28 @@ extension KVStoreCommand {
       do { try Output.finish() } catch let failure {
         if exitCode(for: error) != .failure { writeError("kvstore: \(failure)\n") }
       }
+      if let text = jsonErrorText(error) {
+        writeError(text + "\n")
+        Glibc.exit(exitCode(for: error).rawValue)
+      }
       exit(withError: error)
     }
   }
+
+  /// With --json an error is a document as well, in one line; nil without, and where a document says all.
+  private static func jsonErrorText(_ error: any Error) -> String? {
+    let message = Self.message(for: error)
+    guard !message.isEmpty, CommandLine.arguments.prefix(while: { $0 != "--" }).contains("--json")
+    else { return nil }
+    let document = ErrorDocument(message: message, exitStatus: exitCode(for: error).rawValue)
+    return try? jsonText(document, isPretty: false)
+  }
+}
+
+/// What a command that fails writes to stderr with --json.
+struct ErrorDocument: CommandDocument {
+  static let schema = "error"
+
+  var message: String
+  var exitStatus: Int32
 }

@@ -51,7 +51,7 @@ struct ReferenceRun: Sendable, CustomTestStringConvertible {
           capacityBlocks: run["capacity_blocks"] as? Int,
           ttlSeconds: run["ttl_s"] as? Double,
           isFullBlocksOnly: run["full_blocks_only"] as? Bool ?? false,
-          fields: run.mapValues(comparable)
+          fields: inOurWords(run).mapValues(comparable)
         )
       }
     }
@@ -73,6 +73,14 @@ struct ReferenceRun: Sendable, CustomTestStringConvertible {
     let object = try #require(JSONSerialization.jsonObject(with: data) as? [String: Any])
     return object.mapValues(comparable)
   }
+}
+
+/// The reference has another name for one field, and a word for what is unlimited.
+private func inOurWords(_ run: [String: Any]) -> [String: Any] {
+  var run = run
+  run["ttl_seconds"] = run.removeValue(forKey: "ttl_s")
+  if run["capacity_blocks"] as? String == "inf" { run["capacity_blocks"] = NSNull() }
+  return run
 }
 
 /// A JSON value as text; 5 and 5.0 are the same.

@@ -7,8 +7,8 @@ import sys
 import xml.dom.minidom
 
 KEYS = {
-    "workload", "params", "value", "unit", "limit", "limit_name", "ratio", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "runs",
-    "spread",
+    "workload", "params", "value", "unit", "limit", "limit_name", "ratio", "p50_seconds", "p90_seconds", "p99_seconds",
+    "p999_seconds", "runs", "spread", "schema",
 }
 # What must be among the measures of a workload, in part.
 EXPECTED = {
@@ -22,6 +22,19 @@ EXPECTED = {
     "compare": ["write: kvstore", "cold read: file per block, fsync", "look-up of all blocks: file per block", "warm read"],
     "match": ["1000 stored: 1024 tokens, warm", "9000 stored: 131072 tokens, warm", "evicting", "open to the first block"],
 }
+
+
+# Of a letter in parts of the font's size, in a sans-serif font on average.
+LETTER = 0.58
+
+
+def check_fits(picture, workload: str) -> None:
+    """Every text lies within the picture."""
+    width = float(picture.documentElement.getAttribute("viewBox").split()[2])
+    for text in picture.getElementsByTagName("text"):
+        at, length = float(text.getAttribute("x")), len(text.firstChild.data) * LETTER * float(text.getAttribute("font-size"))
+        start = at - length * {"start": 0, "middle": 0.5, "end": 1}[text.getAttribute("text-anchor")]
+        assert start >= 0 and start + length <= width, f"{workload}: {text.firstChild.data!r} from {start:.0f} to {start + length:.0f} of {width:.0f}"
 
 
 def check(folder: pathlib.Path, workload: str) -> int:
@@ -39,14 +52,14 @@ def check(folder: pathlib.Path, workload: str) -> int:
             assert figure["value"] > 0, figure
         if figure["limit"]:
             assert math.isclose(figure["ratio"], figure["value"] / figure["limit"], rel_tol=1e-9), figure
-        percentiles = [figure[key] for key in ("p50_ns", "p90_ns", "p99_ns", "p999_ns")]
+        percentiles = [figure[key] for key in ("p50_seconds", "p90_seconds", "p99_seconds", "p999_seconds")]
         if percentiles[0] is not None:
             assert percentiles == sorted(percentiles), figure
     for figure in figures:
         if "hashes" in figure["params"]["measure"]:
             assert figure["value"] == 0, figure
     picture = (folder / f"{workload}.svg").read_text()
-    xml.dom.minidom.parseString(picture)
+    check_fits(xml.dom.minidom.parseString(picture), workload)
     for figure in figures:
         if figure["unit"] == "GB/s" and figure["limit"]:
             assert f"{workload}: {figure['params']['measure']}" in picture, figure

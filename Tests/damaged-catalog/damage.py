@@ -89,7 +89,7 @@ def main(restore_all, kvstore, folder, rounds, seed):
         if status != 0:
             sys.exit(f"{what}: repair ended with {status}: {message}")
         repaired = json.loads(found)
-        if repaired["blockCount"] - repaired["inlineBlockCount"] != 5 + 12 * 15:
+        if repaired["block_count"] - repaired["inline_block_count"] != 5 + 12 * 15:
             sys.exit(f"{what}: repair gave back {repaired}")
         kept += repaired["inlineBlockCount"]
         status, found, message = run(restore_all, "read", store)

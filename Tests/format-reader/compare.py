@@ -5,9 +5,18 @@ usage: compare.py BLOCKS TREE KVSTORE STORE
 
 Prints the number of blocks that agree; ends with status 1 at the first difference.
 """
+import datetime
 import json
 import subprocess
 import sys
+
+
+def microseconds(text):
+    """Of a moment as the command prints it, since 1970."""
+    epoch = datetime.datetime(1970, 1, 1)
+    return (datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ") - epoch) // datetime.timedelta(microseconds=1)
+
+
 
 blocks = {}
 with open(sys.argv[1]) as file:
@@ -15,8 +24,8 @@ with open(sys.argv[1]) as file:
         block = json.loads(line)
         blocks.setdefault((block["namespace"], block["run"]), []).append(block)
 with open(sys.argv[2]) as file:
-    trees = json.load(file)
-if not all(tree["isWhole"] for tree in trees):
+    trees = json.load(file)["namespaces"]
+if not all(tree["is_whole"] for tree in trees):
     sys.exit("compare: inspect did not show all runs")
 runs = {(tree["namespace"], run["run"]): run for tree in trees for run in tree["runs"]}
 if runs.keys() != blocks.keys():
@@ -25,12 +34,12 @@ for name, run in runs.items():
     chain = sorted(blocks[name], key=lambda block: block["position"])
     here = (len(chain), chain[0]["key"], chain[-1]["key"], sum(block["payload"] for block in chain),
             sum(block["pinned"] for block in chain))
-    there = (run["blockCount"], run["firstBlockKey"], run["lastBlockKey"], run["payloadByteCount"],
-             run["pinnedBlockCount"])
+    there = (run["block_count"], run["first_block_key"], run["last_block_key"], run["payload_bytes"],
+             run["pinned_block_count"])
     if here != there or [block["position"] for block in chain] != list(range(len(chain))):
         sys.exit(f"compare: run {name}: the reader says {here}, inspect {there}")
 count = sum(len(chain) for chain in blocks.values())
-if count != sum(tree["blockCount"] for tree in trees):
+if count != sum(tree["block_count"] for tree in trees):
     sys.exit(f"compare: {count} blocks were read, the accounting of the namespaces says otherwise")
 
 # Lives and priorities: a few blocks of each kind, for each costs a process.
@@ -40,14 +49,14 @@ for block in (block for chain in blocks.values() for block in chain):
 for block in kinds.values():
     text = subprocess.run([sys.argv[3], "inspect", "block", sys.argv[4], block["key"], "--namespace",
                            str(block["namespace"]), "--json"], check=True, capture_output=True).stdout
-    shown = json.loads(text)[0]
+    (shown,) = json.loads(text)["blocks"]
     here = (block["end"] if block["idle"] else 0, block["priority"], block["pinned"])
-    there = (shown["idleNanoseconds"], shown["priority"], shown["pinnedUntilNanoseconds"] > 0)
+    there = (round((shown["idle_seconds"] or 0) * 10**9), shown["priority"], shown["pin_ends_at"] is not None)
     # A pin moves the end of an idle life; then only inspect knows.
     if not (block["idle"] and block["pinned"]):
         end = block["deadline"] if block["idle"] else block["end"]
-        here += (0 if end == 0xFFFFFFFFFFFFFFFF else end,)
-        there += (shown["expiryNanoseconds"],)
+        here += (None if end in (0, 0xFFFFFFFFFFFFFFFF) else end // 1000,)
+        there += (shown["expires_at"] and microseconds(shown["expires_at"]),)
     if here != there:
         sys.exit(f"compare: block {block['key']}: the reader says {here}, inspect {there}")
 print(count)

@@ -7,7 +7,7 @@ addEventListener("load", () => {
   try {
     check("ready", document.documentElement.dataset.ready === "yes");
     const shown = data.namespaces.reduce((sum, n) => sum + n.runs.reduce((s, r) => s + r[4], 0), 0);
-    check("all blocks are in the page", shown === Number(data.blockCount));
+    check("all blocks are in the page", shown === Number(data.block_count));
     check("starts at the root", canvas.dataset.root === "0");
     /* Something was painted. */
     const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -28,7 +28,7 @@ addEventListener("load", () => {
     check("found by key", box.dataset.found === "1");
     box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
     check("went there", canvas.dataset.root === String(ns.runs[last][0]));
-    type(ns.firstTokens[last].slice(0, 4).join(" "));
+    type(ns.first_tokens[last].slice(0, 4).join(" "));
     check("found by tokens", Number(box.dataset.found) >= 1);
     type("no such key");
     check("nothing found", box.dataset.found === "0");
@@ -44,10 +44,13 @@ addEventListener("load", () => {
     check("the poor ones are marked", document.querySelectorAll("#sessions .poor").length === 2);
     check("names are text", !document.querySelector("#namespaces b") && document.getElementById("namespaces").textContent.includes("<b>with</b>"));
     check("what matters comes first", document.querySelector("main > div").id === "glance");
-    check("the hit rate is that of all look-ups", document.getElementById("rate").textContent === (data.tokensFound * 100 / data.tokensAsked).toFixed(1) + " %" && document.getElementById("rateOf").textContent.includes(" in 32 look-ups"));
-    check("disk against capacity", document.getElementById("diskOf").textContent.includes(" of ") && data.diskByteCountMax > data.diskByteCount);
+    check("the hit rate is that of all look-ups", document.getElementById("rate").textContent === (data.tokens_found * 100 / data.tokens_asked).toFixed(1) + " %" && document.getElementById("rateOf").textContent.includes(" in 32 look-ups"));
+    check("tokens and time saved", document.getElementById("saved").textContent === count(data.tokens_found) + " tokens" && document.getElementById("time").textContent === (data.tokens_found / 1000).toPrecision(3) + " s");
+    { const s = document.getElementById("speed"); s.value = 100; s.dispatchEvent(new Event("input")); check("time at another speed", /^\d+(\.\d+)? (s|min)$/.test(document.getElementById("time").textContent) && !document.getElementById("time").textContent.startsWith((data.tokens_found / 1000).toPrecision(3))); }
+    check("the shared front", tree.front.size >= 1 && [...tree.front].every(i => tree.hits[i] * 2 >= tree.hits[0]) && document.getElementById("legend").textContent.includes("shared front: " + count(tree.frontTokens) + " tokens"));
+    check("disk against capacity", document.getElementById("diskOf").textContent.includes(" of ") && data.disk_bytes_max > data.disk_bytes);
     check("what to do", document.querySelectorAll("#next .poor").length >= 1 && document.getElementById("next").textContent.includes("2 of 4 sessions"));
-    { const to = [...document.querySelectorAll("#hits rect title")].length && Math.max(...data.history[0].intervals.map(i => i[0])); check("no line into the future", to <= data.madeSeconds && ![...document.querySelectorAll("#hits text")].some(e => /^\d\d:\d\d:\d\d$/.test(e.textContent) && e.textContent > new Date((data.madeSeconds + 1) * 1000).toISOString().slice(11, 19))); }
+    { const to = [...document.querySelectorAll("#hits rect title")].length && Math.max(...data.history[0].intervals.map(i => i[0])); check("no line into the future", to <= made && ![...document.querySelectorAll("#hits text")].some(e => /^\d\d:\d\d:\d\d$/.test(e.textContent) && e.textContent > new Date((made + 1) * 1000).toISOString().slice(11, 19))); }
     check("nothing is wider than the page", document.documentElement.scrollWidth <= document.documentElement.clientWidth);
     check("charts", document.querySelectorAll("svg").length === 2);
     check("all spans count the same look-ups", data.history.length === 3 && data.history.every(h => h.intervals.reduce((sum, i) => sum + i[1], 0) === 32));

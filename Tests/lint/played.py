@@ -151,14 +151,14 @@ def named(place, processes, name):
         erase(server)
     prompt = place / "prompt.json"
     prompt.write_text(json.dumps(tokens(server.client, last)))
-    spaces = kvstore("inspect", "namespaces", place / "store", "--json")
+    spaces = kvstore("inspect", "namespaces", place / "store", "--json")["namespaces"]
     newest = max(space["id"] for space in spaces if space["identity"]["mode"] == "tokens")
     miss = kvstore("inspect", "why-miss", place / "store", prompt, "--namespace", newest, "--json")
     ask(beside.client, last)
     account = beside.last()
     equal(beside.kill(signal.SIGTERM), 0)
-    sessions = kvstore("inspect", "sessions", place / "store", "--json")
-    step = max((s for session in sessions for s in session["steps"]), key=lambda s: s["timeNanoseconds"])
+    sessions = kvstore("inspect", "sessions", place / "store", "--json")["sessions"]
+    step = max((s for session in sessions for s in session["steps"]), key=lambda s: s["at"])
     found = [f["cause"] for f in kvstore("lint", "-", "--json", input="\n".join(log) + "\n")["findings"] if f["line"] == len(log) and f["kind"] != "lowHitRate"]
     return {"lint": found[0] if found else "forked" if kind is None else None, "why-miss": miss["cause"], "companion": account.get("cause"), "session": step["cause"]}
 

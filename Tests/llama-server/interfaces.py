@@ -244,11 +244,11 @@ def test_sessions_are_in_the_store(place, processes):
     equal(beside.kill(signal.SIGTERM), 0)
     done = subprocess.run([command, "inspect", "sessions", place / "store", "--json"], capture_output=True, text=True)
     equal(done.returncode, 0, done.stderr[-400:])
-    sessions = json.loads(done.stdout)
-    equal(sorted(session["stepCount"] for session in sessions), [3, 3])
+    sessions = json.loads(done.stdout)["sessions"]
+    equal(sorted(session["step_count"] for session in sessions), [3, 3])
     for session in sessions:
         steps = session["steps"]
-        check(steps[2]["matchedTokenCount"] > steps[0]["tokenCount"] - BLOCK, steps)
+        check(steps[2]["matched_token_count"] > steps[0]["token_count"] - BLOCK, steps)
         check(steps[2]["computedTokenCount"] < 200, steps)
 
 

@@ -26,6 +26,8 @@ def check(kvstore, folder, name, trace, run):
     if done.returncode != 0:
         return f"{label}: exit status {done.returncode}: {done.stderr.strip()}"
     found = json.loads(done.stdout)
+    # The reference has another name for one field, and a word for what is unlimited.
+    run = {{"ttl_s": "ttl_seconds"}.get(field, field): None if value == "inf" else value for field, value in run.items()}
     wrong = [
         f"{field} is {found.get(field)}, not {wanted}"
         for field, wanted in run.items()
@@ -46,7 +48,7 @@ def check_plan(kvstore, trace):
     plan = json.loads(answer(kvstore, "plan", "--trace", trace, "--block-bytes", "1GiB"))
     faults = []
     for row in [row for row in plan["rows"] if row["blocks"] in (768, 6144, 16384, 65536)]:
-        for ttl, rate in zip(plan["ttl_s"] + [None], row["token_hit_rates"]):
+        for ttl, rate in zip(plan["ttl_seconds"] + [None], row["token_hit_rates"]):
             if ttl not in (300, 1800, None):
                 continue
             arguments = ["replay", trace, "--policy", "lru", "--capacity-blocks", str(row["blocks"])]

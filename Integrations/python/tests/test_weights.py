@@ -193,7 +193,7 @@ def test_folders_are_read_in_the_order_of_their_names_bytes(tmp_path: Path) -> N
 
 def digest_by_command(path: Path) -> str:
     done = subprocess.run([COMMAND, "weights-digest", path, "--json"], check=True, capture_output=True, timeout=120)
-    return str(json.loads(done.stdout)["weightsDigest"])
+    return str(json.loads(done.stdout)["weights_digest"])
 
 
 pytestmark_command = pytest.mark.skipif(not COMMAND.exists(), reason="the command is not installed")

@@ -9,11 +9,13 @@ struct BenchCommand: ParsableCommand {
     abstract: "Measure this machine's limits, and how near the store comes to them.",
     discussion: """
       Each figure stands beside a limit that was measured in the same run, on the same file \
-      system; the ratio is value ÷ limit. Without a workload, all but codec and compare run. Writes many times \
-      --total to the disk. The options are the same for all but codec: kvstore bench all --help.
+      system; the ratio is value ÷ limit. Without a workload, all but codec and compare run. It says first how much it will \
+      write: 2 to 3 GiB as --quick, which is the default, and some 60 GiB as --full, whose figures vary less. The options are \
+      the same for all but codec: kvstore bench all --help.
 
       EXAMPLES
         kvstore bench
+        kvstore bench --full --json >figures.jsonl
         kvstore bench restore --block-bytes 288KiB --runs 3
         kvstore bench restore --model qwen3-32b --plot restore.svg
         kvstore bench match --stored-blocks 10000,1000000 --path /mnt/ssd --json
@@ -26,6 +28,18 @@ struct BenchCommand: ParsableCommand {
     ],
     defaultSubcommand: BenchAll.self
   )
+}
+
+/// How much a bench moves where the options do not say.
+enum BenchEffort: String, EnumerableFlag {
+  case quick, full
+
+  static func help(for value: BenchEffort) -> ArgumentHelp? {
+    switch value {
+    case .quick: "Move 32 MiB in 3 runs, with 10,000 blocks for match. (default)"
+    case .full: "Move 512 MiB in 5 runs, with 100,000 blocks for match."
+    }
+  }
 }
 
 /// What every workload takes.
@@ -48,11 +62,26 @@ struct BenchOptions: ParsableArguments {
   @Option(help: "Tokens of a block.")
   var tokensPerBlock = 16
 
-  @Option(help: "Payload that a run moves.")
-  var total = ByteSize(512 << 20)
+  @Flag(exclusivity: .exclusive)
+  var effort = BenchEffort.quick
 
-  @Option(help: "Runs of each measurement; the median is shown.")
-  var runs = 5
+  @Option(
+    name: .customLong("total"),
+    help: ArgumentHelp(
+      "Payload that a run moves. (default: 32MiB, with --full 512MiB)",
+      valueName: "bytes"
+    )
+  )
+  var totalAsked: ByteSize?
+
+  @Option(
+    name: .customLong("runs"),
+    help: ArgumentHelp(
+      "Runs of each measurement; the median is shown. (default: 3, with --full 5)",
+      valueName: "count"
+    )
+  )
+  var runsAsked: Int?
 
   @Option(help: "The most threads that the limits are measured with: 1 to 4.")
   var threads = 4
@@ -60,8 +89,15 @@ struct BenchOptions: ParsableArguments {
   @Option(help: "Seed of tokens and payload.")
   var seed: UInt64 = 1
 
-  @Option(help: "Blocks stored for match, 1000 to 10000000; several numbers with commas between.")
-  var storedBlocks = BlockCounts([100_000])
+  @Option(
+    name: .customLong("stored-blocks"),
+    help: ArgumentHelp(
+      "Blocks stored for match, 1000 to 10000000; several numbers with commas between.",
+      discussion: "(default: 10000, with --full 100000)",
+      valueName: "count"
+    )
+  )
+  var storedBlocksAsked: BlockCounts?
 
   @Option(
     help: "What leaves first in the stores that are measured: density or lru; capi has the default."
@@ -92,6 +128,17 @@ struct BenchOptions: ParsableArguments {
     }
     guard (1...1000).contains(runs) else { throw ValidationError("--runs must be 1 to 1000.") }
     guard (1...4).contains(threads) else { throw ValidationError("--threads must be 1 to 4.") }
+  }
+
+  /// Payload that a run moves.
+  var total: ByteSize { totalAsked ?? ByteSize(effort == .full ? 512 << 20 : 32 << 20) }
+
+  /// Runs of each measurement.
+  var runs: Int { runsAsked ?? (effort == .full ? 5 : 3) }
+
+  /// Blocks that are stored for match.
+  var storedBlocks: BlockCounts {
+    storedBlocksAsked ?? BlockCounts([effort == .full ? 100_000 : 10_000])
   }
 
   /// Payload of a block.
@@ -141,7 +188,10 @@ struct BenchOptions: ParsableArguments {
     let bench = try Bench(self)
     defer { bench.cleanUp() }
     try reportingErrors(at: bench.folder) {
-      bench.report.showEnvironment(bench.folder)
+      bench.report.showEnvironment(
+        bench.folder,
+        writtenByteCount: workloads.reduce(0) { $0 + $1.writtenByteCount(self) }
+      )
       for (index, workload) in workloads.enumerated() {
         bench.step = "\(index + 1)/\(workloads.count) \(workload.name)"
         bench.report.begin(workload.name, workload.pageCacheState)
@@ -160,5 +210,7 @@ protocol Workload {
   var name: String { get }
   /// What the page cache holds when it is measured, in words.
   var pageCacheState: String { get }
+  /// About how many bytes it writes to the disk.
+  func writtenByteCount(_ options: BenchOptions) -> Int
   func run(_ bench: Bench) throws
 }

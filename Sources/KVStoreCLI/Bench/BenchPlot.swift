@@ -4,14 +4,26 @@ import Glibc
 struct BenchPlot {
   let figures: [Figure]
 
-  private static let width = 900.0
-  private static let left = 400.0
-  private static let right = 90.0
+  private static let chartWidth = 420.0
+  /// What stands behind the longest bar.
+  private static let right = 130.0
+  /// Of a letter of the names, at most on average.
+  private static let letterWidth = 6.6
   private static let rowHeight = 22.0
   private static let headHeight = 64.0
   private static let barColor = "#0072B2"
   private static let limitColor = "#D55E00"
   private static let gridColor = "#dddddd"
+
+  /// Room for the longest name.
+  private let left: Double
+  private var width: Double { left + Self.chartWidth + Self.right }
+
+  init(figures: [Figure]) {
+    self.figures = figures
+    let longest = figures.map { Self.name($0).count }.max() ?? 0
+    left = max(160, Double(longest) * Self.letterWidth + 24)
+  }
 
   private var shares: [Figure] { figures.filter { $0.unit == "GB/s" && $0.limit != nil } }
   private var times: [Figure] {
@@ -30,7 +42,7 @@ struct BenchPlot {
       y += Self.headHeight + Double(times.count) * Self.rowHeight + 24
     }
     let head =
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(Int(Self.width)) \(Int(max(y, 40)))\" "
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(Int(width)) \(Int(max(y, 40)))\" "
       + "font-family=\"sans-serif\" font-size=\"13\">"
     return ([head, "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>"] + body + ["</svg>"])
       .joined(separator: "\n") + "\n"
@@ -39,7 +51,7 @@ struct BenchPlot {
   /// A bar for each throughput; the line at 1 is the limit.
   private func sharePanel(from top: Double) -> [String] {
     let most = max(1.2, shares.compactMap(\.ratio).max() ?? 1)
-    let scale = (Self.width - Self.left - Self.right) / most
+    let scale = (Self.chartWidth) / most
     let bottom = top + Self.headHeight + Double(shares.count) * Self.rowHeight
     var out = [
       SVGElement.label(
@@ -51,7 +63,7 @@ struct BenchPlot {
       )
     ]
     for tick in stride(from: 0, through: most, by: most > 4 ? 1 : 0.2) {
-      let x = Self.left + tick * scale
+      let x = left + tick * scale
       out.append(SVGElement.line(x, top + Self.headHeight - 8, x, bottom, Self.gridColor))
       out.append(SVGElement.label(x, top + Self.headHeight - 12, decimalText(tick, digits: 2)))
     }
@@ -60,11 +72,11 @@ struct BenchPlot {
       let ratio = figure.ratio ?? 0
       out.append(name(figure, y))
       out.append(
-        SVGElement.rectangle(Self.left, y + 3, ratio * scale, Self.rowHeight - 6, Self.barColor)
+        SVGElement.rectangle(left, y + 3, ratio * scale, Self.rowHeight - 6, Self.barColor)
       )
       out.append(
         SVGElement.label(
-          Self.left + ratio * scale + 6,
+          left + ratio * scale + 6,
           y + 16,
           "\(decimalText(ratio, digits: 2)) (\(decimalText(figure.series.median, digits: 2)) GB/s)",
           size: 11,
@@ -72,7 +84,7 @@ struct BenchPlot {
         )
       )
     }
-    let one = Self.left + scale
+    let one = left + scale
     out.append(
       SVGElement.line(one, top + Self.headHeight - 8, one, bottom, Self.limitColor, width: 2)
     )
@@ -86,7 +98,7 @@ struct BenchPlot {
     let high = max(low + 1, ceil(log10(max(1, all.max() ?? 1))))
     func x(_ nanoseconds: Double) -> Double {
       let share = (log10(max(1, nanoseconds)) - low) / (high - low)
-      return Self.left + share * (Self.width - Self.left - Self.right)
+      return left + share * (Self.chartWidth)
     }
     let bottom = top + Self.headHeight + Double(times.count) * Self.rowHeight
     var out = [
@@ -137,13 +149,15 @@ struct BenchPlot {
 
   private func name(_ figure: Figure, _ y: Double) -> String {
     SVGElement.label(
-      Self.left - 10,
+      left - 10,
       y + 15,
-      "\(figure.workload): \(figure.measure)",
+      Self.name(figure),
       size: 11,
       anchor: "end"
     )
   }
+
+  private static func name(_ figure: Figure) -> String { "\(figure.workload): \(figure.measure)" }
 
   /// A power of ten of nanoseconds: `1 µs`, `10 ms`.
   private func powerText(_ power: Int) -> String {

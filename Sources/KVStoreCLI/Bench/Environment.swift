@@ -3,7 +3,11 @@ import Glibc
 
 /// What the figures depend on besides the store.
 enum Environment {
-  static func lines(folder: String, options: BenchOptions) -> [String] {
+  static func lines(
+    folder: String,
+    options: BenchOptions,
+    writtenByteCount: Int
+  ) -> [String] {
     fieldLines([
       ("kvstore", KVStoreCommand.versionText + buildKind),
       ("CPU", "\(cpuName), \(ProcessInfo.processInfo.activeProcessorCount) cores"),
@@ -19,6 +23,11 @@ enum Environment {
       ),
       ("runs", "\(options.runs) of \(options.total), seed \(options.seed)"),
       ("eviction", options.evictionPolicy.rawValue),
+      (
+        "writes",
+        "about \(byteText(writtenByteCount)) into that folder"
+          + (options.effort == .quick ? "; --full takes more, and varies less" : "")
+      ),
     ])
   }
 

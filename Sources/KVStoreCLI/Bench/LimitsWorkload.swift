@@ -22,7 +22,7 @@ struct LimitsWorkload: Workload {
       diskReadBytesPerSecond: readRate * 1e9,
       diskWriteBytesPerSecond: writeRate * 1e9
     )
-    try writeFile(profileFile, jsonText(profile))
+    try writeFile(profileFile, jsonText(profile, isPretty: true))
   }
 
   /// Returns the rate of memcpy, GB/s.

@@ -16,7 +16,9 @@ enum Parameter: Encodable {
 }
 
 /// One figure: a line of the table, or of the JSON.
-struct Figure: Encodable {
+struct Figure: CommandDocument {
+  static let schema = "bench"
+
   var workload: String
   var params: [String: Parameter]
   var unit: String
@@ -26,10 +28,10 @@ struct Figure: Encodable {
   private enum CodingKeys: String, CodingKey {
     case workload, params, value, unit, limit, ratio, runs, spread
     case limitName = "limit_name"
-    case p50 = "p50_ns"
-    case p90 = "p90_ns"
-    case p99 = "p99_ns"
-    case p999 = "p999_ns"
+    case p50 = "p50_seconds"
+    case p90 = "p90_seconds"
+    case p99 = "p99_seconds"
+    case p999 = "p999_seconds"
   }
 
   /// What it says, in words.
@@ -39,7 +41,6 @@ struct Figure: Encodable {
 
   var ratio: Double? { limit.flatMap { $0.value == 0 ? nil : series.median / $0.value } }
 
-  /// Every key is there, null where there is nothing to say.
   func encode(to encoder: any Encoder) throws {
     let sorted = series.latencies.sorted()
     var container = encoder.container(keyedBy: CodingKeys.self)
@@ -50,10 +51,12 @@ struct Figure: Encodable {
     try container.encode(limit?.value, forKey: .limit)
     try container.encode(limit?.name, forKey: .limitName)
     try container.encode(ratio, forKey: .ratio)
-    try container.encode(series.percentile(0.5, sorted: sorted), forKey: .p50)
-    try container.encode(series.percentile(0.9, sorted: sorted), forKey: .p90)
-    try container.encode(series.percentile(0.99, sorted: sorted), forKey: .p99)
-    try container.encode(series.percentile(0.999, sorted: sorted), forKey: .p999)
+    for (fraction, key) in [
+      (0.5, CodingKeys.p50), (0.9, .p90), (0.99, .p99), (0.999, .p999),
+    ] {
+      let nanoseconds = series.percentile(fraction, sorted: sorted)
+      try container.encode(nanoseconds.map { Double($0) / 1e9 }, forKey: key)
+    }
     try container.encode(series.values.count, forKey: .runs)
     try container.encode(series.spread, forKey: .spread)
   }
@@ -73,8 +76,13 @@ final class Report {
     self.progress = progress
   }
 
-  func showEnvironment(_ folder: String) {
-    let text = Environment.lines(folder: folder, options: options).joined(separator: "\n") + "\n"
+  func showEnvironment(_ folder: String, writtenByteCount: Int) {
+    let lines = Environment.lines(
+      folder: folder,
+      options: options,
+      writtenByteCount: writtenByteCount
+    )
+    let text = lines.joined(separator: "\n") + "\n"
     if options.json { writeError(text) } else { print(text) }
   }
 
@@ -106,30 +114,54 @@ final class Report {
     flushOutput()
   }
 
+  private static let measureWidthMax = 40
+
+  /// At most 100 columns: long measures take two lines, and the limits' names stand below.
   private func table() -> [String] {
     var table = TextTable([
-      ("  measure", .left), ("value", .right), ("unit", .left), ("limit", .right),
-      ("ratio", .right),
-      ("p50", .right), ("p90", .right), ("p99", .right), ("p99.9", .right), ("runs", .right),
-      ("spread", .right), ("limit name", .left),
+      ("  measure", .left), ("value", .right), ("limit", .right), ("ratio", .right),
+      ("p50", .right), ("p99", .right), ("spread", .right),
     ])
+    var limitNames: [String] = []
     for figure in figures {
       let sorted = figure.series.latencies.sorted()
-      let percentiles = [0.5, 0.9, 0.99, 0.999].map { fraction in
+      let percentiles = [0.5, 0.99].map { fraction in
         figure.series.percentile(fraction, sorted: sorted).map(timeText) ?? ""
       }
+      let limit = figure.limit.map { limit in
+        let number = limitNames.firstIndex(of: limit.name) ?? limitNames.count
+        if number == limitNames.count { limitNames.append(limit.name) }
+        return valueText(limit.value, unit: figure.unit) + " " + Self.letter(number)
+      }
+      var measure = wrapped(figure.measure, width: Self.measureWidthMax)[...]
       table.append(
         [
-          "  " + figure.measure, decimalText(figure.series.median, digits: 3), figure.unit,
-          figure.limit.map { decimalText($0.value, digits: 3) } ?? "",
-          figure.ratio.map { decimalText($0, digits: 3) } ?? "",
-        ] + percentiles + [
-          "\(figure.series.values.count)", spreadText(figure.series.spread),
-          figure.limit?.name ?? "",
-        ]
+          "  " + (measure.popFirst() ?? ""), valueText(figure.series.median, unit: figure.unit),
+          limit ?? "", figure.ratio.map { decimalText($0, digits: 3) } ?? "",
+        ] + percentiles + [spreadText(figure.series.spread)]
       )
+      for rest in measure { table.append(["    " + rest, "", "", "", "", "", ""]) }
     }
-    return table.lines()
+    let names = limitNames.enumerated().flatMap { number, name in
+      wrapped("\(Self.letter(number)): \(name)", width: 96).enumerated().map {
+        ($0.offset == 0 ? "  " : "     ") + $0.element
+      }
+    }
+    return table.lines() + names
+  }
+
+  private static func letter(_ number: Int) -> String {
+    String(UnicodeScalar(UInt8(ascii: "a") + UInt8(number % 26)))
+  }
+}
+
+/// A figure in a unit that suits people.
+private func valueText(_ value: Double, unit: String) -> String {
+  switch unit {
+  case "ns" where value >= 10: timeText(UInt64(value))
+  case "B" where value >= 1: byteText(UInt64(value))
+  case "": decimalText(value, digits: 3)
+  default: decimalText(value, digits: 3) + " " + unit
   }
 }
 

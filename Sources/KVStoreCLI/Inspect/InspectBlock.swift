@@ -12,56 +12,38 @@ struct InspectBlock: ParsableCommand {
 
   @OptionGroup var options: InspectOptions
 
-  @ArgumentParser.Argument(
-    help: "The block's key, or as many of its first hexadecimal digits as no other key begins with."
-  )
-  var key: String
+  @OptionGroup var key: KeyArgument
 
   @OptionGroup var chosen: NamespaceOption
-
-  private static let shownKeyCountMax = 8
-
-  /// Without the sign that `inspect tree` shortens keys with.
-  private var digits: String { (key.hasSuffix("…") ? String(key.dropLast()) : key).lowercased() }
-
-  func validate() throws {
-    guard digits.utf8.count >= 4, digits.utf8.count <= 32, digits.allSatisfy(\.isHexDigit) else {
-      throw ValidationError("KEY must be 4 to 32 hexadecimal digits.")
-    }
-  }
 
   func run() throws {
     try options.withStore { store in
       let namespaces = try chosen.selected(in: store)
-      var keys: Set<String> = []
-      for namespace in namespaces {
-        let found = try store.inspector.blockKeys(
-          namespace.id,
-          beginningWith: digits,
-          limit: Self.shownKeyCountMax + 1
-        )
-        keys.formUnion((found ?? []).map(\.hexadecimal))
-      }
-      guard keys.count <= 1 else {
-        let shown = keys.sorted().prefix(Self.shownKeyCountMax).joined(separator: "\n  ")
-        let more = keys.count > Self.shownKeyCountMax ? "\n  ..." : ""
-        throw CommandFailure("several keys begin with \(key):\n  \(shown)\(more)")
-      }
-      guard let only = keys.first, let blockKey = BlockKey(hexadecimal: only) else {
-        throw CommandFailure("no block's key begins with \(key)")
-      }
+      let blockKey = try key.found(in: namespaces, of: store)
       let documents = try namespaces.compactMap { namespace in
         try store.inspector.block(namespace.id, blockKey).map {
           BlockDocument($0, namespace: namespace)
         }
       }
-      guard !documents.isEmpty else { throw CommandFailure("no block has the key \(only)") }
-      try options.show(documents, Array(documents.map(\.lines).joined(separator: [""])))
+      guard !documents.isEmpty else {
+        throw CommandFailure("no block has the key \(blockKey.hexadecimal)")
+      }
+      try options.show(
+        BlocksDocument(blocks: documents),
+        Array(documents.map(\.lines).joined(separator: [""]))
+      )
     }
   }
 }
 
-/// A block in the JSON of `inspect block`: an array, since two namespaces without a chain in common can have one key.
+/// The JSON of `inspect block`: several, since two namespaces without a chain in common can have one key.
+struct BlocksDocument: CommandDocument {
+  static let schema = "inspect-block"
+
+  var blocks: [BlockDocument]
+}
+
+/// A block in the JSON of `inspect block`.
 struct BlockDocument: Encodable {
   var namespace: UInt32
   var blockKey: String
@@ -74,13 +56,13 @@ struct BlockDocument: Encodable {
   var wordsAreTokens: Bool
   var extra: String
   var payloadByteCount: Int
-  var createdSeconds: UInt32
-  /// Unix nanoseconds, 0 = never; of an idle life as long as nobody uses the block.
-  var expiryNanoseconds: UInt64
-  /// Of an idle life the nanoseconds after a use, else 0.
-  var idleNanoseconds: UInt64
-  /// Unix nanoseconds, 0 = not pinned.
-  var pinnedUntilNanoseconds: UInt64
+  var createdAt: Moment?
+  /// Nil = never; of an idle life as long as nobody uses the block.
+  var expiresAt: Moment?
+  /// How long an idle life is after a use; nil where it is none.
+  var idleSeconds: Double?
+  /// Nil = not pinned.
+  var pinEndsAt: Moment?
   var priority: UInt8
   var tier: String
   var isInline: Bool
@@ -101,10 +83,10 @@ struct BlockDocument: Encodable {
     wordsAreTokens = namespace.identity?.identityMode != .digest
     extra = hexadecimal(block.extra)
     payloadByteCount = block.payloadByteCount
-    createdSeconds = block.createdSeconds
-    expiryNanoseconds = block.expiry.endNanoseconds
-    idleNanoseconds = block.expiry.idleNanoseconds
-    pinnedUntilNanoseconds = block.pinnedUntilNanoseconds
+    createdAt = Moment(seconds: block.createdSeconds)
+    expiresAt = Moment(nanoseconds: block.expiry.endNanoseconds)
+    idleSeconds = secondsOrNil(nanoseconds: block.expiry.idleNanoseconds)
+    pinEndsAt = Moment(nanoseconds: block.pinnedUntilNanoseconds)
     priority = block.priority
     tier = "\(block.tier)"
     isInline = block.isInline
@@ -121,13 +103,10 @@ struct BlockDocument: Encodable {
       parentRun == 0 ? "none (first block)" : "run \(parentRun), position \(parentPosition)"
     let fileName = "slots/\(twoDigits)\(hexadecimalDigits(UInt64(file), count: 8)).kvs"
     let place = isInline ? "in the catalog" : "\(tier): \(fileName), slot \(slot)"
-    let age = ageText(secondsAgo: secondsSince(nanoseconds: UInt64(createdSeconds) * 1_000_000_000))
-    let kind =
-      idleNanoseconds == 0 ? "" : " (idle, \(idleNanoseconds / 1_000_000_000) s after a use)"
-    let expires =
-      expiryNanoseconds == 0 ? "never" : momentText(nanoseconds: expiryNanoseconds) + kind
-    let pinned =
-      pinnedUntilNanoseconds == 0 ? "no" : "ends " + momentText(nanoseconds: pinnedUntilNanoseconds)
+    let age = createdAt.map(agoText) ?? "–"
+    let kind = idleSeconds.map { " (idle, \(decimalText($0, digits: 3)) s after a use)" } ?? ""
+    let expires = expiresAt.map { agoText($0) + kind } ?? "never"
+    let pinned = pinEndsAt.map { "ends " + agoText($0) } ?? "no"
     let children = childRuns.map { "run \($0)" }.joined(separator: ", ")
     return fieldLines([
       ("block", blockKey),

@@ -51,7 +51,7 @@ struct InspectOptions: ParsableArguments {
   }
 
   /// Prints `document` with --json, else `lines`.
-  func show(_ document: some Encodable, _ lines: @autoclosure () -> [String]) throws {
+  func show(_ document: some CommandDocument, _ lines: @autoclosure () -> [String]) throws {
     print(json ? try jsonText(document) : lines().joined(separator: "\n"))
   }
 

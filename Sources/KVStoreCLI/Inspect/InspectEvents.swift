@@ -80,11 +80,14 @@ struct InspectEvents: ParsableCommand {
 }
 
 /// An event in the JSON of `inspect events`.
-struct EventDocument: Encodable {
+struct EventDocument: CommandDocument {
+  static let schema = "inspect-event"
+
   var sequence: UInt64
-  var timeNanoseconds: UInt64
+  var at: Moment?
   var kind: String
-  var reason: String
+  /// Why it was removed; nil of other kinds.
+  var reason: String?
   var tier: String
   var namespace: UInt32
   var run: UInt64
@@ -94,9 +97,9 @@ struct EventDocument: Encodable {
 
   init(_ event: StoreEvent) {
     sequence = event.sequence
-    timeNanoseconds = event.timeNanoseconds
+    at = Moment(nanoseconds: event.timeNanoseconds)
     kind = "\(event.kind)"
-    reason = "\(event.reason)"
+    reason = event.reason == .none ? nil : "\(event.reason)"
     tier = "\(event.tier)"
     namespace = event.namespace.rawValue
     run = event.run.rawValue
@@ -108,8 +111,8 @@ struct EventDocument: Encodable {
   var line: String {
     let last = firstPosition + max(1, blockCount) - 1
     let range = blockCount == 1 ? "\(firstPosition)" : "\(firstPosition)–\(last)"
-    let why = reason == "none" ? "" : " (\(reason))"
-    return "\(sequence)  \(clockText(nanoseconds: timeNanoseconds))  \(kind)\(why)  "
+    let why = reason.map { " (\($0))" } ?? ""
+    return "\(sequence)  \(clockText(nanoseconds: at?.nanoseconds ?? 0))  \(kind)\(why)  "
       + "\(counted(Int(blockCount), "block")): namespace \(namespace), run \(run), \(range), \(tier)"
       + ", by process \(owner)"
   }

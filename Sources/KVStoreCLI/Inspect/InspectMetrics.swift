@@ -15,26 +15,51 @@ struct InspectMetrics: ParsableCommand {
 
   @OptionGroup var options: InspectOptions
 
+  /// The JSON of `inspect metrics`.
+  private struct Document: CommandDocument {
+    static let schema = "inspect-metrics"
+
+    var samples: [Sample]
+  }
+
   private struct Sample: Encodable {
     var name: String
-    var labels: String
+    var labels: [String: String]
     var value: Double
+
+    /// A line of Prometheus' text: `name{label="value",other="value"} 1`.
+    init?(_ line: Substring) {
+      guard let space = line.lastIndex(of: " ") else { return nil }
+      let series = line[..<space]
+      name = String(series.prefix { $0 != "{" })
+      value = Double(line[line.index(after: space)...]) ?? .infinity
+      labels = [:]
+      var rest = series.dropFirst(name.count + 1)
+      while let equals = rest.firstIndex(of: "=") {
+        let label = String(rest[..<equals])
+        var text = ""
+        var isEscaped = false
+        rest = rest[equals...].dropFirst(2)
+        while let character = rest.popFirst(), isEscaped || character != "\"" {
+          if !isEscaped, character == "\\" {
+            isEscaped = true
+            continue
+          }
+          text.append(isEscaped && character == "n" ? "\n" : character)
+          isEscaped = false
+        }
+        labels[label] = text
+        rest = rest.dropFirst()
+      }
+    }
   }
 
   func run() throws {
     try options.withStore { store in
       let text = try store.metricsText(includesProcess: false)
-      let samples = text.split(separator: "\n").filter { !$0.hasPrefix("#") }.compactMap { line in
-        line.lastIndex(of: " ").map { space in
-          let name = line[..<space].prefix { $0 != "{" }
-          return Sample(
-            name: String(name),
-            labels: String(line[..<space].dropFirst(name.count)),
-            value: Double(line[line.index(after: space)...]) ?? 0
-          )
-        }
-      }
-      try options.show(samples, [String(text.dropLast())])
+      let lines = text.split(separator: "\n").filter { !$0.hasPrefix("#") }
+      let document = Document(samples: lines.compactMap(Sample.init))
+      try options.show(document, [String(text.dropLast())])
     }
   }
 }

@@ -8,15 +8,19 @@ struct InspectNamespaces: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "namespaces",
     abstract: "Show the namespaces: their identities and what each holds.",
-    discussion: "A salt is never shown: the store keeps a keyed digest of it only."
+    discussion: """
+      A salt is never shown: the store keeps a digest of it under a key of its own, and the first digits of that tell salts apart.
+      """
   )
 
   @OptionGroup var options: InspectOptions
 
   func run() throws {
     try options.withStore { store in
-      let documents = try store.inspector.namespaces().map(NamespaceDocument.init)
-      try options.show(documents, Self.lines(documents))
+      let document = NamespacesDocument(
+        namespaces: try store.inspector.namespaces().map(NamespaceDocument.init)
+      )
+      try options.show(document, Self.lines(document.namespaces))
     }
   }
 
@@ -36,7 +40,7 @@ struct InspectNamespaces: ParsableCommand {
         identity.map { "\($0.regionByteCounts.count)" } ?? "–",
         identity.map { byteText($0.regionByteCounts.reduce(0, +)) } ?? "–",
         document.slotByteCount == 0 ? "catalog" : byteText(document.slotByteCount),
-        document.hasSalt ? "yes" : "no", "\(document.blockCount)",
+        document.saltMark ?? "–", "\(document.blockCount)",
         byteText(document.payloadByteCount), byteText(document.overheadByteCount),
         "\(document.rootKey.prefix(12))…",
       ])
@@ -67,6 +71,13 @@ func printable(_ text: String) -> String {
   )
 }
 
+/// The JSON of `inspect namespaces`.
+struct NamespacesDocument: CommandDocument {
+  static let schema = "inspect-namespaces"
+
+  var namespaces: [NamespaceDocument]
+}
+
 /// A namespace in the JSON of `inspect namespaces`.
 struct NamespaceDocument: Encodable {
   struct Identity: Encodable {
@@ -94,7 +105,8 @@ struct NamespaceDocument: Encodable {
     var weightsDigest: String
     var adapterDigest: String
     var tokenizerDigest: String
-    var engineBytes: String
+    /// In hexadecimal digits, as all digests.
+    var engineData: String
     var layerCount: Int
     var kvHeadCount: Int
     var headSize: Int
@@ -110,7 +122,8 @@ struct NamespaceDocument: Encodable {
   var rootKey: String
   /// nil when the record is damaged.
   var identity: Identity?
-  var hasSalt: Bool
+  /// Eight digits of the salt's keyed digest, which tell the salts of one store apart; nil without one.
+  var saltMark: String?
   /// 0: payloads lie in the catalog.
   var slotByteCount: Int
   var blockCount: Int
@@ -123,7 +136,7 @@ struct NamespaceDocument: Encodable {
     id = summary.id.rawValue
     rootKey = summary.rootKey.hexadecimal
     identity = summary.identity.map(Identity.init)
-    hasSalt = summary.hasSalt
+    saltMark = summary.saltMark
     slotByteCount = summary.slotByteCount
     blockCount = summary.blockCount
     payloadByteCount = summary.payloadByteCount
@@ -158,7 +171,7 @@ extension NamespaceDocument.Identity {
       weightsDigest: hexadecimal(identity.weightsDigest),
       adapterDigest: hexadecimal(identity.adapterDigest),
       tokenizerDigest: hexadecimal(identity.tokenizerDigest),
-      engineBytes: hexadecimal(identity.engineBytes),
+      engineData: hexadecimal(identity.engineBytes),
       layerCount: identity.shape.layerCount,
       kvHeadCount: identity.shape.kvHeadCount,
       headSize: identity.shape.headSize,

@@ -14,8 +14,8 @@ struct InspectPins: ParsableCommand {
 
   func run() throws {
     try options.withStore { store in
-      let documents = try store.inspector.pins().map(PinDocument.init)
-      try options.show(documents, Self.lines(documents))
+      let document = PinsDocument(pins: try store.inspector.pins().map(PinDocument.init))
+      try options.show(document, Self.lines(document.pins))
     }
   }
 
@@ -28,11 +28,18 @@ struct InspectPins: ParsableCommand {
     for document in documents {
       table.append([
         "\(document.pin)", "\(document.namespace)", "\(document.blockCount)",
-        momentText(nanoseconds: document.endNanoseconds), document.lastBlockKey ?? "forgotten",
+        document.endsAt.map(agoText) ?? "–", document.lastBlockKey ?? "forgotten",
       ])
     }
     return table.lines()
   }
+}
+
+/// The JSON of `inspect pins`.
+struct PinsDocument: CommandDocument {
+  static let schema = "inspect-pins"
+
+  var pins: [PinDocument]
 }
 
 /// A pin in the JSON of `inspect pins`.
@@ -42,11 +49,11 @@ struct PinDocument: Encodable {
   /// Where the prefix ends.
   var run: UInt64
   var position: UInt32
-  /// Absent when the block was forgotten since.
+  /// Nil when the block was forgotten since.
   var lastBlockKey: String?
   var blockCount: Int
-  /// Unix time; exactly then it still holds.
-  var endNanoseconds: UInt64
+  /// Exactly then it still holds.
+  var endsAt: Moment?
 
   init(_ pin: StoreInspector.Pin) {
     self.pin = pin.id
@@ -55,6 +62,6 @@ struct PinDocument: Encodable {
     position = pin.end.position
     lastBlockKey = pin.blockKey?.hexadecimal
     blockCount = pin.blockCount
-    endNanoseconds = pin.endNanoseconds
+    endsAt = Moment(nanoseconds: pin.endNanoseconds)
   }
 }

@@ -40,14 +40,16 @@ struct InspectPrefix: ParsableCommand {
 }
 
 /// The JSON of `inspect prefix`.
-struct PrefixDocument: Encodable {
+struct PrefixDocument: CommandDocument {
+  static let schema = "inspect-prefix"
+
   struct Block: Encodable {
     var blockKey: String
     var run: UInt64
     var position: UInt32
     var tier: String
     var payloadByteCount: Int
-    var createdSeconds: UInt32
+    var createdAt: Moment?
   }
 
   var namespace: UInt32
@@ -72,7 +74,7 @@ struct PrefixDocument: Encodable {
         position: $0.position.position,
         tier: "\($0.tier)",
         payloadByteCount: $0.payloadByteCount,
-        createdSeconds: $0.createdSeconds
+        createdAt: Moment(seconds: $0.createdSeconds)
       )
     }
   }
@@ -102,9 +104,7 @@ struct PrefixDocument: Encodable {
         "\(blocks[first].run)", "\(blocks[first].position)–\(blocks[last].position)",
         "\(first * tokensPerBlock)–\((last + 1) * tokensPerBlock - 1)", blocks[first].tier,
         byteText(part.reduce(0) { $0 + $1.payloadByteCount }),
-        ageText(
-          secondsAgo: secondsSince(nanoseconds: UInt64(blocks[last].createdSeconds) * 1_000_000_000)
-        ),
+        blocks[last].createdAt.map(agoText) ?? "–",
         blocks[last].blockKey,
       ])
       first = last + 1

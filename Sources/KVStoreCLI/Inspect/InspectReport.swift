@@ -29,13 +29,30 @@ struct InspectReport: ParsableCommand {
   @Option(help: "Show at most this many runs of each namespace.")
   var limit = 100_000
 
+  @Option(
+    help: ArgumentHelp(
+      "Tokens a second that the engine computes of a prompt: the time saved follows from it.",
+      discussion: "The page has a field for it, too.",
+      valueName: "tokens/s"
+    )
+  )
+  var prefillRate = 1000.0
+
   func validate() throws {
     guard limit > 0 else { throw ValidationError("--limit must be at least 1.") }
+    guard prefillRate > 0, prefillRate.isFinite else {
+      throw ValidationError("--prefill-rate must be above 0.")
+    }
   }
 
   func run() throws {
     try options.withStore { store in
-      let data = try ReportData(store, path: options.store, runCountMax: limit)
+      let data = try ReportData(
+        store,
+        path: options.store,
+        runCountMax: limit,
+        prefillTokensPerSecond: prefillRate
+      )
       if options.json { return print(try jsonText(data)) }
       // In a script element only "<" could end it; JSON may write it as an escape.
       let text = try jsonText(data, isPretty: false).replacingOccurrences(of: "<", with: "\\u003c")

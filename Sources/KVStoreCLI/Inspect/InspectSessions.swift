@@ -38,20 +38,38 @@ struct InspectSessions: ParsableCommand {
           throw CommandFailure("the store has no session \(session)")
         }
         let document = SessionDocument(found)
-        try options.show(document, document.stepLines)
+        try options.show(
+          SessionsDocument(sessions: [document], omittedSessionCount: 0),
+          document.stepLines
+        )
       } else {
         let documents = try store.inspector.sessions(limit: limit).map(SessionDocument.init)
-        try options.show(documents, SessionDocument.lines(documents))
+        let omitted = max(0, try store.inspector.sessionCount() - documents.count)
+        let footer = omitted > 0 ? ["", "… and \(omitted) older: raise --limit"] : []
+        try options.show(
+          SessionsDocument(sessions: documents, omittedSessionCount: omitted),
+          SessionDocument.lines(documents) + footer
+        )
       }
     }
   }
+}
+
+/// The JSON of `inspect sessions`.
+struct SessionsDocument: CommandDocument {
+  static let schema = "inspect-sessions"
+
+  /// The newest, oldest first.
+  var sessions: [SessionDocument]
+  /// Older ones, beyond --limit.
+  var omittedSessionCount: Int
 }
 
 /// A session in the JSON of `inspect sessions`.
 struct SessionDocument: Encodable {
   struct Step: Encodable {
     var number: Int
-    var timeNanoseconds: UInt64
+    var at: Moment?
     var tokenCount: Int
     var matchedTokenCount: Int
     var computedTokenCount: Int
@@ -70,8 +88,8 @@ struct SessionDocument: Encodable {
   var namespace: UInt32
   var name: String
   var isEnded: Bool
-  var createdNanoseconds: UInt64
-  var lastNanoseconds: UInt64
+  var createdAt: Moment?
+  var lastStepAt: Moment?
   var stepCount: Int
   var tokenCount: UInt64
   var matchedTokenCount: UInt64
@@ -92,8 +110,8 @@ struct SessionDocument: Encodable {
     namespace = session.namespace.rawValue
     name = session.name
     isEnded = session.isEnded
-    createdNanoseconds = session.createdNanoseconds
-    lastNanoseconds = session.lastNanoseconds
+    createdAt = Moment(nanoseconds: session.createdNanoseconds)
+    lastStepAt = Moment(nanoseconds: session.lastNanoseconds)
     stepCount = session.stepCount
     tokenCount = session.tokenCount
     matchedTokenCount = session.matchedTokenCount
@@ -118,11 +136,11 @@ struct SessionDocument: Encodable {
       // The prompt itself is as before: what was stored of it has left.
       brokenToken = broken.matchedTokenCount
     }
-    brokenCause = broken.map { "\($0.cause)" }
+    brokenCause = broken.map { "\(Self.cause(of: $0, in: session))" }
     steps = session.steps.map {
       Step(
         number: $0.number,
-        timeNanoseconds: $0.timeNanoseconds,
+        at: Moment(nanoseconds: $0.timeNanoseconds),
         tokenCount: $0.tokenCount,
         matchedTokenCount: $0.matchedTokenCount,
         computedTokenCount: $0.computedTokenCount,
@@ -132,6 +150,22 @@ struct SessionDocument: Encodable {
         cause: "\($0.cause)"
       )
     }
+  }
+
+  /// What broke a prefix: where later steps break at the same token again, it is a value that changes with every request, which
+  /// the first of them could not tell from an edit.
+  private static func cause(
+    of broken: StoreInspector.SessionStep,
+    in session: StoreInspector.SessionSummary
+  ) -> Explanation.Cause {
+    let alike = session.steps.filter {
+      $0.number > broken.number && $0.commonTokenCount == broken.commonTokenCount
+        && $0.commonTokenCount < $0.previousTokenCount
+    }
+    let changes: Set<Explanation.Cause> = [.edited, .inserted, .deleted, .volatileValue]
+    guard changes.contains(broken.cause), alike.contains(where: { changes.contains($0.cause) })
+    else { return broken.cause }
+    return .volatileValue
   }
 
   private static func rate(_ part: UInt64, _ whole: UInt64) -> Double {
@@ -157,7 +191,7 @@ struct SessionDocument: Encodable {
         document.id, document.name.isEmpty ? "–" : printable(document.name),
         "\(document.namespace)", "\(document.stepCount)", "\(document.tokenCount)",
         rateText(document.hitRate), document.settledHitRate.map(rateText) ?? "–",
-        ageText(secondsAgo: secondsSince(nanoseconds: document.lastNanoseconds)),
+        document.lastStepAt.map(agoText) ?? "–",
         notes.joined(separator: "; "),
       ])
     }

@@ -54,7 +54,9 @@ struct InspectSummary: ParsableCommand {
 }
 
 /// The JSON of `inspect summary`.
-struct SummaryDocument: Encodable {
+struct SummaryDocument: CommandDocument {
+  static let schema = "inspect-summary"
+
   struct SlotFile: Encodable {
     var tier: String
     var file: UInt32
@@ -66,7 +68,7 @@ struct SummaryDocument: Encodable {
   var path: String
   var storeUUID: String
   var formatVersion: UInt32
-  var createdNanoseconds: UInt64
+  var createdAt: Moment?
   var isClean: Bool
   var ownerCount: Int
   var transactionID: UInt64
@@ -107,7 +109,7 @@ struct SummaryDocument: Encodable {
     self.path = path
     storeUUID = summary.storeUUID
     formatVersion = summary.formatVersion
-    createdNanoseconds = summary.createdNanoseconds
+    createdAt = Moment(nanoseconds: summary.createdNanoseconds)
     isClean = summary.isClean
     ownerCount = summary.ownerCount
     transactionID = summary.transactionID
@@ -172,7 +174,7 @@ struct SummaryDocument: Encodable {
       ? "open in \(owners.map(\.text).joined(separator: ", "))"
       : isClean ? "closed cleanly" : "at rest, not closed cleanly (nothing to repair)"
     let events = if let firstEvent, let lastEvent { "\(firstEvent)–\(lastEvent)" } else { "none" }
-    let created = ageText(secondsAgo: secondsSince(nanoseconds: createdNanoseconds))
+    let created = createdAt.map(agoText) ?? "–"
     let archive =
       archiveByteCount > 0
       ? ", and \(byteText(archiveByteCount)) in the archive (\(byteText(archiveByteCountFree)) free)"
@@ -285,6 +287,9 @@ func secondsSince(nanoseconds: UInt64) -> Int {
   let distance = Int64(clamping: now / 1_000_000_000) - Int64(clamping: nanoseconds / 1_000_000_000)
   return Int(distance)
 }
+
+/// "5 min ago", or "in 5 min".
+func agoText(_ moment: Moment) -> String { momentText(nanoseconds: moment.nanoseconds) }
 
 /// A moment in Unix nanoseconds as "in 5 min" or "5 min ago".
 func momentText(nanoseconds: UInt64) -> String {

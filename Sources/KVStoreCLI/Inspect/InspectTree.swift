@@ -19,7 +19,7 @@ struct InspectTree: ParsableCommand {
   @OptionGroup var options: InspectOptions
   @OptionGroup var chosen: NamespaceOption
 
-  @Option(help: "Show at most this many runs of each namespace.")
+  @Option(help: "Show at most this many runs of each namespace, of those that pass the filters.")
   var limit = 200
 
   @Flag(help: "Show the token ids with which each run begins; their text, too, with --vocabulary.")
@@ -72,7 +72,7 @@ struct InspectTree: ParsableCommand {
         .filter { place == nil || $0.id == place?.namespace }
         .map { try document($0, in: store, names, place?.head) }
       try options.show(
-        documents,
+        TreesDocument(namespaces: documents),
         documents.isEmpty ? ["no namespaces"] : documents.flatMap(\.lines)
       )
     }
@@ -98,14 +98,17 @@ struct InspectTree: ParsableCommand {
     _ vocabulary: Vocabulary?,
     _ head: BlockPosition?
   ) throws -> TreeDocument {
-    // One more than is shown, to tell whether that is all.
+    // Filters see all runs; without one, one more than is shown tells whether that is all.
+    let readCountMax = isFiltering ? .max : limit + 1
     let all =
-      try head.map { try store.inspector.tree(of: namespace.id, around: $0, limit: limit + 1) }
-      ?? store.inspector.tree(of: namespace.id, limit: limit + 1)
+      try head.map { try store.inspector.tree(of: namespace.id, around: $0, limit: readCountMax) }
+      ?? store.inspector.tree(of: namespace.id, limit: readCountMax)
     if head != nil, all.isEmpty { throw CommandFailure("what the session stood on has left") }
     let tokensPerBlock = namespace.identity?.tokensPerBlock ?? 0
     let hits = hitsWithThoseBelow(all)
-    let rows = filtered(Array(all.prefix(limit))).map { run, foldedBlockCount in
+    let passing = filtered(all)
+    let isWhole = passing.count <= limit
+    let rows = passing.prefix(limit).map { run, foldedBlockCount in
       let words = tokens || vocabulary != nil ? run.firstWords : nil
       return TreeDocument.Run(
         run,
@@ -120,10 +123,17 @@ struct InspectTree: ParsableCommand {
     return TreeDocument(
       namespace: namespace.id.rawValue,
       modelName: namespace.identity?.modelName ?? "",
+      saltMark: namespace.saltMark,
       blockCount: namespace.blockCount,
-      isWhole: all.count <= limit,
+      isWhole: isWhole,
+      omittedBlockCount: head == nil
+        ? max(0, namespace.blockCount - rows.reduce(0) { $0 + $1.blockCount }) : nil,
       runs: rows
     )
+  }
+
+  private var isFiltering: Bool {
+    depth != nil || minBytes != nil || newerThan != nil || olderThan != nil
   }
 
   /// A look-up that ended below a run has found the run as well.
@@ -159,6 +169,13 @@ struct InspectTree: ParsableCommand {
   }
 }
 
+/// The JSON of `inspect tree`.
+struct TreesDocument: CommandDocument {
+  static let schema = "inspect-tree"
+
+  var namespaces: [TreeDocument]
+}
+
 /// A namespace in the JSON of `inspect tree`.
 struct TreeDocument: Encodable {
   struct Run: Encodable {
@@ -173,7 +190,7 @@ struct TreeDocument: Encodable {
     var payloadByteCount: Int
     var firstBlockKey: String
     var lastBlockKey: String
-    var createdSeconds: UInt32
+    var createdAt: Moment?
     var corruptRowCount: Int
     var stamp: UInt64?
     var pinnedBlockCount: Int
@@ -188,9 +205,9 @@ struct TreeDocument: Encodable {
     var ownHitCount: UInt64
     /// Tokens that the latter found, from the root on.
     var ownHitTokenCount: UInt64
-    /// When the first and the last of its blocks whose life ends come to its end; absent = none does.
-    var firstEndNanoseconds: UInt64?
-    var lastEndNanoseconds: UInt64?
+    /// When the first and the last of its blocks whose life ends come to its end; nil = none does.
+    var firstEndsAt: Moment?
+    var lastEndsAt: Moment?
     /// Blocks without an end.
     var endlessBlockCount: Int
     /// With --session: the block of this run that the session stands on.
@@ -215,7 +232,7 @@ struct TreeDocument: Encodable {
       payloadByteCount = run.payloadByteCount
       firstBlockKey = run.firstBlockKey.hexadecimal
       lastBlockKey = run.lastBlockKey.hexadecimal
-      createdSeconds = run.createdSeconds
+      createdAt = Moment(seconds: run.createdSeconds)
       corruptRowCount = run.corruptRowCount
       stamp = run.stamp
       pinnedBlockCount = run.pinnedBlockCount
@@ -226,31 +243,35 @@ struct TreeDocument: Encodable {
       hitCount = hits
       ownHitCount = run.hitCount
       ownHitTokenCount = run.hitTokenCount
-      firstEndNanoseconds = run.firstEndNanoseconds
-      lastEndNanoseconds = run.lastEndNanoseconds
+      firstEndsAt = run.firstEndNanoseconds.flatMap(Moment.init(nanoseconds:))
+      lastEndsAt = run.lastEndNanoseconds.flatMap(Moment.init(nanoseconds:))
       endlessBlockCount = run.endlessBlockCount
       self.sessionPosition = sessionPosition
     }
 
     /// "in 5 min", "in 5 min – 2 h", "in 5 min – never", "–".
     var endText: String {
-      guard let first = firstEndNanoseconds, let last = lastEndNanoseconds else { return "–" }
-      let begin = momentText(nanoseconds: first)
-      let end = endlessBlockCount > 0 ? "never" : momentText(nanoseconds: last)
+      guard let first = firstEndsAt, let last = lastEndsAt else { return "–" }
+      let begin = agoText(first)
+      let end = endlessBlockCount > 0 ? "never" : agoText(last)
       return begin == end ? begin : "\(begin) – \(end)"
     }
   }
 
   var namespace: UInt32
   var modelName: String
+  var saltMark: String?
   var blockCount: Int
-  /// false: there are more runs than --limit allows.
+  /// false: more runs pass the filters than --limit allows.
   var isWhole: Bool
+  /// Blocks of the namespace in runs that are not shown; nil with --session, which is about a path.
+  var omittedBlockCount: Int?
   var runs: [Run]
 
   /// The tree for people.
   var lines: [String] {
-    let name = modelName.isEmpty ? "" : " (\(printable(modelName)))"
+    let salt = saltMark.map { ", salt \($0)" } ?? ""
+    let name = modelName.isEmpty ? salt : " (\(printable(modelName))\(salt))"
     var table = TextTable([
       ("namespace \(namespace)\(name)", .left), ("blocks", .right), ("tokens", .right),
       ("after", .right), ("payload", .right), ("age", .right), ("hits", .right), ("ends", .left),
@@ -276,12 +297,16 @@ struct TreeDocument: Encodable {
       table.append([
         "\(branch)run \(run.run)", "\(run.blockCount)", "\(run.tokenCount)",
         "\(run.firstBlockDepth)", byteText(run.payloadByteCount),
-        ageText(secondsAgo: secondsSince(nanoseconds: UInt64(run.createdSeconds) * 1_000_000_000)),
+        run.createdAt.map(agoText) ?? "–",
         "\(isWhole || run.hitCount == run.ownHitCount ? "" : "≥ ")\(run.hitCount)", run.endText,
         "\(run.firstBlockKey.prefix(12))…", notes.joined(separator: " "),
       ])
     }
-    let footer = isWhole ? [] : ["… and more runs: raise --limit"]
+    let why = isWhole ? "" : ": raise --limit for more"
+    let omitted = omittedBlockCount ?? 0
+    let footer =
+      omitted > 0 || !isWhole
+      ? ["\(counted(omitted, "block")) in runs that are not shown\(why)"] : []
     return table.lines() + footer + [""]
   }
 

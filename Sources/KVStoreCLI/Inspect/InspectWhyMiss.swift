@@ -64,7 +64,9 @@ struct InspectWhyMiss: ParsableCommand {
 }
 
 /// The JSON of `inspect why-miss`.
-struct WhyMissDocument: Encodable {
+struct WhyMissDocument: CommandDocument {
+  static let schema = "inspect-why-miss"
+
   struct Branch: Encodable {
     var run: UInt64
     var position: UInt32
@@ -72,7 +74,7 @@ struct WhyMissDocument: Encodable {
     var blockCount: Int
     var nextTokens: [UInt32]
     var nextText: String?
-    var createdSeconds: UInt32
+    var createdAt: Moment?
   }
 
   struct Difference: Encodable {
@@ -100,7 +102,8 @@ struct WhyMissDocument: Encodable {
   var storedTokenCount: Int
   var lostTokenCount: Int
   var elsewhereToken: Int?
-  var leftNanoseconds: UInt64
+  /// When the missing block was removed.
+  var leftAt: Moment?
   var branchCount: Int
   var branches: [Branch]
   var otherNamespace: UInt32?
@@ -117,14 +120,8 @@ struct WhyMissDocument: Encodable {
   ) {
     self.namespace = namespace
     self.tokenCount = tokenCount
-    // With not one token in common there is nothing that it forks from.
-    let isUnrelated = explanation.cause == .forked && explanation.divergenceToken == 0
-    cause = isUnrelated ? "nothingStored" : "\(explanation.cause)"
-    message =
-      isUnrelated
-      ? "No stored prompt of this namespace begins with the same token. It is another conversation, or whatever comes first "
-        + "in each request changes with it: compare it with a prompt that should share its front (--other)."
-      : explanation.message
+    cause = "\(explanation.cause)"
+    message = explanation.message
     blockCount = explanation.blockCount
     matchedBlockCount = explanation.matchedBlockCount
     matchedTokenCount = explanation.matchedTokenCount
@@ -133,7 +130,7 @@ struct WhyMissDocument: Encodable {
     storedTokenCount = explanation.storedTokenCount
     lostTokenCount = explanation.lostTokenCount
     elsewhereToken = explanation.elsewhereDepth
-    leftNanoseconds = explanation.leftNanoseconds
+    leftAt = Moment(nanoseconds: explanation.leftNanoseconds)
     branchCount = explanation.branchCount
     branches = explanation.branches.map {
       Branch(
@@ -143,7 +140,7 @@ struct WhyMissDocument: Encodable {
         blockCount: $0.blockCount,
         nextTokens: $0.nextTokens,
         nextText: vocabulary?.text(of: $0.nextTokens),
-        createdSeconds: $0.createdSeconds
+        createdAt: Moment(seconds: $0.createdSeconds)
       )
     }
     otherNamespace = explanation.otherNamespace?.rawValue
@@ -183,9 +180,7 @@ struct WhyMissDocument: Encodable {
         ("goes on with", .left),
       ])
       for branch in branches {
-        let age = ageText(
-          secondsAgo: secondsSince(nanoseconds: UInt64(branch.createdSeconds) * 1_000_000_000)
-        )
+        let age = branch.createdAt.map(agoText) ?? "–"
         let next = branch.nextTokens.map { "\($0)" }.joined(separator: " ")
         table.append([
           "run \(branch.run), position \(branch.position)", "\(branch.commonTokenCount)",

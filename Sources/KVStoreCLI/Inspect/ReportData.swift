@@ -5,7 +5,9 @@ import KVStore
 /// What the page of `inspect report` shows, as it is embedded in it.
 ///
 /// Runs are arrays of numbers, since there may be a hundred thousand of them.
-struct ReportData: Encodable {
+struct ReportData: CommandDocument {
+  static let schema = "inspect-report"
+
   struct Namespace: Encodable {
     var id: UInt32
     var model: String
@@ -14,7 +16,7 @@ struct ReportData: Encodable {
     var blockCount: Int
     var payloadByteCount: Int
     var storedByteCount: Int
-    var hasSalt: Bool
+    var saltMark: String?
     var isWhole: Bool
     /// Each: run, parent run, parent position, blocks before it, blocks, payload bytes, created (Unix seconds), stamp, archived blocks,
     /// look-ups that ended in it.
@@ -32,7 +34,7 @@ struct ReportData: Encodable {
 
   /// Blocks that were stored and removed in one slice of the time that the events span.
   struct Activity: Encodable {
-    var fromSeconds: UInt64
+    var fromAt: Moment?
     var storedCount: Int
     var removedCount: Int
   }
@@ -47,8 +49,10 @@ struct ReportData: Encodable {
 
   var title: String
   var storeUUID: String
-  var madeSeconds: UInt64
-  var createdSeconds: UInt64
+  /// When the page was made.
+  var madeAt: Moment?
+  /// When the store was.
+  var createdAt: Moment?
   var state: String
   var blockCount: UInt64
   var payloadByteCount: UInt64
@@ -59,6 +63,8 @@ struct ReportData: Encodable {
   var tokensAsked: UInt64
   var tokensFound: UInt64
   var evictedCount: UInt64
+  /// What the page computes the time saved with, until somebody gives another.
+  var prefillTokensPerSecond: Double
   var catalogByteCount: UInt64
   var catalogByteCountMax: UInt64
   var tiers: [Tier]
@@ -72,14 +78,20 @@ struct ReportData: Encodable {
   private static let firstTokenCount = 8
   private static let sliceCount = 60
 
-  init(_ store: Store, path: String, runCountMax: Int) throws {
+  init(
+    _ store: Store,
+    path: String,
+    runCountMax: Int,
+    prefillTokensPerSecond: Double
+  ) throws {
+    self.prefillTokensPerSecond = prefillTokensPerSecond
     let inspector = store.inspector
     let summary = try inspector.summary()
     let statistics = try store.statistics()
     title = path
     storeUUID = summary.storeUUID
-    madeSeconds = SystemClock().realTimeNanoseconds() / 1_000_000_000
-    createdSeconds = summary.createdNanoseconds / 1_000_000_000
+    madeAt = Moment(nanoseconds: SystemClock().realTimeNanoseconds())
+    createdAt = Moment(nanoseconds: summary.createdNanoseconds)
     state =
       summary.ownerCount > 0 ? "open in \(counted(summary.ownerCount, "process"))" : "at rest"
     blockCount = statistics.blocksStored
@@ -134,7 +146,7 @@ struct ReportData: Encodable {
       blockCount: namespace.blockCount,
       payloadByteCount: namespace.payloadByteCount,
       storedByteCount: namespace.storedByteCount,
-      hasSalt: namespace.hasSalt,
+      saltMark: namespace.saltMark,
       isWhole: runs.count <= runCountMax,
       runs: [],
       keys: [],
@@ -184,7 +196,11 @@ struct ReportData: Encodable {
     )
     let sliceSeconds = span / UInt64(sliceCount) + 1
     var slices = (0...span / sliceSeconds).map {
-      Activity(fromSeconds: from + $0 * sliceSeconds, storedCount: 0, removedCount: 0)
+      Activity(
+        fromAt: Moment(seconds: from + $0 * sliceSeconds),
+        storedCount: 0,
+        removedCount: 0
+      )
     }
     for event in events {
       let seconds = max(from, event.timeNanoseconds / 1_000_000_000)

@@ -10,9 +10,9 @@ let reportPage = #"""
   <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
   <title>kvstore report</title>
   <style>
-  :root { color-scheme: light; --back: #f7f7f5; --card: #ffffff; --text: #1d2023; --dim: #62686e; --line: #dcdfe2; --bar: #2f6f8f; --warn: #b3471d; --good: #2c7a4b; --mark: #d81b60; }
-  @media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { color-scheme: dark; --back: #14171a; --card: #1d2125; --text: #e6e8ea; --dim: #9aa3ab; --line: #343a40; --bar: #5aa9c9; --warn: #f08a5d; --good: #6cc38f; --mark: #ff5c9d; } }
-  :root[data-theme=dark] { color-scheme: dark; --back: #14171a; --card: #1d2125; --text: #e6e8ea; --dim: #9aa3ab; --line: #343a40; --bar: #5aa9c9; --warn: #f08a5d; --good: #6cc38f; --mark: #ff5c9d; }
+  :root { color-scheme: light; --back: #f7f7f5; --card: #ffffff; --text: #1d2023; --dim: #62686e; --line: #dcdfe2; --bar: #2f6f8f; --warn: #b3471d; --good: #2c7a4b; --mark: #d81b60; --front: #5b2a86; }
+  @media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { color-scheme: dark; --back: #14171a; --card: #1d2125; --text: #e6e8ea; --dim: #9aa3ab; --line: #343a40; --bar: #5aa9c9; --warn: #f08a5d; --good: #6cc38f; --mark: #ff5c9d; --front: #d9b3ff; } }
+  :root[data-theme=dark] { color-scheme: dark; --back: #14171a; --card: #1d2125; --text: #e6e8ea; --dim: #9aa3ab; --line: #343a40; --bar: #5aa9c9; --warn: #f08a5d; --good: #6cc38f; --mark: #ff5c9d; --front: #d9b3ff; }
   * { box-sizing: border-box; }
   body { margin: 0; background: var(--back); color: var(--text); font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; }
   main { max-width: 1800px; margin: 0 auto; padding: 20px; }
@@ -33,6 +33,7 @@ let reportPage = #"""
   :focus-visible { outline: 2px solid var(--bar); outline-offset: 1px; }
   .tools { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin-bottom: 10px; }
   #search { flex: 1; min-width: 220px; }
+  #speed { width: 86px; padding: 1px 6px; }
   #tree { display: block; width: 100%; height: 420px; cursor: pointer; }
   #where { min-height: 42px; margin: 8px 0 0; overflow-wrap: anywhere; }
   .legend { display: flex; gap: 14px; flex-wrap: wrap; margin-top: 6px; }
@@ -61,7 +62,7 @@ let reportPage = #"""
   <header><h1 id="title"></h1><span class="dim" id="made"></span><span class="grow"></span><button id="theme" type="button">light / dark</button></header>
   <div class="row" id="glance">
   <section><h2>Hit rate</h2><div class="big" id="rate"></div><div class="dim" id="rateOf"></div></section>
-  <section><h2>Tokens not computed again</h2><div class="big" id="saved"></div><div class="dim" id="savedOf"></div></section>
+  <section><h2>Saved</h2><div class="big" id="saved"></div><div class="dim" id="savedOf"></div><div class="dim"><span id="time"></span> at <input id="speed" type="number" min="1" step="any" aria-label="tokens a second that the engine computes"> tokens/s of prefill</div></section>
   <section><h2>Disk</h2><div class="big" id="disk"></div><div class="meter"><div><div id="diskBar"></div></div></div><div class="dim" id="diskOf"></div></section>
   <section><h2>What to do next</h2><ul id="next"></ul></section>
   </div>
@@ -93,11 +94,12 @@ let reportPage = #"""
   <script>
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
+  const seconds = text => Date.parse(text) / 1000, made = seconds(data.made_at), created = seconds(data.created_at);
   const $ = id => document.getElementById(id);
   const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const bytes = n => { let u = ["B", "KiB", "MiB", "GiB", "TiB"], i = 0; while (n >= 1024 && i < 4) { n /= 1024; i++; } return (i ? n.toPrecision(3) : n) + " " + u[i]; };
   const count = n => n.toLocaleString("en");
-  const age = s => { s = Math.max(0, data.madeSeconds - s); return s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days"; };
+  const age = s => { s = Math.max(0, made - s); return s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days"; };
   const percent = x => (x * 100).toFixed(1) + " %";
   function add(parent, name, text, attributes) { const e = document.createElement(name); if (text !== undefined) e.textContent = text; for (const k in attributes || {}) e.setAttribute(k, attributes[k]); parent.appendChild(e); return e; }
 
@@ -110,12 +112,21 @@ let reportPage = #"""
     for (let i = 1; i <= n; i++) {
       const r = ns.runs[i - 1], p = index.get(r[1]) || 0;
       t.parent[i] = p; t.level[i] = t.level[p] + 1; t.children[p].push(i);
-      t.bytes[i] = r[5]; t.hits[i] = r[9]; t.tokens[i] = r[4] * ns.tokensPerBlock;
+      t.bytes[i] = r[5]; t.hits[i] = r[9]; t.tokens[i] = r[4] * ns.tokens_per_block;
       t.newest = Math.max(t.newest, r[6]); if (r[6]) t.oldest = Math.min(t.oldest, r[6]); t.lastUse = Math.max(t.lastUse, r[7]);
     }
     for (let i = n; i >= 1; i--) { t.hits[t.parent[i]] += t.hits[i]; t.bytes[t.parent[i]] += t.bytes[i]; t.tokens[t.parent[i]] += t.tokens[i]; }
     /* A look-up that ended below a run has saved the run's tokens too. */
-    for (let i = n; i >= 1; i--) { t.saved[i] += t.hits[i] * ns.runs[i - 1][4] * ns.tokensPerBlock; t.saved[t.parent[i]] += t.saved[i]; }
+    for (let i = n; i >= 1; i--) { t.saved[i] += t.hits[i] * ns.runs[i - 1][4] * ns.tokens_per_block; t.saved[t.parent[i]] += t.saved[i]; }
+    /* The shared front: the runs, from the first token on, that at least half of all hits went through (half of the blocks
+       where nothing was hit), and behind which prompts part. */
+    t.front = new Set(); t.frontTokens = 0; t.frontShare = 0;
+    const weight = t.hits[0] ? t.hits : t.bytes;
+    for (let i = 0; ;) {
+      const next = t.children[i].find(child => weight[child] * 2 >= weight[0] && (t.children[child].length > 1 || t.children[child].some(below => weight[below] * 2 >= weight[0]) || t.hits[child] > 1));
+      if (next === undefined) break;
+      t.front.add(next); t.frontTokens += ns.runs[next - 1][4] * ns.tokens_per_block; t.frontShare = weight[next] / weight[0]; i = next;
+    }
     return t;
   }
   function colour(i) {
@@ -132,6 +143,7 @@ let reportPage = #"""
     const names = $("colour").value === "tier" ? [[200, "disk"], [115, "both"], [30, "archive"]] : $("colour").value === "age" ? [[215, "oldest"], [40, "newest"]] : [[215, "used long ago"], [40, "used last"]];
     if ($("colour").value !== "tier") { const s = add(box, "span"), stops = [0, 0.2, 0.4, 0.6, 0.8, 1].map(x => `hsl(${215 - 175 * x} 55% ${l}%)`); s.append(names[0][1] + " "); add(s, "i", "", { style: `width:90px;margin:0 5px;background:linear-gradient(90deg,${stops.join(",")})` }); s.append(names[1][1]); }
     else for (const [h, name] of names) { const s = add(box, "span"); add(s, "i", "", { style: `background:hsl(${h} 55% ${l}%)` }); s.append(name); }
+    if (tree && tree.front.size) { const s = add(box, "span"); add(s, "i", "", { style: "background:var(--front);height:4px;vertical-align:3px" }); s.append(`shared front: ${count(tree.frontTokens)} tokens, ${percent(tree.frontShare)} of ${tree.hits[0] ? "hits" : "bytes"} go through it`); }
     add(box, "span", "a box is a run of blocks without a fork; click to zoom in, on the top to zoom out");
   }
   let rowH = 22;
@@ -151,13 +163,14 @@ let reportPage = #"""
     rowH = Math.min(36, Math.max(22, Math.floor(h / (path.length + depthBelow(root)))));
     const box = (i, x, y, bw) => {
       c.fillStyle = colour(i); c.fillRect(x, y, Math.max(0.6, bw - (bw > 3 ? 1 : 0)), rowH - 1);
+      if (tree.front.has(i) && bw > 2) { c.fillStyle = style("--front"); c.fillRect(x, y + rowH - 4, Math.max(0.6, bw - 1), 3); }
       if (marks.has(i)) { c.lineWidth = 2; c.strokeStyle = mark; c.strokeRect(x + 1, y + 1, Math.max(2, bw - 3), rowH - 3); }
       hit.push([x, y, bw, i]);
       if (bw > 46) {
         c.save(); c.beginPath(); c.rect(x, y, bw - 4, rowH); c.clip(); c.fillStyle = text;
         const r = i ? tree.ns.runs[i - 1] : null;
         /* The longest of these that fits. */
-        const texts = r ? [`run ${r[0]} · ${count(r[4] * tree.ns.tokensPerBlock)} tokens`, `run ${r[0]}`] : [`namespace ${tree.ns.id}: ${bytes(tree.bytes[0])}`];
+        const texts = r ? [...(tree.front.has(i) ? [`shared front · run ${r[0]} · ${count(r[4] * tree.ns.tokens_per_block)} tokens`] : []), `run ${r[0]} · ${count(r[4] * tree.ns.tokens_per_block)} tokens`, `run ${r[0]}`] : [`namespace ${tree.ns.id}: ${bytes(tree.bytes[0])}`];
         const shown = texts.find(t => c.measureText(t).width <= bw - 10);
         if (shown) c.fillText(shown, x + 5, y + rowH / 2);
         c.restore();
@@ -181,9 +194,9 @@ let reportPage = #"""
   }
   function describe(i) {
     const ns = tree.ns;
-    if (!i) return `namespace ${ns.id} ${ns.model ? "(" + ns.model + ")" : ""}: ${count(ns.blockCount)} blocks in ${count(ns.runs.length)} runs, ${bytes(ns.payloadByteCount)}` + (ns.isWhole ? "" : " (not all runs are shown)");
+    if (!i) return `namespace ${ns.id} ${ns.model ? "(" + ns.model + ")" : ""}: ${count(ns.block_count)} blocks in ${count(ns.runs.length)} runs, ${bytes(ns.payload_bytes)}` + (ns.is_whole ? "" : " (not all runs are shown)");
     const r = ns.runs[i - 1];
-    return `run ${r[0]}: ${count(r[4])} blocks, ${count(r[4] * ns.tokensPerBlock)} tokens after ${count(r[3] * ns.tokensPerBlock)}; ${bytes(r[5])}, with all below it ${bytes(tree.bytes[i])}; stored ${age(r[6])} ago; ${count(tree.hits[i])} hits` + (r[8] ? `; ${count(r[8])} blocks archived` : "") + `; first key ${ns.keys[i - 1]}; begins with ${ns.firstTokens[i - 1].join(" ")}`;
+    return `run ${r[0]}: ${count(r[4])} blocks, ${count(r[4] * ns.tokens_per_block)} tokens after ${count(r[3] * ns.tokens_per_block)}; ${bytes(r[5])}, with all below it ${bytes(tree.bytes[i])}; stored ${age(r[6])} ago; ${count(tree.hits[i])} hits` + (r[8] ? `; ${count(r[8])} blocks archived` : "") + `; first key ${ns.keys[i - 1]}; begins with ${ns.first_tokens[i - 1].join(" ")}`;
   }
   function at(event) { const b = $("tree").getBoundingClientRect(), x = event.clientX - b.left, y = event.clientY - b.top; for (let k = hit.length - 1; k >= 0; k--) { const [hx, hy, hw, i] = hit[k]; if (x >= hx && x < hx + Math.max(hw, 1) && y >= hy && y < hy + rowH) return i; } return -1; }
   function zoom(i) { root = i; $("where").textContent = describe(i); $("tree").dataset.root = i ? tree.ns.runs[i - 1][0] : 0; draw(); }
@@ -196,7 +209,7 @@ let reportPage = #"""
     if (q && tree) {
       const words = q.split(/[\s,\[\]]+/).filter(Boolean), numbers = words.every(x => /^\d+$/.test(x)) ? words.map(Number) : null;
       tree.ns.runs.forEach((r, i) => {
-        const first = tree.ns.firstTokens[i];
+        const first = tree.ns.first_tokens[i];
         if (tree.ns.keys[i].startsWith(q) || (numbers && numbers.length === 1 && r[0] === numbers[0]) || (numbers && numbers.length > 1 && numbers.slice(0, first.length).every((x, k) => first[k] === x))) found.push(i + 1);
       });
     }
@@ -208,40 +221,44 @@ let reportPage = #"""
   $("search").addEventListener("keydown", e => { if (e.key === "Enter" && found.length) { zoom(found[foundAt++ % found.length]); } });
   $("width").addEventListener("change", draw);
   $("colour").addEventListener("change", () => { legend(); draw(); });
-  $("namespace").addEventListener("change", () => { const ns = data.namespaces[$("namespace").value]; tree = ns ? build(ns) : null; found = []; if (tree) zoom(0); else draw(); });
+  $("namespace").addEventListener("change", () => { const ns = data.namespaces[$("namespace").value]; tree = ns ? build(ns) : null; found = []; legend(); if (tree) zoom(0); else draw(); });
   $("theme").addEventListener("click", () => { const e = document.documentElement, dark = getComputedStyle(e).colorScheme.includes("dark"); e.dataset.theme = dark ? "light" : "dark"; legend(); draw(); charts(); });
   window.addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { legend(); draw(); charts(); });
 
   /* ---- what matters first */
   {
-    const full = data.diskByteCountMax ? data.diskByteCount / data.diskByteCountMax : 0, catalog = data.catalogByteCountMax ? data.catalogByteCount / data.catalogByteCountMax : 0;
-    $("rate").textContent = data.tokensAsked ? percent(data.tokensFound / data.tokensAsked) : "–";
-    $("rateOf").textContent = data.tokensAsked ? `of ${count(data.tokensAsked)} tokens in ${count(data.lookUpCount)} look-ups` : "nothing was looked up yet";
-    $("saved").textContent = count(data.tokensFound);
-    $("savedOf").textContent = data.lookUpCount ? `${count(Math.round(data.tokensFound / data.lookUpCount))} a look-up` : "";
+    const full = data.disk_bytes_max ? data.disk_bytes / data.disk_bytes_max : 0, catalog = data.catalog_bytes_max ? data.catalog_bytes / data.catalog_bytes_max : 0;
+    $("rate").textContent = data.tokens_asked ? percent(data.tokens_found / data.tokens_asked) : "–";
+    $("rateOf").textContent = data.tokens_asked ? `of ${count(data.tokens_asked)} tokens in ${count(data.look_up_count)} look-ups` : "nothing was looked up yet";
+    $("saved").textContent = count(data.tokens_found) + " tokens";
+    $("savedOf").textContent = data.look_up_count ? `not computed again, ${count(Math.round(data.tokens_found / data.look_up_count))} a look-up` : "nothing was looked up yet";
+    $("speed").value = data.prefill_tokens_per_second;
+    const duration = s => s < 120 ? s.toPrecision(3) + " s" : s < 7200 ? (s / 60).toPrecision(3) + " min" : s < 172800 ? (s / 3600).toPrecision(3) + " h" : count(Math.round(s / 86400)) + " days";
+    const showTime = () => { const speed = Number($("speed").value); $("time").textContent = speed > 0 ? duration(data.tokens_found / speed) : "–"; };
+    showTime(); $("speed").addEventListener("input", showTime);
     $("disk").textContent = percent(full);
     $("diskBar").style.width = Math.min(100, full * 100) + "%";
-    $("diskOf").textContent = `${bytes(data.diskByteCount)} of ${bytes(data.diskByteCountMax)}; ${count(data.evictedCount)} blocks were evicted`;
+    $("diskOf").textContent = `${bytes(data.disk_bytes)} of ${bytes(data.disk_bytes_max)}; ${count(data.evicted_count)} blocks were evicted`;
     const say = (text, poor) => add($("next"), "li", text, poor ? { class: "poor" } : {});
-    const poor = data.sessions.filter(s => s.isPoor), broken = poor.find(s => s.brokenStep != null);
-    if (poor.length) say(`${count(poor.length)} of ${count(data.sessions.length)} sessions find little of their prefix` + (broken ? `, for example from token ${count(broken.brokenToken)} on (${broken.brokenCause})` : "") + ": kvstore inspect why-miss says what to change.", true);
-    if (full > 0.9 && data.evictedCount) say("The disk is full and blocks are evicted: kvstore plan says how large it should be.", true);
+    const poor = data.sessions.filter(s => s.is_poor), broken = poor.find(s => s.broken_step != null);
+    if (poor.length) say(`${count(poor.length)} of ${count(data.sessions.length)} sessions find little of their prefix` + (broken ? `, for example from token ${count(broken.broken_token)} on (${broken.broken_cause})` : "") + ": kvstore inspect why-miss says what to change.", true);
+    if (full > 0.9 && data.evicted_count) say("The disk is full and blocks are evicted: kvstore plan says how large it should be.", true);
     if (catalog > 0.8) say(`The catalog is ${percent(catalog)} full: stop the store and run kvstore grow-catalog.`, true);
-    if (data.tokensAsked && data.tokensFound / data.tokensAsked < 0.3 && !poor.length) say("Little is found: kvstore lint finds in recorded requests what breaks their prefix.", true);
-    if (!data.lookUpCount) say("Send requests: nothing was looked up yet.");
+    if (data.tokens_asked && data.tokens_found / data.tokens_asked < 0.3 && !poor.length) say("Little is found: kvstore lint finds in recorded requests what breaks their prefix.", true);
+    if (!data.look_up_count) say("Send requests: nothing was looked up yet.");
     if (!$("next").children.length) say("Nothing stands out.");
   }
 
   /* ---- everything else */
   $("title").textContent = data.title; document.title = "kvstore: " + data.title;
-  $("made").textContent = "as of " + new Date(data.madeSeconds * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
-  for (const [name, value] of [["state", data.state], ["blocks", count(data.blockCount)], ["payload", bytes(data.payloadByteCount)], ["on disk", bytes(data.diskByteCount)], ["created", age(data.createdSeconds) + " ago"], ["UUID", data.storeUUID]]) { add($("facts"), "dt", name); add($("facts"), "dd", value); }
-  for (const tier of data.tiers) { const m = add($("tiers"), "div", undefined, { class: "meter" }); add(m, "span", `${tier.name}: ${bytes(tier.usedByteCount)} of ${bytes(tier.byteCount)}`); add(add(m, "div"), "div", "", { style: `width:${tier.byteCount ? Math.min(100, 100 * tier.usedByteCount / tier.byteCount) : 0}%` }); }
+  $("made").textContent = "as of " + new Date(made * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+  for (const [name, value] of [["state", data.state], ["blocks", count(data.block_count)], ["payload", bytes(data.payload_bytes)], ["on disk", bytes(data.disk_bytes)], ["created", age(created) + " ago"], ["UUID", data.store_uuid]]) { add($("facts"), "dt", name); add($("facts"), "dd", value); }
+  for (const tier of data.tiers) { const m = add($("tiers"), "div", undefined, { class: "meter" }); add(m, "span", `${tier.name}: ${bytes(tier.used_bytes)} of ${bytes(tier.bytes)}`); add(add(m, "div"), "div", "", { style: `width:${tier.bytes ? Math.min(100, 100 * tier.used_bytes / tier.bytes) : 0}%` }); }
   function table(parent, headings, rows) { const t = add(parent, "table"), h = add(add(t, "thead"), "tr"); headings.forEach(x => add(h, "th", x.replace("#", ""), x.startsWith("#") ? { class: "n" } : {})); const b = add(t, "tbody"); for (const row of rows) { const r = add(b, "tr"); row.forEach((x, k) => add(r, "td", Array.isArray(x) ? x[0] : x, { class: (headings[k].startsWith("#") ? "n" : "") + (Array.isArray(x) ? " " + x[1] : "") })); } }
-  if (data.sessions.length) table($("sessions"), ["session", "#steps", "#tokens", "#hit rate", "#steps 3–10", "#last step", "prefix"], data.sessions.slice().reverse().map(s => [(s.name || "–") + " · " + s.id, count(s.stepCount), count(s.tokenCount), percent(s.hitRate), s.settledHitRate == null ? "–" : [percent(s.settledHitRate) + (s.isPoor ? " low" : ""), s.isPoor ? "poor" : ""], age(s.lastNanoseconds / 1e9) + " ago", s.brokenStep == null ? "holds" : `broke in step ${s.brokenStep} at token ${count(s.brokenToken)}: ${s.brokenCause}`]));
+  if (data.sessions.length) table($("sessions"), ["session", "#steps", "#tokens", "#hit rate", "#steps 3–10", "#last step", "prefix"], data.sessions.slice().reverse().map(s => [(s.name || "–") + " · " + s.id, count(s.step_count), count(s.token_count), percent(s.hit_rate), s.settled_hit_rate == null ? "–" : [percent(s.settled_hit_rate) + (s.is_poor ? " low" : ""), s.is_poor ? "poor" : ""], age(seconds(s.last_step_at)) + " ago", s.broken_step == null ? "holds" : `broke in step ${s.broken_step} at token ${count(s.broken_token)}: ${s.broken_cause}`]));
   else add($("sessions"), "p", "No sessions are recorded: an engine records them with kvstore_session_begin.", { class: "dim" });
-  table($("namespaces"), ["#id", "model", "dtype", "#tokens a block", "#blocks", "#payload", "#stored", "salt"], data.namespaces.map(n => [String(n.id), n.model || "–", n.dtype || "–", String(n.tokensPerBlock), count(n.blockCount), bytes(n.payloadByteCount), bytes(n.storedByteCount), n.hasSalt ? "yes" : "no"]));
+  table($("namespaces"), ["#id", "model", "dtype", "#tokens a block", "#blocks", "#payload", "#stored", "salt"], data.namespaces.map(n => [String(n.id), n.model || "–", n.dtype || "–", String(n.tokens_per_block), count(n.block_count), bytes(n.payload_bytes), bytes(n.stored_bytes), n.salt_mark || "–"]));
   /* Charts are drawn in pixels, so that text keeps its shape; again when the width changes. */
   const chartHeight = 204, chartLeft = 44, chartBottom = 158, chartTop = 12;
   function svg(parent, width, parts) { parent.textContent = ""; const s = document.createElementNS("http://www.w3.org/2000/svg", "svg"); s.setAttribute("viewBox", `0 0 ${width} ${chartHeight}`); for (const [name, attributes, text] of parts) { const e = document.createElementNS("http://www.w3.org/2000/svg", name); for (const k in attributes) e.setAttribute(k, attributes[k]); if (text) { if (name === "text") e.textContent = text; else { const t = document.createElementNS("http://www.w3.org/2000/svg", "title"); t.textContent = text; e.appendChild(t); } } s.appendChild(e); } parent.appendChild(s); }
@@ -277,15 +294,15 @@ let reportPage = #"""
     const h = data.history[$("span").value];
     $("hitTable").textContent = "";
     if (h && h.intervals.some(i => i[1] > 0)) {
-      hitChart($("hits"), h.intervals.map(i => [i[0], Math.max(i[0] + 1, Math.min(i[0] + h.spanSeconds, data.madeSeconds)), i[3], i[2], `${moment(i[0]).slice(0, 16)}, ${spanText(h.spanSeconds)}: ${count(i[1])} look-ups, ${percent(i[2] ? i[3] / i[2] : 0)} of ${count(i[2])} tokens found`]), `tokens found of those asked for, each ${spanText(h.spanSeconds)} (UTC)`);
+      hitChart($("hits"), h.intervals.map(i => [i[0], Math.max(i[0] + 1, Math.min(i[0] + h.span_seconds, made)), i[3], i[2], `${moment(i[0]).slice(0, 16)}, ${spanText(h.span_seconds)}: ${count(i[1])} look-ups, ${percent(i[2] ? i[3] / i[2] : 0)} of ${count(i[2])} tokens found`]), `tokens found of those asked for, each ${spanText(h.span_seconds)} (UTC)`);
       const share = (n, i) => { const all = i[4] + i[5] + i[6]; return all ? percent(n / all) : "–"; };
       table($("hitTable"), ["from (UTC)", "#look-ups", "#tokens asked", "#found", "#in RAM", "#on disk", "#archive", "#stored", "#evicted", "#expired"], h.intervals.slice(-48).reverse().map(i => [moment(i[0]).slice(0, 16), count(i[1]), count(i[2]), i[2] ? percent(i[3] / i[2]) : "–", share(i[4], i), share(i[5], i), share(i[6], i), count(i[7]), count(i[8]), count(i[9])]));
       return;
     }
-    const steps = data.sessions.flatMap(s => s.steps).sort((a, b) => a.timeNanoseconds - b.timeNanoseconds);
+    const steps = data.sessions.flatMap(s => s.steps).sort((a, b) => seconds(a.at) - seconds(b.at));
     if (!steps.length) return empty($("hits"), "Nothing was looked up yet.");
-    const from = steps[0].timeNanoseconds / 1e9, span = Math.max(1, steps[steps.length - 1].timeNanoseconds / 1e9 - from), n = Math.min(60, steps.length), sum = Array.from({ length: n }, (_, k) => [from + span * k / n, from + span * (k + 1) / n, 0, 0, ""]);
-    for (const s of steps) { const k = Math.min(n - 1, Math.floor((s.timeNanoseconds / 1e9 - from) / span * n)); sum[k][2] += s.matchedTokenCount; sum[k][3] += s.tokenCount; }
+    const from = seconds(steps[0].at), span = Math.max(1, seconds(steps[steps.length - 1].at) - from), n = Math.min(60, steps.length), sum = Array.from({ length: n }, (_, k) => [from + span * k / n, from + span * (k + 1) / n, 0, 0, ""]);
+    for (const s of steps) { const k = Math.min(n - 1, Math.floor((seconds(s.at) - from) / span * n)); sum[k][2] += s.matched_token_count; sum[k][3] += s.token_count; }
     for (const s of sum) s[4] = percent(s[3] ? s[2] / s[3] : 0);
     hitChart($("hits"), sum, "tokens found of those asked for, steps of sessions only (UTC)");
   }
@@ -293,20 +310,20 @@ let reportPage = #"""
     hitsOverTime();
     const a = data.activity, parent = $("activity");
     if (!a.length) return empty(parent, "No events are kept.");
-    const width = widthOf(parent), right = width - 8, from = a[0].fromSeconds, to = a[a.length - 1].fromSeconds + data.activitySeconds;
-    const up = Math.max(0, ...a.map(x => x.storedCount)), down = Math.max(0, ...a.map(x => x.removedCount)), all = Math.max(1, up + down), height = chartBottom - chartTop, zero = down / all;
+    const width = widthOf(parent), right = width - 8, from = seconds(a[0].from_at), to = seconds(a[a.length - 1].from_at) + data.activity_seconds;
+    const up = Math.max(0, ...a.map(x => x.stored_count)), down = Math.max(0, ...a.map(x => x.removed_count)), all = Math.max(1, up + down), height = chartBottom - chartTop, zero = down / all;
     const y0 = chartBottom - height * zero, w = (right - chartLeft) / a.length;
     const labels = [[zero, "0"]]; if (up) labels.push([1, short(up)]); if (down) labels.push([0, "−" + short(down)]);
-    svg(parent, width, [...axes(width, from, to, labels.filter((l, k) => k === 0 || Math.abs(l[0] - zero) > 0.1)), ...a.flatMap((x, k) => { const at = { x: chartLeft + k * w, width: Math.max(1, w - 1) }, text = `${moment(x.fromSeconds).slice(0, 19)}: ${count(x.storedCount)} stored, ${count(x.removedCount)} removed`; return [["rect", { ...at, y: y0 - height * x.storedCount / all, height: height * x.storedCount / all, fill: style("--bar") }, text], ["rect", { ...at, y: y0, height: height * x.removedCount / all, fill: style("--warn") }, text]]; }), ["text", { x: chartLeft, y: chartHeight - 2 }, `blocks in each ${spanText(data.activitySeconds)}: up stored, down removed (UTC)`]]);
+    svg(parent, width, [...axes(width, from, to, labels.filter((l, k) => k === 0 || Math.abs(l[0] - zero) > 0.1)), ...a.flatMap((x, k) => { const at = { x: chartLeft + k * w, width: Math.max(1, w - 1) }, text = `${moment(seconds(x.from_at)).slice(0, 19)}: ${count(x.stored_count)} stored, ${count(x.removed_count)} removed`; return [["rect", { ...at, y: y0 - height * x.stored_count / all, height: height * x.stored_count / all, fill: style("--bar") }, text], ["rect", { ...at, y: y0, height: height * x.removed_count / all, fill: style("--warn") }, text]]; }), ["text", { x: chartLeft, y: chartHeight - 2 }, `blocks in each ${spanText(data.activity_seconds)}: up stored, down removed (UTC)`]]);
   }
-  data.history.forEach((h, i) => { if (h.intervals.length) add($("span"), "option", spanText(h.spanSeconds), { value: i }); });
+  data.history.forEach((h, i) => { if (h.intervals.length) add($("span"), "option", spanText(h.span_seconds), { value: i }); });
   /* The finest that goes back to the beginning. */
-  { const kept = [288, 336, 730], first = data.history.findIndex((h, i) => h.intervals.length && h.spanSeconds * kept[i] >= data.madeSeconds - data.createdSeconds); if ($("span").options.length) $("span").value = first >= 0 ? first : data.history.length - 1; else $("span").parentElement.hidden = true; }
+  { const kept = [288, 336, 730], first = data.history.findIndex((h, i) => h.intervals.length && h.span_seconds * kept[i] >= made - created); if ($("span").options.length) $("span").value = first >= 0 ? first : data.history.length - 1; else $("span").parentElement.hidden = true; }
   $("span").addEventListener("change", hitsOverTime);
   window.addEventListener("resize", charts);
-  data.namespaces.forEach((n, i) => add($("namespace"), "option", `${n.id} ${n.model}`, { value: i }));
+  data.namespaces.forEach((n, i) => add($("namespace"), "option", `${n.id} ${n.model}` + (n.salt_mark ? ` · salt ${n.salt_mark}` : ""), { value: i }));
   legend(); charts();
-  if (data.namespaces.length) { const biggest = data.namespaces.reduce((b, n, i) => n.payloadByteCount > data.namespaces[b].payloadByteCount ? i : b, 0); $("namespace").value = biggest; $("namespace").dispatchEvent(new Event("change")); }
+  if (data.namespaces.length) { const biggest = data.namespaces.reduce((b, n, i) => n.payload_bytes > data.namespaces[b].payload_bytes ? i : b, 0); $("namespace").value = biggest; $("namespace").dispatchEvent(new Event("change")); }
   document.documentElement.dataset.ready = "yes";
   </script>
   </body>

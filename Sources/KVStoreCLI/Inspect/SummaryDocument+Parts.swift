@@ -8,7 +8,7 @@ extension SummaryDocument {
     var number: UInt32
     var processID: Int32
     var name: String
-    /// Absent when the process does not say.
+    /// Nil when the process does not say.
     var memory: Memory?
 
     init(_ owner: StoreInspector.Owner) {
@@ -78,33 +78,33 @@ extension SummaryDocument {
     var id: UInt32
     var modelName: String
     var kvDtype: String
-    var hasSalt: Bool
+    /// Tells the salts of one store apart; nil without one.
+    var saltMark: String?
     var blockCount: Int
     var payloadByteCount: Int
     var storedByteCount: Int
-    /// 0 = none.
-    var quotaBytes: UInt64
+    /// Nil = none.
+    var quotaBytes: UInt64?
     var quotaBytesUsed: UInt64
-    /// Of blocks that are written without a word about it; 0 = until they are evicted.
-    var timeToLiveNanoseconds: UInt64
+    /// Of blocks that are written without a word about it; nil = until they are evicted.
+    var ttlSeconds: Double?
     /// Uses extend it.
-    var timeToLiveIsIdle: Bool
+    var ttlIsIdle: Bool
 
     init(_ summary: StoreInspector.NamespaceSummary) {
       id = summary.id.rawValue
       modelName = summary.identity?.modelName ?? ""
       kvDtype = summary.identity?.kvDtype ?? ""
-      hasSalt = summary.hasSalt
+      saltMark = summary.saltMark
       blockCount = summary.blockCount
       payloadByteCount = summary.payloadByteCount
       storedByteCount = summary.storedByteCount
-      quotaBytes = summary.quotaBytes
+      quotaBytes = summary.quotaBytes == 0 ? nil : summary.quotaBytes
       quotaBytesUsed = summary.quotaBytesUsed
       switch summary.timeToLive {
-      case .unlimited: (timeToLiveNanoseconds, timeToLiveIsIdle) = (0, false)
-      case .idle(let nanoseconds): (timeToLiveNanoseconds, timeToLiveIsIdle) = (nanoseconds, true)
-      case .absolute(let nanoseconds):
-        (timeToLiveNanoseconds, timeToLiveIsIdle) = (nanoseconds, false)
+      case .unlimited: (ttlSeconds, ttlIsIdle) = (nil, false)
+      case .idle(let nanoseconds): (ttlSeconds, ttlIsIdle) = (Double(nanoseconds) / 1e9, true)
+      case .absolute(let nanoseconds): (ttlSeconds, ttlIsIdle) = (Double(nanoseconds) / 1e9, false)
       }
     }
 
@@ -115,15 +115,14 @@ extension SummaryDocument {
 
     var row: [String] {
       let quota =
-        quotaBytes == 0
-        ? "–" : "\(percentText(quotaBytesUsed, quotaBytes)) of \(byteText(quotaBytes))"
+        quotaBytes.map { "\(percentText(quotaBytesUsed, $0)) of \(byteText($0))" } ?? "–"
       let life =
-        timeToLiveNanoseconds == 0
-        ? "–"
-        : "\(timeToLiveNanoseconds / 1_000_000_000) s after \(timeToLiveIsIdle ? "a use" : "writing")"
+        ttlSeconds.map {
+          "\(decimalText($0, digits: 3)) s after \(ttlIsIdle ? "a use" : "writing")"
+        } ?? "–"
       return [
         "\(id)", modelName.isEmpty ? "–" : String(printable(modelName).prefix(40)),
-        kvDtype.isEmpty ? "–" : printable(kvDtype), hasSalt ? "yes" : "no", "\(blockCount)",
+        kvDtype.isEmpty ? "–" : printable(kvDtype), saltMark ?? "–", "\(blockCount)",
         byteText(payloadByteCount), quota, life,
       ]
     }
@@ -239,7 +238,7 @@ extension SummaryDocument {
 
   struct Survey: Encodable {
     struct Bucket: Encodable {
-      /// Up to this; absent = beyond the one before.
+      /// Up to this; nil = beyond the one before.
       var upTo: Int?
       var blockCount: Int
     }

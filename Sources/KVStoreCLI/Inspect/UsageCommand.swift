@@ -41,6 +41,7 @@ struct UsageCommand: ParsableCommand {
         UsageDocument.Namespace(
           namespace: namespace.id.rawValue,
           modelName: namespace.identity?.modelName ?? "",
+          saltMark: namespace.saltMark,
           blockCount: namespace.blockCount,
           payloadByteCount: namespace.payloadByteCount,
           storedByteCount: namespace.storedByteCount
@@ -52,10 +53,13 @@ struct UsageCommand: ParsableCommand {
 }
 
 /// The JSON of `du`.
-struct UsageDocument: Encodable {
+struct UsageDocument: CommandDocument {
+  static let schema = "du"
+
   struct Namespace: Encodable {
     var namespace: UInt32
     var modelName: String
+    var saltMark: String?
     var blockCount: Int
     var payloadByteCount: Int
     /// As stored: compressed in the archive.
@@ -119,7 +123,8 @@ struct UsageDocument: Encodable {
       ("stored", .right), ("payload", .right), ("blocks", .right), ("namespace", .left),
     ])
     for one in namespaces {
-      let name = one.modelName.isEmpty ? "" : " (\(printable(one.modelName)))"
+      let salt = one.saltMark.map { ", salt \($0)" } ?? ""
+      let name = one.modelName.isEmpty ? salt : " (\(printable(one.modelName))\(salt))"
       table.append([
         byteText(one.storedByteCount), byteText(one.payloadByteCount), "\(one.blockCount)",
         "\(one.namespace)\(name)",

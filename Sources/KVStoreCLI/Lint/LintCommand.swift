@@ -89,7 +89,7 @@ struct LintCommand: ParsableCommand {
     if options.json {
       print(try jsonText(LintDocument(outcome, isRedacted: options.redact, stored: stored)))
     } else if options.sarif {
-      print(try jsonText(SARIFDocument(outcome)))
+      print(try foreignJSONText(SARIFDocument(outcome)))
     } else {
       let text = LintText(
         outcome: outcome,

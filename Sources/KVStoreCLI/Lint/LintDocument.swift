@@ -3,7 +3,9 @@ import KVRequests
 /// The JSON of `kvstore lint`.
 ///
 /// Its names are fixed: tests in other languages read them.
-struct LintDocument: Encodable {
+struct LintDocument: CommandDocument {
+  static let schema = "lint"
+
   struct Finding: Encodable {
     var file: String
     var line: Int

@@ -41,7 +41,9 @@ struct DoctorCommand: ParsableCommand {
 }
 
 /// The JSON of `doctor`.
-struct DoctorDocument: Encodable {
+struct DoctorDocument: CommandDocument {
+  static let schema = "doctor"
+
   enum Verdict: String, Encodable { case good, note, bad }
 
   struct Finding: Encodable {
@@ -49,8 +51,8 @@ struct DoctorDocument: Encodable {
     var verdict: Verdict
     /// What was found.
     var found: String
-    /// What to do; empty where nothing is.
-    var advice = ""
+    /// What to do; nil where nothing is.
+    var advice: String?
   }
 
   var folder: String
@@ -67,7 +69,7 @@ struct DoctorDocument: Encodable {
         case .bad: "BAD"
         }
       table.append([mark, finding.what, finding.found])
-      if !finding.advice.isEmpty { table.append(["", "", "→ \(finding.advice)"]) }
+      if let advice = finding.advice { table.append(["", "", "→ \(advice)"]) }
     }
     return table.lines(hasHeadings: false)
   }
@@ -93,7 +95,7 @@ private struct Examination {
     _ what: String,
     _ verdict: DoctorDocument.Verdict,
     _ found: String,
-    _ advice: String = ""
+    _ advice: String? = nil
   ) {
     findings.append(.init(what: what, verdict: verdict, found: found, advice: advice))
   }

@@ -86,7 +86,9 @@ struct ExportCommand: ParsableCommand {
 let portableHostBytes = 256 << 20
 
 /// The JSON of `export`.
-struct ExportDocument: Encodable {
+struct ExportDocument: CommandDocument {
+  static let schema = "export"
+
   var file: String
   var namespace: UInt32
   var blockCount: Int

@@ -53,7 +53,9 @@ struct GCCommand: ParsableCommand {
 }
 
 /// The JSON of `gc`: what was removed, or with --dry-run would be.
-struct GCDocument: Encodable {
+struct GCDocument: CommandDocument {
+  static let schema = "gc"
+
   var isDryRun: Bool
   var expiredBlockCount = 0
   var emptyNamespaceCount = 0

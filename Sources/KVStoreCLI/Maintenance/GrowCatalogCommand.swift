@@ -63,7 +63,9 @@ struct GrowCatalogCommand: ParsableCommand {
 }
 
 /// The JSON of `grow-catalog`.
-struct GrowCatalogDocument: Encodable {
+struct GrowCatalogDocument: CommandDocument {
+  static let schema = "grow-catalog"
+
   var catalogBytesBefore: Int
   var catalogBytes: Int
   /// What the store has to be opened with at least for the catalog to have its room beside the slot files.

@@ -17,6 +17,7 @@ struct ImportCommand: ParsableCommand {
 
       EXAMPLES
         kvstore import STORE warm.kvblocks
+        kvstore import NEW-STORE warm.kvblocks --create --capacity 200G
       """
   )
 
@@ -38,11 +39,22 @@ struct ImportCommand: ParsableCommand {
   )
   var capacity: ByteSize?
 
+  @Flag(help: "Make the store, of --capacity (default 10 GiB), where there is none.")
+  var create = false
+
   @Flag(help: "Print one JSON document.")
   var json = false
 
   func run() throws {
     let input = try InputFile(path: file)
+    if create, folderEntries(store).isEmpty {
+      try reportingErrors(at: store) {
+        var configuration = StoreConfiguration(path: store)
+        if let capacity { configuration.capacityBytes = capacity.byteCount }
+        configuration.hostBytes = 0
+        try Store.open(configuration).close()
+      }
+    }
     try withStore(
       at: store,
       readOnly: false,
@@ -67,7 +79,9 @@ struct ImportCommand: ParsableCommand {
 }
 
 /// The JSON of `import`.
-struct ImportDocument: Encodable {
+struct ImportDocument: CommandDocument {
+  static let schema = "import"
+
   /// nil when the file did not say whose blocks they are.
   var namespace: UInt32?
   /// Blocks of the file that were whole.

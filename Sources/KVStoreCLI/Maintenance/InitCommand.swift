@@ -72,7 +72,9 @@ struct InitCommand: ParsableCommand {
 }
 
 /// The JSON of `init`.
-struct InitDocument: Encodable {
+struct InitDocument: CommandDocument {
+  static let schema = "init"
+
   var path: String
   var capacityByteCount: Int
   var catalogByteCount: Int

@@ -62,7 +62,9 @@ struct PinCommand: ParsableCommand {
         blockCount: pin.blockCount,
         tokenCount: pin.blockCount * blockTokenCount,
         promptBlockCount: words.count / identity.wordsPerBlock,
-        seconds: duration.seconds
+        endsAt: Moment(
+          nanoseconds: SystemClock().realTimeNanoseconds() + duration.seconds * 1_000_000_000
+        )
       )
       print(json ? try jsonText(document) : document.text)
     }
@@ -70,7 +72,9 @@ struct PinCommand: ParsableCommand {
 }
 
 /// The JSON of `pin`.
-struct PinnedDocument: Encodable {
+struct PinnedDocument: CommandDocument {
+  static let schema = "pin"
+
   /// What `unpin` takes.
   var pin: UInt64
   var namespace: UInt32
@@ -79,14 +83,14 @@ struct PinnedDocument: Encodable {
   var tokenCount: Int
   /// Full blocks of the prompt.
   var promptBlockCount: Int
-  var seconds: UInt64
+  var endsAt: Moment?
 
   /// The document for people.
   var text: String {
     let rest =
       blockCount < promptBlockCount
       ? "; the other \(promptBlockCount - blockCount) of the prompt are not stored" : ""
-    let end = ageText(secondsAgo: -Int(clamping: seconds))
+    let end = endsAt.map(agoText) ?? "–"
     return "pin \(pin): \(counted(blockCount, "block")), \(tokenCount) tokens, ends \(end)\(rest)"
   }
 }
@@ -125,7 +129,9 @@ struct UnpinCommand: ParsableCommand {
 }
 
 /// The JSON of `unpin`.
-struct UnpinDocument: Encodable {
+struct UnpinDocument: CommandDocument {
+  static let schema = "unpin"
+
   var ended: [UInt64]
   /// No pins of these numbers hold.
   var unknown: [UInt64]

@@ -70,7 +70,9 @@ struct PurgeCommand: ParsableCommand {
 }
 
 /// The JSON of `purge`.
-struct PurgeDocument: Encodable {
+struct PurgeDocument: CommandDocument {
+  static let schema = "purge"
+
   var namespace: UInt32
   var isDryRun: Bool
   /// Removed, or with --dry-run to be removed.

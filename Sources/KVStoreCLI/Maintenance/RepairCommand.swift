@@ -62,7 +62,9 @@ private func refusal(_ kept: Repair.Kept) -> String {
 }
 
 /// The JSON of `repair`.
-struct RepairDocument: Encodable {
+struct RepairDocument: CommandDocument {
+  static let schema = "repair"
+
   var isDryRun: Bool
   var slotCount: Int
   var namespaceCount: Int

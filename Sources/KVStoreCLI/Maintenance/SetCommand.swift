@@ -7,8 +7,10 @@ import KVStore
 struct SetCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "set",
-    abstract: "Change what was chosen when a store was made.",
-    subcommands: [SetArchivePathCommand.self]
+    abstract: "Change what was chosen when a store or a namespace was made.",
+    subcommands: [
+      SetQuotaCommand.self, SetTTLCommand.self, SetCapacityCommand.self, SetArchivePathCommand.self,
+    ]
   )
 }
 
@@ -60,7 +62,9 @@ struct SetArchivePathCommand: ParsableCommand {
 }
 
 /// The JSON of `set archive-path`.
-struct SetArchivePathDocument: Encodable {
+struct SetArchivePathDocument: CommandDocument {
+  static let schema = "set-archive-path"
+
   /// The folder in which the archive lies now.
   var path: String
   /// What the store has to be opened with.

@@ -51,7 +51,9 @@ extension MaintenanceProgress {
 }
 
 /// The JSON of `verify`.
-struct VerificationDocument: Encodable {
+struct VerificationDocument: CommandDocument {
+  static let schema = "verify"
+
   struct FindingDocument: Encodable {
     var kind: String
     var place: String

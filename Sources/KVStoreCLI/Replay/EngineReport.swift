@@ -1,7 +1,9 @@
 import KVSimulation
 
 /// What a store would save an engine: the same trace with it and without it.
-struct EngineReport: Encodable {
+struct EngineReport: CommandDocument {
+  static let schema = "replay-engine"
+
   /// One arm.
   struct Arm: Encodable {
     var prefillTokens: Int
@@ -27,7 +29,7 @@ struct EngineReport: Encodable {
       case busySeconds = "busy_seconds"
       case stalledSeconds = "stalled_seconds"
       case endSeconds = "end_seconds"
-      case timeToFirstTokenSeconds = "ttft_s"
+      case timeToFirstTokenSeconds = "ttft_seconds"
     }
 
     init(_ result: EngineResult, deviceCount: Int) {
@@ -55,8 +57,84 @@ struct EngineReport: Encodable {
     var p99: Double
   }
 
-  var engine: EngineProfile
-  var store: StoreProfile
+  /// The simulated machine, with its times in seconds.
+  struct Engine: Encodable {
+    struct Device: Encodable {
+      var name: String
+      var operationsPerSecond: Double
+      var memoryByteCount: Double
+      var memoryBytesPerSecond: Double
+      var linkBytesPerSecond: Double
+      var linkLatencySeconds: Double
+      var source: String
+    }
+
+    var device: Device
+    var model: ModelProfile
+    var deviceCount: Int
+    var computeEfficiency: Double
+    var memoryEfficiency: Double
+    var stepTokenCount: Int
+    var stepOverheadSeconds: Double
+    var batchRequestCount: Int
+    var reservedMemoryPart: Double
+    var overlapsTransfers: Bool
+    var declinesSlowRestores: Bool
+
+    init(_ profile: EngineProfile) {
+      device = Device(
+        name: profile.device.name,
+        operationsPerSecond: profile.device.operationsPerSecond,
+        memoryByteCount: profile.device.memoryByteCount,
+        memoryBytesPerSecond: profile.device.memoryBytesPerSecond,
+        linkBytesPerSecond: profile.device.linkBytesPerSecond,
+        linkLatencySeconds: Double(profile.device.linkLatencyNanoseconds) / 1e9,
+        source: profile.device.source
+      )
+      model = profile.model
+      deviceCount = profile.deviceCount
+      computeEfficiency = profile.computeEfficiency
+      memoryEfficiency = profile.memoryEfficiency
+      stepTokenCount = profile.stepTokenCount
+      stepOverheadSeconds = Double(profile.stepOverheadNanoseconds) / 1e9
+      batchRequestCount = profile.batchRequestCount
+      reservedMemoryPart = profile.reservedMemoryPart
+      overlapsTransfers = profile.overlapsTransfers
+      declinesSlowRestores = profile.declinesSlowRestores
+    }
+  }
+
+  /// The tiers below the device.
+  struct Store: Encodable {
+    struct Tier: Encodable {
+      var byteCount: Int
+      var storedPart: Double
+      var readBytesPerSecond: Double
+      var latencySeconds: Double
+
+      init(_ tier: StoreProfile.TierProfile) {
+        byteCount = tier.byteCount
+        storedPart = tier.storedPart
+        readBytesPerSecond = tier.readBytesPerSecond
+        latencySeconds = Double(tier.latencyNanoseconds) / 1e9
+      }
+    }
+
+    var host: Tier?
+    var disk: Tier?
+    var archive: Tier?
+    var ttlSeconds: Double?
+
+    init(_ profile: StoreProfile) {
+      host = profile.host.map(Tier.init)
+      disk = profile.disk.map(Tier.init)
+      archive = profile.archive.map(Tier.init)
+      ttlSeconds = profile.ttlMilliseconds.map { Double($0) / 1000 }
+    }
+  }
+
+  var engine: Engine
+  var store: Store
   var tokensPerBlock: Int
   var blockBytes: Int
   var deviceSlots: Int
@@ -93,8 +171,8 @@ struct EngineReport: Encodable {
     store: StoreProfile
   ) {
     let (with, without) = (comparison.withStore, comparison.withoutStore)
-    self.engine = engine
-    self.store = store
+    self.engine = Engine(engine)
+    self.store = Store(store)
     tokensPerBlock = comparison.tokensPerBlock
     blockBytes = engine.blockByteCount(tokensPerBlock: tokensPerBlock)
     deviceSlots = engine.slotCount(tokensPerBlock: tokensPerBlock)

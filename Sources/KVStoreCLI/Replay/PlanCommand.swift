@@ -85,7 +85,9 @@ struct PlanCommand: ParsableCommand {
 }
 
 /// What `kvstore plan` found.
-struct PlanReport: Encodable {
+struct PlanReport: CommandDocument {
+  static let schema = "plan"
+
   /// One size, under each TTL.
   struct Row: Encodable {
     var bytes: Int
@@ -108,7 +110,7 @@ struct PlanReport: Encodable {
     private enum CodingKeys: String, CodingKey {
       case hostBytes = "host_bytes"
       case diskBytes = "disk_bytes"
-      case ttlSeconds = "ttl_s"
+      case ttlSeconds = "ttl_seconds"
       case keptPart = "kept_part"
     }
   }
@@ -133,7 +135,7 @@ struct PlanReport: Encodable {
     case totalTokens = "total_tokens"
     case uniqueBlocks = "unique_blocks"
     case possibleTokenHitRate = "possible_token_hit_rate"
-    case ttlSeconds = "ttl_s"
+    case ttlSeconds = "ttl_seconds"
   }
 
   init(_ result: PlanResult, _ plan: CapacityPlan, keep: Double, hostPart: Double) {

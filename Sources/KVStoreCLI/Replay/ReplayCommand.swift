@@ -1,6 +1,10 @@
 import ArgumentParser
 import KVSimulation
 
+extension ReplaySummary: CommandDocument {
+  static let schema = "replay"
+}
+
 /// `kvstore replay`: what the store would do with a trace of requests.
 struct ReplayCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

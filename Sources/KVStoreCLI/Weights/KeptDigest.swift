@@ -82,7 +82,7 @@ struct KeptDigest: Codable, Equatable {
       )
       // A file that is written over keeps its owner's rights.
       if !Self.isOurs(file) { _ = unsafe unlink(file) }
-      try writeFile(file, try jsonText(self))
+      try writeFile(file, try foreignJSONText(self))
     } catch {
       throw CommandFailure("cannot keep the digest in \(Self.folder): \(error)")
     }

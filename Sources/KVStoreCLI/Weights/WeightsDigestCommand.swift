@@ -180,7 +180,9 @@ private final class FileReading: Sendable {
 }
 
 /// The JSON of `weights-digest`.
-struct WeightsDigestDocument: Encodable {
+struct WeightsDigestDocument: CommandDocument {
+  static let schema = "weights-digest"
+
   struct File: Encodable {
     var name: String
     var path: String

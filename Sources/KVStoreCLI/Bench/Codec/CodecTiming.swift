@@ -6,7 +6,9 @@ import KVFile
 /// One codec on one set of blocks.
 struct CodecTiming {
   /// A line of the report.
-  struct Row: Encodable {
+  struct Row: CommandDocument {
+    static let schema = "bench-codec"
+
     var workload = "codec"
     var codec: String
     var elementType: String
