@@ -113,6 +113,13 @@ let package = Package(
       swiftSettings: swiftSettings
     ),
 
+    // The example of docs/examples, so that it compiles.
+    .executableTarget(
+      name: "restore-example",
+      dependencies: ["KVStore", "KVCore"],
+      path: "docs/examples/swift"
+    ),
+
     // Tests: one target for each part, on the shared support.
     .target(
       name: "KVTestSupport",

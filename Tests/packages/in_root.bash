@@ -25,6 +25,13 @@ twice() {
   grep -qx 'restored 64 of 64 blocks' /root/out
 }
 
+# README's blocks, as they stand.
+read_readme() {
+  step python3 /packages/readme.py /packages/README.md /root/readme
+  sed 's/^/              /' /root/out
+  rm -rf /root/readme
+}
+
 # The command, and a store that an example has made.
 use_command() {
   step kvstore --version
@@ -60,6 +67,7 @@ case $1 in
     step cc /usr/share/doc/libkvstore-dev/examples/restore.c $(pkg-config --cflags --libs kvstore) -o /root/restore
     twice /root/restore
     use_command
+    read_readme
     dpkg --verify libkvstore0 libkvstore-dev kvstore
     step apt-get purge -y -q kvstore libkvstore-dev libkvstore0
     hash -r

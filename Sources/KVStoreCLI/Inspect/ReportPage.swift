@@ -45,6 +45,7 @@ let reportPage = #"""
   th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
   td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
   .scroll { overflow-x: auto; }
+  .big small { font-size: 16px; font-weight: 400; }
   .big { font-size: 30px; font-weight: 600; line-height: 1.2; font-variant-numeric: tabular-nums; }
   #next { margin: 0; padding-left: 18px; } #next li { margin-bottom: 4px; }
   .poor { color: var(--warn); font-weight: 600; }
@@ -62,7 +63,7 @@ let reportPage = #"""
   <header><h1 id="title"></h1><span class="dim" id="made"></span><span class="grow"></span><button id="theme" type="button">light / dark</button></header>
   <div class="row" id="glance">
   <section><h2>Hit rate</h2><div class="big" id="rate"></div><div class="dim" id="rateOf"></div></section>
-  <section><h2>Saved</h2><div class="big" id="saved"></div><div class="dim" id="savedOf"></div><div class="dim"><span id="time"></span> at <input id="speed" type="number" min="1" step="any" aria-label="tokens a second that the engine computes"> tokens/s of prefill</div></section>
+  <section><h2>Saved</h2><div class="big"><span id="saved"></span> <small>tokens</small></div><div class="dim" id="savedOf"></div><div class="dim"><span id="time"></span> at <input id="speed" type="number" min="1" step="any" aria-label="tokens a second that the engine computes"> tokens/s of prefill</div></section>
   <section><h2>Disk</h2><div class="big" id="disk"></div><div class="meter"><div><div id="diskBar"></div></div></div><div class="dim" id="diskOf"></div></section>
   <section><h2>What to do next</h2><ul id="next"></ul></section>
   </div>
@@ -100,6 +101,7 @@ let reportPage = #"""
   const bytes = n => { let u = ["B", "KiB", "MiB", "GiB", "TiB"], i = 0; while (n >= 1024 && i < 4) { n /= 1024; i++; } return (i ? n.toPrecision(3) : n) + " " + u[i]; };
   const count = n => n.toLocaleString("en");
   const age = s => { s = Math.max(0, made - s); return s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days"; };
+  const many = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
   const percent = x => (x * 100).toFixed(1) + " %";
   function add(parent, name, text, attributes) { const e = document.createElement(name); if (text !== undefined) e.textContent = text; for (const k in attributes || {}) e.setAttribute(k, attributes[k]); parent.appendChild(e); return e; }
 
@@ -120,12 +122,15 @@ let reportPage = #"""
     for (let i = n; i >= 1; i--) { t.saved[i] += t.hits[i] * ns.runs[i - 1][4] * ns.tokens_per_block; t.saved[t.parent[i]] += t.saved[i]; }
     /* The shared front: the runs, from the first token on, that at least half of all hits went through (half of the blocks
        where nothing was hit), and behind which prompts part. */
-    t.front = new Set(); t.frontTokens = 0; t.frontShare = 0;
+    t.front = new Map(); t.frontTokens = 0; t.frontShare = 0;
     const weight = t.hits[0] ? t.hits : t.bytes;
     for (let i = 0; ;) {
       const next = t.children[i].find(child => weight[child] * 2 >= weight[0] && (t.children[child].length > 1 || t.children[child].some(below => weight[below] * 2 >= weight[0]) || t.hits[child] > 1));
       if (next === undefined) break;
-      t.front.add(next); t.frontTokens += ns.runs[next - 1][4] * ns.tokens_per_block; t.frontShare = weight[next] / weight[0]; i = next;
+      /* It ends where less than half goes on: behind the block at which the others have branched off. */
+      let rest = weight[next], blocks = ns.runs[next - 1][4];
+      for (const child of t.children[next].slice().sort((a, b) => ns.runs[a - 1][2] - ns.runs[b - 1][2])) { rest -= weight[child]; if (rest * 2 < weight[0]) { blocks = Math.min(blocks, ns.runs[child - 1][2] + 1); break; } }
+      t.front.set(next, blocks * ns.tokens_per_block); t.frontTokens += blocks * ns.tokens_per_block; t.frontShare = weight[next] / weight[0]; i = next;
     }
     return t;
   }
@@ -149,6 +154,8 @@ let reportPage = #"""
   let rowH = 22;
   /* Rows that hang below a box. */
   function depthBelow(i) { let most = 0; const stack = [[i, 0]]; while (stack.length) { const [at, d] = stack.pop(); if (d > most) most = d; for (const child of tree.children[at]) stack.push([child, d + 1]); } return most; }
+  /* A small tree needs no large picture. */
+  function fit() { const most = matchMedia("(max-width: 600px)").matches ? 300 : 420; $("tree").style.height = (tree ? Math.max(110, Math.min(most, 36 * (depthBelow(0) + 1) + 4)) : 60) + "px"; }
   function draw() {
     const canvas = $("tree"), ratio = window.devicePixelRatio || 1, w = canvas.clientWidth, h = canvas.clientHeight;
     canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
@@ -170,7 +177,7 @@ let reportPage = #"""
         c.save(); c.beginPath(); c.rect(x, y, bw - 4, rowH); c.clip(); c.fillStyle = text;
         const r = i ? tree.ns.runs[i - 1] : null;
         /* The longest of these that fits. */
-        const texts = r ? [...(tree.front.has(i) ? [`shared front · run ${r[0]} · ${count(r[4] * tree.ns.tokens_per_block)} tokens`] : []), `run ${r[0]} · ${count(r[4] * tree.ns.tokens_per_block)} tokens`, `run ${r[0]}`] : [`namespace ${tree.ns.id}: ${bytes(tree.bytes[0])}`];
+        const texts = r ? [...(tree.front.has(i) ? [`shared front: ${count(tree.front.get(i))} tokens · run ${r[0]} · ${count(r[4] * tree.ns.tokens_per_block)} tokens`, `shared front · run ${r[0]}`] : []), `run ${r[0]} · ${count(r[4] * tree.ns.tokens_per_block)} tokens`, `run ${r[0]}`] : [`namespace ${tree.ns.id}: ${bytes(tree.bytes[0])}`];
         const shown = texts.find(t => c.measureText(t).width <= bw - 10);
         if (shown) c.fillText(shown, x + 5, y + rowH / 2);
         c.restore();
@@ -194,9 +201,9 @@ let reportPage = #"""
   }
   function describe(i) {
     const ns = tree.ns;
-    if (!i) return `namespace ${ns.id} ${ns.model ? "(" + ns.model + ")" : ""}: ${count(ns.block_count)} blocks in ${count(ns.runs.length)} runs, ${bytes(ns.payload_bytes)}` + (ns.is_whole ? "" : " (not all runs are shown)");
+    if (!i) return `namespace ${ns.id} ${ns.model ? "(" + ns.model + ")" : ""}: ${many(ns.block_count, "block")} in ${many(ns.runs.length, "run")}, ${bytes(ns.payload_bytes)}` + (ns.is_whole ? "" : " (not all runs are shown)");
     const r = ns.runs[i - 1];
-    return `run ${r[0]}: ${count(r[4])} blocks, ${count(r[4] * ns.tokens_per_block)} tokens after ${count(r[3] * ns.tokens_per_block)}; ${bytes(r[5])}, with all below it ${bytes(tree.bytes[i])}; stored ${age(r[6])} ago; ${count(tree.hits[i])} hits` + (r[8] ? `; ${count(r[8])} blocks archived` : "") + `; first key ${ns.keys[i - 1]}; begins with ${ns.first_tokens[i - 1].join(" ")}`;
+    return `run ${r[0]}: ${many(r[4], "block")}, ${count(r[4] * ns.tokens_per_block)} tokens after ${count(r[3] * ns.tokens_per_block)}; ${bytes(r[5])}, with all below it ${bytes(tree.bytes[i])}; stored ${age(r[6])} ago; ${count(tree.hits[i])} hits` + (r[8] ? `; ${count(r[8])} blocks archived` : "") + `; first key ${ns.keys[i - 1]}; begins with ${ns.first_tokens[i - 1].join(" ")}`;
   }
   function at(event) { const b = $("tree").getBoundingClientRect(), x = event.clientX - b.left, y = event.clientY - b.top; for (let k = hit.length - 1; k >= 0; k--) { const [hx, hy, hw, i] = hit[k]; if (x >= hx && x < hx + Math.max(hw, 1) && y >= hy && y < hy + rowH) return i; } return -1; }
   function zoom(i) { root = i; $("where").textContent = describe(i); $("tree").dataset.root = i ? tree.ns.runs[i - 1][0] : 0; draw(); }
@@ -221,7 +228,7 @@ let reportPage = #"""
   $("search").addEventListener("keydown", e => { if (e.key === "Enter" && found.length) { zoom(found[foundAt++ % found.length]); } });
   $("width").addEventListener("change", draw);
   $("colour").addEventListener("change", () => { legend(); draw(); });
-  $("namespace").addEventListener("change", () => { const ns = data.namespaces[$("namespace").value]; tree = ns ? build(ns) : null; found = []; legend(); if (tree) zoom(0); else draw(); });
+  $("namespace").addEventListener("change", () => { const ns = data.namespaces[$("namespace").value]; tree = ns ? build(ns) : null; found = []; legend(); fit(); if (tree) zoom(0); else draw(); });
   $("theme").addEventListener("click", () => { const e = document.documentElement, dark = getComputedStyle(e).colorScheme.includes("dark"); e.dataset.theme = dark ? "light" : "dark"; legend(); draw(); charts(); });
   window.addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { legend(); draw(); charts(); });
@@ -230,8 +237,8 @@ let reportPage = #"""
   {
     const full = data.disk_bytes_max ? data.disk_bytes / data.disk_bytes_max : 0, catalog = data.catalog_bytes_max ? data.catalog_bytes / data.catalog_bytes_max : 0;
     $("rate").textContent = data.tokens_asked ? percent(data.tokens_found / data.tokens_asked) : "–";
-    $("rateOf").textContent = data.tokens_asked ? `of ${count(data.tokens_asked)} tokens in ${count(data.look_up_count)} look-ups` : "nothing was looked up yet";
-    $("saved").textContent = count(data.tokens_found) + " tokens";
+    $("rateOf").textContent = data.tokens_asked ? `of ${count(data.tokens_asked)} tokens in ${many(data.look_up_count, "look-up")}` : "nothing was looked up yet";
+    $("saved").textContent = count(data.tokens_found);
     $("savedOf").textContent = data.look_up_count ? `not computed again, ${count(Math.round(data.tokens_found / data.look_up_count))} a look-up` : "nothing was looked up yet";
     $("speed").value = data.prefill_tokens_per_second;
     const duration = s => s < 120 ? s.toPrecision(3) + " s" : s < 7200 ? (s / 60).toPrecision(3) + " min" : s < 172800 ? (s / 3600).toPrecision(3) + " h" : count(Math.round(s / 86400)) + " days";
@@ -239,13 +246,13 @@ let reportPage = #"""
     showTime(); $("speed").addEventListener("input", showTime);
     $("disk").textContent = percent(full);
     $("diskBar").style.width = Math.min(100, full * 100) + "%";
-    $("diskOf").textContent = `${bytes(data.disk_bytes)} of ${bytes(data.disk_bytes_max)}; ${count(data.evicted_count)} blocks were evicted`;
+    $("diskOf").textContent = `${bytes(data.disk_bytes)} of ${bytes(data.disk_bytes_max)}; ${many(data.evicted_count, "block")} ${data.evicted_count === 1 ? "was" : "were"} evicted`;
     const say = (text, poor) => add($("next"), "li", text, poor ? { class: "poor" } : {});
     const poor = data.sessions.filter(s => s.is_poor), broken = poor.find(s => s.broken_step != null);
     if (poor.length) say(`${count(poor.length)} of ${count(data.sessions.length)} sessions find little of their prefix` + (broken ? `, for example from token ${count(broken.broken_token)} on (${broken.broken_cause})` : "") + ": kvstore inspect why-miss says what to change.", true);
     if (full > 0.9 && data.evicted_count) say("The disk is full and blocks are evicted: kvstore plan says how large it should be.", true);
     if (catalog > 0.8) say(`The catalog is ${percent(catalog)} full: stop the store and run kvstore grow-catalog.`, true);
-    if (data.tokens_asked && data.tokens_found / data.tokens_asked < 0.3 && !poor.length) say("Little is found: kvstore lint finds in recorded requests what breaks their prefix.", true);
+    if (data.look_up_count >= 10 && data.tokens_found / data.tokens_asked < 0.3 && !poor.length) say("Little is found: kvstore lint finds in recorded requests what breaks their prefix.", true);
     if (!data.look_up_count) say("Send requests: nothing was looked up yet.");
     if (!$("next").children.length) say("Nothing stands out.");
   }
