@@ -91,7 +91,7 @@ def main(restore_all, kvstore, folder, rounds, seed):
         repaired = json.loads(found)
         if repaired["block_count"] - repaired["inline_block_count"] != 5 + 12 * 15:
             sys.exit(f"{what}: repair gave back {repaired}")
-        kept += repaired["inlineBlockCount"]
+        kept += repaired["inline_block_count"]
         status, found, message = run(restore_all, "read", store)
         if status != 0 or not found.startswith(f"{SLOT_BLOCKS} "):
             sys.exit(f"{what}: after the repair: {status}: {found} {message}")

@@ -249,7 +249,7 @@ def test_sessions_are_in_the_store(place, processes):
     for session in sessions:
         steps = session["steps"]
         check(steps[2]["matched_token_count"] > steps[0]["token_count"] - BLOCK, steps)
-        check(steps[2]["computedTokenCount"] < 200, steps)
+        check(steps[2]["computed_token_count"] < 200, steps)
 
 
 def test_warm_and_prefetch(place, processes):

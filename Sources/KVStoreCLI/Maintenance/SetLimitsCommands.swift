@@ -73,8 +73,10 @@ struct SetLimitsDocument: CommandDocument {
   /// The document for people.
   var text: String {
     let quota =
-      quotaBytes.map { "a quota of \(byteText($0)), \(byteText(quotaBytesUsed)) of it used" }
-      ?? "no quota"
+      quotaBytes.map { quota in
+        let kept = quotaBytesUsed > quota ? ", since pins or leases keep them" : ""
+        return "a quota of \(byteText(quota)), \(byteText(quotaBytesUsed)) in use\(kept)"
+      } ?? "no quota"
     let life =
       ttlSeconds.map {
         "blocks live for \(decimalText($0, digits: 3)) s after \(ttlIsIdle ? "a use" : "writing")"
