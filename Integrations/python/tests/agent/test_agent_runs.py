@@ -312,6 +312,7 @@ with agents.run("r", user="ann") as run:
 def check_kills(tmp_path: Path, steps: int, deaths: list[int]) -> None:
     """A run that is killed before each of these steps, on one store."""
     path, said = tmp_path / "store", tmp_path / "said"
+    said.touch()
     for die in deaths:
         process = started(STEPS, path, steps, die, said)
         process.communicate(timeout=120)
