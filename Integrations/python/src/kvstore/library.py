@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,15 +20,19 @@ class LibraryNotFoundError(ImportError):
     """There is no libkvstore that could be loaded."""
 
 
-def candidates() -> list[str]:
+def candidates() -> Iterator[str]:
     """Where the library is looked for, in this order: $KVSTORE_LIBRARY, the package, the system."""
     chosen = os.environ.get("KVSTORE_LIBRARY")
     if chosen:
         # Who names a library wants that one and no other.
-        return [chosen]
-    found = [str(Path(__file__).parent / "lib" / "libkvstore.so.0"), "libkvstore.so.0"]
+        yield chosen
+        return
+    yield str(Path(__file__).parent / "lib" / "libkvstore.so.0")
+    yield "libkvstore.so.0"
+    # Runs the system's tools, which write temporary files: last.
     system = ctypes.util.find_library("kvstore")
-    return found + ([system] if system else [])
+    if system:
+        yield system
 
 
 def _load(candidate: str) -> ctypes.CDLL:

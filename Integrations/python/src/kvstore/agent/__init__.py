@@ -9,6 +9,8 @@
                 run.step("work", work_on, part)
 
 A program that is killed and started again is answered what it has done already, and goes on. docs/agents.md explains the layers.
+Messages are in kvstore.agent.memory, embeddings in kvstore.agent.embeddings (needs numpy), the transports of httpx in
+kvstore.agent.http, runs as files in kvstore.agent.carry.
 """
 
 from .answers import Answers
@@ -18,7 +20,9 @@ from .log import DivergenceError, Event, Opening, RecordedError
 from .metrics import Metrics
 from .policies import Policies, PolicyError
 from .prices import Prices
+from .memory import Memory
 from .run import Checkpoint, LostStepError, Run, RunBusyError, RunChangedError, Step, UnconfirmedStepError
+from .runtime import Runtime
 from .scope import Scope
 from .store import AgentStore, RunRecord
 from .tools import Answer, RecordedToolError, last_answer, tool_cache
@@ -33,6 +37,7 @@ __all__ = [
     "Entry",
     "Event",
     "LostStepError",
+    "Memory",
     "Metrics",
     "NotCanonicalError",
     "NotStoredError",
@@ -46,6 +51,7 @@ __all__ = [
     "RunBusyError",
     "RunChangedError",
     "RunRecord",
+    "Runtime",
     "Scope",
     "Step",
     "TooLargeError",

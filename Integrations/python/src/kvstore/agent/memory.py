@@ -142,19 +142,22 @@ class Memory:
         self,
         *,
         to_tokens: int,
+        over_tokens: int | None = None,
         keep_first: int = 1,
         keep_last: int = 4,
         summarise: Callable[[list[Message]], str] | None = None,
         long_tokens: int = 200,
     ) -> Compaction | None:
-        """Makes the prompt smaller, if it takes more than `to_tokens`; None: it does not, or nothing can go.
+        """Makes the prompt smaller, if it takes more than `over_tokens` (or `to_tokens`); None: it does not, or nothing can go.
+
+        Each compaction costs what the server has cached behind the front, so let it be seldom: `over_tokens` twice `to_tokens`.
 
         The first and the last messages stay as they are. In between, long results of tools are replaced by placeholders, the oldest
         first, as far as that helps; where it does not suffice and there is a `summarise`, all of it is replaced by its text. The cut is
         never between a call of a tool and its result. What was replaced stays in the run: `recall(ref)`.
         """
         before = self.tokens()
-        if before <= to_tokens:
+        if before <= (to_tokens if over_tokens is None else max(to_tokens, over_tokens)):
             return None
         first, last = self._bounds(keep_first, keep_last)
         if first >= last:
