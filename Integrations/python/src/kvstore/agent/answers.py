@@ -67,6 +67,8 @@ class Question:
             "left_out": self.leave_out,
         }
         self.bypass = ""
+        self.is_for_run = False
+        """It is kept in the run's record alone."""
         if self.rule.bypass:
             self.bypass = "policy"
         elif sampled and not self.rule.sampled:
@@ -121,8 +123,8 @@ class Question:
     ) -> None:
         """Keeps an answer that came; unfit: why it is recorded in the run only."""
         reason = self.bypass or unfit
-        outcome = "bypassed" if reason else "forced" if self.fresh else "stored"
-        if not reason:
+        outcome = "asked" if self.is_for_run else "bypassed" if reason else "forced" if self.fresh else "stored"
+        if not reason and not self.is_for_run:
             now = time.time()
             meta: dict[str, Any] = {"model": self.model[:200], "seconds": round(took, 6), "left_out": self.leave_out}
             if any(tokens):

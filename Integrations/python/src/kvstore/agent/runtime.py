@@ -210,6 +210,7 @@ class Runtime:
         question = Question(
             self._agents, body, AnswerRule(None, "run", "", True), model=str(body["model"]), sampled=False, provider="runtime"
         )
+        question.is_for_run = True
         event = question.recorded()
         if event is not None:
             found: Mapping[str, Any] = event.value
@@ -221,7 +222,6 @@ class Runtime:
             question.failed(error)
             raise
         content, kind = encoded(dict(answer))
-        question.bypass = "recorded in the run"
         question.store(content, kind, time.monotonic() - began, tokens=(cached_of(answer)[0], 0))
         stored: Mapping[str, Any] = Entry(content, kind).value
         return stored
