@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,34 @@ def test_threads_each_in_a_lane(agents: AgentStore) -> None:
             jobs = [pool.submit(contextvars.copy_context().run, work, name) for name in range(8)]
             assert [job.result() for job in jobs] == [[[name, number] for number in range(5)] for name in range(8)]
     assert len(tool.calls) == 40
+
+
+def test_one_run_in_two_event_loops(agents: AgentStore) -> None:
+    async def tool(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    with agents.run("r") as run:
+
+        async def work(first: int) -> list[int]:
+            return list(await asyncio.gather(*(run.step("t", tool, number) for number in range(first, first + 3))))
+
+        assert asyncio.run(work(0)) + asyncio.run(work(3)) == list(range(6))
+
+
+def test_a_run_ends_as_a_whole(agents: AgentStore) -> None:
+    with agents.run("r", ttl="300ms") as run:
+        run.step("s", lambda: 1)
+        while True:
+            try:
+                run.step("s", lambda: 2)
+            except LostStepError as error:
+                assert "life" in str(error)
+                break
+            time.sleep(0.01)
+    assert agents.runs() == []
+    with agents.run("r") as run:
+        assert run.step("s", lambda: 3) == 3
 
 
 def test_once_is_once(path: Path) -> None:

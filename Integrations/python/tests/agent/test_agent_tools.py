@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import random
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ from typing import Any
 import pytest
 from conftest import open_store, ran, started
 
+import kvstore
 from kvstore.agent import (
     AgentStore,
+    Answers,
     DivergenceError,
     Policies,
     PolicyError,
@@ -229,6 +232,27 @@ def test_failures(agents: AgentStore) -> None:
         with agents.fresh():
             assert stale(1) > value
         assert agents.metrics.counts()["tool", stale.tool.rule.name, "forced"] == 1
+
+
+def test_a_store_that_cannot_write_costs_calls_and_no_errors(path: Path) -> None:
+    calls: list[int] = []
+
+    @tool_cache(scope="global")
+    def tool(x: int) -> int:
+        calls.append(x)
+        return len(calls)
+
+    with open_store(path) as store, AgentStore(store) as agents, agents.scope():
+        assert tool(1) == tool(1) == 1
+        answers = Answers(agents, scope="global")
+        shutil.rmtree(path)
+        assert tool(1) == 1, "what it had is still there"
+        assert (tool(2), answers.ask({"temperature": 0}, lambda _: "text")) == (2, "text")
+        assert last_answer().outcome in ("refused", "stored")
+        with pytest.raises(Exception, match="folder|place|dropped|written"):
+            agents.run("r").step("s", lambda: 1)
+        with contextlib.suppress(kvstore.KVStoreError):
+            store.close()
 
 
 def test_equal_calls_at_once_are_one(agents: AgentStore) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .. import KVStoreError, StorageError
 from . import context
 from .blocks import Entry, TooLargeError, encoded
 from .canonical import digest
@@ -100,7 +101,11 @@ class Question:
         """What is stored of it."""
         if self.bypass or self.fresh:
             return None
-        entry: Entry | None = self._blocks.get(self.path)
+        try:
+            entry: Entry | None = self._blocks.get(self.path)
+        except StorageError:
+            # A disk that fails costs a call, not an error.
+            return None
         if entry is None:
             return None
         age = max(0.0, time.time() - entry.stored)
@@ -132,17 +137,20 @@ class Question:
             if self.run is not None:
                 meta["run"] = self.run.id[:200]
             ttl = self.rule.ttl_seconds
-            if self._blocks.peek(self.path):
-                self._blocks.forget(self.path)
             try:
+                if self._blocks.peek(self.path):
+                    self._blocks.forget(self.path)
                 if not self._blocks.put(
                     self.path, Entry(content, kind, meta, now, None if ttl is None else now + ttl), ttl_seconds=ttl
                 ):
                     outcome = "refused"
+                # Others who wait for the same find it only then.
+                self.agents.store.flush()
             except TooLargeError:
                 outcome = "too large"
-            # Others who wait for the same find it only then.
-            self.agents.store.flush()
+            except KVStoreError:
+                # What cannot be kept is returned all the same.
+                outcome = "refused"
         set_last_answer(Answer(outcome, False, 0.0, self.run.id if self.run else "", self.path.hex()))
         self.agents.metrics.count("answer", self.model, outcome)
         self._note(outcome, reason=reason, answer=(content, kind))

@@ -30,6 +30,8 @@ _SMALL_PIECES_MAX = 64
 _LARGE_PIECES_MAX = 256
 STORED_BYTES_MAX = _LARGE_PIECE_BYTES * _LARGE_PIECES_MAX
 """The largest value, as it is stored (compressed where that makes it smaller): 16 MiB."""
+CONTENT_BYTES_MAX = 256 << 20
+"""The largest value before it is compressed: 256 MiB."""
 _META_BYTES_MAX = 4_096
 # What shares no beginning with others, such as a vector, lies in its head as long as it fits.
 _PLAIN_BYTES_MAX = 12_000
@@ -218,6 +220,8 @@ class Blocks:
         if len(meta) > _META_BYTES_MAX:
             raise TooLargeError(f"{len(meta)} bytes are noted with a value, and {_META_BYTES_MAX} is the most")
         content = entry.content
+        if len(content) > CONTENT_BYTES_MAX:
+            raise TooLargeError(f"a value of {len(content)} bytes, and {CONTENT_BYTES_MAX} is the most")
         storage = _INLINE
         pieces = [content[start : start + _SMALL_PIECE_BYTES] for start in range(0, len(content), _SMALL_PIECE_BYTES)]
         stored = content
@@ -276,9 +280,13 @@ class Blocks:
         if len(head) < _HEAD.size:
             return None
         magic, kind, storage, meta_size, stored_at, fresh_until, size, digest = _HEAD.unpack_from(head)
-        if magic != _MAGIC or _HEAD.size + meta_size > len(head):
+        if magic != _MAGIC or _HEAD.size + meta_size > len(head) or size > CONTENT_BYTES_MAX:
             return None
-        meta = json.loads(head[_HEAD.size : _HEAD.size + meta_size].decode("utf-8", "surrogatepass")) if meta_size else {}
+        try:
+            meta = json.loads(head[_HEAD.size : _HEAD.size + meta_size].decode("utf-8", "surrogatepass")) if meta_size else {}
+        except ValueError:
+            # Of a run that was imported from who knows where.
+            return None
         body = b""
         if content:
             rest = head[_HEAD.size + meta_size :]
@@ -437,7 +445,9 @@ class Blocks:
         self._small = self._large = None
 
     def __del__(self) -> None:
-        self.close()
+        # At the end of the interpreter the library may have gone before.
+        with contextlib.suppress(Exception):
+            self.close()
 
 
 def pieces_of(head: bytes) -> tuple[bytes, bool] | None:

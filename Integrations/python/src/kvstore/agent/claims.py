@@ -94,11 +94,11 @@ def _wait_for_end(name: str, seconds: float) -> None:
             waiting.connect(name)
             # Nobody accepts: this returns when the holder's socket is closed.
             waiting.recv(1)
-        except (ConnectionRefusedError, FileNotFoundError):
-            # It has ended already, or is not listening yet.
-            time.sleep(0.0005)
-        except OSError:
+        except ConnectionResetError:
             pass
+        except OSError:
+            # It has ended already, is not listening yet, or too many wait; or the time is over.
+            time.sleep(0.0005)
 
 
 async def _wait_for_end_async(name: str, seconds: float) -> None:
@@ -108,8 +108,7 @@ async def _wait_for_end_async(name: str, seconds: float) -> None:
         try:
             waiting.connect(name)
             await asyncio.wait_for(loop.sock_recv(waiting, 1), seconds)
-        except (BlockingIOError, ConnectionRefusedError, FileNotFoundError):
-            # Too many wait, it has ended already, or it is not listening yet.
-            await asyncio.sleep(0.001)
-        except (OSError, asyncio.TimeoutError):
+        except (ConnectionResetError, asyncio.TimeoutError):
             pass
+        except OSError:
+            await asyncio.sleep(0.001)

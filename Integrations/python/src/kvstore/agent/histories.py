@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .. import KVStoreError, Prompt
-from .blocks import DIGEST_BYTES, KIND_BYTES, Blocks, Entry
+from .blocks import DIGEST_BYTES, KIND_BYTES, Blocks, Entry, NotStoredError
 from .canonical import digest
 from .lists import AppendList
 from .scope import LEVELS, Level, Scope
@@ -171,4 +171,8 @@ class Histories:
                 yield
             finally:
                 for history, mark, pin in held:
-                    history.end(mark, pin, time.monotonic() - start)
+                    try:
+                        history.end(mark, pin, time.monotonic() - start)
+                    except (KVStoreError, NotStoredError):
+                        # Nothing is answered until somebody ends it for us: the effect has happened, and its result is returned.
+                        self._agents.metrics.count("history", "end", "refused")

@@ -116,7 +116,8 @@ class _Lane:
         self.cursor = 0
         self.place = Place(name)
         self.lock = threading.RLock()
-        self.async_lock: asyncio.Lock | None = None
+        # A lock is of one event loop.
+        self.async_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def label(self, number: int) -> str:
         """Of the branch that a step belongs to."""
@@ -384,9 +385,10 @@ class Run:
 
     async def _step_async(self, call: StepCall, function: Callable[[], Awaitable[Any]]) -> Any:
         lane = self._here()
-        if lane.async_lock is None:
-            lane.async_lock = asyncio.Lock()
-        async with lane.async_lock:
+        loop = asyncio.get_running_loop()
+        if lane.async_lock is None or lane.async_lock[0] is not loop:
+            lane.async_lock = (loop, asyncio.Lock())
+        async with lane.async_lock[1]:
             found = self._answer(lane, call)
             if found is not None:
                 return found[0]
@@ -423,6 +425,8 @@ class Run:
     def _answer(self, lane: _Lane, call: StepCall) -> tuple[Any] | None:
         """What is stored of the step that comes next, if it is this one."""
         number = lane.cursor + 1
+        if self._end is not None and time.time() >= self._end:
+            raise LostStepError(f"the life of run {self.id} has ended, and all that was stored of it with it")
         if not self.is_replay and self._branches.count() != self._branch_count:
             raise RunChangedError(f"run {self.id} was rewound by somebody else: open it again")
         key = self._step_key(lane, call)
@@ -528,8 +532,12 @@ class Run:
         del lane.parents[lane.cursor :]
         lane.parents.append(key)
         lane.cursor = number
-        self._note(lane, call, "stored", key)
-        self._blocks.flush(path)
+        try:
+            self._note(lane, call, "stored", key)
+            self._blocks.flush(path)
+        except Exception:
+            lane.cursor = number - 1
+            raise
         self._agents.metrics.count("step", call.name, "stored")
         value = decoded(content, kind)
         return call.decode(value) if call.decode else value

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from .. import KVStoreError, StorageError
 from . import context
 from .blocks import Entry, TooLargeError, encoded
 from .canonical import NotCanonicalError, digest
@@ -209,7 +210,11 @@ class _Lookup:
 
     def look(self) -> None:
         """Finds out by what the result is to be found."""
-        self.states = self.store.histories.state(self.scope, self.rule.scope, self.rule.reads) if self.rule.reads else []
+        try:
+            self.states = self.store.histories.state(self.scope, self.rule.scope, self.rule.reads) if self.rule.reads else []
+        except StorageError:
+            self.bypass = "the store cannot be read"
+            return
         if self.states is None:
             self.bypass = "a write is under way"
             return
@@ -226,7 +231,11 @@ class _Lookup:
         """What is stored, whether fresh or stale."""
         if self.bypass or self.fresh:
             return None
-        entry = self.store.blocks(self.scope.owner(self.rule.scope)).get(self.path)
+        try:
+            entry = self.store.blocks(self.scope.owner(self.rule.scope)).get(self.path)
+        except StorageError:
+            # A disk that fails costs a call, not an error.
+            return None
         if entry is not None and self.tool.verify is not None:
             then = entry.meta.get("arguments")
             if then is None or not self.tool.verify(self.original, then):
@@ -315,18 +324,21 @@ class _Lookup:
             life = min(life, READ_SECONDS_MAX)
         now = time.time()
         blocks = self.store.blocks(self.scope.owner(self.rule.scope))
-        if blocks.peek(self.path):
-            blocks.forget(self.path)
         try:
+            if blocks.peek(self.path):
+                blocks.forget(self.path)
             stored = blocks.put(
                 self.path,
                 Entry(entry.content, entry.kind, entry.meta, now, None if ttl is None else now + ttl),
                 ttl_seconds=life,
             )
+            # Other processes that wait for it find it only then.
+            self.store.store.flush()
         except TooLargeError:
             return "too large"
-        # Other processes that wait for it find it only then.
-        self.store.store.flush()
+        except KVStoreError:
+            # What cannot be kept is returned all the same.
+            return "refused"
         return outcome if stored else "refused"
 
     def failed(self, error: Exception, old: Entry | None, took: float) -> Any:
