@@ -49,9 +49,20 @@ class Engine:
         """Starts to generate and does not wait for it."""
         self._send("generate", {"prompts": list(prompts), "salt": None, "tokens": 8})
 
+    def together(self, prompts: list[list[int]], *, tokens: int, abort: dict[int, int]) -> list[dict[str, Any] | None]:
+        """Generates for all at once; by the number of a prompt, `abort` has the steps after which it is aborted."""
+        return self._call("together", prompts=prompts, tokens=tokens, abort=abort, salt=None)
+
     def reset_prefix_cache(self) -> None:
-        """Empties vLLM's own cache, so that only the store can help."""
-        assert self._call("reset") is True
+        """Empties vLLM's own cache, so that only the store can help; waits while blocks of it are being saved."""
+        deadline = time.monotonic() + 30
+        while self._call("reset") is not True:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def pool(self) -> int:
+        """How many blocks vLLM has in all."""
+        return self._call("pool")
 
     def worker_process(self) -> int:
         """The process id of the worker, which moves the blocks."""
@@ -126,12 +137,11 @@ def main() -> None:
     from vllm.config import KVTransferConfig
 
     settings = json.loads(sys.argv[1])
-    transfer = settings["store"] and KVTransferConfig(
-        kv_connector="KVStoreConnector",
-        kv_connector_module_path="kvstore.vllm",
-        kv_role="kv_both",
-        kv_connector_extra_config=settings["store"],
-    )
+    ours = {"kv_connector": "KVStoreConnector", "kv_connector_module_path": "kvstore.vllm"}
+    if settings["store"]:
+        # Another connector, if the settings are those of one.
+        ours = settings["store"].get("connector") or {**ours, "kv_connector_extra_config": settings["store"]}
+    transfer = settings["store"] and KVTransferConfig(kv_role="kv_both", **ours)
     llm = LLM(
         settings["model"],
         skip_tokenizer_init=True,
@@ -152,35 +162,54 @@ def main() -> None:
         if call["what"] == "reset":
             answer(llm.reset_prefix_cache())
             continue
+        if call["what"] == "pool":
+            answer(llm.llm_engine.vllm_config.cache_config.num_gpu_blocks)
+            continue
+        params = SamplingParams(
+            max_tokens=call["tokens"], temperature=0, ignore_eos=True, detokenize=False, logprobs=1
+        )
+        prompts = [
+            {"prompt_token_ids": prompt, **({"cache_salt": call["salt"]} if call["salt"] else {})}
+            for prompt in call["prompts"]
+        ]
         started = time.perf_counter()
-        outputs = llm.generate(
-            [
-                {"prompt_token_ids": prompt, **({"cache_salt": call["salt"]} if call["salt"] else {})}
-                for prompt in call["prompts"]
-            ],
-            SamplingParams(max_tokens=call["tokens"], temperature=0, ignore_eos=True, detokenize=False, logprobs=1),
-            use_tqdm=False,
-        )
+        if call["what"] == "together":
+            outputs = together(llm.llm_engine, prompts, params, call["abort"])
+        else:
+            outputs = llm.generate(prompts, params, use_tqdm=False)
         seconds = time.perf_counter() - started
-        answer(
-            [
-                {
-                    "cached": output.num_cached_tokens,
-                    "tokens": list(output.outputs[0].token_ids),
-                    # Exact: hexadecimal floats.
-                    "logprobs": [
-                        float(step[token].logprob).hex()
-                        for step, token in zip(
-                            output.outputs[0].logprobs, output.outputs[0].token_ids, strict=True
-                        )
-                    ],
-                    "first_token_seconds": output.metrics.first_token_latency,
-                    "seconds": seconds,
-                }
-                for output in outputs
-            ]
-        )
+        answer([output and {**told(output), "seconds": seconds} for output in outputs])
     del llm
+
+
+def told(output: Any) -> dict[str, Any]:
+    """What the tests compare."""
+    (completion,) = output.outputs
+    steps = zip(completion.logprobs, completion.token_ids, strict=True)
+    return {
+        "cached": output.num_cached_tokens,
+        "tokens": list(completion.token_ids),
+        # Exact: hexadecimal floats.
+        "logprobs": [float(step[token].logprob).hex() for step, token in steps],
+        "first_token_seconds": output.metrics.first_token_latency if output.metrics else None,
+    }
+
+
+def together(engine: Any, prompts: list[Any], params: Any, abort: dict[str, int]) -> list[Any]:
+    """The outputs of all; None of those that were aborted before."""
+    names = [f"{time.monotonic_ns()}-{index}" for index in range(len(prompts))]
+    for name, prompt in zip(names, prompts, strict=True):
+        engine.add_request(name, prompt, params)
+    ended: dict[str, Any] = {}
+    steps = 0
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            if output.finished:
+                ended[output.request_id] = output
+        steps += 1
+        leave = [names[int(index)] for index, after in abort.items() if after == steps]
+        engine.abort_request([name for name in leave if name not in ended])
+    return [ended.get(name) for name in names]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,7 @@ class Engines:
 
         from kvstore.vllm.identity import engine_identity
         from kvstore.vllm.layout import kv_layout
+        from kvstore.vllm.states import StateMemory
 
         config = self.llm.llm_engine.vllm_config
         connector = get_kv_transfer_group()
@@ -288,8 +290,13 @@ class Engines:
         found = []
         for part in parts:
             caches = {name: layers[name] for index, name in enumerate(layers) if index in part}
-            layout = kv_layout(caches, connector._kv_cache_config.num_blocks)
-            made = engine_identity(config, connector._spec, layout, caches, connector._options)
+            (table,) = connector._groups.tables
+            groups = replace(connector._groups, tables=(replace(table, layers=tuple(caches)),))
+            cache_config = connector._kv_cache_config
+            layout = kv_layout(caches, cache_config.num_blocks, groups.tables)
+            made = engine_identity(
+                config, cache_config, groups, layout, StateMemory(caches, ()), caches, connector._options
+            )
             found.append(hashlib.sha256(repr(made).encode()).hexdigest())
         return found
 

@@ -78,19 +78,19 @@ def test_blocks_there_and_back(
         fill(kv, 1)
         saved = [block_bytes(kv, layout, block) for block in (4, 1, 5)]
         assert len(set(saved)) == 3
-        assert memory.offload(namespace, prompt, [4, 1, 5], 0, memory.ready()) == kvstore.Status.OK
+        assert memory.offload(namespace, prompt, [[4, 1, 5]], 0, memory.ready()) == kvstore.Status.OK
         fill(kv, 2)
         others = [block_bytes(kv, layout, block) for block in (1, 4, 5)]
-        assert memory.restore(namespace, prompt, [0, 3, 2], 0, 0, 0) == 3
+        assert memory.restore(namespace, prompt, [[0, 3, 2]], 0, 0, 0) == 3
         assert [block_bytes(kv, layout, block) for block in (0, 3, 2)] == saved
         assert [block_bytes(kv, layout, block) for block in (1, 4, 5)] == others
         # One that is not stored ends it.
-        assert memory.restore(namespace, kvstore.Prompt(range(64)), [0, 3, 2, 5], 0, 0, 0) == 3
+        assert memory.restore(namespace, kvstore.Prompt(range(64)), [[0, 3, 2, 5]], 0, 0, 0) == 3
         # Layer by layer, and only the last two blocks.
         fill(kv, 3)
         first = block_bytes(kv, layout, 0)
         for part in layout.layer_regions.values():
-            assert memory.restore(namespace, prompt, [2, 3], 1, *part) == 2
+            assert memory.restore(namespace, prompt, [[2, 3]], 1, *part) == 2
         assert [block_bytes(kv, layout, block) for block in (2, 3)] == saved[1:]
         assert block_bytes(kv, layout, 0) == first
 

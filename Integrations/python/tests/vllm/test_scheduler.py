@@ -132,20 +132,20 @@ def test_a_load_has_a_lease_in_each_rank(side: SchedulerSide, store: kvstore.Sto
         fill(store, rank, tokens)
     request = Request("a", tokens)
     matched, _ = side.matched_tokens(request, 16)
-    side.allocated(request, [7, 8, 9, 10, 11, 12, 13], matched)
+    side.allocated(request, ([7, 8, 9, 10, 11, 12, 13],), matched)
     assert store.stats()["leases_active"] == 2
     step = side.step(output())
     (load,) = step.loads
     assert (load.first_block, load.block_count, set(load.leases)) == (1, 5, set(RANKS))
     (update,) = step.updates
     assert (list(update.tokens), update.block_ids, update.first_token) == (tokens[:96], [7, 8, 9, 10, 11, 12, 13], 0)
-    for lease in load.leases.values():
+    for (lease,) in load.leases.values():
         store.release(lease)
     # Loaded, then scheduled: what was loaded is not saved again.
     side.loaded({"a"}, set())
     request.num_computed_tokens = 96
     side.step(output(new={"a": ([7, 8, 9, 10, 11, 12, 13], 96)}))
-    assert not side.finished(request, [7, 8, 9, 10, 11, 12, 13])
+    assert not side.finished(request, ([7, 8, 9, 10, 11, 12, 13],))
 
 
 def test_a_request_that_is_aborted_before_it_loads_leaves_no_lease(side: SchedulerSide, store: kvstore.Store) -> None:
@@ -153,10 +153,10 @@ def test_a_request_that_is_aborted_before_it_loads_leaves_no_lease(side: Schedul
     for rank in RANKS:
         fill(store, rank, tokens)
     request = Request("a", tokens)
-    side.allocated(request, [1, 2, 3, 4], side.matched_tokens(request, 0)[0])
+    side.allocated(request, ([1, 2, 3, 4],), side.matched_tokens(request, 0)[0])
     assert store.stats()["leases_active"] == 2
     # vLLM itself waits for the load, so it must not be told to wait twice.
-    assert side.finished(request, [1, 2, 3, 4]) is False
+    assert side.finished(request, ([1, 2, 3, 4],)) is False
     assert store.stats()["leases_active"] == 0
 
 
@@ -165,7 +165,7 @@ def test_a_failed_load_is_not_tried_again(side: SchedulerSide, store: kvstore.St
     for rank in RANKS:
         fill(store, rank, tokens)
     request = Request("a", tokens)
-    side.allocated(request, [1, 2, 3, 4], side.matched_tokens(request, 0)[0])
+    side.allocated(request, ([1, 2, 3, 4],), side.matched_tokens(request, 0)[0])
     side.step(output())
     side.loaded({"a"}, {2})
     assert side.matched_tokens(request, 0) == (0, False)
@@ -178,23 +178,23 @@ def test_an_id_that_is_used_again_at_once(side: SchedulerSide, store: kvstore.St
     for rank in RANKS:
         fill(store, rank, tokens)
     short = Request("a", list(range(500, 508)))
-    side.allocated(short, [9], 0)
+    side.allocated(short, ([9],), 0)
     side.step(output(new={"a": ([9], 0)}))
-    assert side.finished(short, [9]) is False
+    assert side.finished(short, ([9],)) is False
     request = Request("a", tokens)
-    side.allocated(request, [1, 2, 3, 4], side.matched_tokens(request, 0)[0])
+    side.allocated(request, ([1, 2, 3, 4],), side.matched_tokens(request, 0)[0])
     step = side.step(output())
     assert [update.first_token for update in step.updates] == [0]
     assert (len(step.loads), step.forgotten) == (1, set())
     side.loaded({"a"}, set())
     # This one they know.
-    assert side.finished(request, [1, 2, 3, 4]) is False
+    assert side.finished(request, ([1, 2, 3, 4],)) is False
     assert side.step(output()).forgotten == {"a"}
 
 
 def test_blocks_are_saved_once_their_step_has_come_back(side: SchedulerSide) -> None:
     request = Request("a", list(range(100)))
-    side.allocated(request, [1, 2, 3, 4, 5, 6, 7], 0)
+    side.allocated(request, ([1, 2, 3, 4, 5, 6, 7],), 0)
     assert transfers(side.step(output(new={"a": ([1, 2, 3, 4, 5, 6, 7], 0)}))) == []
     step = side.step(output(cached=[("a", [], 64, False)]))
     assert transfers(step) == [("a", 0, 4)]
@@ -210,18 +210,18 @@ def test_blocks_are_saved_once_their_step_has_come_back(side: SchedulerSide) -> 
     # Generated tokens fill a block, at the end.
     request.all_token_ids += list(range(502, 515))
     request.num_computed_tokens, request.num_in_flight_tokens = 114, 0
-    assert side.finished(request, [1, 2, 3, 4, 5, 6, 7, 8]) is True
+    assert side.finished(request, ([1, 2, 3, 4, 5, 6, 7, 8],)) is True
     step = side.step(output())
     assert (transfers(step), step.finishing) == ([("a", 6, 1)], {"a"})
 
 
 def test_a_block_whose_last_token_has_not_been_computed_is_not_saved(side: SchedulerSide) -> None:
     request = Request("a", list(range(31)))
-    side.allocated(request, [1, 2], 0)
+    side.allocated(request, ([1, 2],), 0)
     side.step(output(new={"a": ([1, 2], 0)}))
     request.all_token_ids = [*request.all_token_ids, 900]
     request.num_computed_tokens = 32
-    side.finished(request, [1, 2])
+    side.finished(request, ([1, 2],))
     assert transfers(side.step(output())) == [("a", 0, 1)]
 
 
@@ -231,7 +231,7 @@ def test_what_a_failed_load_spoiled_is_saved_again(side: SchedulerSide, store: k
         fill(store, rank, tokens)
     request = Request("a", tokens)
     blocks = [1, 2, 3, 4, 5, 6, 7]
-    side.allocated(request, blocks, side.matched_tokens(request, 0)[0])
+    side.allocated(request, (blocks,), side.matched_tokens(request, 0)[0])
     side.step(output(new={"a": (blocks, 96)}))
     side.loaded(set(), {3})
     # vLLM goes back to the third block.
@@ -241,7 +241,7 @@ def test_what_a_failed_load_spoiled_is_saved_again(side: SchedulerSide, store: k
 
 def test_preempted_requests_start_over(side: SchedulerSide) -> None:
     request = Request("a", list(range(64)))
-    side.allocated(request, [1, 2, 3, 4], 0)
+    side.allocated(request, ([1, 2, 3, 4],), 0)
     side.step(output(new={"a": ([1, 2, 3, 4], 0)}))
     side.step(output(cached=[("a", [], 32, False)]))
     assert side.step(output(preempted={"a"})).preempted == {"a"}
@@ -257,7 +257,7 @@ def test_what_is_offloaded_can_be_chosen(options: Options, offload: str, saved: 
     side = SchedulerSide(Options.of({"path": options.path, "offload": offload}), BLOCK)
     side.workers({(0, 0): identity((0, 0))})
     request = Request("a", list(range(32)))
-    side.allocated(request, [1, 2, 3], 0)
+    side.allocated(request, ([1, 2, 3],), 0)
     side.step(output(new={"a": ([1, 2, 3], 0)}))
     request.all_token_ids = list(range(50))
     assert transfers(side.step(output(cached=[("a", [], 49, False)]))) == saved
@@ -354,17 +354,17 @@ def test_an_adapter_that_is_never_loaded_holds_up_nothing(side: SchedulerSide, m
 def test_what_a_replaced_adapter_computes_is_not_stored(side: SchedulerSide) -> None:
     hear(side, b"one", b"one")
     before = Request("a", list(range(64)), lora_request=lora())
-    side.allocated(before, [1, 2, 3, 4], 0)
+    side.allocated(before, ([1, 2, 3, 4],), 0)
     side.step(output(new={"a": ([1, 2, 3, 4], 0)}))
     hear(side, b"two", b"two")
     # One that was running, and a later one: vLLM's own cache may mix both.
     assert transfers(side.step(output(cached=[("a", [], 64, False)]))) == []
     after = Request("b", list(range(64)), lora_request=lora())
-    side.allocated(after, [5, 6, 7, 8], 0)
+    side.allocated(after, ([5, 6, 7, 8],), 0)
     side.step(output(new={"b": ([5, 6, 7, 8], 0)}))
     assert transfers(side.step(output(cached=[("b", [], 64, False)]))) == []
     elsewhere = Request("c", list(range(64)), lora_request=lora(path="/elsewhere"))
-    side.allocated(elsewhere, [9, 10, 11, 12], 0)
+    side.allocated(elsewhere, ([9, 10, 11, 12],), 0)
     side.step(output(new={"c": ([9, 10, 11, 12], 0)}))
     assert transfers(side.step(output(cached=[("c", [], 64, False)]))) == [("c", 0, 4)]
 
@@ -374,7 +374,7 @@ def test_after_other_weights_nothing_is_looked_up_or_saved(side: SchedulerSide, 
     for rank in RANKS:
         fill(store, rank, tokens)
     request = Request("a", list(range(100, 164)))
-    side.allocated(request, [1, 2, 3, 4], 0)
+    side.allocated(request, ([1, 2, 3, 4],), 0)
     side.step(output(new={"a": ([1, 2, 3, 4], 0)}))
     assert side.matched_tokens(Request("b", tokens), 0) == (48, True)
     side.hear(WorkerNews(changed=["reload_weights"]))

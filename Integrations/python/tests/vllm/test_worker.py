@@ -127,7 +127,7 @@ def test_a_lease_is_released_by_the_worker(worker: Worker, tmp_path: Path) -> No
         worker.step(
             layers=True,
             updates=[update("b", range(32), [0, 5])],
-            loads=[Transfer("b", 0, 2, leases={RANK: lease, (0, 1): 12345})],
+            loads=[Transfer("b", 0, 2, leases={RANK: (lease,), (0, 1): (12345,)})],
         )
         assert store.stats()["leases_active"] == 0
 

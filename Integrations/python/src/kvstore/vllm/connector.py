@@ -11,20 +11,26 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorHandshakeMetadata,
     KVConnectorMetadata,
     KVConnectorRole,
+    KVConnectorTransferResults,
+    SupportsHMA,
 )
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
+from .groups import cache_groups
 from .identity import engine_identity, refuse_what_is_not_supported
 from .layout import kv_layout
 from .metadata import StepMetadata, WorkerHandshake, WorkerNews
+from .mixed import MixedSchedulerSide, MixedWorkerSide
 from .options import Options
 from .scheduler import SchedulerSide
 from .staging import memory_of
+from .states import StateMemory
 from .watch import Watch
 from .worker import WorkerSide
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.v1.core.block_pool import BlockPool
     from vllm.v1.core.kv_cache_manager import KVCacheBlocks
     from vllm.v1.kv_cache_interface import KVCacheConfig
     from vllm.v1.outputs import KVConnectorOutput
@@ -32,12 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vllm.kvstore")
 
-# Kinds of KV cache whose blocks stay as they are until their request ends. Windows drop blocks as they move on, and a
-# recurrent state is not made of blocks.
-_SUPPORTED_SPECS = ("FullAttentionSpec", "MLAAttentionSpec")
-
-
-class KVStoreConnector(KVConnectorBase_V1):
+class KVStoreConnector(KVConnectorBase_V1, SupportsHMA):
     """Keeps vLLM's KV cache in a kvstore.
 
     The scheduler looks up how much of a prompt is stored, in the namespaces of all ranks; each worker loads and saves
@@ -52,14 +53,19 @@ class KVStoreConnector(KVConnectorBase_V1):
         super().__init__(vllm_config, role, kv_cache_config)
         self._options = Options.of(self._kv_transfer_config.kv_connector_extra_config)
         refuse_what_is_not_supported(vllm_config)
-        self._spec = _only_spec(kv_cache_config)
+        self._groups = cache_groups(kv_cache_config, vllm_config)
+        if self._groups.is_mixed:
+            self._options.refuse_for_mixed_layers()
         self._scheduler: SchedulerSide | None = None
         self._worker: WorkerSide | None = None
         if role == KVConnectorRole.SCHEDULER:
             # vLLM's own default is to fail a request whose cached block turns out to be damaged. vLLM reads this after
             # it has made the connector.
             self._kv_transfer_config.kv_load_failure_policy = self._options.on_load_failure
-            self._scheduler = SchedulerSide(self._options, self._spec.block_size)
+            if self._groups.is_mixed:
+                self._scheduler = MixedSchedulerSide(self._options, self._groups)
+            else:
+                self._scheduler = SchedulerSide(self._options, self._groups.tokens_per_block)
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -73,7 +79,7 @@ class KVStoreConnector(KVConnectorBase_V1):
 
     @classmethod
     def get_required_kvcache_layout(cls, vllm_config: VllmConfig) -> str | None:
-        """None in particular; but vLLM asks before it refuses recurrent models in words that nobody understands."""
+        """None in particular; but vLLM asks before it says itself, in other words, what it cannot run."""
         refuse_what_is_not_supported(vllm_config)
         return None
 
@@ -83,20 +89,27 @@ class KVStoreConnector(KVConnectorBase_V1):
         """Learns where the blocks are, and opens the store."""
         # From here on what happens to the weights is noticed, so that the record is of those that it was made of.
         watch = Watch.install()
-        layout = kv_layout(kv_caches, self._kv_cache_config.num_blocks)
-        identity = engine_identity(self._vllm_config, self._spec, layout, kv_caches, self._options)
+        groups = self._groups
+        layout = kv_layout(kv_caches, self._kv_cache_config.num_blocks, groups.tables)
+        states = StateMemory(kv_caches, groups.states)
+        identity = engine_identity(
+            self._vllm_config, self._kv_cache_config, groups, layout, states, kv_caches, self._options
+        )
         rank = (identity.pipeline_parallel_rank, identity.tensor_parallel_rank)
         memory = memory_of(
             layout,
-            kv_caches,
+            {name: kv_caches[name] for name in layout.layer_regions},
             staging=self._options.staging,
             load_timeout_seconds=self._options.load_timeout_seconds,
         )
-        self._worker = WorkerSide(self._options, rank, identity, layout, memory, watch)
+        if groups.is_mixed:
+            self._worker = MixedWorkerSide(self._options, rank, identity, layout, memory, watch, states=states)
+        else:
+            self._worker = WorkerSide(self._options, rank, identity, layout, memory, watch)
 
     def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
         """Tells the scheduler this worker's identity record."""
-        return WorkerHandshake(self._worker.identity) if self._worker else None
+        return WorkerHandshake(self._worker.identity, self._worker.state_bytes) if self._worker else None
 
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
         """Waits until nothing reads the blocks that are about to be overwritten."""
@@ -127,6 +140,13 @@ class KVStoreConnector(KVConnectorBase_V1):
         """Requests that have ended saving, and loading."""
         return self._worker.finished() if self._worker else (None, None)
 
+    def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
+        """The same, and requests whose loads failed, where vLLM does not know them by their blocks."""
+        results = super().get_transfer_results(finished_req_ids)
+        if self._worker:
+            results.failed_recving = self._worker.failed_requests()
+        return results
+
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Blocks that did not come: vLLM computes them."""
         return self._worker.failed_blocks() if self._worker else set()
@@ -142,8 +162,11 @@ class KVStoreConnector(KVConnectorBase_V1):
     ) -> None:
         """Takes the identity records of all workers."""
         assert self._scheduler
-        identities = {rank: said.identity for rank, said in metadata.items() if isinstance(said, WorkerHandshake)}
-        self._scheduler.workers(identities)
+        said = {rank: words for rank, words in metadata.items() if isinstance(words, WorkerHandshake)}
+        self._scheduler.workers(
+            {rank: words.identity for rank, words in said.items()},
+            {rank: words.state_bytes for rank, words in said.items()},
+        )
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         """How much more of the prompt is stored than vLLM has."""
@@ -159,7 +182,7 @@ class KVStoreConnector(KVConnectorBase_V1):
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         """Takes a lease on what is to be loaded, and orders the load."""
         assert self._scheduler
-        self._scheduler.allocated(request, blocks.get_block_ids()[0], num_external_tokens)
+        self._scheduler.allocated(request, blocks.get_block_ids(), num_external_tokens)
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         """The step's loads and saves."""
@@ -171,12 +194,35 @@ class KVStoreConnector(KVConnectorBase_V1):
         assert self._scheduler
         if isinstance(connector_output.kv_connector_worker_meta, WorkerNews):
             self._scheduler.hear(connector_output.kv_connector_worker_meta)
-        self._scheduler.loaded(connector_output.finished_recving or set(), connector_output.invalid_block_ids)
+        self._scheduler.loaded(
+            connector_output.finished_recving or set(),
+            connector_output.invalid_block_ids,
+            connector_output.failed_recving or set(),
+        )
 
     def request_finished(self, request: Request, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
         """Saves what is left; vLLM keeps the blocks meanwhile."""
+        return self.request_finished_all_groups(request, (block_ids,))
+
+    def request_finished_all_groups(
+        self, request: Request, block_ids: tuple[list[int], ...]
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Saves what is left; vLLM keeps the blocks meanwhile, or we do."""
         assert self._scheduler
         return self._scheduler.finished(request, block_ids), None
+
+    def bind_gpu_block_pool(self, gpu_block_pool: BlockPool) -> None:
+        """Learns where blocks are held."""
+        if isinstance(self._scheduler, MixedSchedulerSide):
+            self._scheduler.hold_blocks_of(gpu_block_pool)
+
+    def has_pending_push_work(self) -> bool:
+        """Steps go on while we hold blocks: their ends come with steps."""
+        return self._scheduler is not None and self._scheduler.is_saving
+
+    def has_pending_block_frees(self) -> bool:
+        """A request is not preempted for blocks that we are about to give back."""
+        return self._scheduler is not None and self._scheduler.is_saving
 
     def reset_cache(self) -> bool | None:
         """Forgets what this engine has stored and used."""
@@ -193,21 +239,3 @@ class KVStoreConnector(KVConnectorBase_V1):
     def _step(self) -> StepMetadata | None:
         return self._connector_metadata if isinstance(self._connector_metadata, StepMetadata) else None
 
-
-def _only_spec(kv_cache_config: KVCacheConfig) -> Any:
-    """The kind of KV cache that all layers have; raises ValueError, in clear words, where there is not one."""
-    groups = kv_cache_config.kv_cache_groups
-    if len(groups) != 1:
-        raise ValueError(
-            f"kvstore: this model has {len(groups)} KV cache groups (recurrent or hybrid layers), and this connector "
-            "stores models whose layers all have one block table"
-        )
-    spec = groups[0].kv_cache_spec
-    per_layer = getattr(spec, "kv_cache_specs", None)
-    for part in per_layer.values() if per_layer else [spec]:
-        if type(part).__name__ not in _SUPPORTED_SPECS:
-            raise ValueError(
-                f"kvstore: a KV cache of kind {type(part).__name__} drops blocks while it is used; this connector "
-                f"stores {' and '.join(_SUPPORTED_SPECS)}"
-            )
-    return spec if not per_layer else next(iter(per_layer.values()))

@@ -14,9 +14,11 @@ from .. import loaded
 from ..effective import Effective, environment, nonce
 from ..namespace import Identity
 from ..weights import IdentityUnknownError, files_digest, weight_files
+from .groups import CacheGroups, group_specs, store_groups
 from .layout import KVLayout
 from .left_out import DRAFTERS_WITHOUT_KV, ENVIRONMENT, ENVIRONMENT_LEFT_OUT, LEFT_OUT
 from .options import Options
+from .states import StateMemory
 
 logger = logging.getLogger("vllm.kvstore")
 
@@ -24,7 +26,15 @@ logger = logging.getLogger("vllm.kvstore")
 FORMAT = 2
 
 
-def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: dict[str, Any], options: Options) -> Identity:
+def engine_identity(
+    vllm_config: Any,
+    kv_cache_config: Any,
+    groups: CacheGroups,
+    layout: KVLayout,
+    states: StateMemory,
+    kv_caches: dict[str, Any],
+    options: Options,
+) -> Identity:
     """The identity record of this worker's blocks; salt and adapter are added for each request.
 
     All workers of the engine call it together: what one rank has loaded changes what the others compute.
@@ -34,7 +44,9 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
 
     model, cache, parallel = vllm_config.model_config, vllm_config.cache_config, vllm_config.parallel_config
     refuse_what_is_not_supported(vllm_config)
-    first = next(iter(kv_caches.values()))
+    specs = _attention_specs(kv_cache_config, groups)
+    spec = specs[0]
+    first = kv_caches[next(iter(layout.layer_regions))]
     # The cache dtype "fp8" is stored as uint8: the name says which format it is.
     kv_dtype = str(first.dtype).removeprefix("torch.")
     record = {
@@ -45,9 +57,11 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
         "numbers": torch.get_float32_matmul_precision(),
         "loaded": _of_all_ranks(_loaded(vllm_config, kv_caches)),
     }
+    if groups.is_mixed:
+        record["groups"] = [groups.description, states.description]
     return Identity(
         region_bytes=tuple(region.byte_count for region in layout.regions),
-        tokens_per_block=spec.block_size,
+        tokens_per_block=groups.tokens_per_block,
         model_name=str(model.model),
         weights_digest=weights_digest(vllm_config, options),
         kv_dtype=kv_dtype,
@@ -56,7 +70,7 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
         rope=_canonical(_rope(model)),
         engine_format=(
             f"vllm {vllm.__version__}, torch {torch.__version__}, {first.device.type}, "
-            f"{_backend(vllm_config, kv_caches, spec)}, kvstore {FORMAT}"
+            f"{_backend(vllm_config, kv_caches, specs)}, kvstore {FORMAT}"
         ),
         engine_bytes=hashlib.sha256(_canonical(record).encode()).digest(),
         layer_count=len(kv_caches),
@@ -66,6 +80,7 @@ def engine_identity(vllm_config: Any, spec: Any, layout: KVLayout, kv_caches: di
         tensor_parallel_size=parallel.tensor_parallel_size,
         pipeline_parallel_rank=_rank("get_pp_group"),
         pipeline_parallel_size=parallel.pipeline_parallel_size,
+        groups=store_groups(groups, layout.regions),
     )
 
 
@@ -120,11 +135,22 @@ def _of_all_ranks(ours: Any) -> Any:
 def refuse_what_is_not_supported(vllm_config: Any) -> None:
     """Raises ValueError for engines whose KV this connector cannot store, and says why."""
     model, parallel = vllm_config.model_config, vllm_config.parallel_config
-    if model.is_hybrid or model.has_inner_state or model.is_attention_free:
+    recurrent = model.is_hybrid or model.has_inner_state or model.is_attention_free
+    why = ""
+    if model.is_attention_free:
+        why = "and no attention beside them; this connector stores models with at least some"
+    elif recurrent and vllm_config.cache_config.mamba_cache_mode != "align":
+        why = (
+            "whose state vLLM keeps at the ends of blocks only with --enable-prefix-caching and --mamba-cache-mode align"
+        )
+    elif recurrent and vllm_config.speculative_config is not None:
+        why = "whose states vLLM moves about when it guesses tokens; leave out --speculative-config"
+    elif recurrent and vllm_config.scheduler_config.disable_hybrid_kv_cache_manager:
+        why = "which need vLLM's hybrid KV cache manager; leave out --disable-hybrid-kv-cache-manager"
+    if why:
         kinds = ", ".join(sorted(set(getattr(model.hf_text_config, "layer_types", None) or ["recurrent"])))
         raise ValueError(
-            f"kvstore: {model.model} has recurrent layers ({kinds}), whose state is not made of blocks; this connector stores "
-            "models whose layers all have attention over blocks. Start vLLM without --kv-transfer-config"
+            f"kvstore: {model.model} has recurrent layers ({kinds}), {why}. Or start vLLM without --kv-transfer-config"
         )
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(parallel, name, 1) > 1:
@@ -181,7 +207,15 @@ def _rope(model: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names if getattr(config, name, None) is not None}
 
 
-def _backend(vllm_config: Any, kv_caches: dict[str, Any], spec: Any) -> str:
+def _attention_specs(kv_cache_config: Any, groups: CacheGroups) -> list[Any]:
+    """The kinds of cache of the tables, in their order; of one whose layers differ, each."""
+    specs: list[Any] = []
+    for table in groups.tables:
+        specs += group_specs(kv_cache_config.kv_cache_groups[table.group].kv_cache_spec)
+    return specs
+
+
+def _backend(vllm_config: Any, kv_caches: dict[str, Any], specs: list[Any]) -> str:
     """The attention backend of each layer, and on CPU the instruction set, which orders the bytes of a block."""
     context = vllm_config.compilation_config.static_forward_context
     names: dict[str, None] = {}
@@ -189,13 +223,17 @@ def _backend(vllm_config: Any, kv_caches: dict[str, Any], spec: Any) -> str:
         backend = getattr(context.get(name), "attn_backend", None)
         names[backend.get_name() if backend is not None else "unknown"] = None
     text = "+".join(names)
-    if next(iter(kv_caches.values())).device.type == "cpu":
+    if vllm_config.device_config.device_type == "cpu":
         try:
             from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
 
-            text += " " + _get_attn_isa(
-                vllm_config.model_config.dtype, spec.block_size, spec.head_size, vllm_config.cache_config.cache_dtype
-            )
+            sets = [
+                _get_attn_isa(
+                    vllm_config.model_config.dtype, spec.block_size, spec.head_size, vllm_config.cache_config.cache_dtype
+                )
+                for spec in specs
+            ]
+            text += " " + "+".join(dict.fromkeys(sets))
         except (ImportError, AttributeError, TypeError) as reason:
             raise IdentityUnknownError(
                 "kvstore: this version of vLLM does not tell which instruction set its CPU attention uses, which "

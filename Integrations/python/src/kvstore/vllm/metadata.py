@@ -54,8 +54,14 @@ class Transfer:
     request_id: str
     first_block: int
     block_count: int
-    leases: dict[Rank, int] = field(default_factory=dict)
-    """Load: the lease that each rank releases when it is done."""
+    leases: dict[Rank, tuple[int, ...]] = field(default_factory=dict)
+    """Load: the leases that each rank releases when it is done."""
+    tables: list[list[int]] = field(default_factory=list)
+    """Of models with several kinds of layers: the blocks of each table."""
+    states: dict[int, dict[int, int]] = field(default_factory=dict)
+    """By the number of blocks before them: recurrent states, by KV cache group the block that each is in."""
+    number: int = 0
+    """Of models with several kinds of layers, a save: what the workers tell that it has ended by."""
 
 
 @dataclass
@@ -84,6 +90,8 @@ class WorkerHandshake(KVConnectorHandshakeMetadata):
     """A worker's identity record: the scheduler looks up in exactly the namespaces that the workers use."""
 
     identity: Identity
+    state_bytes: int = 0
+    """Of all its recurrent layers at one place; 0 without any."""
 
 
 @dataclass
@@ -94,8 +102,13 @@ class WorkerNews(KVConnectorWorkerMetadata):
     """Calls that may have changed the weights of a worker."""
     adapters: dict[Rank, dict[int, bytes]] = field(default_factory=dict)
     """By rank: the adapters that it has loaded, by their numbers; empty where one cannot be told from others."""
+    saved: dict[int, int] = field(default_factory=dict)
+    """Saves that have ended, by number, and on how many ranks."""
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> KVConnectorWorkerMetadata:
         """Both."""
         assert isinstance(other, WorkerNews)
-        return WorkerNews(self.changed + other.changed, {**self.adapters, **other.adapters})
+        saved = dict(self.saved)
+        for number, ranks in other.saved.items():
+            saved[number] = saved.get(number, 0) + ranks
+        return WorkerNews(self.changed + other.changed, {**self.adapters, **other.adapters}, saved)

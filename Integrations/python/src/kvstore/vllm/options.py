@@ -75,6 +75,14 @@ class Options:
             digest_setting("weights_digest", options.weights_digest)
         return options
 
+    def refuse_for_mixed_layers(self) -> None:
+        """Raises ValueError for settings that a model with several kinds of layers cannot be run with."""
+        if self.load != "async":
+            raise ValueError(
+                f"kvstore: load is {self.load!r}, and this model has layers of several kinds (windows or recurrent ones), of "
+                "which vLLM takes back a failed load only between steps: leave out load, or set it to 'async'"
+            )
+
     def open(self, block_bytes: int, *, lookup_only: bool = False) -> Store:
         """Opens the store, for a namespace with blocks of that size."""
         host = self.host_bytes

@@ -7,7 +7,7 @@ import logging
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from .options import Options
 logger = logging.getLogger("vllm.kvstore")
 
 # Open namespaces of tenants. One more costs a few hundred bytes; one that is closed is opened again when needed.
-_NAMESPACES_MAX = 1024
+NAMESPACES_MAX = 1024
 # How long a request waits until the workers have loaded its adapter, and said what it holds.
 _ADAPTER_SECONDS = 5.0
 
@@ -45,6 +45,8 @@ class _Tracked:
     saving: bool = False
     """A save was handed out, and may still read the request's blocks."""
     loading: Transfer | None = None
+    blocks_brought: int = 0
+    """What it began with, from vLLM's cache or the store."""
 
 
 class SchedulerSide:
@@ -55,6 +57,7 @@ class SchedulerSide:
         self._tokens_per_block = tokens_per_block
         self._store: Store | None = None
         self._identities: dict[Rank, Identity] = {}
+        self._state_bytes: dict[Rank, int] = {}
         self._namespaces: OrderedDict[Tenant, dict[Rank, Namespace]] = OrderedDict()
         self._adapters: dict[Rank, dict[int, bytes]] = {}
         self._adapters_asked: dict[int, float] = {}
@@ -68,14 +71,22 @@ class SchedulerSide:
         """Requests of which a load has failed: they compute, so that a damaged block cannot keep one waiting forever."""
         self._step = StepMetadata()
 
-    def workers(self, identities: Mapping[Rank, Identity]) -> None:
+    def workers(self, identities: Mapping[Rank, Identity], state_bytes: Mapping[Rank, int] | None = None) -> None:
         """Takes the workers' identity records, and opens the store that they have opened."""
         self._identities = dict(identities)
-        block_bytes = max(sum(identity.region_bytes) for identity in identities.values())
+        self._state_bytes = dict(state_bytes or {})
+        block_bytes = max(
+            *(sum(identity.region_bytes) for identity in identities.values()), *self._state_bytes.values(), 0
+        )
         try:
             self._store = self._options.open(block_bytes, lookup_only=True)
         except KVStoreError as reason:
             logger.error("kvstore: running without the store: %s", reason)
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether blocks are held for saves that have not ended."""
+        return False
 
     def hear(self, news: WorkerNews) -> None:
         """Takes what workers have loaded."""
@@ -110,20 +121,20 @@ class SchedulerSide:
         if tenant is None:
             return 0, False
         try:
-            namespaces = list(self._open(tenant).values())
+            namespaces = self._open(tenant)
             if not namespaces:
                 return 0, False
-            match, *_ = Namespace.match_all(namespaces, self._prompt(request), peek=True, leave_one_token=True)
+            stored, _ = self._match(tenant, namespaces, self._prompt(request), peek=True, leave_one_token=True)
         except KVStoreError as reason:
             self._failed("look-up", reason)
             return 0, False
-        new = match.tokens - computed_tokens
+        new = stored - computed_tokens
         if new <= 0 or new < self._options.load_tokens_min:
             return 0, False
         return new, self._options.load == "async"
 
-    def allocated(self, request: Any, block_ids: list[int], external_tokens: int) -> None:
-        """vLLM has blocks for the request; `external_tokens` of them are to be loaded."""
+    def allocated(self, request: Any, tables: tuple[list[int], ...], external_tokens: int) -> None:
+        """vLLM has blocks for the request, in each block table; `external_tokens` of them are to be loaded."""
         tenant = self._tenant(request)
         if self._store is None or tenant is None:
             return
@@ -141,14 +152,11 @@ class SchedulerSide:
         try:
             namespaces = self._open(tenant)
             # From here on nothing evicts them, until the workers have them.
-            matches = Namespace.match_all(
-                list(namespaces.values()), prefix, lease_seconds=self._options.lease_seconds
-            )
-            load.leases = {rank: match.lease for rank, match in zip(namespaces, matches, strict=True) if match.lease}
+            _, load.leases = self._match(tenant, namespaces, prefix, lease_seconds=self._options.lease_seconds)
         except KVStoreError as reason:
             # The workers find out what is there.
             self._failed("lease", reason)
-        self._replace_blocks(tracked, block_ids)
+        self._place(tracked, load, tables)
         tracked.loading = load
         self._update(tracked, first_new=0, tokens=prefix.token_count)
         self._step.loads.append(load)
@@ -193,23 +201,13 @@ class SchedulerSide:
         step.idle = not output.total_num_scheduled_tokens
         return step
 
-    def finished(self, request: Any, block_ids: list[int]) -> bool:
+    def finished(self, request: Any, tables: tuple[list[int], ...]) -> bool:
         """The request is over; True if vLLM must keep its blocks until the workers have saved them."""
         request_id = request.request_id
-        self._prompts.pop(request_id, None)
-        self._local_tokens.pop(request_id, None)
-        self._no_load.discard(request_id)
-        tracked = self._tracked.pop(request_id, None)
+        tracked = self._forget(request_id)
         if tracked is None:
             return False
-        if tracked.loading is not None:
-            # Aborted while it loads: vLLM frees its blocks when the workers say that the load has ended.
-            if tracked.loading in self._step.loads:
-                self._release(tracked.loading)
-            tracked.loading = None
-            self._step.forgotten.add(request_id)
-            return False
-        self._replace_blocks(tracked, block_ids)
+        self._replace_blocks(tracked, tables[0])
         # The token that was sampled last has not been computed.
         self._save(tracked, min(request.num_computed_tokens - request.num_in_flight_tokens, request.num_tokens - 1))
         if not tracked.saving:
@@ -220,8 +218,9 @@ class SchedulerSide:
         self._step.finishing.add(request_id)
         return True
 
-    def loaded(self, request_ids: set[str], failed_block_ids: set[int]) -> None:
-        """These requests' loads have ended on all workers, and these blocks did not come."""
+    def loaded(self, request_ids: set[str], failed_block_ids: set[int], failed_requests: Set[str] = frozenset()) -> None:
+        """These requests' loads have ended on all workers, and these blocks, or loads of these requests, did not come."""
+        self._no_load |= failed_requests & self._tracked.keys()
         for request_id, tracked in self._tracked.items():
             load = tracked.loading
             if load is None:
@@ -247,6 +246,33 @@ class SchedulerSide:
                 logger.warning("kvstore: %s", reason)
 
     # ------------------------------------------------------------ private
+
+    def _match(
+        self, tenant: Tenant, namespaces: dict[Rank, Namespace], prompt: Prompt, **how: Any
+    ) -> tuple[int, dict[Rank, tuple[int, ...]]]:
+        """The tokens that all ranks have, and the leases of each."""
+        matches = Namespace.match_all(list(namespaces.values()), prompt, **how)
+        leases = {rank: (match.lease,) for rank, match in zip(namespaces, matches, strict=True) if match.lease}
+        return matches[0].tokens, leases
+
+    def _forget(self, request_id: str) -> _Tracked | None:
+        """The request is over; None if nothing is left to save of it."""
+        self._prompts.pop(request_id, None)
+        self._local_tokens.pop(request_id, None)
+        self._no_load.discard(request_id)
+        tracked = self._tracked.pop(request_id, None)
+        if tracked is None or tracked.loading is None:
+            return tracked
+        # Aborted while it loads: vLLM frees its blocks when the workers say that the load has ended.
+        if tracked.loading in self._step.loads:
+            self._release(tracked.loading)
+        tracked.loading = None
+        self._step.forgotten.add(request_id)
+        return None
+
+    def _place(self, tracked: _Tracked, load: Transfer, tables: tuple[list[int], ...]) -> None:
+        """Where the load goes."""
+        self._replace_blocks(tracked, tables[0])
 
     def _save(self, tracked: _Tracked, computed_tokens: int) -> None:
         """Hands out the blocks that are full with `computed_tokens`."""
@@ -376,14 +402,14 @@ class SchedulerSide:
                     return {}
                 found[rank] = namespace
             self._namespaces[tenant] = found
-            if len(self._namespaces) > _NAMESPACES_MAX:
+            if len(self._namespaces) > NAMESPACES_MAX:
                 for namespace in self._namespaces.popitem(last=False)[1].values():
                     namespace.close()
         self._namespaces.move_to_end(tenant)
         return found
 
     def _release(self, load: Transfer) -> None:
-        for lease in load.leases.values():
+        for lease in (lease for leases in load.leases.values() for lease in leases):
             try:
                 if self._store is not None:
                     self._store.release(lease)

@@ -16,13 +16,16 @@ from ..errors import Status
 from ..memory import Spans
 from ..namespace import Namespace
 from ..prompt import Prompt
-from .layout import KVLayout, Region
+from .layout import NULL_BLOCK, KVLayout, Region
 
 _STAGING_BYTES = 64 << 20
 
 
 class Memory(ABC):
-    """vLLM's KV cache, as the store reads and fills it."""
+    """vLLM's KV cache, as the store reads and fills it.
+
+    Blocks are named by the ids that they have in each block table of the layout, a list for each.
+    """
 
     def __init__(self, layout: KVLayout, load_timeout_seconds: float) -> None:
         self._layout = layout
@@ -37,7 +40,7 @@ class Memory(ABC):
         self,
         namespace: Namespace,
         prompt: Prompt,
-        block_ids: list[int],
+        tables: list[list[int]],
         first_block: int,
         first_region: int,
         region_count: int,
@@ -46,13 +49,20 @@ class Memory(ABC):
 
     @abstractmethod
     def offload(
-        self, namespace: Namespace, prompt: Prompt, block_ids: list[int], first_block: int, ready: Any
+        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any
     ) -> Status:
         """Stores these blocks."""
 
 
 class HostMemory(Memory):
     """A KV cache in host memory: nothing is copied on the way."""
+
+    def __init__(self, layout: KVLayout, load_timeout_seconds: float) -> None:
+        super().__init__(layout, load_timeout_seconds)
+        # A block of the store may begin before the window that vLLM keeps: that part of it goes here.
+        self._rest: torch.Tensor | None = None
+        if layout.has_windows:
+            self._rest = torch.empty(max(region.byte_count for region in layout.regions), dtype=torch.uint8)
 
     def ready(self) -> Any:
         return None
@@ -61,26 +71,28 @@ class HostMemory(Memory):
         self,
         namespace: Namespace,
         prompt: Prompt,
-        block_ids: list[int],
+        tables: list[list[int]],
         first_block: int,
         first_region: int,
         region_count: int,
     ) -> int:
+        nowhere = 0 if self._rest is None else self._rest.data_ptr()
         return namespace.restore(
             prompt,
-            self._layout.spans(block_ids, first_region, region_count),
+            self._layout.spans(tables, first_region, region_count, nowhere),
             first_block=first_block,
-            block_count=len(block_ids),
+            block_count=self._layout.block_count(tables),
             first_region=first_region,
             region_count=region_count,
             timeout_seconds=self._load_timeout_seconds,
         ).blocks_done
 
     def offload(
-        self, namespace: Namespace, prompt: Prompt, block_ids: list[int], first_block: int, ready: Any
+        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any
     ) -> Status:
+        count = self._layout.block_count(tables)
         return namespace.offload(
-            prompt, self._layout.spans(block_ids), first_block=first_block, block_count=len(block_ids)
+            prompt, self._layout.spans(tables), first_block=first_block, block_count=count
         ).status
 
 
@@ -112,47 +124,66 @@ class StagedMemory(Memory):
         self,
         namespace: Namespace,
         prompt: Prompt,
-        block_ids: list[int],
+        tables: list[list[int]],
         first_block: int,
         first_region: int,
         region_count: int,
     ) -> int:
         count = region_count or len(self._layout.regions) - first_region
+        blocks = self._layout.block_count(tables)
         good = 0
-        while good < len(block_ids):
-            part = block_ids[good : good + self._blocks]
-            slots, spans = self._stage(len(part), first_region, count)
+        while good < blocks:
+            part = self._layout.cut(tables, good, self._blocks)
+            asked = self._layout.block_count(part)
+            slots, spans = self._stage(asked, first_region, count)
             done = namespace.restore(
                 prompt,
                 spans,
                 first_block=first_block + good,
-                block_count=len(part),
+                block_count=asked,
                 first_region=first_region,
                 region_count=count,
+                prefix_block_count=first_block + blocks,
                 timeout_seconds=self._load_timeout_seconds,
             ).blocks_done
-            self._copy([(self._pages[first_region + r][part[b]], slots[b][r]) for b in range(done) for r in range(count)])
+            lengths = spans.lengths()
+            pairs = []
+            for b in range(done):
+                for r in range(count):
+                    page = self._page(first_region + r, part, b)
+                    # Of windows that have moved on, nothing came, or nobody wants it.
+                    if page is not None and lengths[b * count + r]:
+                        pairs.append((page, slots[b][r]))
+            self._copy(pairs)
             good += done
-            if done < len(part):
+            if done < asked:
                 break
         return good
 
     def offload(
-        self, namespace: Namespace, prompt: Prompt, block_ids: list[int], first_block: int, ready: Any
+        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any
     ) -> Status:
         size = namespace.identity.tokens_per_block
         count = len(self._layout.regions)
-        for start in range(0, len(block_ids), self._blocks):
-            part = block_ids[start : start + self._blocks]
-            slots, spans = self._stage(len(part), 0, count)
-            self._copy([(slots[b][r], self._pages[r][part[b]]) for b in range(len(part)) for r in range(count)], ready)
+        for start in range(0, self._layout.block_count(tables), self._blocks):
+            part = self._layout.cut(tables, start, self._blocks)
+            blocks = self._layout.block_count(part)
+            slots, spans = self._stage(blocks, 0, count)
+            pages = [(slots[b][r], self._page(r, part, b)) for b in range(blocks) for r in range(count)]
+            self._copy([(slot, page) for slot, page in pages if page is not None], ready)
             first = first_block + start
             status = namespace.offload(
-                prompt.prefix(tokens=(first + len(part)) * size), spans, first_block=first, block_count=len(part)
+                prompt.prefix(tokens=(first + blocks) * size), spans, first_block=first, block_count=blocks
             ).status
             if status != Status.OK:
                 return status
         return Status.OK
+
+    def _page(self, region: int, tables: list[list[int]], block: int) -> torch.Tensor | None:
+        """The bytes of a region of one of these blocks; None where vLLM has no block."""
+        place = self._layout.regions[region]
+        found = tables[place.table][block * self._layout.parts[place.table] + place.part]
+        return None if found == NULL_BLOCK and self._layout.has_windows else self._pages[region][found]
 
     def _stage(self, blocks: int, first_region: int, region_count: int) -> tuple[list[list[torch.Tensor]], Spans]:
         """Slots for so many blocks in this thread's staging memory: a tensor for each block and region, and their list."""

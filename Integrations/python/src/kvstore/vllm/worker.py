@@ -63,8 +63,10 @@ class WorkerSide:
         layout: KVLayout,
         memory: Memory,
         watch: Watch | None = None,
+        state_bytes: int = 0,
     ) -> None:
         self.identity = identity
+        self.state_bytes = state_bytes
         self._watch = watch or Watch()
         self._news: WorkerNews | None = None
         self._adapters_said: dict[int, bytes] = {}
@@ -91,7 +93,7 @@ class WorkerSide:
         self._dropped = {"error": 0, "full": 0}
         self._store: Store | None = None
         try:
-            self._store = options.open(layout.block_bytes)
+            self._store = options.open(max(layout.block_bytes, state_bytes))
             # The one that requests without salt and adapter use: what is wrong with it shows at the start.
             self._namespace(Tenant())
         except KVStoreError as reason:
@@ -154,19 +156,7 @@ class WorkerSide:
             self.wait_for_layer(waiting)
         for transfer in step.saves:
             # The last save of one that is replaced: the next one has not computed anything yet.
-            request = self._replaced.get(transfer.request_id) or self._requests.get(transfer.request_id)
-            if request is None or self._stopped or not self._has_adapter(request):
-                continue
-            # Later steps change what is known of a request: the save has its own.
-            size = self.identity.tokens_per_block
-            end = transfer.first_block + transfer.block_count
-            prompt = Prompt(request.tokens[: end * size], extra=request.extra[:end])
-            block_ids = request.block_ids[:end]
-            future = self._saves.submit(
-                self._save_blocks, request.tenant, prompt, block_ids, transfer.first_block, self._memory.ready()
-            )
-            request.saves.add(future)
-            future.add_done_callback(request.saves.discard)
+            self._save(self._replaced.get(transfer.request_id) or self._requests.get(transfer.request_id), transfer)
         # The record of a request that has ended is no longer found by its id, which another one may use.
         for request_id in step.finishing:
             request = self._replaced.get(request_id) or self._requests.pop(request_id, None)
@@ -193,8 +183,7 @@ class WorkerSide:
             except queue.Empty:
                 return saved, loaded
             loaded.add(request_id)
-            # What came while the weights changed was computed with others.
-            self._failed_blocks |= set(block_ids) if self._stopped else failed
+            self._note_loaded(request_id, failed, block_ids)
 
     def news(self) -> WorkerNews | None:
         """What the scheduler does not know yet: which adapters are loaded, and that the weights have changed."""
@@ -213,6 +202,10 @@ class WorkerSide:
                 failed |= self._failed_layers.get_nowait()
             except queue.Empty:
                 return failed
+
+    def failed_requests(self) -> set[str]:
+        """Requests whose loads failed, since the last call, where vLLM does not know them by their blocks."""
+        return set()
 
     def close(self) -> None:
         """Ends what is under way, makes it durable, and closes the store."""
@@ -241,6 +234,10 @@ class WorkerSide:
 
     # ------------------------------------------------------------ load
 
+    def _note_loaded(self, request_id: str, failed: set[int], block_ids: list[int]) -> None:
+        # What came while the weights changed was computed with others.
+        self._failed_blocks |= set(block_ids) if self._stopped else failed
+
     def _prepare(self, transfer: Transfer) -> _Load:
         request = self._requests[transfer.request_id]
         end = transfer.first_block + transfer.block_count
@@ -263,7 +260,7 @@ class WorkerSide:
 
         def restore(namespace: Namespace) -> None:
             load.blocks_good = self._memory.restore(
-                namespace, load.prompt, load.block_ids, load.transfer.first_block, 0, 0
+                namespace, load.prompt, [load.block_ids], load.transfer.first_block, 0, 0
             )
 
         self._attempt("load", load.tenant, restore)
@@ -285,7 +282,7 @@ class WorkerSide:
 
         def restore(namespace: Namespace) -> None:
             nonlocal good
-            good = self._memory.restore(namespace, load.prompt, load.block_ids, load.transfer.first_block, *part)
+            good = self._memory.restore(namespace, load.prompt, [load.block_ids], load.transfer.first_block, *part)
 
         self._attempt("load", load.tenant, restore)
         self._failed_layers.put(set(load.block_ids[good:]))
@@ -293,26 +290,43 @@ class WorkerSide:
             self._release(load.transfer)
 
     def _release(self, transfer: Transfer) -> None:
-        lease = transfer.leases.get(self._rank)
-        if lease and self._store is not None:
+        for lease in transfer.leases.get(self._rank, ()):
             try:
-                self._store.release(lease)
+                if self._store is not None:
+                    self._store.release(lease)
             except KVStoreError as reason:
                 self._warn("release", reason)
 
     # ------------------------------------------------------------ save
 
+    def _save(self, request: _Request | None, transfer: Transfer) -> None:
+        if request is None or self._stopped or not self._has_adapter(request):
+            return
+        # Later steps change what is known of a request: the save has its own.
+        size = self.identity.tokens_per_block
+        end = transfer.first_block + transfer.block_count
+        prompt = Prompt(request.tokens[: end * size], extra=request.extra[:end])
+        block_ids = request.block_ids[:end]
+        future = self._saves.submit(
+            self._save_blocks, request.tenant, prompt, block_ids, transfer.first_block, self._memory.ready()
+        )
+        request.saves.add(future)
+        future.add_done_callback(request.saves.discard)
+
     def _save_blocks(self, tenant: Tenant, prompt: Prompt, block_ids: list[int], first: int, ready: Any) -> None:
         def offload(namespace: Namespace) -> None:
-            status = self._memory.offload(namespace, prompt, block_ids[first:], first, ready)
+            status = self._memory.offload(namespace, prompt, [block_ids[first:]], first, ready)
             if status == Status.PARENT_MISSING and first > 0:
                 # The store lost what comes before, which vLLM had all along: store it again.
-                status = self._memory.offload(namespace, prompt, block_ids, 0, ready)
-            if status not in (Status.OK, Status.BUSY, Status.PARENT_MISSING, Status.DECLINED):
-                self._warn("save", status.name)
+                status = self._memory.offload(namespace, prompt, [block_ids], 0, ready)
+            self._note_save(status)
 
         self._attempt("save", tenant, offload)
         self._attempt("save", tenant, lambda _: self._notice_drops())
+
+    def _note_save(self, status: Status) -> None:
+        if status not in (Status.OK, Status.BUSY, Status.PARENT_MISSING, Status.DECLINED):
+            self._warn("save", status.name)
 
     def _notice_drops(self) -> None:
         """Warns of blocks that were taken and then not written: the disk is full or fails, or everything is leased."""

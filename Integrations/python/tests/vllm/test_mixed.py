@@ -1,0 +1,264 @@
+"""Models with several kinds of layers in a real vLLM, which keeps its hybrid KV cache manager beside the connector.
+
+As in test_engine.py, what was restored is compared bit for bit with what vLLM's own prefix cache gives.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine import Engine
+
+import kvstore
+
+# What vLLM takes for Qwen3-Next's attention by itself; on a CPU, its recurrent layers would have another block size.
+OPTIONS: dict[str, dict[str, Any]] = {"qwen3-next": {"block_size": 256}}
+KINDS = ["gemma3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt-oss", "windows", "qwen3-next"))]
+
+
+def tokens(seed: int, count: int) -> list[int]:
+    generator = random.Random(seed)
+    return [generator.randrange(3, 4096) for _ in range(count)]
+
+
+def settings(path: Path, **more: Any) -> dict[str, Any]:
+    return {"path": str(path), "disk_bytes": "512MiB", "host_bytes": "64MiB", **more}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (one["tokens"], one["logprobs"]) == (other["tokens"], other["logprobs"])
+
+
+def near(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one["tokens"][0] == other["tokens"][0] and (
+        abs(float.fromhex(one["logprobs"][0]) - float.fromhex(other["logprobs"][0])) < 0.1
+    )
+
+
+# Longer than any window, and than what one step computes.
+LONG = tokens(1, 3000)
+DAMAGED = tokens(2, 1100)
+SHORT = tokens(3, 700)
+
+
+def write(folder: Path, kind: str) -> Path:
+    """A process of its own: what is imported here would be inherited."""
+    script = Path(__file__).with_name("mixed_models.py")
+    subprocess.run([sys.executable, str(script), kind, str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@dataclass
+class Warm:
+    kind: str
+    options: dict[str, Any]
+    model: Path
+    path: Path
+    hits: dict[str, dict[str, Any]]
+    turn: list[int]
+    block: int
+    capacity: str
+    pool: int
+
+    def blocks(self, count: int) -> int:
+        """So many blocks of vLLM that as many tokens find room in an engine of this model."""
+        return -(-self.pool * count // int(self.capacity.replace(",", "")))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def warm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Run 1: cold, from vLLM's own cache, and from the store within one process."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = write(folder / "model", request.param)
+    prompts = {"long": LONG, "damaged": DAMAGED, "short": SHORT}
+    with Engine(model, settings(folder / "store"), folder / "log", **OPTIONS.get(request.param, {})) as engine:
+        said = engine.said()
+        assert "Turning off hybrid kv cache manager" not in said
+        found = re.search(r"bytes a block of (\d+) tokens", said)
+        assert found is not None
+        block = int(found[1])
+        for prompt in prompts.values():
+            assert engine.generate(prompt)[0]["cached"] == 0
+        hits = {name: engine.generate(prompt)[0] for name, prompt in prompts.items()}
+        for name, prompt in prompts.items():
+            assert hits[name]["cached"] == (len(prompt) - 1) // block * block, name
+        # The control: with other tokens at the beginning the answer is another one.
+        if request.param != "windows":
+            assert not same(engine.generate(tokens(9, block) + SHORT[block:])[0], hits["short"])
+        assert not same(engine.generate(SHORT[:-200] + tokens(9, 200))[0], hits["short"])
+
+        # Generated tokens are stored too: the next turn of a conversation finds them.
+        answer = engine.generate(LONG, tokens=2 * block)[0]
+        turn = LONG + answer["tokens"] + tokens(6, 50)
+        engine.generate(turn)
+        hits["turn"] = engine.generate(turn)[0]
+
+        assert engine.generate(SHORT, salt="tenant")[0]["cached"] == 0
+        engine.reset_prefix_cache()
+        for name, prompt in {**prompts, "turn": turn}.items():
+            restored = engine.generate(prompt)[0]
+            assert restored["cached"] == hits[name]["cached"], name
+            assert same(restored, hits[name]), name
+        (capacity,) = re.findall(r"[CG]PU KV cache size: ([\d,]+) tokens", engine.said())
+        pool = engine.pool()
+    yield Warm(request.param, OPTIONS.get(request.param, {}), model, folder / "store", hits, turn, block, capacity, pool)
+
+
+@pytest.fixture
+def store(warm: Warm, tmp_path: Path) -> Path:
+    shutil.copytree(warm.path, tmp_path / "store", symlinks=True)
+    return tmp_path / "store"
+
+
+def test_after_a_restart(warm: Warm, store: Path, tmp_path: Path) -> None:
+    """Run 2: everything comes from disk, bit for bit; a request with a damaged block is computed."""
+    damage(store, DAMAGED, warm.block)
+    with Engine(warm.model, settings(store), tmp_path / "log", **warm.options) as engine:
+        for name, prompt in {"long": LONG, "turn": warm.turn, "short": SHORT}.items():
+            restored = engine.generate(prompt)[0]
+            assert restored["cached"] == warm.hits[name]["cached"], name
+            assert same(restored, warm.hits[name]), name
+        assert near(engine.generate(DAMAGED)[0], warm.hits["damaged"])
+        # What was computed again is stored again.
+        engine.reset_prefix_cache()
+        healed = engine.generate(DAMAGED)[0]
+        assert healed["cached"] == warm.hits["damaged"]["cached"]
+        assert near(healed, warm.hits["damaged"])
+        # Nothing is held for good.
+        engine.reset_prefix_cache()
+        with kvstore.Store(store, capacity="512MiB", host="64MiB") as outside:
+            assert outside.stats()["leases_active"] == 0
+        shutil.rmtree(store)
+        assert near(engine.generate(SHORT)[0], warm.hits["short"])
+
+
+@pytest.mark.slow
+def test_the_capacity_is_that_of_an_engine_without_a_connector(warm: Warm, tmp_path: Path) -> None:
+    with Engine(warm.model, None, tmp_path / "log", **warm.options) as engine:
+        (capacity,) = re.findall(r"[CG]PU KV cache size: ([\d,]+) tokens", engine.said())
+    assert capacity == warm.capacity
+
+
+def damage(path: Path, prompt: list[int], size: int) -> None:
+    """Flips a bit in the middle of the payload of the prompt's last full block, which windows need as well."""
+    block = (len(prompt) - 1) // size - 1
+    part = struct.pack(f"<{size}I", *prompt[block * size : (block + 1) * size])
+    places = 0
+    for file in (path / "slots").iterdir():
+        content = file.read_bytes()
+        at = content.find(part)
+        while at >= 0:
+            where = at + 100_000
+            with file.open("r+b") as opened:
+                opened.seek(where)
+                opened.write(bytes([content[where] ^ 0x10]))
+            places += 1
+            at = content.find(part, at + 1)
+    assert places == 1, f"{places} slots hold block {block}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "options", "said"),
+    [
+        ("mamba", {}, {}, "recurrent"),
+        ("gemma3", {"load": "layerwise"}, {}, "load is 'layerwise', and this model has layers of several kinds"),
+        ("qwen3-next", {}, {"enable_prefix_caching": False}, "recurrent layers .*--enable-prefix-caching"),
+        (
+            "qwen3-next",
+            {},
+            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}},
+            "recurrent layers .*leave out --speculative-config",
+        ),
+    ],
+)
+@pytest.mark.slow
+def test_what_is_not_stored_is_refused_in_clear_words(
+    tmp_path: Path, kind: str, more: dict[str, Any], options: dict[str, Any], said: str
+) -> None:
+    model = write(tmp_path / "model", kind)
+    with pytest.raises(AssertionError, match=f"kvstore: .*{said}"):
+        Engine(model, settings(tmp_path / "store", **more), tmp_path / "log", **options)
+
+
+
+@dataclass
+class Mixes:
+    """What random mixes came to."""
+
+    alone: int = 0
+    together: int = 0
+    aborted: int = 0
+    usable: int = 0
+    reused: int = 0
+
+
+@pytest.mark.slow
+def test_random_mixes(warm: Warm, store: Path, tmp_path: Path) -> None:
+    """Prefixes in vLLM's cache, in the store, or partly in each, in a pool that is too small for all at once.
+
+    $KVSTORE_MIXES says how many.
+    """
+    count = int(os.environ.get("KVSTORE_MIXES", "30"))
+    generator = random.Random(os.environ.get("KVSTORE_MIXES_SEED", "1"))
+    block = warm.block
+    # A tree of prompts: trunks that fork at any place. Each is computed once, and then taken from vLLM's cache, in one engine.
+    trunks = [tokens(1000 + index, 1800) for index in range(3)]
+    prompts = list(trunks)
+    for index in range(9):
+        trunk = generator.choice(trunks)
+        prompts.append(trunk[: generator.randrange(1, 1800)] + tokens(2000 + index, generator.randrange(30, 900)))
+    with Engine(warm.model, settings(store), tmp_path / "first", **warm.options) as engine:
+        for prompt in prompts:
+            engine.generate(prompt)
+        hits = [engine.generate(prompt)[0] for prompt in prompts]
+        for prompt, hit in zip(prompts, hits, strict=True):
+            assert hit["cached"] == (len(prompt) - 1) // block * block
+
+    mixes = Mixes()
+    # Room for about one and a half of the longest prompts; prompts are computed in several steps.
+    small = {"num_gpu_blocks_override": warm.blocks(4000), "max_num_batched_tokens": max(512, block), "max_num_seqs": 8}
+    with Engine(warm.model, settings(store), tmp_path / "second", **warm.options, **small) as engine:
+        for _ in range(count):
+            way = generator.randrange(4)
+            if way == 0:
+                engine.reset_prefix_cache()
+            elif way == 1:
+                # Some prefixes are in vLLM's own cache.
+                for prompt in generator.sample(prompts, 2):
+                    engine.generate(prompt[: generator.randrange(1, len(prompt))], tokens=1)
+            elif way == 2:
+                chosen = generator.sample(range(len(prompts)), 4)
+                abort = {index: generator.randrange(1, 6) for index in range(4) if generator.random() < 0.4}
+                answers = engine.together(
+                    [prompts[index] for index in chosen], tokens=generator.randrange(1, 40), abort=abort
+                )
+                for index, answer in zip(chosen, answers, strict=True):
+                    if answer is None:
+                        mixes.aborted += 1
+                        continue
+                    mixes.together += 1
+                    assert near(answer, hits[index]), (index, answer, hits[index])
+            index = generator.randrange(len(prompts))
+            answer = engine.generate(prompts[index])[0]
+            mixes.alone += 1
+            mixes.usable += hits[index]["cached"]
+            mixes.reused += answer["cached"]
+            if answer["cached"] == hits[index]["cached"]:
+                assert same(answer, hits[index]), (index, answer, hits[index])
+            else:
+                assert near(answer, hits[index]), (index, answer, hits[index])
+    print(f"{warm.kind}: {mixes}")
+    assert mixes.reused >= 0.95 * mixes.usable, mixes
+    with kvstore.Store(store, capacity="512MiB", host="64MiB") as outside:
+        assert outside.stats()["leases_active"] == 0
