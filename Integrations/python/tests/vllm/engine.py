@@ -41,9 +41,11 @@ class Engine:
         )
         self._answer(START_SECONDS)
 
-    def generate(self, *prompts: list[int], salt: str | None = None, tokens: int = 8) -> list[dict[str, Any]]:
+    def generate(
+        self, *prompts: list[int], salt: str | None = None, tokens: int = 8, hints: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         """Generates for all prompts at once; each answer has `cached`, `tokens` and `logprobs` as exact text."""
-        return self._call("generate", prompts=list(prompts), salt=salt, tokens=tokens)
+        return self._call("generate", prompts=list(prompts), salt=salt, tokens=tokens, hints=hints)
 
     def begin(self, *prompts: list[int]) -> None:
         """Starts to generate and does not wait for it."""
@@ -166,7 +168,12 @@ def main() -> None:
             answer(llm.llm_engine.vllm_config.cache_config.num_gpu_blocks)
             continue
         params = SamplingParams(
-            max_tokens=call["tokens"], temperature=0, ignore_eos=True, detokenize=False, logprobs=1
+            max_tokens=call["tokens"],
+            temperature=0,
+            ignore_eos=True,
+            detokenize=False,
+            logprobs=1,
+            extra_args={"kv_transfer_params": {"kvstore": call["hints"]}} if call.get("hints") else None,
         )
         prompts = [
             {"prompt_token_ids": prompt, **({"cache_salt": call["salt"]} if call["salt"] else {})}

@@ -13,6 +13,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 
 from ..namespace import Identity
+from .hints import Hints
 
 Rank = tuple[int, int]
 """Pipeline- and tensor-parallel rank, as vLLM keys what workers say."""
@@ -45,6 +46,7 @@ class RequestUpdate:
     """The number of its adapter, 0 without one."""
     adapter_digests: dict[Rank, bytes] = field(default_factory=dict)
     """What each rank had loaded for it when the scheduler looked: a rank that has another one by now stops."""
+    hints: Hints = field(default_factory=Hints)
 
 
 @dataclass
@@ -65,6 +67,18 @@ class Transfer:
 
 
 @dataclass
+class Ending:
+    """What is to become of a prompt once everything before it has been saved."""
+
+    tenant: Tenant
+    tokens: array[int]
+    extra: list[bytes]
+    remove: bool = False
+    """Remove what no other prompt shares."""
+    pin_seconds: float = 0.0
+
+
+@dataclass
 class StepMetadata(KVConnectorMetadata):
     """One step's work."""
 
@@ -77,6 +91,7 @@ class StepMetadata(KVConnectorMetadata):
     """Finished requests whose blocks vLLM keeps until the worker says that their saves are done."""
     forgotten: set[str] = field(default_factory=set)
     """Finished requests with nothing left to save, of those that the workers know."""
+    endings: list[Ending] = field(default_factory=list)
     reset: bool = False
     """Forget all blocks that this engine's namespaces hold."""
     adapters: list[Any] = field(default_factory=list)

@@ -255,25 +255,27 @@ class MixedWorkerSide(WorkerSide):
             return
         end = max([transfer.first_block + transfer.block_count, *transfer.states])
         prompt = Prompt(request.tokens[: end * self.identity.tokens_per_block], extra=request.extra[:end])
-        future = self._saves.submit(self._save_all, request.tenant, prompt, transfer, self._memory.ready())
+        future = self._saves.submit(self._save_all, request, prompt, transfer, self._memory.ready())
 
         def ended(_: Future[None]) -> None:
             self._saved.put(transfer.number)
 
         future.add_done_callback(ended)
 
-    def _save_all(self, tenant: Tenant, prompt: Prompt, transfer: Transfer, ready: Any) -> None:
+    def _save_all(self, request: _Request, prompt: Prompt, transfer: Transfer, ready: Any) -> None:
+        tenant, hints = request.tenant, request.hints.of_blocks
+
         def offload(namespace: Namespace) -> None:
             if transfer.block_count:
                 end = (transfer.first_block + transfer.block_count) * self.identity.tokens_per_block
                 status = self._memory.offload(
-                    namespace, prompt.prefix(tokens=end), transfer.tables, transfer.first_block, ready
+                    namespace, prompt.prefix(tokens=end), transfer.tables, transfer.first_block, ready, **hints
                 )
                 self._note_save(status)
             for blocks, places in transfer.states.items() if self._states.byte_count else ():
                 section = self._section(tenant, namespace)
                 place = Prompt(digests=[section.section_digest(prompt, blocks)])
-                self._note_save(section.offload(place, [self._states.read(places, ready)]).status)
+                self._note_save(section.offload(place, [self._states.read(places, ready)], **hints).status)
 
         self._attempt("save", tenant, offload)
         self._attempt("save", tenant, lambda _: self._notice_drops())

@@ -15,9 +15,11 @@ from ..errors import KVStoreError
 from ..namespace import Identity, Namespace
 from ..prompt import Prompt
 from ..store import Store
-from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
+from .hints import Hints
+from .metadata import Ending, Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
 from .multimodal import FeatureDigests
 from .options import Options
+from .sessions import Sessions
 
 logger = logging.getLogger("vllm.kvstore")
 
@@ -45,6 +47,7 @@ class _Tracked:
     saving: bool = False
     """A save was handed out, and may still read the request's blocks."""
     loading: Transfer | None = None
+    hints: Hints = field(default_factory=Hints)
     blocks_brought: int = 0
     """What it began with, from vLLM's cache or the store."""
 
@@ -70,6 +73,7 @@ class SchedulerSide:
         self._no_load: set[str] = set()
         """Requests of which a load has failed: they compute, so that a damaged block cannot keep one waiting forever."""
         self._step = StepMetadata()
+        self._sessions = Sessions()
 
     def workers(self, identities: Mapping[Rank, Identity], state_bytes: Mapping[Rank, int] | None = None) -> None:
         """Takes the workers' identity records, and opens the store that they have opened."""
@@ -142,7 +146,15 @@ class SchedulerSide:
         if tracked is None:
             savable = self._uses_adapter(request.lora_request, tenant.adapter_digest)
             parts = self._adapter_parts(request.lora_request) if request.lora_request else {}
-            tracked = self._tracked[request.request_id] = _Tracked(request, tenant, adapter_digests=parts, savable=savable)
+            tracked = self._tracked[request.request_id] = _Tracked(
+                request,
+                tenant,
+                adapter_digests=parts,
+                savable=savable,
+                hints=Hints.of(getattr(request, "kv_transfer_params", None)),
+            )
+            if tracked.hints.session:
+                self._note_step(tracked)
         if external_tokens <= 0:
             return
         size = self._tokens_per_block
@@ -238,6 +250,7 @@ class SchedulerSide:
 
     def close(self) -> None:
         """Ends the leases that this process holds, and closes the store."""
+        self._sessions.close()
         store, self._store = self._store, None
         if store is not None:
             try:
@@ -255,12 +268,39 @@ class SchedulerSide:
         leases = {rank: (match.lease,) for rank, match in zip(namespaces, matches, strict=True) if match.lease}
         return matches[0].tokens, leases
 
+    def _note_step(self, tracked: _Tracked) -> None:
+        """Records the request as the next step of its session."""
+        try:
+            namespaces = self._open(tracked.tenant)
+            self._sessions.step(tracked.hints.session, tracked.tenant, namespaces, self._prompt(tracked.request))
+        except KVStoreError as reason:
+            self._failed("session", reason)
+        except Exception:
+            # A record that is not made is no reason to end the engine.
+            logger.exception("kvstore: session failed")
+
+    def _end(self, tracked: _Tracked) -> None:
+        """Has the workers do what the request's hints say of its end, behind its last save."""
+        hints, request = tracked.hints, tracked.request
+        if hints == Hints() or not tracked.savable:
+            return
+        prompt = Ending(tracked.tenant, array("I", request.all_token_ids[:]), self._extra(request))
+        before = self._sessions.last(hints.session, tracked.tenant, prompt) if hints.session else None
+        if hints.compacted and before is not None:
+            self._step.endings.append(replace(before, remove=True))
+        if hints.pin_seconds or hints.end:
+            self._step.endings.append(replace(prompt, remove=hints.end, pin_seconds=hints.pin_seconds))
+        if hints.end and hints.session:
+            self._sessions.end(hints.session, tracked.tenant)
+
     def _forget(self, request_id: str) -> _Tracked | None:
         """The request is over; None if nothing is left to save of it."""
         self._prompts.pop(request_id, None)
         self._local_tokens.pop(request_id, None)
         self._no_load.discard(request_id)
         tracked = self._tracked.pop(request_id, None)
+        if tracked is not None:
+            self._end(tracked)
         if tracked is None or tracked.loading is None:
             return tracked
         # Aborted while it loads: vLLM frees its blocks when the workers say that the load has ended.
@@ -304,6 +344,7 @@ class SchedulerSide:
                 extra=self._extra(request) if tracked.tokens_sent == 0 else [],
                 adapter=request.lora_request.lora_int_id if request.lora_request else 0,
                 adapter_digests=tracked.adapter_digests,
+                hints=tracked.hints,
             )
         )
         tracked.tokens_sent = max(tracked.tokens_sent, tokens)

@@ -49,9 +49,9 @@ class Memory(ABC):
 
     @abstractmethod
     def offload(
-        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any
+        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any, **hints: Any
     ) -> Status:
-        """Stores these blocks."""
+        """Stores these blocks; hints as Namespace.offload takes them."""
 
 
 class HostMemory(Memory):
@@ -88,11 +88,11 @@ class HostMemory(Memory):
         ).blocks_done
 
     def offload(
-        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any
+        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any, **hints: Any
     ) -> Status:
         count = self._layout.block_count(tables)
         return namespace.offload(
-            prompt, self._layout.spans(tables), first_block=first_block, block_count=count
+            prompt, self._layout.spans(tables), first_block=first_block, block_count=count, **hints
         ).status
 
 
@@ -161,7 +161,7 @@ class StagedMemory(Memory):
         return good
 
     def offload(
-        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any
+        self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any, **hints: Any
     ) -> Status:
         size = namespace.identity.tokens_per_block
         count = len(self._layout.regions)
@@ -173,7 +173,7 @@ class StagedMemory(Memory):
             self._copy([(slot, page) for slot, page in pages if page is not None], ready)
             first = first_block + start
             status = namespace.offload(
-                prompt.prefix(tokens=(first + blocks) * size), spans, first_block=first, block_count=blocks
+                prompt.prefix(tokens=(first + blocks) * size), spans, first_block=first, block_count=blocks, **hints
             ).status
             if status != Status.OK:
                 return status

@@ -16,8 +16,9 @@ from ..errors import KVStoreError, Status
 from ..namespace import Identity, Namespace
 from ..prompt import Prompt
 from ..store import Store
+from .hints import Hints
 from .layout import KVLayout
-from .metadata import Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
+from .metadata import Ending, Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
 from .options import Options
 from .staging import Memory
 from .watch import Watch
@@ -38,6 +39,7 @@ class _Request:
     extra: list[bytes] = field(default_factory=list)
     adapter: int = 0
     adapter_digest: bytes | None = None
+    hints: Hints = field(default_factory=Hints)
     saves: set[Future[None]] = field(default_factory=set)
 
 
@@ -164,6 +166,9 @@ class WorkerSide:
         for request_id in step.forgotten - self._replaced.keys():
             self._requests.pop(request_id, None)
         self._replaced.clear()
+        for ending in step.endings:
+            # After what was handed out before: one thread does them all.
+            self._saves.submit(self._end, ending)
         if step.reset:
             self._saves.submit(self._reset)
 
@@ -308,21 +313,41 @@ class WorkerSide:
         prompt = Prompt(request.tokens[: end * size], extra=request.extra[:end])
         block_ids = request.block_ids[:end]
         future = self._saves.submit(
-            self._save_blocks, request.tenant, prompt, block_ids, transfer.first_block, self._memory.ready()
+            self._save_blocks,
+            request.tenant,
+            prompt,
+            block_ids,
+            transfer.first_block,
+            self._memory.ready(),
+            request.hints.of_blocks,
         )
         request.saves.add(future)
         future.add_done_callback(request.saves.discard)
 
-    def _save_blocks(self, tenant: Tenant, prompt: Prompt, block_ids: list[int], first: int, ready: Any) -> None:
+    def _save_blocks(
+        self, tenant: Tenant, prompt: Prompt, block_ids: list[int], first: int, ready: Any, hints: dict[str, Any]
+    ) -> None:
         def offload(namespace: Namespace) -> None:
-            status = self._memory.offload(namespace, prompt, [block_ids[first:]], first, ready)
+            status = self._memory.offload(namespace, prompt, [block_ids[first:]], first, ready, **hints)
             if status == Status.PARENT_MISSING and first > 0:
                 # The store lost what comes before, which vLLM had all along: store it again.
-                status = self._memory.offload(namespace, prompt, [block_ids], 0, ready)
+                status = self._memory.offload(namespace, prompt, [block_ids], 0, ready, **hints)
             self._note_save(status)
 
         self._attempt("save", tenant, offload)
         self._attempt("save", tenant, lambda _: self._notice_drops())
+
+    def _end(self, ending: Ending) -> None:
+        prompt = Prompt(ending.tokens, extra=ending.extra)
+
+        def end(namespace: Namespace) -> None:
+            if ending.pin_seconds:
+                namespace.pin(prompt, ending.pin_seconds)
+            if ending.remove:
+                namespace.purge(prompt, only_tail=True)
+
+        if not self._options.read_only:
+            self._attempt("end of a session", ending.tenant, end)
 
     def _note_save(self, status: Status) -> None:
         if status not in (Status.OK, Status.BUSY, Status.PARENT_MISSING, Status.DECLINED):
@@ -357,6 +382,7 @@ class WorkerSide:
                 extra=update.extra,
                 adapter=update.adapter,
                 adapter_digest=update.adapter_digests.get(self._rank),
+                hints=update.hints,
             )
         del request.tokens[update.first_token :]
         request.tokens.extend(update.tokens)

@@ -1,0 +1,118 @@
+"""What a client says of a conversation reaches the store through a real vLLM."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine import Engine
+from tiny_model import write_model
+
+import kvstore
+
+pytestmark = pytest.mark.slow
+
+BLOCK = 128
+COMMAND = Path(os.environ.get("KVSTORE_PREFIX") or Path(__file__).resolve().parents[4] / ".build-install") / "bin/kvstore"
+
+
+def tokens(seed: int, count: int) -> list[int]:
+    generator = random.Random(seed)
+    return [generator.randrange(3, 4096) for _ in range(count)]
+
+
+SYSTEM = tokens(1, 4 * BLOCK)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Path]]:
+    folder = tmp_path_factory.mktemp("hints")
+    write_model(folder / "model", seed=1)
+    settings = {"path": str(folder / "store"), "disk_bytes": "512MiB", "host_bytes": "32MiB"}
+    with Engine(folder / "model", settings, folder / "log") as engine:
+        yield engine, folder / "store"
+
+
+def blocks(path: Path) -> int:
+    with kvstore.Store(path, capacity="512MiB", host="32MiB") as outside:
+        return int(outside.stats()["blocks_stored"])
+
+
+def stored(engine: Engine, prompt: list[int]) -> int:
+    """Tokens that the store has, and vLLM's own cache does not."""
+    # What is being saved ends with a step.
+    engine.generate(tokens(99, 8))
+    engine.reset_prefix_cache()
+    return int(engine.generate(prompt, tokens=1)[0]["cached"])
+
+
+def within(seconds: float, condition: Any) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_session_is_recorded_step_by_step(running: tuple[Engine, Path]) -> None:
+    engine, path = running
+    prompt = SYSTEM + tokens(2, 300)
+    for _ in range(3):
+        answer = engine.generate(prompt, hints={"session": "run 17"}, tokens=40)[0]
+        prompt = prompt + answer["tokens"] + tokens(len(prompt), 200)
+    shown = subprocess.run([COMMAND, "inspect", "sessions", path], capture_output=True, text=True, check=True).stdout
+    assert "run 17" in shown, shown
+
+
+def test_a_session_that_ends_frees_what_nobody_else_can_reach(running: tuple[Engine, Path]) -> None:
+    engine, path = running
+    engine.generate(SYSTEM + tokens(3, 10))
+    first = SYSTEM + tokens(4, 9 * BLOCK + 5)
+    engine.generate(first, hints={"session": "short"})
+    assert stored(engine, first) == 13 * BLOCK
+    before = blocks(path)
+    engine.generate(first, hints={"session": "short", "end": True})
+    engine.generate(tokens(99, 8))
+    assert within(5, lambda: blocks(path) <= before - 9), (before, blocks(path))
+    assert stored(engine, first) == 4 * BLOCK
+    assert blocks(path) <= before
+
+
+def test_a_compacted_conversation_drops_what_came_before(running: tuple[Engine, Path]) -> None:
+    engine, path = running
+    long = SYSTEM + tokens(5, 8 * BLOCK + 5)
+    summary = SYSTEM + tokens(6, 2 * BLOCK + 5)
+    engine.generate(long, hints={"session": "agent"})
+    assert stored(engine, long) == 12 * BLOCK
+    before = blocks(path)
+    engine.generate(summary, hints={"session": "agent", "compacted": True})
+    engine.generate(tokens(99, 8))
+    assert within(5, lambda: blocks(path) <= before - 8 + 2), (before, blocks(path))
+    assert stored(engine, summary) == 6 * BLOCK
+
+
+def test_how_long_blocks_live(running: tuple[Engine, Path]) -> None:
+    engine, _ = running
+    brief, pinned, plain = tokens(7, 3 * BLOCK + 5), tokens(8, 3 * BLOCK + 5), tokens(9, 3 * BLOCK + 5)
+    engine.generate(brief, hints={"ttl_seconds": 3})
+    engine.generate(pinned, hints={"ttl_seconds": 3, "pin_seconds": 600})
+    engine.generate(plain, hints={"priority": 90, "ttl_seconds": 600})
+    engine.generate(tokens(99, 8))
+    time.sleep(4)
+    assert [stored(engine, prompt) for prompt in (brief, plain)] == [0, 3 * BLOCK]
+
+
+def test_hints_that_make_no_sense_are_ignored(running: tuple[Engine, Path]) -> None:
+    engine, _ = running
+    prompt = tokens(10, 3 * BLOCK + 5)
+    engine.generate(prompt, hints={"ttl_seconds": -1, "priority": "high", "session": "", "forget": 1, "pin_seconds": 1e12})
+    assert stored(engine, prompt) == 3 * BLOCK
+    for name in ("ttl_seconds", "priority", "session", "forget", "pin_seconds"):
+        assert f"the hint {name} of a request is" in engine.said()
