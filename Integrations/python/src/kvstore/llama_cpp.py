@@ -107,7 +107,7 @@ class KVStoreCache(BaseLlamaCache):
             self._state = recurrent.RecurrentState(llama.ctx, _SEQUENCE, _SCRATCH)
             self._tokens_per_block, self._block_bytes = recurrent.TOKENS_PER_BLOCK, self._state.block_bytes
             self._eval_part = llama.eval
-            llama.eval = self._eval  # type: ignore[method-assign]
+            llama.eval = self._eval
         else:
             self._block_bytes = _block_bytes(llama)
         self._model_name = llama.metadata.get("general.name", Path(model_path).name)

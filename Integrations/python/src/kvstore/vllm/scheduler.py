@@ -265,7 +265,9 @@ class SchedulerSide:
     ) -> tuple[int, dict[Rank, tuple[int, ...]]]:
         """The tokens that all ranks have, and the leases of each."""
         matches = Namespace.match_all(list(namespaces.values()), prompt, **how)
-        leases = {rank: (match.lease,) for rank, match in zip(namespaces, matches, strict=True) if match.lease}
+        leases: dict[Rank, tuple[int, ...]] = {
+            rank: (match.lease,) for rank, match in zip(namespaces, matches, strict=True) if match.lease
+        }
         return matches[0].tokens, leases
 
     def _note_step(self, tracked: _Tracked) -> None:
