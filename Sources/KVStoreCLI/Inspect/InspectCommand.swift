@@ -23,7 +23,7 @@ struct InspectCommand: ParsableCommand {
       InspectSummary.self, InspectNamespaces.self, InspectTree.self, InspectBlock.self,
       InspectPins.self,
       InspectWhyMiss.self, InspectPrefix.self, InspectSessions.self, InspectEvents.self,
-      InspectMetrics.self, InspectReport.self,
+      InspectMetrics.self, InspectReport.self, InspectRuns.self, InspectRun.self,
     ],
     defaultSubcommand: InspectSummary.self
   )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import kvstore
 from kvstore.agent import AgentStore, NotStoredError, tool_cache
 from kvstore.agent.__main__ import main
 from kvstore.agent.carry import export_run, import_run
+from kvstore.hygiene import CommandNotFoundError, command
 
 calls: list[Any] = []
 
@@ -105,6 +107,51 @@ def test_the_command_shows_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ):
         assert main(words) == 1 and said in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
+
+
+def test_the_operators_command_shows_the_runs_of_all_users(tmp_path: Path) -> None:
+    path = tmp_path / "one"
+
+    def inspect(*words: str) -> Any:
+        done = subprocess.run([command(), "inspect", words[0], path, *words[1:], "--json"], capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout)["runs"] if done.returncode == 0 else done.stdout + done.stderr
+
+    try:
+        command()
+    except CommandNotFoundError:
+        pytest.skip("there is no kvstore command")
+    with open_store(path) as store, AgentStore(store, secret=b"s") as agents:
+        names = ["r", 'q"\\\n\x01ü\U0001f600', "t"]
+        for user, name in zip(("ann", "bob", None), names, strict=True):
+            with agents.run(name, user=user, session="s" if user else None) as run:
+                if user:
+                    search("a")
+                for number in range(300 if user is None else 3):
+                    run.step("s", lambda number: number, number)
+                run.save({"large": "x" * 20_000})
+                run.rewind(2)
+                run.fork(f"fork of {user}")
+        # Beside a store that is open.
+        found = inspect("runs")
+        assert sorted(line["run"] for line in found) == sorted([*names, "fork of ann", "fork of bob", "fork of None"])
+        of = {line["run"]: line for line in found}
+        outcomes = [(line["outcome"], line["count"]) for line in of["r"]["outcomes"]]
+        assert outcomes == [("forked", 1), ("rewound", 1), ("stored", 5)] and of["r"]["step_count"] == 2
+        assert (of["r"]["session"], of["t"]["session"], of["r"]["steps"]) == ("s", None, None) and len({line["namespace"] for line in found}) == 3
+        assert of["fork of ann"]["fork_of"] == {"run": "r", "step": 2} and of["fork of ann"]["step_count"] == 2
+        agents.existing_run("t").rewind(0)
+        with agents.run("t") as run:
+            for number in range(290):
+                run.step("s", lambda number: number, number)
+        (long,) = inspect("run", "t")
+        assert [step["number"] for step in long["steps"]] == list(range(1, 291))
+        assert [step["key"] for step in long["steps"]] == [step.key for step in run.steps()]
+        assert len(long["openings"]) == 3 and sum(len(opening["events"]) for opening in long["openings"]) > 590
+        log = inspect("run", "r")[0]["openings"][0]["events"]
+        assert (log[0]["layer"], log[0]["call"], log[0]["version"]) == ("tool", "run/1:search", "2")
+        agents.purge(user="ann")
+    assert "no run" in inspect("run", "r")
+    assert len(inspect("runs")) == 4
 
 
 def test_a_users_kv_goes_with_a_purge_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,10 +201,19 @@ def test_many_users_do_not_keep_handles(path: Path, monkeypatch: pytest.MonkeyPa
 
 TRACED = """
 import sys
-from kvstore.agent import AgentStore
+from kvstore.agent import AgentStore, Answers, tool_cache
 from kvstore import Store
+@tool_cache(scope="user", reads=["x"])
+def read(x):
+    return "r" * 50_000
+@tool_cache(scope="user", writes=["x"])
+def write(x):
+    return x
 with Store(sys.argv[1], capacity="128MiB", host="16MiB") as store, AgentStore(store) as agents:
     agents.put("k", "v" * 100_000, durable=True)
+    with agents.run("q", user="ann"):
+        read(1), write(2), read(1)
+        Answers(agents).ask({"model": "m", "temperature": 0}, lambda request: {"text": "t" * 50_000})
     with agents.run("r", user="ann") as run:
         for number in range(3):
             run.step("s", lambda number: "w" * 100_000, number)

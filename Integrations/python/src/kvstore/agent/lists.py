@@ -10,6 +10,7 @@ from .claims import Claims
 
 # Each so many records begin a path of their own, so that no call has to name more than these.
 _PAGE = 256
+_PLAIN_BYTES_MAX = 1_024
 
 
 class AppendList:
@@ -75,7 +76,11 @@ class AppendList:
 
     def put(self, index: int, entry: Entry) -> bool:
         """Stores the record behind the last one: for lists that one thread at a time writes to. Not durable yet."""
-        return self._blocks.put(self.path(index), entry, ttl_seconds=self._ttl_seconds, priority=self._priority)
+        # What is small is not compressed, so that `kvstore inspect` can read it.
+        compress = len(entry.content) > _PLAIN_BYTES_MAX
+        return self._blocks.put(
+            self.path(index), entry, ttl_seconds=self._ttl_seconds, priority=self._priority, compress=compress
+        )
 
     def append(self, entry: Entry) -> int:
         """Stores one more record, durably, whoever else does so at the same time; returns its number."""

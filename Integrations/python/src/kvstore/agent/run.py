@@ -272,7 +272,7 @@ class Run:
             self._end = record["end"]
             content, kind = encoded(record)
             if not self._blocks.put(
-                self._record_path, Entry(content, kind, stored=now), ttl_seconds=self._rest(), priority=_PRIORITY
+                self._record_path, Entry(content, kind, stored=now), ttl_seconds=self._rest(), priority=_PRIORITY, compress=False
             ):
                 raise NotStoredError("the store has no place for a run")
             self._blocks.flush(self._record_path)

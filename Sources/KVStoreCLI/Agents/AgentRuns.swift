@@ -1,0 +1,206 @@
+import KVAdmin
+import KVCore
+import KVStore
+
+/// A run of an agent, as its user's register has it.
+struct AgentRun {
+  struct Origin: Decodable {
+    var run: String
+    var at: Int
+  }
+
+  struct Entry: Decodable {
+    var run: String
+    var session: String?
+    var created: Double
+    var origin: Origin?
+  }
+
+  /// A step that is confirmed.
+  struct Step {
+    struct Meta: Decodable {
+      var step: String
+      var kind: String
+      var name: String
+      var seconds: Double?
+    }
+
+    var number: Int
+    var storedNanoseconds: UInt64
+    var meta: Meta
+  }
+
+  /// A line of its log.
+  struct Event {
+    struct Meta: Decodable {
+      var layer: String
+      var outcome: String
+      var name: String
+      var call: String?
+      var key: String?
+      var version: String?
+      var age: Double?
+      var source: String?
+      var reason: String?
+    }
+
+    var storedNanoseconds: UInt64
+    var meta: Meta
+  }
+
+  /// One time that it was opened.
+  struct Opening {
+    struct Meta: Decodable {
+      var nonce: String
+      var process: Int?
+    }
+
+    var openedNanoseconds: UInt64
+    var meta: Meta
+  }
+
+  var namespace: NamespaceID
+  var entry: Entry
+}
+
+/// Reads the runs that `kvstore.agent` keeps in a store, of all users.
+struct AgentRuns {
+  let inspector: StoreInspector
+
+  /// All of them, oldest first within a namespace.
+  func runs(in chosen: [StoreInspector.NamespaceSummary]) throws(StoreError) -> [AgentRun] {
+    var found: [AgentRun] = []
+    for namespace in chosen
+    where namespace.identity?.modelName == "kvstore.agent"
+      && namespace.identity?.layout == "records"
+    {
+      let register = AgentKey.digest([
+        "kvstore.agent": AgentKey.quoted("register"), "of": AgentKey.quoted("runs"),
+      ])
+      for record in try list(register, namespace.id) {
+        guard let entry = record.content(AgentRun.Entry.self) else { continue }
+        let run = AgentRun(namespace: namespace.id, entry: entry)
+        // One whose life has ended is still in the register.
+        if try !payloads([recordKey(run)], namespace.id).isEmpty { found.append(run) }
+      }
+    }
+    return found
+  }
+
+  /// Its steps, in order.
+  func steps(of run: AgentRun) throws(StoreError) -> [AgentRun.Step] {
+    let segments = try segments(of: run)
+    guard !segments.isEmpty else { return [] }
+    var count = 256
+    while true {
+      let found = try payloads(AgentKey.steps(segments, count: count), run.namespace)
+      if found.count == count, count < 1 << 20 {
+        count *= 4
+        continue
+      }
+      return found.enumerated().compactMap { index, payload in
+        guard let record = AgentRecord(payload), let meta = record.meta(AgentRun.Step.Meta.self)
+        else { return nil }
+        return AgentRun.Step(
+          number: index + 1,
+          storedNanoseconds: record.storedNanoseconds,
+          meta: meta
+        )
+      }
+    }
+  }
+
+  /// When it was opened, and by whom.
+  func openings(of run: AgentRun) throws(StoreError) -> [AgentRun.Opening] {
+    try list(key(of: run, "log", AgentKey.quoted("openings")), run.namespace).compactMap { record in
+      record.meta(AgentRun.Opening.Meta.self).map {
+        AgentRun.Opening(openedNanoseconds: record.storedNanoseconds, meta: $0)
+      }
+    }
+  }
+
+  /// What its calls were answered since one of them.
+  func events(
+    of run: AgentRun,
+    since opening: AgentRun.Opening
+  ) throws(StoreError) -> [AgentRun.Event] {
+    let log = key(of: run, "log", AgentKey.quoted(opening.meta.nonce))
+    return try list(log, run.namespace).compactMap { record in
+      record.meta(AgentRun.Event.Meta.self).map {
+        AgentRun.Event(storedNanoseconds: record.storedNanoseconds, meta: $0)
+      }
+    }
+  }
+
+  // MARK: - Records
+
+  /// Where the run's way leads: labels of branches, and the step at which each is left.
+  private func segments(of run: AgentRun) throws(StoreError) -> [(label: [UInt8], end: Int?)] {
+    struct Way: Decodable {
+      struct Segment: Decodable {
+        var label: String
+        var end: Int?
+
+        init(from decoder: any Decoder) throws {
+          var values = try decoder.unkeyedContainer()
+          label = try values.decode(String.self)
+          end = try values.decodeIfPresent(Int.self)
+        }
+      }
+
+      var segments: [Segment]
+    }
+    let branches = try list(key(of: run, "list", AgentKey.quoted("branches")), run.namespace)
+    var last = branches.last
+    if last == nil, let record = try payloads([recordKey(run)], run.namespace).first {
+      last = AgentRecord(record)
+    }
+    guard let way = last?.content(Way.self) else { return [] }
+    return way.segments.map { (label: bytes(hexadecimal: $0.label), end: $0.end) }
+  }
+
+  /// The member's name stands between "kvstore.agent" and "run".
+  private func key(of run: AgentRun, _ member: String, _ value: String) -> [UInt8] {
+    let name = AgentKey.quoted(run.entry.run)
+    let session = AgentKey.quoted(run.entry.session)
+    let text =
+      "{\"kvstore.agent\":\"run\",\"\(member)\":\(value),\"run\":\(name),\"session\":\(session)}"
+    return SHA256.hash(Array(text.utf8))
+  }
+
+  private func recordKey(_ run: AgentRun) -> [UInt8] { key(of: run, "record", "1") }
+
+  private func list(
+    _ key: [UInt8],
+    _ namespace: NamespaceID
+  ) throws(StoreError) -> [AgentRecord] {
+    var records: [AgentRecord] = []
+    var page = 0
+    while true {
+      let found = try payloads(AgentKey.page(page, ofList: key), namespace)
+      records += found.compactMap(AgentRecord.init)
+      guard found.count == AgentKey.listPageCount else { return records }
+      page += 1
+    }
+  }
+
+  private func payloads(
+    _ digests: [[UInt8]],
+    _ namespace: NamespaceID
+  ) throws(StoreError) -> [[UInt8]] {
+    var words: [UInt32] = []
+    for digest in digests {
+      for at in stride(from: 0, to: digest.count, by: 4) {
+        words.append(digest[at..<at + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) })
+      }
+    }
+    return try inspector.inlinePayloads(of: words, in: namespace)
+  }
+
+  private func bytes(hexadecimal text: String) -> [UInt8] {
+    let digits = text.utf8.compactMap { Character(UnicodeScalar($0)).hexDigitValue }
+    return stride(from: 0, to: digits.count - 1, by: 2).map {
+      UInt8(digits[$0] << 4 | digits[$0 + 1])
+    }
+  }
+}
