@@ -82,6 +82,26 @@ import Testing
     #expect(causes == [[.edited], [.appended]])
   }
 
+  /// A file that is attached once more breaks nothing, but is computed once more; a phrase of it is no file.
+  @Test func aFileSentOnceMoreIsNamed() throws {
+    let fixture = try StoreFixture()
+    let namespace = try fixture.store.openNamespace(StoreFixture.identity([4096]))
+    let session = try namespace.beginSession()
+    let file = Self.tokens(1_000..<1_100)
+    var prompt = Self.tokens(0..<50) + file + Self.tokens(200..<210)
+    try step(session, namespace, prompt)
+    prompt += Self.tokens(300..<330) + file
+    try step(session, namespace, prompt)
+    prompt += Self.tokens(400..<430) + file.prefix(40)
+    try step(session, namespace, prompt)
+    try fixture.store.flush()
+    let steps = try #require(try fixture.store.inspector.session(session.id)).steps
+    #expect(steps.map(\.cause) == [.appended, .elsewhere, .appended])
+    #expect(steps.map(\.commonTokenCount) == [0, 160, 290])
+    let compared = PromptComparison(prompt, Array(prompt.prefix(190)), tokensPerBlock: 4)
+    #expect(compared.cause == .elsewhere)
+  }
+
   @Test func touchKeepsThePrefix() throws {
     let fixture = try StoreFixture {
       $0.capacityBytes = 72 << 20

@@ -176,9 +176,6 @@ def names(place, processes):
             for process in mine:
                 process.kill()
         print(f"{name:40} {said['lint']!s:15} {said['why-miss']!s:15} {said['companion']!s:15} {said['session']}", flush=True)
-        # A session's step lost nothing of its prefix when something was sent again behind it.
-        if cause == "elsewhere" and said["session"] == "appended":
-            said["session"] = cause
         if set(said.values()) != {cause}:
             wrong.append((name, cause, said))
     check(not wrong, wrong)

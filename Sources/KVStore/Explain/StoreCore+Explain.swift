@@ -252,15 +252,17 @@ extension StoreCore {
       countMax: min(answer.matchedTokenCount, options.tokenCountMax)
     )
     let frontStart = max(0, answer.matchedTokenCount - options.tokenCountMax)
-    let inFront = TokenAlignment(prompt: windows, stored: front).pieces.max { $0.count < $1.count }
-    // Less than two blocks, or a twentieth of the prompt, is a phrase.
-    let countMin = max(16, target.wordsPerBlock * 2, windows.tokens.count / 20)
-    if let inFront, inFront.count >= countMin {
-      answer.cause = .elsewhere
-      answer.lostTokenCount = inFront.count
-      answer.elsewhereDepth = frontStart + inFront.stored
-      return
-    }
+    let isRepeated = answer.enterRepeated(
+      windows,
+      in: front,
+      at: frontStart,
+      wordsPerBlock: target.wordsPerBlock
+    )
+    if isRepeated { return }
+    let countMin = Explanation.partCountMin(
+      windows.tokens.count,
+      wordsPerBlock: target.wordsPerBlock
+    )
     var search = ElsewhereSearch(windows: windows)
     var rowCount = 0
     var next: BlockPosition?

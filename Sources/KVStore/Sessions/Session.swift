@@ -97,7 +97,9 @@ public final class Session: Sendable {
       state.previous = matched.prompt
       return (state.row, matched, state.keepNanoseconds)
     }
-    guard let (row, matched, keepNanoseconds) = noted else { return nil }
+    guard let (row, found, keepNanoseconds) = noted else { return nil }
+    var matched = found
+    matched.step.cause = try settledCause(of: matched)
     // What the engine has offloaded since the match is found as well.
     let target = try? matched.prompt.withPrompt { (prompt) throws(StoreError) in
       try core.storedEnd(namespace.core, prompt)
@@ -193,6 +195,30 @@ public final class Session: Sendable {
     }
     let explanation = try? namespace.explain(prompt)
     return (explanation?.cause ?? .forked).rawValue
+  }
+}
+
+extension Session {
+  /// The cause of a step as it is noted: what was appended may stand in front already, sent once more.
+  ///
+  /// Looked for when the step has ended, not while its caller waits for the match.
+  private func settledCause(of matched: Matched) throws(StoreError) -> UInt32 {
+    let start = Int(matched.step.commonTokenCount)
+    guard matched.step.cause == Explanation.Cause.appended.rawValue, start > 0,
+      namespace.identity.identityMode == .tokens
+    else { return matched.step.cause }
+    let first = max(0, start - Explanation.repeatedWindow)
+    let words = try matched.prompt.withPrompt { (prompt) throws(StoreError) in
+      prompt.tokens(from: first, countMax: 2 * Explanation.repeatedWindow)
+    }
+    var answer = Explanation()
+    answer.cause = .appended
+    _ = answer.enterRepeated(
+      words,
+      from: min(start - first, words.count),
+      wordsPerBlock: namespace.core.wordsPerBlock
+    )
+    return answer.cause.rawValue
   }
 }
 

@@ -128,7 +128,7 @@ struct SessionDocument: Encodable {
     isPoor = settledHitRate.map { $0 < Self.hitRateMin } ?? false
     let broken = session.steps.first { step in
       step.number > 1 && step.matchedTokenCount < step.previousTokenCount
-        && ![.stored, .appended].contains(step.cause)
+        && !Self.keepsPrefix(step)
     }
     brokenStep = broken?.number
     brokenToken = broken.map { min($0.commonTokenCount, $0.previousTokenCount) }
@@ -166,6 +166,15 @@ struct SessionDocument: Encodable {
     guard changes.contains(broken.cause), alike.contains(where: { changes.contains($0.cause) })
     else { return broken.cause }
     return .volatileValue
+  }
+
+  /// Nothing of the step before was changed or has left: what is new is new, or a part of it once more.
+  private static func keepsPrefix(_ step: StoreInspector.SessionStep) -> Bool {
+    switch step.cause {
+    case .stored, .appended: true
+    case .elsewhere: step.commonTokenCount == step.previousTokenCount
+    default: false
+    }
   }
 
   private static func rate(_ part: UInt64, _ whole: UInt64) -> Double {
