@@ -134,4 +134,67 @@ import Testing
     #expect(TokenCounts.shared(10, as: [1, 3]) == [2, 8])
     #expect(TokenCounts.shared(10, as: [0, 0]) == [0, 0])
   }
+
+  /// Of a history that only the server has nothing is known; what comes before it is compared all the same.
+  @Test func instructionsBeforeAHistoryThatOnlyTheServerHas() throws {
+    var analysis = RequestAnalysis()
+    for step in 0..<3 {
+      let text = """
+        {"model":"m","previous_response_id":"resp_\(step)","input":"question \(step)",\
+        "instructions":"It is 21:4\(step). \(Self.system)"}
+        """
+      let logged = try #require(try LoggedRequest.inRecord(Array(text.utf8)))
+      analysis.add(logged, line: step + 1)
+    }
+    let report = analysis.finish()
+    #expect(report.hiddenHistoryCount == 3)
+    #expect(report.findings.map(\.change.kind) == [.volatileValue, .volatileValue])
+    #expect(report.findings.allSatisfy { $0.change.path == "instructions" })
+  }
+
+  /// Two agents whose rules have a frame in common: neither is an edit of the other.
+  @Test func otherRulesInTheSameFrameAreNoEdit() throws {
+    func rules(_ seed: Int) -> String {
+      let verb = ["Read", "Write", "Ask"][seed % 3]
+      let lines = (0..<12).map { "- \(verb) what \(seed * 100 + $0) says of \($0 * seed)." }
+      return "You are a careful agent.\n\(lines.joined(separator: "\n"))\nCall one tool at a time."
+    }
+    var analysis = RequestAnalysis()
+    for seed in 1...3 {
+      let text = conversation("agent \(seed)", steps: 1)[0]
+      try add(&analysis, text, system: rules(seed), line: seed)
+    }
+    #expect(analysis.finish().findings.isEmpty)
+  }
+
+  /// One prompt for two models at a time: neither was switched for the other, unless only one goes on.
+  @Test func twoModelsBesideEachOtherAreNoSwitch() throws {
+    func body(_ model: String, _ messages: Messages) throws -> LoggedRequest {
+      let request = try RequestComparisonTests.request(
+        Self.system,
+        messages,
+        fields: "\"model\":\"\(model)\","
+      )
+      return try #require(try LoggedRequest.inRecord(request.json))
+    }
+    let run = conversation("parser", steps: 4)
+    var (beside, switched) = (RequestAnalysis(), RequestAnalysis())
+    for (index, messages) in run.enumerated() {
+      beside.add(try body("small", messages), line: 2 * index + 1)
+      beside.add(try body("large", messages), line: 2 * index + 2)
+      switched.add(try body(index < 2 ? "small" : "large", messages), line: index + 1)
+    }
+    let report = beside.finish()
+    #expect(report.findings.isEmpty && report.lostTokenCount == 0)
+    #expect(report.conversations.map(\.steps.count) == [4, 4])
+    let other = switched.finish()
+    #expect(other.findings.map(\.change.kind).filter { $0 != .lowHitRate } == [.modelSwitched])
+    #expect(other.lostTokenCount > 0)
+    var again = RequestAnalysis()
+    again.add(try body("small", run[0]), line: 1)
+    for (index, messages) in run.enumerated() {
+      again.add(try body("large", messages), line: index + 2)
+    }
+    #expect(again.finish().findings.contains { $0.change.kind == .modelSwitched })
+  }
 }

@@ -154,4 +154,115 @@ import Testing
     )
     #expect(found.map(\.kind) == [.volatileValue])
   }
+
+  /// Gemini's results without ids, side by side, each replaced by a few letters.
+  @Test func resultsThatAreClearedSideBySide() throws {
+    func body(_ results: [String]) -> String {
+      let calls = results.indices.map {
+        "{\"functionCall\":{\"name\":\"read\",\"args\":{\"path\":\"file \($0)\"}}}"
+      }
+      let answers = results.map {
+        """
+        ,{"role":"user","parts":[{"functionResponse":{"name":"read","response":{"result":"\($0)"}}}]}
+        """
+      }
+      return """
+        {"contents":[{"role":"user","parts":[{"text":"\(Self.question)"}]},\
+        {"role":"model","parts":[\(calls.joined(separator: ","))]}\(answers.joined()),\
+        {"role":"model","parts":[{"text":"Both were read, and nothing is wrong with them."}]},\
+        {"role":"user","parts":[{"text":"Then go on with the next two files, please."}]}]}
+        """
+    }
+    let long = [
+      "The first file has forty lines of code in it.", "<html><p>Another one.</p></html>",
+    ]
+    let found = try changes(body(long), body(["[cleared]", "[cleared]"]))
+    #expect(found.map(\.kind) == [.toolResultRemoved, .toolResultRemoved])
+    #expect(
+      found.map(\.path)
+        == (2...3).map { "contents[\($0)].parts[0].functionResponse.response.result" }
+    )
+  }
+
+  /// Objects of classes as tracing writes them, and lists of messages under the name of a prompt.
+  @Test func messagesInObjectsOfClassesAndInAPrompt() throws {
+    func classes(_ result: String) -> String {
+      func message(_ name: String, _ fields: String) -> String {
+        """
+        {"lc":1,"type":"constructor","id":["langchain","schema","messages","\(name)Message"],\
+        "kwargs":{\(fields)}}
+        """
+      }
+      let messages = [
+        message("Human", "\"type\":\"human\",\"content\":\"\(Self.question)\""),
+        message("AI", "\"type\":\"ai\",\"content\":\"I will read it.\""),
+        message("Tool", "\"type\":\"tool\",\"content\":\"\(result)\""),
+        message("AI", "\"type\":\"ai\",\"content\":\"It stands in the second file.\""),
+        message("Human", "\"type\":\"human\",\"content\":\"Then read the next file, too.\""),
+      ]
+      return "{\"messages\":[\(messages.joined(separator: ","))]}"
+    }
+    let long = "The second file has forty lines of code, and main calls it from the queue."
+    let gone = try changes(classes(long), classes("[gone]"))
+    #expect(gone.map(\.kind) == [.toolResultRemoved])
+    #expect(gone.first?.path == "messages[2].kwargs.content")
+
+    func prompt(_ result: String) throws -> PromptRequest {
+      let text = """
+        {"prompt":[{"role":"system","content":"Be brief, and name the file."},\
+        {"role":"user","content":[{"type":"text","text":"\(Self.question)"}]},\
+        {"role":"tool","content":[{"type":"tool-result","toolCallId":"c1","toolName":"read",\
+        "output":{"type":"text","value":"\(result)"}}]},\
+        {"role":"assistant","content":[{"type":"text","text":"It stands in the second file."}]}]}
+        """
+      return try PromptRequest(json: Array(text.utf8))
+    }
+    #expect(
+      try prompt(long).parts.map(\.role) == [.system, .user, .toolResult, .assistant]
+    )
+    let change = RequestComparison(from: try prompt(long), to: try prompt("[gone]")).changes.first
+    #expect(change?.kind == .toolResultRemoved)
+    #expect(change?.path == "prompt[2].content[0].output.value")
+  }
+
+  /// What a framework answers to each wrong call is the user's message before, once more, and no attachment.
+  @Test func anErrorThatIsSaidAgainIsNoAttachment() throws {
+    let error = (1...20).map { "line \($0) of what is wrong with it" }.joined(separator: "\\n")
+    let wrong = """
+      ,{"role":"assistant","content":"print(17"},{"role":"user","content":"\(error)"}
+      """
+    let again = """
+      ,{"role":"assistant","content":"print(18"},\
+      {"role":"user","content":"\(error)\\nNow answer without code."}
+      """
+    #expect(try kinds(chat("Be brief.", wrong), chat("Be brief.", wrong + again)).isEmpty)
+    let file = """
+      ,{"role":"assistant","content":"Yes?"},{"role":"user","content":"See:\\n\(error)"}
+      """
+    let more = """
+      ,{"role":"assistant","content":"Yes?"},{"role":"user","content":"Look again:\\n\(error)"}
+      """
+    #expect(
+      try kinds(chat("Be brief.", file), chat("Be brief.", file + more)) == [.attachedAgain]
+    )
+  }
+
+  @Test func textsThatAreEmbeddedAreNoRequest() throws {
+    for input in [#"["one text","another"]"#, "[1,2,3]", "[[1,2],[3]]"] {
+      let body = #"{"model":"embedder","input":\#(input)}"#
+      #expect(try LoggedRequest.inRecord(Array(body.utf8)) == nil)
+    }
+    #expect(try LoggedRequest.inRecord(Array(#"{"model":"m","input":"one"}"#.utf8)) != nil)
+  }
+
+  @Test func aShortTextThatWasCutIsCut() throws {
+    let more = """
+      ,{"role":"assistant","content":"Yes."},{"role":"user","content":"Go on, and look at the file."}\
+      ,{"role":"assistant","content":"There is nothing in it that would be wrong."}
+      """
+    for mark in ["\u{2026}", "... [truncated]"] {
+      let cut = more.replacing("look at the file.", with: "lo\(mark)")
+      #expect(try kinds(chat("Be brief.", more), chat("Be brief.", cut)) == [.truncated], "\(mark)")
+    }
+  }
 }

@@ -2,10 +2,13 @@
 struct FindingReview {
   /// The last conversation that began with a front.
   let frontUses: [UInt64: Int]
+  /// Requests with a twin that were gone on from.
+  let continued: Set<UInt64>
 
   func review(_ report: inout LogReport) {
     nameRecurring(&report)
     dropParallelFronts(&report)
+    dropTwins(&report)
     addLowHitRates(&report)
     report.findings.sort { ($0.source, $0.line) < ($1.source, $1.line) }
   }
@@ -43,7 +46,7 @@ struct FindingReview {
 
   /// Two agents with much the same rules, used side by side: neither is an edit of the other.
   private func dropParallelFronts(_ report: inout LogReport) {
-    report.findings.removeAll { finding in
+    drop(from: &report) { finding in
       guard finding.isBetweenConversations, let front = finding.otherFront,
         let last = frontUses[front], last > finding.conversation - 1
       else { return false }
@@ -54,6 +57,22 @@ struct FindingReview {
       default: return false
       }
     }
+  }
+
+  /// One prompt for two models, both of which go on: none was switched for the other.
+  private func dropTwins(_ report: inout LogReport) {
+    drop(from: &report) { finding in finding.twin.map { continued.contains($0) } ?? false }
+  }
+
+  /// Removes findings, and what their steps have lost by them.
+  private func drop(from report: inout LogReport, where isNone: (LogFinding) -> Bool) {
+    for finding in report.findings where isNone(finding) {
+      let (conversation, step) = (finding.conversation - 1, finding.step - 1)
+      let lost = report.conversations[conversation].steps[step].lostTokenCount
+      report.conversations[conversation].steps[step].lostTokenCount =
+        max(0, lost - finding.change.tokensLost)
+    }
+    report.findings.removeAll(where: isNone)
   }
 
   private func addLowHitRates(_ report: inout LogReport) {

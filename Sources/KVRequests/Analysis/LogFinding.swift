@@ -18,6 +18,8 @@ public struct LogFinding: Sendable {
   public var isExact = false
   /// The front of the conversation that it is compared with.
   var otherFront: UInt64?
+  /// The request with the same prompt and other settings that it is compared with.
+  var twin: UInt64?
 }
 
 /// One step of a conversation.

@@ -82,7 +82,8 @@ public struct RequestAnalysis {
   /// No request can be added afterwards.
   public consuming func finish() -> LogReport {
     var report = report
-    FindingReview(frontUses: frontUses).review(&report)
+    let goesOn = Set(report.findings.compactMap(\.twin).filter { whole[$0]?.childCount ?? 0 > 0 })
+    FindingReview(frontUses: frontUses, continued: goesOn).review(&report)
     return report
   }
 
@@ -160,9 +161,8 @@ public struct RequestAnalysis {
       let place = goesOn ? conversation : begin()
       return step(request, chains, place, found, known, changes, moment, from: conversation)
     }
-    if request.hasHiddenHistory {
-      return step(request, chains, begin(), found, 0, [], moment)
-    }
+    // Of what only the server has nothing can be said but what comes before it: tools, instructions.
+    if request.hasHiddenHistory { return beginBesideOthers(request, chains, found, moment) }
     let candidate = self.candidate(request)
     guard let candidate, let latest = tails[candidate.conversation].latest else {
       return beginBesideOthers(request, chains, found, moment)
@@ -174,7 +174,9 @@ public struct RequestAnalysis {
     )
     // Something was changed in what was sent before; or it is the same front, and another conversation.
     let goesOn = comparison.relation == .changed || comparison.relation == .appended
-    let isSame = goesOn && candidate.isSame
+    // The same prompt to another model: a switch, unless the conversation goes on with the first one as well.
+    let isTwin = comparison.changes.allSatisfy(\.isWhole) && request.prompt == latest.prompt
+    let isSame = goesOn && candidate.isSame && !isTwin
     if isSame { whole[tails[candidate.conversation].chain]?.childCount += 1 }
     let place = isSame ? candidate.conversation : begin()
     step(
@@ -186,7 +188,8 @@ public struct RequestAnalysis {
       comparison.changes,
       moment,
       from: candidate.conversation,
-      freshFrom: goesOn ? start(of: comparison.appended, in: request) : nil
+      freshFrom: goesOn ? start(of: comparison.appended, in: request) : nil,
+      twin: isTwin ? tails[candidate.conversation].chain : nil
     )
   }
 
@@ -214,6 +217,9 @@ public struct RequestAnalysis {
     let isMost =
       best.value.count >= 3 && best.value.count * 2 >= max(count, tail.messageCount)
     guard isMost || best.value.tokenCount * 8 >= least else { return nil }
+    // Another agent that is shown a message or two of this conversation.
+    let isLittle = best.value.count < 3 || best.value.tokenCount * 2 < tail.messageTokenCount
+    if isLittle, let latest = tail.latest, !sharesFront(latest, request, least: 0) { return nil }
     return (best.key, isMost || best.value.tokenCount * 4 >= least)
   }
 
@@ -228,7 +234,7 @@ public struct RequestAnalysis {
     for (hash, weight) in frontHashes(request) {
       if let seen = fronts[hash] { votes[Int(seen), default: 0] += weight }
     }
-    for hash in questionHashes(request) {
+    for hash in questionHashes(request) + frontEdges(request) {
       if let seen = fronts[hash] { votes[Int(seen), default: 0] += Self.edgeByteCount }
     }
     let best = votes.filter { tails[$0.key].latest != nil }
@@ -242,15 +248,11 @@ public struct RequestAnalysis {
       foundByteCount: found.presentByteCount
     )
     let front = frontEnd(request)
-    let isSame = isSameQuestion(latest, request)
+    let isSame = !request.hasHiddenHistory && isSameQuestion(latest, request)
     // Less than half of the front in common: another agent.
-    let isOther = !isSame && best.value * 2 < min(frontWeight(latest), frontWeight(request))
-    let changes =
-      isOther
-      ? []
-      : comparison.changes.compactMap { change in
-        isSame || change.position < front ? change : staticTail(change, request)
-      }
+    let isOther = !isSame && !sharesFront(latest, request, least: 0.5)
+    var changes = isOther ? [] : comparison.changes
+    if !isSame { changes = changes.compactMap { frontChange($0, request, front) } }
     if isSame { whole[tails[best.key].chain]?.childCount += 1 }
     let place = isSame ? best.key : begin()
     step(
@@ -264,6 +266,22 @@ public struct RequestAnalysis {
       from: best.key,
       freshFrom: isSame ? start(of: comparison.appended, in: request) : nil
     )
+  }
+
+  /// A change in the front of a request that begins a conversation, or one before what stays in its first message.
+  private func frontChange(
+    _ change: RequestChange,
+    _ request: PromptRequest,
+    _ front: Int
+  ) -> RequestChange? {
+    guard change.position < front else {
+      return request.hasHiddenHistory ? nil : staticTail(change, request)
+    }
+    // Little that stayed behind much that is new: other rules, and no edit.
+    let isOtherText =
+      change.kind == .edited
+      && TokenEstimate.count(request.text(at: change)) > 4 * change.tokensLost
+    return isOtherText ? nil : change
   }
 
   /// What two conversations have in common in their first messages, behind something that differs.
@@ -293,8 +311,24 @@ public struct RequestAnalysis {
       ?? request.prompt.count
   }
 
-  private func frontWeight(_ request: PromptRequest) -> Int {
-    frontHashes(request).reduce(0) { $0 + $1.weight }
+  /// Whether two requests have more than a share of their fronts in common: by whole tools and lines, else by both ends.
+  private func sharesFront(_ a: PromptRequest, _ b: PromptRequest, least: Double) -> Bool {
+    let (first, second) = (frontHashes(a), frontHashes(b))
+    guard !first.isEmpty, !second.isEmpty else { return first.isEmpty && second.isEmpty }
+    let known = Set(second.map(\.hash))
+    let common = first.reduce(0) { $0 + (known.contains($1.hash) ? $1.weight : 0) }
+    let all = min(first.reduce(0) { $0 + $1.weight }, second.reduce(0) { $0 + $1.weight })
+    if common > 0, Double(common) >= least * Double(all) { return true }
+    // A prompt of one line has no line in common with what it becomes: by its two ends.
+    let (one, other) = (0..<frontEnd(a), 0..<frontEnd(b))
+    let front = TextSimilarity.commonPrefix(a.prompt, one, b.prompt, other)
+    let back = TextSimilarity.commonSuffix(
+      a.prompt,
+      one.dropFirst(front),
+      b.prompt,
+      other.dropFirst(front)
+    )
+    return (front + back) * 2 >= max(one.count, other.count)
   }
 
   /// Tools, and lines of system prompts; the paragraphs of a prompt that is one text.
@@ -304,12 +338,17 @@ public struct RequestAnalysis {
       switch part.role {
       case .tool: result.append((part.hash, part.range.count))
       case .system:
-        for line in LineChanges.lines(request.prompt, part.range) {
-          let text = LineChanges.trimmed(request.prompt, line)
-          if text.count >= 8 { result.append((ByteHasher.hash(request.prompt, text), text.count)) }
+        // Without the marks of a template, which all prompts have.
+        for piece in request.pieces[part.pieces] where piece.kind != .field {
+          for line in LineChanges.lines(request.prompt, piece.range) {
+            let text = LineChanges.trimmed(request.prompt, line)
+            if text.count >= 8 {
+              result.append((ByteHasher.hash(request.prompt, text), text.count))
+            }
+          }
         }
       default:
-        guard request.format == .completion else { return result }
+        guard request.format == .completion, part.role == .other else { return result }
         result.append((part.hash, part.range.count))
       }
     }
@@ -327,6 +366,23 @@ public struct RequestAnalysis {
     return [
       ByteHasher.hash(request.prompt, start..<start + Self.edgeByteCount),
       ~ByteHasher.hash(request.prompt, end - Self.edgeByteCount..<end),
+    ]
+  }
+
+  /// The same of the system prompt: of one long line only a part may be left.
+  private func frontEdges(_ request: PromptRequest) -> [UInt64] {
+    let systems = request.parts.filter { $0.role == .system }
+    guard let first = systems.first, let last = systems.last,
+      first.range.count >= 3 * Self.edgeByteCount
+    else { return [] }
+    let (start, end) = (first.range.upperBound, last.range.upperBound)
+    return [
+      ByteHasher.hash(request.prompt, start - Self.edgeByteCount..<start),
+      ~ByteHasher.hash(request.prompt, end - Self.edgeByteCount..<end),
+      ByteHasher.hash(
+        request.prompt,
+        first.range.lowerBound..<first.range.lowerBound + Self.edgeByteCount
+      ),
     ]
   }
 
@@ -352,7 +408,8 @@ public struct RequestAnalysis {
     _ changes: [RequestChange],
     _ moment: Moment,
     from origin: Int? = nil,
-    freshFrom: Int? = nil
+    freshFrom: Int? = nil,
+    twin: UInt64? = nil
   ) {
     let isFirst = report.conversations[conversation].steps.isEmpty
     let origin = origin ?? conversation
@@ -391,7 +448,8 @@ public struct RequestAnalysis {
           isBetweenConversations: isFirst,
           change: change,
           isExact: isExact,
-          otherFront: isFirst ? previous.front : nil
+          otherFront: isFirst ? previous.front : nil,
+          twin: twin
         )
       )
     }
@@ -515,7 +573,7 @@ public struct RequestAnalysis {
     if isFirst { frontUses[front] = conversation }
     if tails[conversation].front != front || isFirst {
       for (hash, _) in frontHashes(request) { fronts[hash] = number }
-      for hash in questionHashes(request) { fronts[hash] = number }
+      for hash in questionHashes(request) + frontEdges(request) { fronts[hash] = number }
     }
     var (messageTokenCount, messageCount) = (0, 0)
     for part in request.parts where part.role != .tool && part.role != .system {

@@ -5,6 +5,15 @@ extension ChangeFinder {
     let newHashes = newRange.map { new.parts[$0].hash }
     // An agent that is told "go on" each time has equal messages at the end: what is new is what comes last.
     let runs = SequenceDiff.runs(oldHashes, newHashes, matchesEnd: false)
+    var (strayOld, strayNew) = (oldHashes[...], newHashes[...])
+    for run in runs {
+      strayHashes.old.formUnion(strayOld[..<run.a])
+      strayHashes.new.formUnion(strayNew[..<run.b])
+      strayOld = strayOld[(run.a + run.count)...]
+      strayNew = strayNew[(run.b + run.count)...]
+    }
+    strayHashes.old.formUnion(strayOld)
+    strayHashes.new.formUnion(strayNew)
     var (fromOld, fromNew) = (oldRange.lowerBound, newRange.lowerBound)
     for run in runs {
       let (toOld, toNew) = (oldRange.lowerBound + run.a, newRange.lowerBound + run.b)
@@ -20,7 +29,8 @@ extension ChangeFinder {
   /// The last gap ends the requests: what is new there was appended.
   private mutating func compareGap(_ oldGap: Range<Int>, _ newGap: Range<Int>, isLast: Bool) {
     if oldGap.isEmpty, newGap.isEmpty { return }
-    var pairs = pair(oldGap, newGap, isLast: isLast)
+    if !isLast, isOnlyRespaced(oldGap, newGap) { return }
+    var pairs = inPlace(pair(oldGap, newGap), oldGap, newGap, isLast: isLast)
     if isLast, let last = pairs.last,
       last.new == newGap.upperBound - 1 || last.old == oldGap.upperBound - 1,
       isOtherQuestion(last)
@@ -52,6 +62,39 @@ extension ChangeFinder {
     }
   }
 
+  /// Paragraphs of a prompt that is one text, cut elsewhere since their blanks differ, and alike but for these.
+  private mutating func isOnlyRespaced(_ oldGap: Range<Int>, _ newGap: Range<Int>) -> Bool {
+    guard !oldGap.isEmpty, !newGap.isEmpty, oldGap.count != newGap.count,
+      isText(old, old.parts[oldGap.lowerBound]), isText(new, new.parts[newGap.lowerBound])
+    else { return false }
+    func bytes(_ request: PromptRequest, _ gap: Range<Int>) -> Range<Int> {
+      let (first, last) = (request.parts[gap.lowerBound], request.parts[gap.upperBound - 1])
+      return first.range.lowerBound..<last.range.upperBound
+    }
+    let (before, now) = (bytes(old, oldGap), bytes(new, newGap))
+    guard HunkKind.isSameButForBlanks(old.prompt[before], new.prompt[now]),
+      let piece = new.pieces[new.parts[newGap.lowerBound].pieces].first,
+      let other = old.pieces[old.parts[oldGap.lowerBound].pieces].first
+    else { return false }
+    let front = TextSimilarity.commonPrefix(old.prompt, before, new.prompt, now)
+    let back = min(
+      TextSimilarity.commonSuffix(old.prompt, before, new.prompt, now),
+      min(before.count, now.count) - front
+    )
+    kept.append(now)
+    found.append(
+      change(
+        .whiteSpace,
+        node: piece.node,
+        bytes: piece.textOffset + front..<piece.textOffset + now.count - back,
+        previousNode: other.node,
+        previousBytes: other.textOffset + front..<other.textOffset + before.count - back,
+        position: now.lowerBound + front
+      )
+    )
+    return true
+  }
+
   /// The newest messages of two requests are two questions, unless most of a long text is the same in both.
   private func isOtherQuestion(_ pair: (old: Int, new: Int)) -> Bool {
     guard pair.new == new.parts.count - 1, new.parts[pair.new].role != .system else { return false }
@@ -60,19 +103,42 @@ extension ChangeFinder {
     return likeness < 0.6 || Double(part.tokenCount) * likeness < 64
   }
 
-  /// Which of a gap's parts are each other, changed.
-  private func pair(
+  /// The pairs, and between them those parts that stand in each other's place: as many, of the same speakers, whatever they say now.
+  private func inPlace(
+    _ pairs: [(old: Int, new: Int)],
     _ oldGap: Range<Int>,
     _ newGap: Range<Int>,
     isLast: Bool
   ) -> [(old: Int, new: Int)] {
-    guard !oldGap.isEmpty, !newGap.isEmpty else { return [] }
-    // One for one: whatever it says now, it stands in the other's place.
-    if !isLast, oldGap.count == 1, newGap.count == 1,
-      old.parts[oldGap.lowerBound].role == new.parts[newGap.lowerBound].role
-    {
-      return [(oldGap.lowerBound, newGap.lowerBound)]
+    var result: [(old: Int, new: Int)] = []
+    var (fromOld, fromNew) = (oldGap.lowerBound, newGap.lowerBound)
+    for pair in pairs {
+      result += between(fromOld..<pair.old, fromNew..<pair.new) + [pair]
+      (fromOld, fromNew) = (pair.old + 1, pair.new + 1)
     }
+    guard !isLast else { return result }
+    return result + between(fromOld..<oldGap.upperBound, fromNew..<newGap.upperBound)
+  }
+
+  private func between(
+    _ oldRange: Range<Int>,
+    _ newRange: Range<Int>
+  ) -> [(old: Int, new: Int)] {
+    guard oldRange.count == newRange.count else { return [] }
+    let pairs = zip(oldRange, newRange).map { (old: $0, new: $1) }
+    for pair in pairs {
+      let (before, now) = (old.parts[pair.old], new.parts[pair.new])
+      // What came elsewhere, or left there, was moved.
+      guard before.role == now.role, !strayHashes.new.contains(before.hash),
+        !strayHashes.old.contains(now.hash)
+      else { return [] }
+    }
+    return pairs
+  }
+
+  /// Which of a gap's parts are each other, changed.
+  private func pair(_ oldGap: Range<Int>, _ newGap: Range<Int>) -> [(old: Int, new: Int)] {
+    guard !oldGap.isEmpty, !newGap.isEmpty else { return [] }
     let least = 0.5
     guard oldGap.count * newGap.count <= Self.pairCountMax else {
       return pairInOrder(oldGap, newGap, least)
@@ -139,13 +205,13 @@ extension ChangeFinder {
   }
 
   /// A part without what a template puts around it.
-  private func content(_ request: PromptRequest, _ part: RequestPart) -> Range<Int> {
+  func content(_ request: PromptRequest, _ part: RequestPart) -> Range<Int> {
     let pieces = request.pieces[part.pieces]
     guard let first = pieces.first else { return part.range }
     // Of a turn in a prompt that is one text, what lies between its marks.
-    if first.kind == .field, first.node == part.node, pieces.count >= 2 {
-      let last = pieces.last { $0.kind != .field } ?? first
-      return first.range.upperBound..<max(first.range.upperBound, last.range.upperBound)
+    if isText(request, part) {
+      let said = pieces.first { $0.kind != .field }
+      return said?.range ?? part.range
     }
     return first.range.lowerBound..<part.range.upperBound
   }
@@ -214,6 +280,11 @@ extension ChangeFinder {
     return piece.textOffset..<piece.textOffset + part.range.upperBound - piece.range.lowerBound
   }
 
+  /// A stretch of a prompt that is one text.
+  private func isText(_ request: PromptRequest, _ part: RequestPart) -> Bool {
+    textSpan(request, part) != nil && request.format == .completion
+  }
+
   private func looseAddition(_ part: RequestPart) -> Loose {
     Loose(
       level: .part,
@@ -228,7 +299,9 @@ extension ChangeFinder {
   /// `index` is the part that stands in its place now.
   private func looseRemoval(_ part: RequestPart, at index: Int, position: Int) -> Loose {
     let pieces = old.pieces[part.pieces]
-    let isReasoning = !pieces.isEmpty && pieces.allSatisfy { $0.kind == .reasoning }
+    let isReasoning =
+      !pieces.isEmpty && pieces.allSatisfy { $0.kind == .reasoning }
+      || Self.isReasoning(old.prompt[content(old, part)])
     let isResult =
       part.role == .toolResult
       || pieces.contains { $0.kind == .result }
@@ -236,9 +309,15 @@ extension ChangeFinder {
     let kind: RequestChange.Kind =
       isReasoning ? .reasoningDropped : isResult ? .toolResultRemoved : .deleted
     var change: RequestChange
+    var position = position
     if index < new.parts.count {
       let now = new.parts[index]
-      let start = textSpan(new, now)?.lowerBound ?? 0
+      var start = textSpan(new, now)?.lowerBound ?? 0
+      if isText(new, now), position == now.range.lowerBound {
+        // Behind the mark that both have in front.
+        position = content(new, now).lowerBound
+        start += position - now.range.lowerBound
+      }
       change = self.change(
         kind,
         node: now.node,
@@ -289,6 +368,11 @@ extension ChangeFinder {
   ) {
     var left = Array(before)
     var come: [RequestPiece] = []
+    if isText(old, oldPart), isText(new, newPart) {
+      compareMarks(left.filter { $0.kind == .field }, now.filter { $0.kind == .field }, newPart)
+      left.removeAll { $0.kind == .field }
+    }
+    let now = isText(new, newPart) ? now.filter { $0.kind != .field }[...] : now
     let isLarge = before.count * now.count > Self.pairCountMax
     for piece in now {
       let same =
@@ -326,6 +410,31 @@ extension ChangeFinder {
         )
       )
     }
+  }
+
+  /// Marks of a template around what is said, and the blanks between two paragraphs.
+  private mutating func compareMarks(
+    _ before: [RequestPiece],
+    _ now: [RequestPiece],
+    _ part: RequestPart
+  ) {
+    guard !now.isEmpty || !before.isEmpty else { return }
+    func text(_ request: PromptRequest, _ pieces: [RequestPiece]) -> [UInt8] {
+      pieces.flatMap { request.prompt[$0.range] }.filter { !TextTokens.isBlank($0) }
+    }
+    let kind: RequestChange.Kind = text(old, before) == text(new, now) ? .whiteSpace : .edited
+    let position = now.first?.range.lowerBound ?? part.range.upperBound
+    let start = (textSpan(new, part)?.lowerBound ?? 0) + position - part.range.lowerBound
+    marks.append(
+      change(
+        kind,
+        node: part.node,
+        bytes: start..<start + (now.first?.range.count ?? 0),
+        previousNode: before.first?.node,
+        previousBytes: before.first.map { $0.textOffset..<$0.textOffset + $0.range.count },
+        position: position
+      )
+    )
   }
 
   private func likeness(_ a: RequestPiece, _ b: RequestPiece) -> Double {

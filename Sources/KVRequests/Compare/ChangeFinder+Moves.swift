@@ -6,6 +6,7 @@ extension ChangeFinder {
 
   /// What left one place and came to another was moved; what is left over left, or came.
   mutating func resolveMoves() {
+    joinParagraphs()
     var places: [UInt64: [Int]] = [:]
     for (index, loose) in added.enumerated() {
       places[trimmedHash(new, loose.range), default: []].append(index)
@@ -30,8 +31,42 @@ extension ChangeFinder {
     }
   }
 
+  /// Paragraphs of one turn of a prompt that is one text, side by side, that stand so in what was appended: they moved as one.
+  private mutating func joinParagraphs() {
+    guard old.format == .completion, new.format == .completion, removed.count > 1 else { return }
+    var result: [Loose] = []
+    var index = 0
+    while index < removed.count {
+      var end = index + 1
+      while end < removed.count, removed[end].level == .part,
+        removed[index].level == .part, !isMarked(old, removed[end].range),
+        isBehind(removed[end - 1].range, removed[end].range)
+      {
+        end += 1
+      }
+      var loose = removed[index]
+      loose.range = loose.range.lowerBound..<removed[end - 1].range.upperBound
+      if end > index + 1, placeInAppended(LineChanges.trimmed(old.prompt, loose.range)) != nil {
+        loose.level = .text
+        loose.isSilent = removed[index..<end].allSatisfy(\.isSilent)
+        result.append(loose)
+      } else {
+        result += removed[index..<end]
+      }
+      index = end
+    }
+    removed = result
+  }
+
+  /// Nothing but blanks stands between two stretches of the old prompt.
+  private func isBehind(_ first: Range<Int>, _ second: Range<Int>) -> Bool {
+    first.upperBound <= second.lowerBound
+      && old.prompt[first.upperBound..<second.lowerBound].allSatisfy(TextTokens.isBlank)
+  }
+
   private mutating func addMove(_ from: Loose, _ to: Loose) {
     kept.append(to.range)
+    movedTo.append(to.position)
     // Where the requests first part: at the place it left, or the one it came to.
     var change = from.position <= to.position ? from.change : to.change
     change.kind = moveKind(from, to)
@@ -41,7 +76,14 @@ extension ChangeFinder {
   private func moveKind(_ from: Loose, _ to: Loose) -> RequestChange.Kind {
     let tokenCount = TokenEstimate.count(old.prompt, from.range)
     if from.kind == .media { return .attachedAgain }
-    if from.level == .text, to.level == .text, from.change.node == to.change.node {
+    // A prompt that is one text has all in one field: there the turn says whether it is one place.
+    let isOneText = old.format == .completion && new.format == .completion
+    if from.level != .piece, from.level == to.level, isOneText {
+      if turn(old, from.range) == turn(new, to.range) { return .reordered }
+      if !isMarked(old, from.range) || to.isSilent {
+        return isAttachment(from, from.range) ? .attachedAgain : .reminderMoved
+      }
+    } else if from.level == .text, to.level == .text, from.change.node == to.change.node {
       return .reordered
     }
     if isTagged(old, from.range) {
@@ -49,14 +91,28 @@ extension ChangeFinder {
     }
     if from.level == .part {
       if from.role == .system { return .reminderMoved }
-      // A paragraph of a prompt that is one text, which came to the turns that were appended.
-      if new.format == .completion, to.isSilent {
-        return isAttachment(from, from.range) ? .attachedAgain : .reminderMoved
+      // Taken back, and sent again with what was appended.
+      if to.isSilent {
+        return tokenCount >= 2 * Self.attachedTokenCountMin ? .attachedAgain : .reminderMoved
       }
-      return from.role == .user && tokenCount >= 2 * Self.attachedTokenCountMin
-        ? .attachedAgain : .reordered
+      return .reordered
     }
-    return tokenCount >= 2 * Self.attachedTokenCountMin ? .attachedAgain : .reminderMoved
+    return isAttachment(from, from.range) ? .attachedAgain : .reminderMoved
+  }
+
+  /// In which turn of a prompt that is one text a place is, from 0 on.
+  private func turn(_ request: PromptRequest, _ range: Range<Int>) -> Int {
+    let before = request.parts.prefix { $0.range.lowerBound <= range.lowerBound }
+    return before.count { part in
+      let first = request.pieces[part.pieces].first
+      return first?.kind == .field && first?.range.lowerBound == part.range.lowerBound
+    }
+  }
+
+  /// A mark stands before it: it is what a turn begins with.
+  private func isMarked(_ request: PromptRequest, _ range: Range<Int>) -> Bool {
+    let part = request.parts.last { $0.range.lowerBound <= range.lowerBound }
+    return part.map { $0.range.lowerBound < range.lowerBound } ?? false
   }
 
   /// A file, an image, or another long text; a note says its tag, unless the tag says the file.
@@ -66,7 +122,14 @@ extension ChangeFinder {
     if isTagged(old, range) {
       return tokenCount >= Self.attachedTokenCountMin && isFileTag(old, range)
     }
-    return tokenCount >= 2 * Self.attachedTokenCountMin
+    return tokenCount >= (isFenced(range) ? 1 : 2) * Self.attachedTokenCountMin
+  }
+
+  /// Code between fences.
+  private func isFenced(_ range: Range<Int>) -> Bool {
+    let text = old.prompt[LineChanges.trimmed(old.prompt, range)]
+    let fence = text.prefix { $0 == UInt8(ascii: "`") || $0 == UInt8(ascii: "~") }
+    return fence.count >= 3 && text.count > 2 * fence.count && text.suffix(fence.count) == fence
   }
 
   /// `<document path="…">`: a tag that says which one, or one of these names.
@@ -98,6 +161,7 @@ extension ChangeFinder {
     let isAppended = loose.level != .part && range.count >= 2 * Self.movedByteCountMin
     if isAppended, let place = placeInAppended(range) {
       kept.append(place)
+      movedTo.append(place.lowerBound)
       var change = loose.change
       change.kind = isAttachment(loose, range) ? .attachedAgain : .reminderMoved
       return found.append(change)
@@ -161,7 +225,7 @@ extension ChangeFinder {
     var lines: Set<UInt64>?
     var media: Set<UInt64>?
     for index in appended where new.parts[index].role == .user {
-      for piece in new.pieces[new.parts[index].pieces] {
+      for piece in said(index) {
         switch piece.kind {
         case .media:
           if media == nil { media = earlierMedia(index) }
@@ -174,6 +238,32 @@ extension ChangeFinder {
         }
       }
     }
+  }
+
+  /// What a new message says; of a prompt that is one text, all paragraphs of a turn with the first.
+  private func said(_ index: Int) -> [RequestPiece] {
+    let pieces = Array(new.pieces[new.parts[index].pieces])
+    guard new.format == .completion, var whole = pieces.first(where: { $0.kind != .field }) else {
+      return pieces
+    }
+    if index > appended.lowerBound, new.parts[index - 1].role == .user,
+      !isMarked(new.parts[index])
+    {
+      return []
+    }
+    for part in new.parts[index..<appended.upperBound].dropFirst() {
+      guard part.role == .user, part.node == new.parts[index].node, !isMarked(part),
+        let last = new.pieces[part.pieces].last(where: { $0.kind != .field })
+      else { break }
+      whole.range = whole.range.lowerBound..<last.range.upperBound
+    }
+    return [whole]
+  }
+
+  /// Begins with the mark of a turn.
+  private func isMarked(_ part: RequestPart) -> Bool {
+    let first = new.pieces[part.pieces].first
+    return first?.kind == .field && first?.range.lowerBound == part.range.lowerBound
   }
 
   private mutating func addAttached(_ piece: RequestPiece, _ range: Range<Int>) {
@@ -197,9 +287,12 @@ extension ChangeFinder {
     }
   }
 
-  /// The whole message is the user's message before it once more: what a framework answers to each wrong call.
+  /// The message begins with the whole of the user's message before it: what a framework answers to each wrong call.
   private func repeatsLast(_ index: Int) -> Bool {
-    new.parts[..<index].last { $0.role == .user }?.hash == new.parts[index].hash
+    guard let last = new.parts[..<index].last(where: { $0.role == .user }) else { return false }
+    let (before, now) = (content(new, last), content(new, new.parts[index]))
+    let text = LineChanges.trimmed(new.prompt, before)
+    return new.prompt[LineChanges.trimmed(new.prompt, now)].starts(with: new.prompt[text])
   }
 
   private func earlierMedia(_ index: Int) -> Set<UInt64> {

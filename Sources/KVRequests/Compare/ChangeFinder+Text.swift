@@ -43,6 +43,32 @@ extension ChangeFinder {
     let rest = now.range.count - front
     let lost = before.range.count - front
     let isResult = now.kind == .result || role == .toolResult
+    if front >= 8, lost > 0, rest <= 48, isElided(now.range.dropFirst(front)) {
+      let cut = before.range.lowerBound + front..<before.range.upperBound
+      let mark = now.range.lowerBound + front..<now.range.upperBound
+      kept.append(now.range.lowerBound..<now.range.lowerBound + front)
+      found.append(textChange(.truncated, TextChanges.Hunk(old: cut, new: mark), before, now))
+      return true
+    }
+    let back = TextSimilarity.commonSuffix(
+      old.prompt,
+      before.range.dropFirst(front),
+      new.prompt,
+      now.range.dropFirst(front)
+    )
+    let isHeadCut =
+      front < 8 && back >= 16 && back * 3 >= now.range.count && lost - back >= 64
+      && rest - back <= 64 && (rest > back || isResult)
+    if isHeadCut {
+      // The end stays, and a short mark at most stands for what was before it.
+      let hunk = TextChanges.Hunk(
+        old: before.range.lowerBound..<before.range.upperBound - back,
+        new: now.range.lowerBound..<now.range.upperBound - back
+      )
+      kept.append(hunk.new.upperBound..<now.range.upperBound)
+      found.append(textChange(.truncated, hunk, before, now))
+      return true
+    }
     // At most a mark such as "… [truncated]" is new.
     let isShort = rest == 0 ? lost >= 8 && front >= 8 : lost >= 24 || lost >= 12 && rest <= 16
     if rest <= 48, isShort, lost > 2 * rest, front >= 16 || !isResult, front * 5 >= now.range.count
@@ -98,12 +124,18 @@ extension ChangeFinder {
     return ["…", "...", "[", "(", "（"].contains { mark.starts(with: Array($0.utf8)) }
   }
 
+  /// Begins with an ellipsis that the text before does not have: whatever the length, it was cut there.
+  private func isElided(_ range: Range<Int>) -> Bool {
+    let mark = new.prompt[range].drop(while: TextTokens.isBlank)
+    return mark.starts(with: Array("…".utf8)) || mark.starts(with: Array("...".utf8))
+  }
+
   private func likenessOfPieces(_ a: RequestPiece, _ b: RequestPiece) -> Double {
     TextSimilarity.value(old.prompt, a.range, new.prompt, b.range)
   }
 
   /// `<think>…` and its like.
-  private static func isReasoning(_ text: ArraySlice<UInt8>) -> Bool {
+  static func isReasoning(_ text: ArraySlice<UInt8>) -> Bool {
     let head = String(decoding: text.drop(while: TextTokens.isBlank).prefix(24), as: UTF8.self)
       .lowercased()
     return ["<think", "<reason", "<reflect", "<analysis", "<scratchpad", "<|channel|>analysis"]
@@ -149,8 +181,7 @@ extension ChangeFinder {
       if hunk.new.lowerBound > from { kept.append(from..<hunk.new.lowerBound) }
       from = max(from, hunk.new.upperBound)
       if hunk.new.isEmpty || hunk.old.isEmpty,
-        !old.prompt[hunk.old].allSatisfy(TextTokens.isBlank)
-          || !new.prompt[hunk.new].allSatisfy(TextTokens.isBlank)
+        !HunkKind.isSameButForBlanks(old.prompt[hunk.old], new.prompt[hunk.new])
       {
         addLooseText(hunk, before, now, role)
         continue

@@ -86,7 +86,11 @@ extension ChangeFinder {
       // An empty stretch: before the tool that stands there now, or behind the last one.
       let end = behind == nil && !newRange.isEmpty ? new.document.rawBytes(node).count : 0
       change.bytes = end..<end
-      if newRange.isEmpty { change.fixedPath = "tools" }
+      if newRange.isEmpty {
+        // The list by its name, as it was.
+        let path = old.path(old.parts[oldIndex].node)
+        change.fixedPath = path.lastIndex(of: "[").map { String(path[..<$0]) } ?? path
+      }
       found.append(change)
     }
   }

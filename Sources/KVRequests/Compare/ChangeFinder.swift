@@ -8,6 +8,10 @@ struct ChangeFinder {
   /// What left and what came, before it is known whether the one is the other.
   var removed: [Loose] = []
   var added: [Loose] = []
+  /// What differs in the marks that a template puts around what is said.
+  var marks: [RequestChange] = []
+  /// Where something came that stood elsewhere, in bytes of the new prompt.
+  var movedTo: [Int] = []
   /// Parts of the new request that were appended behind the old one.
   var appended: Range<Int>
   private(set) var hasSameSettings = true
@@ -29,6 +33,9 @@ struct ChangeFinder {
     var isSilent = false
   }
 
+  /// Hashes of the parts of either that have no partner in order.
+  var strayHashes: (old: Set<UInt64>, new: Set<UInt64>) = ([], [])
+
   init(old: PromptRequest, new: PromptRequest) {
     self.old = old
     self.new = new
@@ -43,10 +50,33 @@ struct ChangeFinder {
     compareMessages(oldTools..<old.parts.count, newTools..<new.parts.count)
     resolveMoves()
     findAttachedAgain()
+    addMarks()
+  }
+
+  /// Marks differ where something beside them does: by themselves only elsewhere.
+  private mutating func addMarks() {
+    guard !marks.isEmpty else { return }
+    let places = Set((found.map(\.position) + movedTo).map(partIndex))
+    for mark in marks.prefix(Self.countMax) {
+      let index = partIndex(mark.position)
+      if !(index - 1...index + 1).contains(where: places.contains) { found.append(mark) }
+    }
+  }
+
+  /// The part of the new request in which a place of its prompt is.
+  private func partIndex(_ position: Int) -> Int {
+    var (low, high) = (0, new.parts.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if new.parts[middle].range.upperBound <= position { low = middle + 1 } else { high = middle }
+    }
+    return low
   }
 
   /// Parts are compared all with all up to this many pairs, beyond it in order.
   static let pairCountMax = 1_600
+
+  private static let lossCountMin = 5
 
   /// A request that was written anew from end to end has thousands of changes; nobody reads them.
   private static let countMax = 200
@@ -78,6 +108,8 @@ struct ChangeFinder {
       change.tokensLost = behind
       result.append(change)
     }
+    // No server finds so few.
+    guard result.reduce(0, { $0 + $1.tokensLost }) >= Self.lossCountMin else { return [] }
     var texts = FieldTexts()
     return result.reversed().map { refreshed($0, &texts) }
   }
@@ -105,7 +137,8 @@ struct ChangeFinder {
       old.prompt,
       min(keptBefore, old.prompt.count)..<old.prompt.count
     )
-    guard keptCount < 256, keptCount * 10 < min(newCount, oldCount) else { return changes }
+    let isChance = keptCount * (keptCount < 16 ? 4 : 10) < min(newCount, oldCount)
+    guard keptCount < 256, isChance else { return changes }
     return changes.filter { $0.position < front.range.lowerBound }
   }
 
@@ -228,6 +261,8 @@ struct ChangeFinder {
       start: 0,
       end: 0,
       previousPath: before == nil ? nil : key,
+      fieldPath: key,
+      previousFieldPath: before == nil ? nil : key,
       now: now.map { String(decoding: $0.value.prefix(256), as: UTF8.self) } ?? "",
       was: before.map { String(decoding: $0.value.prefix(256), as: UTF8.self) } ?? "",
       tokensLost: 0,
@@ -320,6 +355,8 @@ struct ChangeFinder {
     var change = change
     change.path = change.fixedPath ?? new.path(change.node)
     change.previousPath = change.previousNode.map { old.path($0) }
+    change.fieldPath = change.fixedPath ?? new.path(new.field(change.node))
+    change.previousFieldPath = change.previousNode.map { old.path(old.field($0)) }
     let text = texts.newText(new, change.node)
     let range = change.bytes?.clamped(to: 0..<text.count) ?? 0..<text.count
     change.start = CodePoints.count(text[0..<range.lowerBound])
@@ -359,6 +396,11 @@ extension PromptRequest {
   /// The text of a field: a string decoded, anything else as it stands.
   func fieldText(_ node: Int) -> [UInt8] {
     document.kind(node) == .string ? document.textBytes(node) : Array(document.rawBytes(node))
+  }
+
+  /// The value of a part in which a node lies; the node itself where it is no part of one.
+  func field(_ node: Int) -> Int {
+    pieces.first { $0.node < node && node < Int(document.nodes[$0.node].next) }?.node ?? node
   }
 
   /// Where a node stands in the body: `messages[0].content`.

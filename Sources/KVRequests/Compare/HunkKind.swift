@@ -13,15 +13,8 @@ struct HunkKind {
     _ newRange: Range<Int>
   ) -> HunkKind {
     let (before, now) = (old[hunk.old], new[hunk.new])
-    if before.allSatisfy(TextTokens.isBlank), now.allSatisfy(TextTokens.isBlank) {
-      return HunkKind(kind: .whiteSpace, hunk: hunk)
-    }
+    if isSameButForBlanks(before, now) { return HunkKind(kind: .whiteSpace, hunk: hunk) }
     guard !before.isEmpty, !now.isEmpty else { return HunkKind(kind: .edited, hunk: hunk) }
-    if before.filter({ !TextTokens.isBlank($0) }).elementsEqual(
-      now.lazy.filter { !TextTokens.isBlank($0) }
-    ) {
-      return HunkKind(kind: .whiteSpace, hunk: hunk)
-    }
     if isSameText(before, now) { return HunkKind(kind: .unicodeForm, hunk: hunk) }
     if let wider = moment(hunk, old, oldRange, new, newRange) { return wider }
     if let a = JSONNumber.value(ValueShape.trimmed(before)),
@@ -34,6 +27,25 @@ struct HunkKind {
     }
     if isReordered(before, now) { return HunkKind(kind: .reordered, hunk: hunk) }
     return HunkKind(kind: .edited, hunk: hunk)
+  }
+
+  /// Nothing that is seen differs: blanks, line breaks, those of Unicode as well, marks without a width.
+  static func isSameButForBlanks(_ a: ArraySlice<UInt8>, _ b: ArraySlice<UInt8>) -> Bool {
+    func seen(_ text: ArraySlice<UInt8>) -> [UInt8] {
+      guard text.contains(where: { $0 >= 0xC2 }) else {
+        return text.filter { !TextTokens.isBlank($0) }
+      }
+      var result: [UInt8] = []
+      for scalar in String(decoding: text, as: UTF8.self).unicodeScalars {
+        let isSeen =
+          scalar.value > 0x20 && !scalar.properties.isWhitespace
+          && !scalar.properties.isDefaultIgnorableCodePoint
+        if isSeen { result += Array(String(scalar).utf8) }
+      }
+      return result
+    }
+    guard a.count <= 1 << 20, b.count <= 1 << 20 else { return false }
+    return seen(a) == seen(b)
   }
 
   /// The same characters, composed or escaped differently.

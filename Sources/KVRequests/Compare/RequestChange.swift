@@ -60,6 +60,10 @@ public struct RequestChange: Sendable, Equatable {
   public var end: Int
   /// The field of the earlier request, where there is one.
   public var previousPath: String?
+  /// The path without what lies in the value of a field: keys of a call's arguments, of a schema.
+  public internal(set) var fieldPath = ""
+  /// The same of the earlier request.
+  public internal(set) var previousFieldPath: String?
   /// What stands there now: at most the first 256 bytes.
   public var now: String
   /// What stood there before.

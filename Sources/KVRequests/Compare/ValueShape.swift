@@ -104,6 +104,8 @@ public enum ValueShape: String, Sendable, CaseIterable {
       return .host
     }
     if digits > 0, letters > 0, word.count >= 4 { return .id }
+    // 48.1374,11.5755
+    if digits >= 6, letters == 0 { return .value }
     // Random letters without a digit, as base 64 has them: upper and lower case mixed in the middle.
     if word.count >= 16, joints <= 2, mixes(word) { return .id }
     return nil
@@ -164,7 +166,12 @@ enum Moment {
     terça-feira quarta-feira quinta-feira sexta-feira gennaio febbraio aprile maggio giugno luglio settembre ottobre dicembre \
     lunedì martedì mercoledì giovedì venerdì sabato domenica januari februari maart mei augustus maandag dinsdag woensdag \
     donderdag vrijdag zaterdag zondag января февраля марта апреля мая июня июля августа сентября октября ноября декабря \
-    понедельник вторник среда четверг пятница суббота воскресенье 月曜日 火曜日 水曜日 木曜日 金曜日 土曜日 日曜日 星期一 星期二 星期三 星期四 \
+    понедельник вторник среда четверг пятница суббота воскресенье \
+    stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia poniedziałek wtorek środa \
+    czwartek piątek sobota niedziela ocak şubat mart nisan mayıs haziran temmuz ağustos eylül ekim kasım aralık pazartesi salı \
+    çarşamba perşembe cuma cumartesi pazar 월요일 화요일 수요일 목요일 금요일 토요일 일요일 \
+    जनवरी फरवरी फ़रवरी मार्च अप्रैल मई जून जुलाई अगस्त सितंबर अक्टूबर नवंबर दिसंबर सोमवार मंगलवार बुधवार गुरुवार शुक्रवार शनिवार रविवार \
+    يناير فبراير مارس أبريل مايو يونيو يوليو أغسطس سبتمبر أكتوبر نوفمبر ديسمبر الاثنين الثلاثاء الأربعاء الخميس الجمعة السبت الأحد 月曜日 火曜日 水曜日 木曜日 金曜日 土曜日 日曜日 星期一 星期二 星期三 星期四 \
     星期五 星期六 星期日 周一 周二 周三 周四 周五 周六 周日
     """.split(separator: " ").map(String.init)
   )

@@ -43,6 +43,12 @@ struct RequestReader {
       case .tools: if isFilled(value) { tools.append(value) }
       case .system: if isFilled(value) { systems.append(value) }
       case .messages:
+        // What is embedded: texts and tokens by themselves.
+        if name == "input", document.kind(value) == .array,
+          !document.children(value).contains(where: { document.kind($0) == .object })
+        {
+          break
+        }
         if isFilled(value) { histories.append(value) }
         if name == "input" {
           format = .openAIResponses
@@ -50,8 +56,14 @@ struct RequestReader {
           format = .openAIChat
         }
       case .prompt:
-        if isFilled(value) { prompts.append(value) }
-        if format == .other { format = .completion }
+        let isHistory =
+          document.kind(value) == .array && document.children(value).contains(where: speaks)
+        if isHistory {
+          histories.append(value)
+        } else if isFilled(value) {
+          prompts.append(value)
+        }
+        if format == .other, !isHistory { format = .completion }
       case .hiddenHistory: if isFilled(value) { hasHiddenHistory = true }
       case .ignored: noteBreakPoint(name, value)
       case .unknown:
@@ -111,7 +123,11 @@ struct RequestReader {
       else { return .nothing }
       if !hasKnownHistory, speaks(first) { return .history }
       return document.nodes[node].range.count >= 40 ? .definitions : .nothing
-    case .object: return definitions(node).contains(where: isDefinition) ? .definitions : .nothing
+    case .object:
+      if definitions(node).contains(where: isDefinition) { return .definitions }
+      // `{"text": "…"}`: a text with a wrapping.
+      let members = document.members(node)
+      return members.count == 1 && shape(members[0].value, true) == .text ? .text : .nothing
     default: return .nothing
     }
   }
@@ -136,7 +152,7 @@ struct RequestReader {
     case .array:
       return document.children(node).flatMap { child in
         let inner = depth < 3 && firstText(child) == nil ? definitions(child, depth: depth + 1) : []
-        return inner.isEmpty ? [child] : inner
+        return inner.isEmpty && !isEmptyList(child) ? [child] : inner
       }
     case .object:
       let lists = document.members(node).map(\.value).filter { list in
@@ -145,6 +161,15 @@ struct RequestReader {
       }
       return depth < 3 ? lists.flatMap { definitions($0, depth: depth + 1) } : []
     default: return []
+    }
+  }
+
+  /// `[]`, or an object of such lists.
+  private func isEmptyList(_ node: Int) -> Bool {
+    switch document.kind(node) {
+    case .array: document.children(node).allSatisfy(isEmptyList)
+    case .object: document.members(node).allSatisfy { isEmptyList($0.value) }
+    default: false
     }
   }
 
@@ -193,6 +218,7 @@ struct RequestReader {
   private mutating func readTools(_ list: Int) {
     let nodes = definitions(list)
     guard !nodes.isEmpty else {
+      if isEmptyList(list) { return }
       return addPart(.tool, list, name: nil) { $0.addPiece(.schema, list) }
     }
     for node in nodes {
@@ -230,6 +256,19 @@ struct RequestReader {
     guard document.kind(node) == .object else {
       return addPart(.user, node, name: nil) { $0.addContent(node, .text) }
     }
+    // An object of a class, written out: what speaks lies in it.
+    if !speaks(node), document.value("role", in: node) == nil,
+      let inner = document.members(node).map(\.value).first(where: { value in
+        document.kind(value) == .object && speaks(value)
+      })
+    {
+      return readMessage(inner, of: node)
+    }
+    readMessage(node, of: node)
+  }
+
+  /// A message, and the element of the history that it is.
+  private mutating func readMessage(_ node: Int, of element: Int) {
     var role = RequestPart.Role.other
     var roleText: [UInt8] = []
     if let value = document.value("role", in: node) {
@@ -240,7 +279,7 @@ struct RequestReader {
       switch type {
       case "function_call", "reasoning", "custom_tool_call", "local_shell_call": role = .assistant
       case "function_call_output", "custom_tool_call_output": role = .toolResult
-      default: break
+      default: role = RequestFields.role(type)
       }
     } else if let speaker = document.members(node).first(where: { member in
       document.kind(member.value) == .string && document.nodes[member.value].range.count <= 34
@@ -250,7 +289,7 @@ struct RequestReader {
       role = RequestFields.role(document.text(speaker.value))
     }
     if role == .other || role == .user, namesCall(node) { role = .toolResult }
-    addPart(role, node, name: nil, header: roleText) { $0.addMessage(node, role) }
+    addPart(role, element, name: nil, header: roleText) { $0.addMessage(node, role) }
   }
 
   /// Where a field comes in the prompt: what names a call comes before what that answered.
@@ -437,7 +476,10 @@ struct RequestReader {
   private func isCall(_ node: Int) -> Bool {
     var hasName = false
     var hasArguments = false
-    for (_, value) in document.members(node) {
+    for (key, value) in document.members(node) {
+      let name = document.text(key)
+      if RequestFields.contents.contains(name) { return false }
+      if name == "type" || RequestFields.ignoredInMessages.contains(name) { continue }
       switch document.kind(value) {
       case .string:
         let range = document.nodes[value].range
@@ -522,7 +564,7 @@ struct RequestReader {
     case "image", "image_url", "input_image", "document", "file", "input_file", "input_audio",
       "video":
       addMedia(node)
-    case "" where speaker == .assistant && isCall(node): addCall(node)
+    case _ where speaker == .assistant && isCall(node): addCall(node)
     case "" where speaker != .assistant && namesCall(node): addBlockFields(node, .result)
     default: addBlockFields(node, kind)
     }

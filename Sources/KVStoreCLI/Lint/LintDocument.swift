@@ -65,6 +65,8 @@ struct LintDocument: CommandDocument {
 
   var files: [String]
   var requests: Int
+  /// Those of which only the server has the history.
+  var requests_with_hidden_history: Int
   var formats: [String: Int]
   var models: [String: Int]
   var tokens: Int
@@ -87,6 +89,7 @@ struct LintDocument: CommandDocument {
     let report = outcome.report
     files = outcome.sources
     requests = report.requestCount
+    requests_with_hidden_history = report.hiddenHistoryCount
     formats = Dictionary(
       uniqueKeysWithValues: report.formatCounts.map { ($0.key.rawValue, $0.value) }
     )

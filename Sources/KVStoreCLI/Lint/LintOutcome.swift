@@ -66,6 +66,12 @@ struct LintOutcome {
     options: LintOptions,
     prices: PriceList
   ) {
+    var report = report
+    if options.redact {
+      for index in report.findings.indices {
+        report.findings[index].change = report.findings[index].change.withoutKeys
+      }
+    }
     self.skipped = skipped
     self.faults = faults
     self.report = report

@@ -58,6 +58,14 @@ struct LintText {
       fields.append(("lost", text))
     }
     var lines = fieldLines(fields)
+    if report.hiddenHistoryCount > 0 {
+      lines += Self.wrapped(
+        "\(counted(report.hiddenHistoryCount, "request")) of which only the server has the history "
+          + "(previous_response_id): only tools and instructions are compared",
+        indent: 2,
+        first: 0
+      )
+    }
     for fault in outcome.faults { lines.append("warning: \(fault)") }
     if outcome.skipped.count > 0 {
       lines.append("skipped \(counted(outcome.skipped.count, "line")):")
@@ -129,7 +137,7 @@ struct LintText {
 
   /// One finding in one line.
   static func line(_ finding: LogFinding, isRedacted: Bool) -> String {
-    let change = finding.change
+    let change = isRedacted ? finding.change.withoutKeys : finding.change
     var text = "line \(finding.line): \(title(change.kind, change.shape, change.path))"
     if change.bytesShown, !change.path.isEmpty {
       text += ", characters \(change.start)–\(change.end)"
@@ -297,6 +305,14 @@ struct LintText {
 }
 
 extension RequestChange {
+  /// With the path of the field, and not of what lies in its value: keys of arguments are the prompt's own.
+  var withoutKeys: RequestChange {
+    var change = self
+    change.path = change.fieldPath
+    change.previousPath = change.previousFieldPath
+    return change
+  }
+
   /// A stretch within the field, not the field as a whole.
   var bytesShown: Bool { end > start || !now.isEmpty }
 }
@@ -326,13 +342,34 @@ enum Excerpt {
 
   /// Keys and tokens are shown by their beginning only.
   private static func mask(_ text: String) -> String {
-    var result: [Substring] = []
-    for word in text.split(separator: " ", omittingEmptySubsequences: false) {
-      let isSecret =
-        word.count >= 16 && word.contains(where: \.isNumber) && word.contains(where: \.isLetter)
-        && !word.contains("/") && !word.contains(":")
-      result.append(isSecret ? word.prefix(6) + "…" : word)
+    var result = ""
+    var word = ""
+    func finish() {
+      result += isSecret(word) ? word.prefix(6) + "…" : word
+      word = ""
     }
-    return result.joined(separator: " ")
+    for character in text {
+      if " /:=?&@,;\"'".contains(character) {
+        finish()
+        result.append(character)
+      } else {
+        word.append(character)
+      }
+    }
+    finish()
+    return result
+  }
+
+  /// Letters mixed with digits, or with capitals, as nobody writes words.
+  private static func isSecret(_ word: String) -> Bool {
+    let hasDigit = word.contains(where: \.isNumber)
+    let hasLetter = word.contains(where: \.isLetter)
+    if word.count >= 16, hasDigit, hasLetter { return true }
+    let hasBoth = word.contains(where: \.isUppercase) && word.contains(where: \.isLowercase)
+    if word.count >= 10, hasDigit, hasBoth { return true }
+    let changes = zip(word, word.dropFirst()).count {
+      $0.isLetter && $1.isLetter && $0.isUppercase != $1.isUppercase
+    }
+    return word.count >= 12 && changes >= 4
   }
 }

@@ -14,7 +14,9 @@ final class ServerTokens {
   init(_ url: String) throws {
     server = try PlainHTTP(url)
     // Says at once when nobody listens.
-    _ = try server.post("/tokenize", Array("{\"content\":\"a\"}".utf8))
+    guard try server.post("/tokenize", Array("{\"content\":\"a\"}".utf8)) != nil else {
+      throw CommandFailure("\(url) has no /tokenize: --server takes the address of a llama-server")
+    }
   }
 
   /// The tokens of a request; nil for an interface whose template a llama-server does not know.
@@ -24,8 +26,10 @@ final class ServerTokens {
     let prompt: String
     switch request.format {
     case .openAIChat:
-      let answer = try server.post("/apply-template", json)
-      guard let text = Self.decoded(PromptText.self, answer) else { return nil }
+      // What its template refuses it would not have computed either.
+      guard let answer = try server.post("/apply-template", json),
+        let text = Self.decoded(PromptText.self, answer)
+      else { return nil }
       prompt = text.prompt
     case .completion:
       guard let text = Self.decoded(PromptText.self, json) else { return nil }
@@ -33,8 +37,9 @@ final class ServerTokens {
     case .openAIResponses, .anthropicMessages, .other: return nil
     }
     let body = try jsonText(TokenizeRequest(content: prompt), isPretty: false)
-    let answer = try server.post("/tokenize", Array(body.utf8))
-    guard let tokens = Self.decoded(TokenizeAnswer.self, answer)?.tokens else { return nil }
+    guard let answer = try server.post("/tokenize", Array(body.utf8)),
+      let tokens = Self.decoded(TokenizeAnswer.self, answer)?.tokens
+    else { return nil }
     if known.count >= Self.knownCountMax { known.removeFirst() }
     known.append((json, tokens))
     return tokens
@@ -48,7 +53,7 @@ final class ServerTokens {
       "/tokenize",
       Array(try jsonText(request, isPretty: false).utf8)
     )
-    return Self.decoded(TokenizeAnswer.self, answer)?.tokens.count ?? 0
+    return answer.flatMap { Self.decoded(TokenizeAnswer.self, $0) }?.tokens.count ?? 0
   }
 
   private struct PromptText: Decodable { var prompt: String }
@@ -83,13 +88,21 @@ struct PlainHTTP {
     path = parts.path.hasSuffix("/") ? String(parts.path.dropLast()) : parts.path
   }
 
-  /// The body of the answer; throws what was wrong in words.
-  func post(_ target: String, _ body: [UInt8]) throws -> [UInt8] {
+  /// As the server itself and its companion take it; no line break goes into the head.
+  private var authorization: String {
+    guard let key = ProcessInfo.processInfo.environment["LLAMA_API_KEY"], !key.isEmpty,
+      key.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
+    else { return "" }
+    return "Authorization: Bearer \(key)\r\n"
+  }
+
+  /// The body of the answer, nil when the server refuses what was asked; throws in words why it cannot be asked.
+  func post(_ target: String, _ body: [UInt8]) throws -> [UInt8]? {
     let descriptor = try connected()
     defer { close(descriptor) }
     let head =
       "POST \(path)\(target) HTTP/1.1\r\nHost: \(host):\(port)\r\nContent-Type: application/json\r\n"
-      + "Content-Length: \(body.count)\r\nConnection: close\r\n\r\n"
+      + "Content-Length: \(body.count)\r\nConnection: close\r\n\(authorization)\r\n"
     try send(descriptor, Array(head.utf8) + body)
     let answer = try receive(descriptor)
     guard let end = answer.firstRange(of: Array("\r\n\r\n".utf8)) else {
@@ -99,9 +112,14 @@ struct PlainHTTP {
       .split(separator: "\r\n", omittingEmptySubsequences: false)
     let content = Array(answer[end.upperBound...])
     let status = lines[0].split(separator: " ").dropFirst().first ?? ""
-    guard status == "200" else {
-      throw CommandFailure("http://\(host):\(port)\(path)\(target) answers with status \(status)")
+    // 401 and 403: it wants a key, whatever is asked.
+    guard status != "401", status != "403" else {
+      throw CommandFailure(
+        "http://\(host):\(port)\(path)\(target) answers with status \(status): it takes the key in "
+          + "$LLAMA_API_KEY"
+      )
     }
+    guard status == "200" else { return nil }
     let isChunked = lines.contains {
       $0.lowercased().hasPrefix("transfer-encoding:") && $0.lowercased().contains("chunked")
     }
