@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -74,6 +75,52 @@ def test_any_function_counts_and_its_errors_are_the_callers() -> None:
 
     with pytest.raises(KeyError, match="no such word"):
         hygiene.check(previous, following, tokenizer=broken)
+
+
+class Answered:
+    """As the messages are that openai and anthropic answer with."""
+
+    def __init__(self, **fields: object) -> None:
+        self.fields = fields
+
+    def model_dump(self, **_: object) -> dict:
+        return dict(self.fields)
+
+
+@dataclasses.dataclass
+class Message:
+    role: str
+    content: str
+
+
+def test_objects_of_clients_are_requests_too() -> None:
+    previous, following = body("21:48"), body("21:49")
+    following["messages"] += [Answered(role="assistant", content="In src."), Message("user", "And the lexer?")]
+    (finding,) = hygiene.check(previous, following)
+    assert (finding.kind, finding.path) == ("volatileValue", "messages[0].content")
+    assert hygiene.mend(previous, following)["messages"][2] == {"role": "assistant", "content": "In src."}
+
+
+def test_what_is_no_request_is_an_error() -> None:
+    good = body("21:48")
+    with pytest.raises(ValueError, match="no request"):
+        hygiene.check(good, {"model": "m", "temperature": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        hygiene.check(good, {**good, "temperature": float("nan")})
+    with pytest.raises(TypeError, match="bytes"):
+        hygiene.check(good, {**good, "image": b"1"})
+    # Half of a character, as a text has that was cut in the middle.
+    assert hygiene.check(good, body("21:48", "a \ud83d b")) == []
+
+
+def test_a_template_that_fails_for_one_request_is_the_callers() -> None:
+    def prompt(request: dict) -> str:
+        if len(request["messages"]) > 2:
+            raise LookupError("no template for it")
+        return "|".join(message["content"] for message in request["messages"])
+
+    with pytest.raises(LookupError, match="no template"):
+        hygiene.check(body("21:48"), body("21:49", "And the lexer?"), tokenizer=lambda text: [len(word) for word in text.split()], template=prompt)
 
 
 def test_the_one_form() -> None:

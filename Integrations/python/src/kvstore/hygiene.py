@@ -13,8 +13,10 @@ pytest plugin `kvstore.hygiene_pytest` fails a test whose prompts break the pref
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.server
 import json
+import operator
 import os
 import shutil
 import subprocess
@@ -89,6 +91,8 @@ def check_log(requests: Iterable[Mapping[str, Any]], *, tokenizer: Any = None, t
     else:
         with _counting(tokenizer, template) as address:
             document = json.loads(_run([*options, "--server", address], requests))
+    for skipped in document["skipped"]:
+        raise ValueError(f"these are not all requests: {skipped['example']}")
     return [
         Finding(
             line=found["line"],
@@ -213,7 +217,7 @@ def _plain(request: Mapping[str, Any]) -> str:
 def _ids(tokenizer: Any, text: str) -> list[int]:
     encode = getattr(tokenizer, "encode", tokenizer)
     found = encode(text)
-    return list(getattr(found, "ids", found))
+    return [operator.index(token) for token in getattr(found, "ids", found)]
 
 
 def _prompt(tokenizer: Any, template: Template | None, request: Mapping[str, Any]) -> str:
@@ -256,6 +260,8 @@ def _counting(tokenizer: Any, template: Template | None) -> Iterator[str]:
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
+        if problems:
+            raise problems[0]
     except RuntimeError as failure:
         if problems:
             raise problems[0] from failure
@@ -281,8 +287,19 @@ def command() -> str:
     return found
 
 
+def _object(value: Any) -> Any:
+    """What a client sends of an object of its own: the messages of openai and anthropic, dataclasses, tuples of them."""
+    if callable(getattr(value, "model_dump", None)):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, (Mapping, Sequence)) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return dict(value) if isinstance(value, Mapping) else list(value)
+    raise TypeError(f"a request is JSON, and holds no {type(value).__name__}")
+
+
 def _run(options: Sequence[str], requests: Iterable[Mapping[str, Any]]) -> str:
-    lines = "".join(json.dumps(request, ensure_ascii=False) + "\n" for request in requests)
+    lines = "".join(json.dumps(request, default=_object, allow_nan=False) + "\n" for request in requests)
     done = subprocess.run(
         [command(), "lint", *options], input=lines, capture_output=True, text=True, encoding="utf-8", check=False
     )
