@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import breakages
 import measure
-import unseen
+import sets
 from cachelint import compare_requests, canonicalize_request
 from promptcachelint.analyze import analyze
 from promptcachelint.model import Record
@@ -70,26 +70,26 @@ LINTERS = {"kvstore lint": by_kvstore, "cachelint 0.1.0a2": by_cachelint, "promp
 
 
 def sets(places):
-    """(set, kind, bodies, expected): the first set, and the second one where it speaks OpenAI's chat, which all of them read."""
+    """(set, kind, bodies, expected): the first set, and the others where they speak OpenAI's chat, which all of them read."""
     for name in breakages.BREAKAGES:
         for n in range(places):
             lines, expected = breakages.broken((name,), n % 5, (n + 0.5) / places)
             yield "first", name, [json.loads(line) for line in lines], expected
-    languages = list(unseen.LANGUAGES)
-    for number, name in enumerate(unseen.BREAKAGES):
-        if unseen.applies(name, "chat"):
-            for n in range(places):
-                lines, expected = unseen.broken(name, "chat", languages[(number + n) % len(languages)], (n + 0.5) / places)
-                yield "second", name, [json.loads(line) for line in lines], expected
+    for unseen in sets.SETS:
+        for number, name in enumerate(unseen.breakages):
+            for n in range(places if unseen.applies(name, "chat") else 0):
+                lines, expected = unseen.broken(name, "chat", unseen.languages[(number + n) % len(unseen.languages)], (n + 0.5) / places)
+                yield unseen.name, name, [json.loads(line) for line in lines], expected
 
 
 def quiet(count):
     for n in range(count):
         lines = breakages.harmless(breakages.HARMLESS[n % len(breakages.HARMLESS)], n)
         yield [json.loads(line) for line in lines]
-    for n in range(count):
-        kinds, languages = list(unseen.HARMLESS), list(unseen.LANGUAGES)
-        yield [json.loads(line) for line in unseen.harmless(kinds[n % len(kinds)], "chat", languages[n % len(languages)], n)]
+    for unseen in sets.SETS:
+        for n in range(count):
+            kinds, languages = unseen.harmless_kinds, unseen.languages
+            yield [json.loads(line) for line in unseen.harmless(kinds[n % len(kinds)], "chat", languages[n % len(languages)], n)]
 
 
 def main():

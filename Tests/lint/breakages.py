@@ -102,16 +102,43 @@ def history(earlier, place, roles, low=1):
     return candidates[min(len(candidates) - 1, int(place * len(candidates)))]
 
 
+class Message(dict):
+    """A message that is known again wherever it stands: by its number in the earlier request."""
+
+    number = None
+
+
+def numbered(messages):
+    result = []
+    for number, message in enumerate(messages):
+        made = Message(copy.deepcopy(message))
+        made.number = number
+        result.append(made)
+    return result
+
+
+def there(later, number):
+    """Where a message of the earlier request stands in the later one."""
+    for index, message in enumerate(later["messages"]):
+        if getattr(message, "number", None) == number:
+            return index
+    raise KeyError(number)
+
+
 def put(earlier, later, path, make, place, texts):
     """Puts a value that differs between the two requests into a text of both."""
     old, new = make()
-    index = history(earlier, place, ("system", "user"), low=0)
-    text = later["messages"][index]["content"]
+    number = history(earlier, place, ("system", "user"), low=0)
+    index = there(later, number)
+    text, before = later["messages"][index]["content"], earlier["messages"][number]["content"]
     words = text.split(" ")
     at = int(place * (len(words) - 2)) + 1
     front = " ".join(words[:at]) + " "
     back = " " + " ".join(words[at:])
-    earlier["messages"][index]["content"] = front + old + back
+    # In the earlier text before the same words, whatever else differs.
+    mark = " " + " ".join(words[at:at + 3])
+    cut = before.index(mark) if text != before else len(front) - 1
+    earlier["messages"][number]["content"] = before[:cut] + " " + old + before[cut:]
     later["messages"][index]["content"] = front + new + back
     return [(("volatileValue",), f"messages[{index}].content", len(front), len(front) + len(new))]
 
@@ -186,9 +213,10 @@ def key_order(earlier, later, place, texts):
 
 def with_arguments(change, kind):
     def breakage(earlier, later, place, texts):
-        index = history(earlier, place, ("assistant",))
-        while not earlier["messages"][index].get("tool_calls"):
-            index -= 1
+        number = history(earlier, place, ("assistant",))
+        while not earlier["messages"][number].get("tool_calls"):
+            number -= 1
+        index = there(later, number)
         function = later["messages"][index]["tool_calls"][0]["function"]
         before = function["arguments"]
         function["arguments"] = change(json.loads(before))
@@ -201,7 +229,7 @@ def result_form(change, kind):
     """JSON in the result of a tool, serialised in another way."""
     def breakage(earlier, later, place, texts):
         candidates = [i for i, m in enumerate(earlier["messages"][:-1]) if m["role"] == "tool" and m["content"].startswith("{")]
-        index = candidates[min(len(candidates) - 1, int(place * len(candidates)))]
+        index = there(later, candidates[min(len(candidates) - 1, int(place * len(candidates)))])
         message = later["messages"][index]
         message["content"] = change(json.loads(message["content"]))
         return [((kind,), f"messages[{index}].content", None, None)]
@@ -209,15 +237,16 @@ def result_form(change, kind):
 
 
 def unicode_form(earlier, later, place, texts):
-    index = history(earlier, place, ("user", "assistant"))
-    text = later["messages"][index]["content"]
-    earlier["messages"][index]["content"] = text + " Caf\u00e9 is open. " + texts.sentence()
-    later["messages"][index]["content"] = earlier["messages"][index]["content"].replace("\u00e9", "e\u0301")
+    number = history(earlier, place, ("user", "assistant"))
+    index = there(later, number)
+    text, more = later["messages"][index]["content"], " Caf\u00e9 is open. " + texts.sentence()
+    earlier["messages"][number]["content"] += more
+    later["messages"][index]["content"] += more.replace("\u00e9", "e\u0301")
     return [(("unicodeForm",), f"messages[{index}].content", len(text) + 1, len(text) + 6)]
 
 
 def white_space(earlier, later, place, texts):
-    index = history(earlier, place, ("user", "system"), low=0)
+    index = there(later, history(earlier, place, ("user", "system"), low=0))
     text = later["messages"][index]["content"]
     at = text.index(" ", int(place * len(text) * 0.8))
     later["messages"][index]["content"] = text[:at] + "  " + text[at + 1:]
@@ -278,7 +307,7 @@ def rules_edited(earlier, later, place, texts):
 
 
 def message_edited(earlier, later, place, texts):
-    index = history(earlier, place, ("user", "assistant"))
+    index = there(later, history(earlier, place, ("user", "assistant")))
     text = later["messages"][index]["content"]
     words = text.split(" ")
     at = int(place * (len(words) - 2))
@@ -289,19 +318,19 @@ def message_edited(earlier, later, place, texts):
 
 
 def message_inserted(earlier, later, place, texts):
-    at = history(earlier, place, ("user", "assistant"))
+    at = there(later, history(earlier, place, ("user", "assistant")))
     later["messages"].insert(at, {"role": "user", "content": texts.text(3)})
     return [(("inserted",), f"messages[{at}]", None, None)]
 
 
 def message_deleted(earlier, later, place, texts):
-    at = history(earlier, place, ("user", "assistant"))
+    at = there(later, history(earlier, place, ("user", "assistant")))
     del later["messages"][at]
     return [(("deleted",), f"messages[{at}]", None, None)]
 
 
 def message_truncated(earlier, later, place, texts):
-    index = history(earlier, place, ("user", "tool"))
+    index = there(later, history(earlier, place, ("user", "tool")))
     text = later["messages"][index]["content"]
     keep = int(len(text) * (0.3 + 0.4 * place))
     later["messages"][index]["content"] = text[:keep] + texts.random.choice(["", "\u2026", "... [truncated]"])
@@ -309,41 +338,45 @@ def message_truncated(earlier, later, place, texts):
 
 
 def compacted(earlier, later, place, texts):
-    first = history(earlier, place * 0.7, ("user", "assistant"))
-    count = min(4, len(earlier["messages"]) - 3 - first)
+    number = history(earlier, place * 0.7, ("user", "assistant"))
+    count = min(4, len(earlier["messages"]) - 3 - number)
     if count < 2:
-        first, count = 1, 2
+        number, count = 1, 2
+    first = there(later, number)
+    assert [getattr(m, "number", None) for m in later["messages"][first:first + count]] == list(range(number, number + count))
     later["messages"][first:first + count] = [{"role": "user", "content": "Summary of what was done: " + texts.text(2)}]
     return [(("compacted",), f"messages[{first}]", None, None)]
 
 
 def result_removed(earlier, later, place, texts):
-    index = history(earlier, place, ("tool",))
+    index = there(later, history(earlier, place, ("tool",)))
     later["messages"][index]["content"] = texts.random.choice(["[removed]", "[Old tool result content cleared]", "[ref#3: 47 rows]", ""])
     return [(("toolResultRemoved",), f"messages[{index}]", None, None)]
 
 
 def attached_again(earlier, later, place, texts):
     file = "```\n" + texts.lines(20) + "\n```"
-    index = history(earlier, place, ("user",))
-    for request in (earlier, later):
-        request["messages"][index]["content"] += "\n\n" + file
+    number = history(earlier, place, ("user",))
+    for message in (earlier["messages"][number], later["messages"][there(later, number)]):
+        message["content"] += "\n\n" + file
     later["messages"].append({"role": "user", "content": texts.sentence() + "\n\n" + file})
     return [(("attachedAgain",), f"messages[{len(later['messages']) - 1}].content", None, None)]
 
 
 def reasoning_dropped(earlier, later, place, texts):
-    index = history(earlier, place, ("assistant",))
-    while "reasoning_content" not in earlier["messages"][index]:
-        index -= 1
+    number = history(earlier, place, ("assistant",))
+    while "reasoning_content" not in earlier["messages"][number]:
+        number -= 1
+    index = there(later, number)
     del later["messages"][index]["reasoning_content"]
     return [(("reasoningDropped",), f"messages[{index}]", None, None)]
 
 
 def reminder_moved(earlier, later, place, texts):
     note = f"\n\n<system-reminder>{texts.text(2)}</system-reminder>"
-    index = history(earlier, place, ("user",))
-    earlier["messages"][index]["content"] += note
+    number = history(earlier, place, ("user",))
+    index = there(later, number)
+    earlier["messages"][number]["content"] += note
     last = max(i for i, m in enumerate(later["messages"]) if m["role"] in ("user", "tool"))
     later["messages"][last]["content"] += note
     return [(("reminderMoved",), f"messages[{index}].content", None, None)]
@@ -365,9 +398,10 @@ def template_switched(earlier, later, place, texts):
 
 
 def call_ids(earlier, later, place, texts):
-    index = history(earlier, place, ("assistant",))
-    while not earlier["messages"][index].get("tool_calls"):
-        index -= 1
+    number = history(earlier, place, ("assistant",))
+    while not earlier["messages"][number].get("tool_calls"):
+        number -= 1
+    index = there(later, number)
     later["messages"][index]["tool_calls"][0]["id"] = "call_" + hexadecimal(texts, 12)
     return [(("volatileValue",), f"messages[{index}].tool_calls[0].id", None, None)]
 
@@ -409,25 +443,36 @@ def broken(names, seed, place):
     texts = Texts(seed * 7919 + int(place * 1000) + len(names))
     run = steps(transcript(seed if SESSIONS else seed % 5))
     at = min(len(run) - 1, 6 + int(place * (len(run) - 8)))
-    earlier, later = copy.deepcopy(run[at - 1]), copy.deepcopy(run[at])
+    earlier, later = ({**copy.deepcopy(request), "messages": numbered(request["messages"])} for request in (run[at - 1], run[at]))
     expected = []
     for offset, name in enumerate(names):
-        wanted = BREAKAGES[name](earlier, later, place if offset == 0 else (place + 0.5) % 1, texts)
-        # A later breakage may move the message to another number.
-        expected += [(kinds, path, message(later, path), start, end) for kinds, path, start, end in wanted]
+        for kinds, path, start, end in BREAKAGES[name](earlier, later, place if offset == 0 else (place + 0.5) % 1, texts):
+            thing = element(later, path)
+            text = thing.get("content") if thing is not None and start is not None else None
+            expected.append((kinds, path, thing, start, end, text[max(0, start):max(0, end)] if text else ""))
     moved = []
-    for kinds, path, at_message, start, end in expected:
-        number = next((i for i, m in enumerate(later["messages"]) if m is at_message), None)
-        if at_message is None or number is not None:
-            moved.append((kinds, path if at_message is None else re.sub(r"^messages\[\d+\]", f"messages[{number}]", path), start, end))
+    # A later breakage may have moved a message, a tool, or the text within one.
+    for kinds, path, thing, start, end, text in expected:
+        if thing is not None:
+            number = next((i for i, other in enumerate(later[path.split("[")[0]]) if other is thing), None)
+            # It was taken out.
+            if number is None:
+                continue
+            path = re.sub(r"\[\d+\]", f"[{number}]", path, count=1)
+            if text:
+                places = [m.start() for m in re.finditer(re.escape(text), thing.get("content") or "")]
+                shift = min((place - max(0, start) for place in places), key=abs, default=0)
+                start, end = start + shift, end + shift
+        moved.append((kinds, path, start, end))
     # What was sent before is what the earlier request has.
     before = [{**earlier, "messages": earlier["messages"][: len(line["messages"])]} for line in run[: at - 1]]
     return [json.dumps(line, ensure_ascii=False) for line in before + [earlier, later]], moved
 
 
-def message(request, path):
-    number = re.match(r"messages\[(\d+)\]", path)
-    return request["messages"][int(number[1])] if number and int(number[1]) < len(request["messages"]) else None
+def element(request, path):
+    """The message or tool in which a path begins."""
+    found = re.match(r"(messages|tools)\[(\d+)\]", path)
+    return request[found[1]][int(found[2])] if found and int(found[2]) < len(request[found[1]]) else None
 
 
 def harmless(kind, seed):

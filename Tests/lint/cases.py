@@ -11,11 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-import zlib
 from pathlib import Path
 
 import actions
 import breakages
+import joined
 
 COMMAND = sys.argv[1]
 FOLDER = Path(tempfile.mkdtemp(prefix="kvstore-lint."))
@@ -190,6 +190,69 @@ def hostile_logs():
     check(time.monotonic() - start < 240, "hostile requests take minutes")
 
 
+def every_output(lines, *options):
+    """All that the command says of a log, in every form."""
+    text = ("\n".join(json.dumps(line) for line in lines) + "\n").encode()
+    page = FOLDER / "secret.html"
+    said = b"".join(run("-", *form, *options, input=text).stdout for form in ((), ("--json",), ("--sarif",), ("--report", page)))
+    return said.decode() + page.read_text()
+
+
+def secrets():
+    """Of keys and passwords not more than the beginning; with --redact nothing of a prompt, keys of arguments included."""
+    text = "The access is {}. Use it for the files of the project, and tell nobody what it is or where it came from."
+    for old, new in (
+        ("sk-proj-a8Xk2mQ9vTz4LwPn7Rb3", "sk-proj-c7Yk9nW2xUa5MvQo8Sd4"),
+        ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXAMPKEY", "xKbmsYVuoGFNJ/L8NEFOH/cQySgjDZaFYBNQLFZ"),
+        ("postgres://admin:S3cr3tPassw0rd@db/main", "postgres://admin:N3wS3cr3tW0rd9@db/main"),
+        ("https://h.example/f?X-Signature=a8f3c2d1e0b94857", "https://h.example/f?X-Signature=b9e4d3c2f1a05968"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI5ODc2NTQzMjEwIn0"),
+    ):
+        lines = [{"messages": [{"role": "system", "content": text.format(value)}, {"role": "user", "content": "Where is the parser, and what calls it?"}]} for value in (old, new)]
+        lines[1]["messages"].append({"role": "user", "content": "Go on."})
+        said = every_output(lines)
+        check("volatileValue" in said or "edited" in said, said[:300])
+        for secret in (part for value in (old, new) for part in value.replace("/", " ").replace(":", " ").replace("@", " ").replace("=", " ").replace("?", " ").split()):
+            check(len(secret) < 12 or secret not in said, f"{secret} is shown")
+    call = lambda arguments: {"messages": [  # noqa: E731
+        {"role": "user", "content": "Who lives there, and since when do they?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "look", "arguments": arguments}}]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "Somebody does, but nobody knows since when they have."},
+        {"role": "user", "content": "Then ask the neighbours, one after the other."}]}
+    body = lambda secret: {"system": "Be brief.", "messages": [  # noqa: E731
+        {"role": "user", "content": [{"type": "text", "text": "Who lives there, and since when do they?"}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"Erika Mustermann": {"number": secret, "street": "Main"}}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "Somebody does, and nobody knows since when they have."}]}]}
+    for make, old, new in ((call, json.dumps({"Erika Mustermann": 1}), json.dumps({"Erika Mustermann": 2})), (body, 12, 13)):
+        lines = [make(old), make(new)]
+        lines[1]["messages"].append({"role": "user", "content": "And now the next one, please."})
+        check(make is call or "Mustermann" in every_output(lines), "the path of what differs, where nothing is redacted")
+        said = every_output(lines, "--redact")
+        check("edited" in said or "volatileValue" in said, said[:300])
+        check("Mustermann" not in said and "street" not in said, f"a key of arguments is shown: {said[:600]}")
+
+
+def hidden_history():
+    """The responses interface with `previous_response_id`: of the history nothing is known, of what comes before it all."""
+    front = "It is 21:4{}. Answer briefly, and always name the file that you looked at before you answer."
+    tools = [{"type": "function", "name": name, "description": f"About {name}, and what it is good for.", "parameters": {"type": "object"}} for name in ("read", "write", "ask")]
+
+    def step(number, minute=0, tools=tools, **more):
+        return {"model": "m", "instructions": front.format(minute), "input": f"Question {number}, of which nobody knows the answer.", "tools": tools, "previous_response_id": f"resp_{number}", **more}
+
+    first = {key: value for key, value in step(0).items() if key != "previous_response_id"}
+    quiet = lint([first, step(1), step(2), step(3), {**step(4), "input": [{"type": "function_call_output", "call_id": "c", "output": "Nothing."}]}])
+    check(quiet["findings"] == [] and quiet["requests_with_hidden_history"] == 4, quiet["findings"])
+    found = lint([first, step(1), step(2, 1), step(3, 2)])["findings"]
+    check([(f["kind"], f["path"], f["line"]) for f in found] == [("volatileValue", "instructions", 3), ("volatileValue", "instructions", 4)], found)
+    found = lint([first, step(1), step(2, tools=tools[::-1])])["findings"]
+    check([f["kind"] for f in found] == ["toolsReordered"], found)
+    found = lint([{**first, "conversation": "conv_1"}, {**step(1), "conversation": {"id": "conv_1"}, "instructions": front.format(7)}])["findings"]
+    check([f["kind"] for f in found] == ["volatileValue"], found)
+    text = ("\n".join(json.dumps(line) for line in [first, step(1), step(2)]) + "\n").encode()
+    check(b"2 requests of which only the server has the history" in run("-", input=text).stdout, "what is not compared is said")
+
+
 def outputs():
     lines, _ = breakages.broken(("host", "tools reordered"), 4, 0.3)
     text = ("\n".join(lines) + "\n").encode()
@@ -294,36 +357,6 @@ def pauses_and_rates():
     check("dynamicBeforeStatic" in kinds(lint(lines)), "what differs each time in front of what stays")
 
 
-def token(word):
-    return zlib.crc32(word.encode()) & 0xFFFFFF
-
-
-def a_store_beside(url, lines):
-    """What a store has of the prompt that was lost: nothing, and all of it once it was offloaded."""
-    library = Path(COMMAND).parent.parent / "lib/libkvstore.so.0"
-    if not library.exists():
-        print("a store beside it: skipped, there is no library beside the command")
-        return
-    os.environ["KVSTORE_LIBRARY"] = str(library)
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Integrations/python/src"))
-    import kvstore
-
-    words = "\n".join(f"<{m['role']}> {m['content']}" for m in lines[0]["messages"]).split()
-    tokens = [token(word) for word in words][: len(words) // 16 * 16]
-    path = FOLDER / "store"
-    with kvstore.Store(path, capacity="128MiB", host="16MiB") as store:
-        identity = kvstore.Identity(model_name="m", tokens_per_block=16, region_bytes=(4096,))
-        with store.namespace(identity) as namespace:
-            other = kvstore.Prompt(range(16))
-            namespace.offload(other, [bytes(4096)])
-            store.flush()
-            check(lint(lines, "--server", url, "--store", path)["findings"][0]["store"] == "never stored", "a prompt that is not stored")
-            namespace.offload(kvstore.Prompt(tokens), [bytes(4096)] * (len(tokens) // 16))
-            store.flush()
-    check(lint(lines, "--server", url, "--store", path)["findings"][0]["store"] == "stored", "a prompt that is stored")
-    check(b"namespace" in run("-", "--server", url, "--store", path, "--namespace", "7", input=b"{}", status=1).stderr, "a namespace that is not there")
-
-
 def a_server_that_counts():
     """Words are its tokens: a template and a tokenizer that anybody can check by hand."""
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -334,10 +367,14 @@ def a_server_that_counts():
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.headers["Authorization"] != wanted[0]:
+                return self.send_error(401)
             if self.path == "/apply-template":
-                answer = {"prompt": "\n".join(f"<{m['role']}> {m['content']}" for m in body["messages"])}
+                if not all(isinstance(m["content"], str) for m in body["messages"]):
+                    return self.send_error(500)
+                answer = {"prompt": " ".join(joined.words(body))}
             elif self.path == "/tokenize":
-                answer = {"tokens": [token(word) for word in body["content"].split()]}
+                answer = {"tokens": [joined.token(word) for word in body["content"].split()]}
             else:
                 return self.send_error(404)
             text = json.dumps(answer).encode()
@@ -349,6 +386,7 @@ def a_server_that_counts():
                     self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
             self.wfile.write(b"0\r\n\r\n")
 
+    wanted = [None]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
@@ -359,7 +397,24 @@ def a_server_that_counts():
     finding = document["findings"][0]
     # 70 words behind the time, and a mark and three words of the first message.
     check(finding["tokens_lost"] == 74 and finding["tokens_estimated"] is False, f"counted by the server: {finding}")
-    a_store_beside(url, lines)
+    # What its template refuses is estimated, and the rest is counted.
+    images = [{"messages": [{"role": "system", "content": front.format(n)}, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}, *[{"role": "user", "content": "four five"}] * n]} for n in (0, 1)]
+    document = lint(images + lines, "--server", url)
+    check([f["tokens_estimated"] for f in document["findings"]] == [True, True, False], document["findings"])
+    # A server that wants a key.
+    wanted[0] = "Bearer opensesame"
+    check(b"LLAMA_API_KEY" in run("-", "--server", url, input=b"{}", status=1).stderr, "which key it wants")
+    os.environ["LLAMA_API_KEY"] = "opensesame"
+    check(lint(lines, "--server", url)["findings"][0]["tokens_lost"] == 74, "with its key")
+    del os.environ["LLAMA_API_KEY"]
+    wanted[0] = None
+    beside = joined.Joined(COMMAND, FOLDER, lines[0], lambda *options: lint(lines, "--server", url, *options), check)
+    beside.run()
+    if beside.found:
+        beside.kept(FOLDER / "store")
+        check(b"namespace" in run("-", "--server", url, "--store", FOLDER / "store", "--namespace", "7", input=b"{}", status=1).stderr, "a namespace that is not there")
+    (FOLDER / "empty").mkdir()
+    check(run("-", "--server", url, "--store", FOLDER / "empty", input=b"{}", status=1).stderr, "a folder that is no store")
     server.shutdown()
     server.server_close()
     check(b"nobody answers" in run("-", "--server", url, input=b"{}", status=1).stderr, "a server that is gone")
@@ -383,7 +438,7 @@ def watching():
 
 
 try:
-    for test in (the_ten_actions, interfaces, file_forms, hostile_logs, outputs, pauses_and_rates, a_server_that_counts, watching):
+    for test in (the_ten_actions, interfaces, file_forms, hostile_logs, secrets, hidden_history, outputs, pauses_and_rates, a_server_that_counts, watching):
         test()
         print(f"{test.__name__.replace('_', ' ')}: ok", flush=True)
 finally:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import breakages
 import recorded
-import unseen
+import sets
 
 
 def lint(command, lines, *options):
@@ -59,29 +59,34 @@ def main():
     parser.add_argument("command", nargs="+")
     parser.add_argument("--places", type=int, default=20)
     parser.add_argument("--transcripts", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=200, help="of all pairs at all places")
     parser.add_argument("--harmless", type=int, default=1000)
-    parser.add_argument("--second", type=int, default=5, help="places of each breakage and dialect of the second set")
+    parser.add_argument("--unseen", type=int, default=5, help="places of each breakage and dialect of the second and the third set")
+    parser.add_argument("--every", type=int, default=1, help="one in so many of these")
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--sessions", help="break the conversations of this log (Tests/lint/record) instead of made ones; only alone")
     arguments = parser.parse_args()
     if arguments.sessions:
         breakages.SESSIONS = recorded.conversations(arguments.sessions)
-        arguments.transcripts, arguments.pairs, arguments.harmless, arguments.second = len(breakages.SESSIONS), 0, 0, 0
+        arguments.transcripts, arguments.pairs, arguments.harmless, arguments.unseen = len(breakages.SESSIONS), 0, 0, 0
         print(f"{len(breakages.SESSIONS)} recorded conversations")
 
-    places, languages = arguments.places, list(unseen.LANGUAGES)
+    places = arguments.places
     alone = [(name, (name,), seed, place / places) for name in breakages.BREAKAGES for seed in range(arguments.transcripts) for place in range(places)]
-    pairs = [("in pairs", pair, index % 5, (index * 7 % 20) / 20) for index, pair in enumerate(itertools.combinations(breakages.BREAKAGES, 2))]
-    pairs = pairs[:: max(1, len(pairs) // arguments.pairs)] if arguments.pairs else []
+    every = [("in pairs", pair, seed, place / places) for pair in itertools.combinations(breakages.BREAKAGES, 2) for seed in range(arguments.transcripts) for place in range(places)]
+    # Spread over kinds, transcripts and places alike.
+    count = min(arguments.pairs, len(every))
+    pairs = [every[(index * len(every) // count + index * 37) % len(every)] for index in range(count)] if count < len(every) else every
     cases = [(label, (names, seed, place), lambda n=names, s=seed, p=place: breakages.broken(n, s, p)) for label, names, seed, place in alone + pairs if possible(names, seed, place)]
-    number = 0
-    for name in unseen.BREAKAGES:
-        for dialect in unseen.DIALECTS:
-            for place in range(arguments.second if unseen.applies(name, dialect) else 0):
+    for unseen in sets.SETS:
+        number = 0
+        for name, dialect in itertools.product(unseen.breakages, sets.DIALECTS):
+            for place in range(arguments.unseen if unseen.applies(name, dialect) else 0):
                 number += 1
-                case = (name, dialect, languages[number % len(languages)], ((place + 0.5) / arguments.second + number % 5 * 0.07) % 1)
-                cases.append((f"second set: {dialect}", case, lambda c=case: unseen.broken(*c)))
+                if number % arguments.every:
+                    continue
+                case = (name, dialect, unseen.languages[number % len(unseen.languages)], ((place + 0.5) / arguments.unseen + number % 5 * 0.07) % 1)
+                cases.append((f"{unseen.name} set: {dialect}", case, lambda u=unseen, c=case: u.broken(*c)))
     pool = ThreadPoolExecutor(os.cpu_count())
     total, hits, extras = Counter(), Counter(), Counter()
     results = pool.map(lambda case: (case, check(arguments.command, case[2])), cases)
@@ -92,11 +97,13 @@ def main():
         if arguments.show and (missed or extra):
             shown = [(f["kind"], f["path"], f["start"], f["end"], f.get("now"), f.get("was"), f["line"]) for f in found]
             print(f"{case}: {f'missed {missed}' if missed else 'more than is wrong'}, found {shown}")
-    alarms, dialects = Counter(), list(unseen.DIALECTS)
+    alarms, dialects = Counter(), list(sets.DIALECTS)
     harmless = [(kind, lambda k=kind, n=n: breakages.harmless(k, n)) for n in range(arguments.harmless) for kind in [breakages.HARMLESS[n % len(breakages.HARMLESS)]]]
-    harmless += [
-        (f"second set: {kind}", lambda k=kind, n=n: unseen.harmless(k, dialects[n // 3 % len(dialects)], languages[n // 5 % len(languages)], n))
-        for n in range(arguments.harmless * (arguments.second > 0)) for kind in [list(unseen.HARMLESS)[n % len(unseen.HARMLESS)]]]
+    for unseen in sets.SETS if arguments.unseen else ():
+        for n in range(arguments.harmless):
+            kind, dialect = unseen.harmless_kinds[n % len(unseen.harmless_kinds)], dialects[n // 3 % len(dialects)]
+            case = (kind, dialect, unseen.languages[n // 5 % len(unseen.languages)], n)
+            harmless.append((f"{unseen.name} set: {kind}", lambda u=unseen, c=case: u.harmless(*c)))
     for (kind, _), document in pool.map(lambda case: (case, lint(arguments.command, case[1]())), harmless):
         alarms[kind] += len(document["findings"])
         if arguments.show and document["findings"]:
@@ -106,7 +113,7 @@ def main():
     for label in total:
         print(f"{label:28} {total[label]:5} {hits[label]:6} {extras[label]:6}")
     good = not sum(alarms.values())
-    for title, labels in (("alone", breakages.BREAKAGES), ("in pairs", ["in pairs"]), ("in the second set", [l for l in total if l.startswith("second")])):
+    for title, labels in (("alone", breakages.BREAKAGES), ("in pairs", ["in pairs"]), *((f"in the {u.name} set", [l for l in total if l.startswith(u.name)]) for u in sets.SETS)):
         made, found = sum(total[l] for l in labels), sum(hits[l] for l in labels)
         if made:
             print(f"found with the right kind and place {title}: {found / made:.2%} of {made}")

@@ -70,4 +70,5 @@ def distinct(messages):
         key = (message["role"], message["content"])
         seen[key] = seen.get(key, 0) + 1
         if seen[key] > 1:
-            message["content"] += f" (said {seen[key]} times)"
+            # On each line: no two of them are the same text with something behind it.
+            message["content"] = "\n".join(f"{line} (said {seen[key]} times)" for line in message["content"].split("\n"))
