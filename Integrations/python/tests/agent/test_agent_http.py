@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from test_agent_answers import REQUEST, same, variants
+from test_agent_runtime import llama_server  # noqa: F401
 
 from kvstore.agent import AgentStore, last_answer
 
@@ -317,3 +318,34 @@ def test_the_client_of_anthropic(agents: AgentStore, server: Server) -> None:
                 texts.append("".join(stream.text_stream))
         assert texts[0] == texts[1] and texts[0].startswith("answer")
     assert len(server.requests) == 2
+
+
+@pytest.mark.long
+def test_the_clients_with_a_real_server(agents: AgentStore, llama_server: str) -> None:
+    """llama-server with a small model: what it answered is answered again, to the byte, and a run needs it no more."""
+    openai = pytest.importorskip("openai")
+    anthropic = pytest.importorskip("anthropic")
+    messages = [{"role": "user", "content": "Say a word."}]
+
+    def program() -> list[Any]:
+        found: list[Any] = []
+        with client(agents, of(openai), scope="run", sampled=True) as http_client:
+            api = openai.OpenAI(base_url=llama_server + "/v1", api_key="k", http_client=http_client, max_retries=0)
+            for stream in (False, True):
+                answer = api.chat.completions.create(model="m", messages=messages, temperature=1, max_tokens=12, stream=stream)
+                found.append([chunk.to_json() for chunk in answer] if stream else answer.to_json())
+        with client(agents, of(anthropic), scope="run", sampled=True) as http_client:
+            api = anthropic.Anthropic(base_url=llama_server, api_key="k", http_client=http_client, max_retries=0)
+            found.append(api.messages.create(model="m", max_tokens=12, messages=messages).to_json())
+            with api.messages.stream(model="m", max_tokens=12, messages=messages) as events:
+                found.append([event.to_json() for event in events])
+        return found
+
+    with agents.run("r", user="ann"):
+        first = program()
+    with agents.run("r", user="ann"):
+        assert program() == first
+    with agents.replay("r", user="ann"):
+        assert program() == first
+    counts = agents.metrics.counts()
+    assert counts["answer", "m", "stored"] == 4 and counts["answer", "m", "recorded"] == 8

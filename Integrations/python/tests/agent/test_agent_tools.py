@@ -557,6 +557,8 @@ def test_a_replay_calls_nothing_and_names_what_differs(agents: AgentStore) -> No
             seen.append(str(error))
         seen.append(run.step("plan", len, query))
         seen.append(search(query))
+        with agents.fresh():
+            seen.append(search("first"))
         if more:
             seen.append(search("more"))
         return seen

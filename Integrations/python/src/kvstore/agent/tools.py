@@ -357,7 +357,7 @@ class _Lookup:
         if self.run is None:
             return None
         self.call = self.run.recorder.call(self.rule.name)
-        if self.fresh:
+        if self.fresh and not self.run.is_replay:
             return None
         event = self.run.recorder.answered("tool", self.call, self.asked)
         if event is None:
