@@ -79,8 +79,10 @@ def test_equal_documents_are_made_once(agents: AgentStore) -> None:
         embeddings.get("text")
     with pytest.raises(ValueError, match="shape"):
         Embeddings(agents, "q", lambda documents: numpy.zeros(3), scope="global").get(["a"])
+    with pytest.raises(ValueError, match="3 numbers, and others have 64"):
+        Embeddings(agents, "m", Model(3), scope="global").get(["a", "new"])
     counts = agents.metrics.counts()
-    assert counts == {("embedding", "m", "stored"): 5}
+    assert counts == {("embedding", "m", "stored"): 5, ("embedding", "m", "hit"): 1}
 
 
 def test_a_life_ends_and_a_user_is_purged(agents: AgentStore) -> None:

@@ -82,24 +82,36 @@ class Embeddings:
     def look(self, documents: Sequence[str | bytes]) -> list[Any]:
         """The vectors that are stored, and None for the other documents."""
         scope, settings = self._where()
-        return self._look(self._keys(documents, settings), scope)
+        matrix, missing = self._look(self._keys(documents, settings), scope)
+        absent = set(missing)
+        return [None if matrix is None or index in absent else matrix[index] for index in range(len(documents))]
 
-    def _look(self, keys: list[bytes], scope: Scope) -> list[Any]:
-        found: list[Any] = [None] * len(keys)
+    def _look(self, keys: list[bytes], scope: Scope) -> tuple[Any, list[int]]:
+        """The stored vectors in the rows of a matrix, and the rows that have none; None without any."""
         if self._bypass or not keys:
-            return found
+            return None, list(range(len(keys)))
         blocks = self._agents.blocks(scope.owner(self._scope))
         dtype = self._dtype
+        matrix: Any = None
+        missing = []
 
-        def take(index: int, content: memoryview) -> None:
-            if content.nbytes % dtype.itemsize == 0:
-                found[index] = numpy.frombuffer(bytes(content), dtype)
+        def take(index: int, content: memoryview | bytes) -> None:
+            nonlocal matrix
+            size, rest = divmod(len(content), dtype.itemsize)
+            if matrix is None and not rest:
+                matrix = numpy.empty((len(keys), size), dtype)
+            if rest or size != matrix.shape[1]:
+                missing.append(index)
+            else:
+                matrix[index] = numpy.frombuffer(content, dtype)
 
         for index in blocks.get_many(b"".join(keys), take):
             entry = blocks.get(keys[index])
-            if entry is not None and len(entry.content) % dtype.itemsize == 0:
-                found[index] = numpy.frombuffer(entry.content, dtype)
-        return found
+            if entry is None:
+                missing.append(index)
+            else:
+                take(index, entry.content)
+        return matrix, missing
 
     def get(self, documents: Sequence[str | bytes]) -> Any:
         """The vectors of all documents, one in each row; those that are not stored are made, and stored."""
@@ -110,17 +122,19 @@ class Embeddings:
         scope, settings = self._where()
         keys = self._keys(documents, settings)
         fresh = now is not None and now.fresh and now.agents is self._agents
-        found: list[Any] = [None] * len(keys) if fresh and not (run and run.is_replay) else self._look(keys, scope)
+        if fresh and not (run and run.is_replay):
+            matrix, absent = None, list(range(len(keys)))
+        else:
+            matrix, absent = self._look(keys, scope)
         missing: dict[bytes, list[int]] = {}
-        for index, vector in enumerate(found):
-            if vector is None:
-                missing.setdefault(keys[index], []).append(index)
-        self._agents.metrics.add("embedding", self._model, "hit", len(keys) - sum(map(len, missing.values())))
+        for index in sorted(absent):
+            missing.setdefault(keys[index], []).append(index)
+        self._agents.metrics.add("embedding", self._model, "hit", len(keys) - len(absent))
         if missing:
             call = run.recorder.call(self._model) if run else ""
             if run is not None and run.is_replay:
                 raise DivergenceError(call, "vectors", "absent", f"{len(missing)} of {len(keys)} documents")
-            self._make(documents, missing, found, scope)
+            matrix = self._make(documents, missing, matrix, scope)
         if run is not None:
             run.recorder.note(
                 "embedding",
@@ -129,11 +143,11 @@ class Embeddings:
                 key=hashlib.sha256(b"".join(keys)).digest(),
                 reason=f"{len(keys)} documents, {len(missing)} made",
             )
-        return numpy.stack(found) if found else numpy.empty((0, 0), self._dtype)
+        return numpy.empty((0, 0), self._dtype) if matrix is None else matrix
 
     def _make(
-        self, documents: Sequence[str | bytes], missing: dict[bytes, list[int]], found: list[Any], scope: Scope
-    ) -> None:
+        self, documents: Sequence[str | bytes], missing: dict[bytes, list[int]], matrix: Any, scope: Scope
+    ) -> Any:
         if self._embed is None:
             raise LookupError(f"{len(missing)} documents have no stored vector, and there is no `embed` to make them")
         blocks = self._agents.blocks(scope.owner(self._scope))
@@ -144,10 +158,13 @@ class Embeddings:
             vectors = numpy.asarray(self._embed([documents[missing[key][0]] for key in part]), dtype=self._dtype)
             if vectors.ndim != 2 or len(vectors) != len(part):
                 raise ValueError(f"`embed` was given {len(part)} documents, and answered an array of shape {vectors.shape}")
+            if matrix is None:
+                matrix = numpy.empty((len(documents), vectors.shape[1]), self._dtype)
+            elif vectors.shape[1] != matrix.shape[1]:
+                raise ValueError(f"`embed` answered vectors of {vectors.shape[1]} numbers, and others have {matrix.shape[1]}")
             took = (time.monotonic() - began) / len(part)
             for key, vector in zip(part, vectors, strict=True):
-                for index in missing[key]:
-                    found[index] = vector
+                matrix[missing[key]] = vector
                 outcome = "bypassed"
                 if not self._bypass:
                     if blocks.peek(key):
@@ -157,6 +174,7 @@ class Embeddings:
                     outcome = "stored" if kept else "refused"
                 self._agents.metrics.count("embedding", self._model, outcome)
         self._agents.store.flush()
+        return matrix
 
 
 __all__ = ["Embeddings"]
