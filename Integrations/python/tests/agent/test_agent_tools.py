@@ -648,6 +648,28 @@ with Store(sys.argv[1], capacity="128MiB", host="16MiB") as store, AgentStore(st
     assert sorted(map(int, (tmp_path / "said").read_text().split())) == list(range(15))
 
 
+def test_the_log_says_why_a_result_was_not_there(agents: AgentStore) -> None:
+    @tool_cache(scope="user", ttl="30ms", name="t")
+    def tool(x: int) -> int:
+        return x
+
+    answers = Answers(agents, ttl="30ms")
+    with agents.run("r", user="ann") as run:
+        for _ in range(2):
+            tool(1)
+            answers.ask({"temperature": 0}, lambda _: 1)
+            path = bytes.fromhex(run.events()[-2].key)
+            while agents.blocks("ann").get(path) is not None or agents.blocks("ann").get(bytes.fromhex(run.events()[-1].key)):
+                time.sleep(0.01)
+        assert [event.reason for event in run.events()] == ["", "", "expired", "expired"]
+    with agents.run("q", user="ann") as run:
+        kept = tool_cache(scope="user", ttl=None, name="kept")(lambda x: x)
+        kept(1)
+        agents.blocks("ann").forget(bytes.fromhex(run.events()[0].key))
+        kept(1)
+        assert [event.reason for event in run.events()] == ["", "forgotten"]
+
+
 def test_metrics_and_the_log_say_what_happened(agents: AgentStore) -> None:
     @tool_cache(scope="user", version="3", name="t")
     def tool(x: int) -> int:

@@ -128,6 +128,9 @@ class Question:
     ) -> None:
         """Keeps an answer that came; unfit: why it is recorded in the run only."""
         reason = self.bypass or unfit
+        missing_since = ""
+        if self.run is not None and not reason and not self.fresh and not self.is_for_run:
+            missing_since = self._blocks.why_not(self.path)
         outcome = "asked" if self.is_for_run else "bypassed" if reason else "forced" if self.fresh else "stored"
         if not reason and not self.is_for_run:
             now = time.time()
@@ -153,7 +156,7 @@ class Question:
                 outcome = "refused"
         set_last_answer(Answer(outcome, False, 0.0, self.run.id if self.run else "", self.path.hex()))
         self.agents.metrics.count("answer", self.model, outcome)
-        self._note(outcome, reason=reason, answer=(content, kind))
+        self._note(outcome, reason=reason or missing_since, answer=(content, kind))
 
     def failed(self, error: BaseException) -> None:
         """Notes that no answer came."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import BadHandleError, ForkedError, Identity, Namespace, Prompt, Spans, Status, Store, _abi
+from .. import BadHandleError, ForkedError, Identity, KVStoreError, Namespace, Prompt, Spans, Status, Store, _abi
 from ..library import check, library
 
 DIGEST_BYTES = 32
@@ -33,6 +33,7 @@ STORED_BYTES_MAX = _LARGE_PIECE_BYTES * _LARGE_PIECES_MAX
 CONTENT_BYTES_MAX = 256 << 20
 """The largest value before it is compressed: 256 MiB."""
 _META_BYTES_MAX = 4_096
+_LEFT = ("expired", "evicted", "over quota", "forgotten", "damaged")
 # What shares no beginning with others, such as a vector, lies in its head as long as it fits.
 _PLAIN_BYTES_MAX = 12_000
 _COMPRESS_BYTES_MIN = 256
@@ -308,6 +309,14 @@ class Blocks:
                 # Its pieces are of another value: it was replaced meanwhile.
                 return None
         return Entry(body, kind, meta, stored_at / 1e9, fresh_until / 1e9 if fresh_until else None)
+
+    def why_not(self, path: bytes) -> str:
+        """Why a record is not there, if it was: "expired", "evicted", "over quota", "forgotten", "damaged"; else ""."""
+        try:
+            cause = self.small.explain(Prompt.of_digests(path, DIGEST_BYTES)).cause
+        except KVStoreError:
+            return ""
+        return cause if cause in _LEFT else ""
 
     def get_many(self, keys: bytes, into: Callable[[int, memoryview], None]) -> list[int]:
         """Looks up many records of one digest each; hands the content of those that lie in their heads to `into`, with its place.

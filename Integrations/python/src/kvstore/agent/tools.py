@@ -170,6 +170,7 @@ class _Lookup:
         self.rule = tool.rule
         self.agents = agents
         self.bypass = ""
+        self.missing_since = ""
         self.states: list[list[str]] | None = []
         self.path = b""
         self.call = ""
@@ -243,6 +244,13 @@ class _Lookup:
                 return None
         return entry
 
+    def explain(self, old: Entry | None) -> None:
+        """Finds out, for the log, why there is no result."""
+        if old is not None:
+            self.missing_since = "expired"
+        elif self.run is not None and not self.bypass and not self.fresh:
+            self.missing_since = self.store.blocks(self.scope.owner(self.rule.scope)).why_not(self.path)
+
     def is_fresh(self, entry: Entry) -> bool:
         return entry.fresh_until is None or time.time() <= entry.fresh_until
 
@@ -297,7 +305,7 @@ class _Lookup:
             outcome = self._put(Entry(content, kind, self._meta(took)), self.rule.ttl_seconds, outcome)
         _last.set(Answer(outcome, False, 0.0, self.run.id if self.run else "", self.path.hex()))
         self.store.metrics.count("tool", self.rule.name, outcome)
-        self.note(outcome, reason=self.bypass, answer=(content, kind))
+        self.note(outcome, reason=self.bypass or self.missing_since, answer=(content, kind))
         value = Entry(content, kind).value
         return self.tool.decode(value) if self.tool.decode else value
 
@@ -388,6 +396,7 @@ def _called(tool: _Tool, function: Callable[..., Any], arguments: tuple[Any, ...
         entry = lookup.found()
         if entry is not None and lookup.is_fresh(entry):
             return lookup.answer(entry, "hit")
+        lookup.explain(entry)
         return _compute(lookup, function, arguments, named, entry)
 
 
@@ -423,6 +432,7 @@ async def _called_async(
         entry = lookup.found()
         if entry is not None and lookup.is_fresh(entry):
             return lookup.answer(entry, "hit")
+        lookup.explain(entry)
         return await _compute_async(lookup, function, arguments, named, entry)
 
 
