@@ -255,6 +255,23 @@ def test_a_store_that_cannot_write_costs_calls_and_no_errors(path: Path) -> None
             store.close()
 
 
+def test_a_store_that_is_only_read_answers_what_it_has(path: Path) -> None:
+    calls: list[int] = []
+
+    @tool_cache(scope="user", reads=["x"])
+    def tool(x: int) -> int:
+        calls.append(x)
+        return len(calls)
+
+    with open_store(path) as store, AgentStore(store) as agents, agents.scope(user="ann"):
+        assert tool(1) == 1
+    with open_store(path, read_only=True) as store, AgentStore(store) as agents:
+        with agents.scope(user="ann"):
+            assert (tool(1), tool(2), tool(2)) == (1, 2, 3)
+        with agents.scope(user="nobody yet"):
+            assert tool(1) == 4 and Answers(agents).ask({"temperature": 0}, lambda _: 5) == 5
+
+
 def test_equal_calls_at_once_are_one(agents: AgentStore) -> None:
     calls: list[int] = []
 

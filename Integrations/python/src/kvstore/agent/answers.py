@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import KVStoreError, StorageError
+from .. import KVStoreError
 from . import context
-from .blocks import Entry, TooLargeError, encoded
+from .blocks import UNAVAILABLE, Entry, TooLargeError, encoded
 from .canonical import digest
 from .policies import AnswerRule
 from .scope import Level, Scope, seconds
@@ -103,7 +103,7 @@ class Question:
             return None
         try:
             entry: Entry | None = self._blocks.get(self.path)
-        except StorageError:
+        except UNAVAILABLE:
             # A disk that fails costs a call, not an error.
             return None
         if entry is None:

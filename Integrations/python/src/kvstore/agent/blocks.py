@@ -15,7 +15,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import BadHandleError, ForkedError, Identity, KVStoreError, Namespace, Prompt, Spans, Status, Store, _abi
+from .. import (
+    BadHandleError,
+    CorruptError,
+    ForkedError,
+    Identity,
+    InternalError,
+    KVStoreError,
+    Namespace,
+    OutOfMemoryError,
+    Prompt,
+    ReadOnlyError,
+    Spans,
+    Status,
+    StorageError,
+    Store,
+    UnavailableError,
+    _abi,
+)
 from ..library import check, library
 
 DIGEST_BYTES = 32
@@ -44,6 +61,10 @@ _COMPRESSED = 16
 _MAGIC = b"kva1"
 # Magic, kind, storage, length of the meta data, stored, fresh until (0: no end), length and digest of the content.
 _HEAD = struct.Struct("<4sBBHQQQ32s")
+
+
+UNAVAILABLE = (StorageError, UnavailableError, CorruptError, OutOfMemoryError, InternalError, ReadOnlyError)
+"""What of a store costs a cache a call, and its caller no error."""
 
 
 class TooLargeError(ValueError):

@@ -11,9 +11,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from .. import KVStoreError, StorageError
+from .. import KVStoreError
 from . import context
-from .blocks import Entry, TooLargeError, encoded
+from .blocks import UNAVAILABLE, Entry, TooLargeError, encoded
 from .canonical import NotCanonicalError, digest
 from .equivalence import canonical_arguments, check_schema
 from .histories import READ_SECONDS_MAX
@@ -213,7 +213,7 @@ class _Lookup:
         """Finds out by what the result is to be found."""
         try:
             self.states = self.store.histories.state(self.scope, self.rule.scope, self.rule.reads) if self.rule.reads else []
-        except StorageError:
+        except UNAVAILABLE:
             self.bypass = "the store cannot be read"
             return
         if self.states is None:
@@ -234,7 +234,7 @@ class _Lookup:
             return None
         try:
             entry = self.store.blocks(self.scope.owner(self.rule.scope)).get(self.path)
-        except StorageError:
+        except UNAVAILABLE:
             # A disk that fails costs a call, not an error.
             return None
         if entry is not None and self.tool.verify is not None:
