@@ -56,6 +56,18 @@ enum RequestFuzzer {
       [
         #"{"model":"c","system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"r"}]}]}"#
       ],
+      [
+        #"{"prompt":"<|im_start|>system\nbe brief\n\nnote: one<|im_end|>\n<|im_start|>user\nwhere?<|im_end|>\n"}"#,
+        #"{"prompt":"<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nwhere?\n\nnote: one<|im_end|>\n"}"#,
+      ],
+      [
+        #"{"prompt":"<s>[INST] <<SYS>>\nbe brief\n<</SYS>> where? [/INST] there</s>"}"#,
+        #"{"prompt":"<｜begin▁of▁sentence｜>be brief<｜User｜>where?<｜Assistant｜>\n\nHuman: why?"}"#,
+      ],
+      [
+        #"{"messages":[{"id":["x"],"kwargs":{"type":"human","content":"where is it?"}}]}"#,
+        #"{"instructions":"it is 21:48","previous_response_id":"r","input":[{"role":"user","content":"…"}]}"#,
+      ],
       [#"{"input":[{"type":"message","role":"user","content":"hi"}],"instructions":"be brief"}"#],
       [#"{"log":{"entries":[{"request":{"postData":{"text":"{\"prompt\":\"hi\"}"}}}]}}"#],
       [String(repeating: "[", count: 200)],
