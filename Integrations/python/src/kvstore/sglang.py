@@ -78,6 +78,7 @@ class KVStoreHiCache(HiCacheStorage):
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._chains: list[list[str]] = []
+        self._page_bytes: int | None = None
 
     # ------------------------------------------------------------ SGLang's contract
 
@@ -279,8 +280,11 @@ class KVStoreHiCache(HiCacheStorage):
         """The pieces of a page, as the last call that moved any had them; before that, as the pool says."""
         if self._settings.get("interface_v1"):
             return tuple(self.mem_pool_host.get_page_buffer_meta(torch.arange(self.mem_pool_host.page_size))[1])
-        page = self.mem_pool_host.get_dummy_flat_data_page()
-        return (page.numel() * page.element_size(),)
+        if self._page_bytes is None:
+            # Made once: SGLang pins it.
+            page = self.mem_pool_host.get_dummy_flat_data_page()
+            self._page_bytes = page.numel() * page.element_size()
+        return (self._page_bytes,)
 
     def _attempt(self, what: str, piece_bytes: tuple[int, ...], chained: bool, work: Any, without: Any) -> Any:
         """Does something with the namespace; `without` where there is none, or it fails: a cache is never an error."""

@@ -12,6 +12,34 @@ from typing import Any
 
 ANSWER = "@answer "
 
+CPU: dict[str, Any] = {
+    "device": "cpu",
+    "attention_backend": "torch_native",
+    "sampling_backend": "pytorch",
+    "disable_overlap_schedule": True,
+    "disable_cuda_graph": True,
+    "max_total_tokens": 4096,
+    "mem_fraction_static": 0.3,
+    "dtype": "bfloat16",
+    "context_length": 4096,
+    "page_size": 64,
+}
+"""What SGLang needs to run without a GPU, and with little memory."""
+
+
+def environment() -> dict[str, str]:
+    """Of a process that SGLang runs in on a CPU."""
+    paths = [str(Path(__file__).parent / "cpu"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    tools = os.pathsep.join(path + "/bin" for path in paths)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PATH": tools + os.pathsep + os.environ["PATH"],
+        "HF_HUB_OFFLINE": "1",
+        "KVSTORE_SGLANG_CPU": "1",
+        "SGLANG_USE_CPU_ENGINE": "1",
+    }
+
 
 class Engine:
     """The tests' end of it."""
@@ -19,28 +47,23 @@ class Engine:
     def __init__(self, model: Path, storage: dict[str, Any] | None, log: Path, **options: Any) -> None:
         self.log = log
         self._log = log.open("ab")
-        paths = [str(Path(__file__).parent / "cpu"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        tools = os.pathsep.join(path + "/bin" for path in paths)
         self._process = subprocess.Popen(
             [sys.executable, __file__, json.dumps({"model": str(model), "storage": storage, "options": options})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             start_new_session=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(paths),
-                "PATH": tools + os.pathsep + os.environ["PATH"],
-                "HF_HUB_OFFLINE": "1",
-                "KVSTORE_SGLANG_CPU": "1",
-                "SGLANG_USE_CPU_ENGINE": "1",
-            },
+            env=environment(),
         )
         self._answer()
 
-    def generate(self, prompt: list[int]) -> dict[str, Any]:
+    def generate(self, prompt: list[int], *, salt: str | None = None) -> dict[str, Any]:
         """Eight tokens, and how many of the prompt's came from a cache."""
-        return self._call("generate", prompt=prompt)
+        return self._call("generate", prompt=prompt, salt=salt)
+
+    def flush(self) -> None:
+        """Empties SGLang's own caches on device and host."""
+        self._call("flush")
 
     def update_weights(self, folder: Path) -> None:
         """Other weights for the running engine, which may keep what it has cached of the old ones."""
@@ -108,19 +131,10 @@ def main() -> None:
         **{
             "model_path": settings["model"],
             "skip_tokenizer_init": True,
-            "device": "cpu",
-            "attention_backend": "torch_native",
-            "sampling_backend": "pytorch",
-            "disable_overlap_schedule": True,
-            "disable_cuda_graph": True,
-            "max_total_tokens": 4096,
-            "mem_fraction_static": 0.3,
             "host": "127.0.0.1",
             "port": port,
-            "dtype": "bfloat16",
-            "context_length": 4096,
-            "page_size": 64,
             "log_level": "info",
+            **CPU,
             **storage,
             **settings["options"],
         }
@@ -135,10 +149,15 @@ def main() -> None:
         if call["what"] == "update":
             answer(bool(engine.update_weights_from_disk(call["folder"])[0]))
             continue
+        if call["what"] == "flush":
+            engine.flush_cache()
+            answer(None)
+            continue
         made = engine.generate(
             input_ids=call["prompt"],
             sampling_params={"max_new_tokens": 8, "temperature": 0, "ignore_eos": True},
             return_logprob=True,
+            **({"cache_salt": call["salt"]} if call["salt"] else {}),
         )
         about = made["meta_info"]
         answer(

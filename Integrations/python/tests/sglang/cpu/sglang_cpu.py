@@ -5,6 +5,7 @@ Everything else is SGLang's own: scheduler, radix tree, HiCache with its threads
 
 from __future__ import annotations
 
+import ctypes
 import importlib.abc
 import importlib.machinery
 import sys
@@ -13,7 +14,15 @@ from typing import Any
 from unittest.mock import MagicMock
 
 ABSENT = ("torchvision", "sgl_kernel")
-COPIES = ("transfer_kv_direct", "transfer_kv_all_layer_direct_lf_pf", "transfer_kv_per_layer_direct_pf_lf")
+COPIES = (
+    "transfer_kv_direct",
+    "transfer_kv_all_layer_direct_lf_pf",
+    "transfer_kv_per_layer_direct_pf_lf",
+    "transfer_kv_all_layer",
+    "transfer_kv_per_layer",
+    "transfer_kv_all_layer_lf_pf",
+    "transfer_kv_per_layer_pf_lf",
+)
 USERS = (
     "sglang.srt.mem_cache.pool_host.mha",
     "sglang.srt.mem_cache.pool_host.common",
@@ -101,6 +110,70 @@ def transfer_kv_per_layer_direct_pf_lf(
         for a, b in pages(src_indices, dst_indices, page_size):
             part = target[b : b + page_size]
             part.copy_(source[a // page_size][layer_id].view_as(part))
+
+
+def rows(target: int, target_step: int, targets: Any, source: int, source_step: int, sources: Any, size: int) -> None:
+    """A row of each token, from one place in memory to another."""
+    for a, b in zip(sources.cpu().tolist(), targets.cpu().tolist(), strict=True):
+        ctypes.memmove(target + b * target_step, source + a * source_step, size)
+
+
+def transfer_kv_all_layer(
+    src_k_layers: Any,
+    dst_k_layers: Any,
+    src_v_layers: Any,
+    dst_v_layers: Any,
+    src_indices: Any,
+    dst_indices: Any,
+    item_size: int,
+    num_layers: int,
+    **_: Any,
+) -> None:
+    for sources, targets in ((src_k_layers, dst_k_layers), (src_v_layers, dst_v_layers)):
+        for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
+            rows(target, item_size, dst_indices, source, item_size, src_indices, item_size)
+
+
+def transfer_kv_per_layer(
+    src_k: Any, dst_k: Any, src_v: Any, dst_v: Any, src_indices: Any, dst_indices: Any, item_size: int, **_: Any
+) -> None:
+    for source, target in ((src_k, dst_k), (src_v, dst_v)):
+        rows(target.data_ptr(), item_size, dst_indices, source.data_ptr(), item_size, src_indices, item_size)
+
+
+def transfer_kv_all_layer_lf_pf(
+    src_k_layers: Any,
+    dst_k: Any,
+    src_v_layers: Any,
+    dst_v: Any,
+    src_indices: Any,
+    dst_indices: Any,
+    item_size: int,
+    dst_layout_dim: int,
+    num_layers: int,
+    **_: Any,
+) -> None:
+    for sources, target in ((src_k_layers, dst_k), (src_v_layers, dst_v)):
+        for layer, source in enumerate(sources.tolist()):
+            place = target.data_ptr() + layer * item_size
+            rows(place, dst_layout_dim, dst_indices, source, item_size, src_indices, item_size)
+
+
+def transfer_kv_per_layer_pf_lf(
+    src_k: Any,
+    dst_k: Any,
+    src_v: Any,
+    dst_v: Any,
+    src_indices: Any,
+    dst_indices: Any,
+    layer_id: int,
+    item_size: int,
+    src_layout_dim: int,
+    **_: Any,
+) -> None:
+    for source, target in ((src_k, dst_k), (src_v, dst_v)):
+        place = source.data_ptr() + layer_id * item_size
+        rows(target.data_ptr(), item_size, dst_indices, place, src_layout_dim, src_indices, item_size)
 
 
 sys.meta_path[:0] = [Absent(), Copies()]
