@@ -365,8 +365,8 @@ def run_all(tests, wanted):
         finally:
             for process in processes:
                 process.kill()
-            folder = place / "slots"
-            if folder.is_symlink():
+            # Also those of cases that have several servers, below it.
+            for folder in [path for path in place.rglob("slots") if path.is_symlink()]:
                 shutil.rmtree(os.path.realpath(folder), ignore_errors=True)
             shutil.rmtree(place, ignore_errors=True)
     print(f"llama-server: {done} tests, {failed} failed, {skipped} skipped")
