@@ -197,4 +197,16 @@ import Testing
     }
     #expect(again.finish().findings.contains { $0.change.kind == .modelSwitched })
   }
+
+  /// A log may say any number for a time.
+  @Test(arguments: ["1e300", "1e20", "99999999999999999999", "-5", "1e11", "17e17"])
+  func timesBeyondAllTimesAreNone(time: String) throws {
+    var analysis = RequestAnalysis()
+    for line in 1...3 {
+      let text = "{\"time\":\(time),\"request\":{\"prompt\":\"where is the parser?\"}}"
+      let logged = try #require(try LoggedRequest.inRecord(Array(text.utf8)))
+      analysis.add(logged, line: line)
+    }
+    #expect(analysis.finish().requestCount == 3)
+  }
 }

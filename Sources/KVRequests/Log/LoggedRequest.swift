@@ -137,12 +137,13 @@ enum LogTime {
 
   /// Seconds, milliseconds, microseconds or nanoseconds, told by the size; small numbers count from the log's beginning.
   private static func seconds(_ value: Double) -> Double? {
-    guard value.isFinite, value >= 0 else { return nil }
     switch value {
-    case 1e17...: return value / 1e9
-    case 1e14...: return value / 1e6
-    case 1e11...: return value / 1e3
-    default: return value
+    case 0..<1e11: return value
+    case 1e11..<1e14: return value / 1e3
+    case 1e14..<1e17: return value / 1e6
+    case 1e17..<1e20: return value / 1e9
+    // Below zero, no number, or no time that anybody has seen.
+    default: return nil
     }
   }
 
