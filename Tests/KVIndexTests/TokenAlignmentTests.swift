@@ -50,6 +50,32 @@ import Testing
     #expect(found.commonCount == 20_000)
   }
 
+  /// How much either has behind it does not matter: an earlier prompt may be stored in part, or with all of its answer.
+  @Test(arguments: [0, 300, 6_000], [0, 300, 6_000])
+  func aSmallEditIsOneWhateverFollows(newCount: UInt32, oldCount: UInt32) {
+    func text(_ start: UInt32, _ count: UInt32) -> [UInt32] { (0..<count).map { start + $0 } }
+    func change(_ prompt: [UInt32], _ stored: [UInt32]) -> PromptChange {
+      PromptChange(
+        prompt: TokenWindows(prompt, width: TokenAlignment.widthMin),
+        stored: stored
+      )
+    }
+    let (new, old) = (text(100_000, newCount), text(200_000, oldCount))
+    let rest = text(1_000, 100)
+    #expect(
+      change([1] + rest + new, [2] + rest + old)
+        == .replaced(promptCount: 1, storedCount: 1, commonCount: 100)
+    )
+    #expect(
+      change(rest + new, text(1, 20) + rest + old)
+        == .replaced(promptCount: 0, storedCount: 20, commonCount: 100)
+    )
+    guard case .reordered = change(rest + text(1, 20) + new, text(1, 20) + rest + old) else {
+      Issue.record("two parts in another order are no edit")
+      return
+    }
+  }
+
   @Test func changesAreToldApart() {
     let a = (0..<60).map { UInt32($0) }
     func change(_ prompt: [UInt32], _ stored: [UInt32]) -> PromptChange {

@@ -21,21 +21,30 @@ package enum PromptChange: Sendable, Equatable {
 
   /// An edit of fewer tokens is one, whatever follows.
   private static let editCountMin = 32
+  /// And so many tokens right behind it that both have, before each goes on in its own way.
+  private static let resumedCountMin = 64
 
   package init(prompt: TokenWindows, stored: [UInt32]) {
     let alignment = TokenAlignment(prompt: prompt, stored: stored)
     let promptCount = prompt.tokens.count
     let shorterCount = min(promptCount, stored.count)
+    // Both go on alike behind a few tokens, however long what each has behind that.
+    let resumed = alignment.inOrder.first {
+      $0.count >= Self.resumedCountMin && max($0.prompt, $0.stored) < Self.editCountMin
+    }
     // A phrase that turns up in both is no sign of anything.
+    let isRelated = alignment.commonCount >= 8 && alignment.commonCount * 8 >= shorterCount
     guard let first = alignment.inOrder.first, let last = alignment.inOrder.last,
-      alignment.commonCount >= 8, alignment.commonCount * 8 >= shorterCount
+      isRelated || resumed != nil
     else {
       self = .unrelated
       return
     }
     // Up to where the last long piece in order begins: there the prompts have found together again. A short one behind it is chance.
     let longestInOrder = alignment.inOrder.reduce(0) { max($0, $1.count) }
-    let rejoined = alignment.inOrder.last { $0.count * 4 >= longestInOrder } ?? last
+    let rejoined =
+      (isRelated ? nil : resumed)
+      ?? alignment.inOrder.last { $0.count * 4 >= longestInOrder } ?? last
     let changedCount = max(1, rejoined.prompt)
     // What moved stands before that in one of them; agreements behind it in both are chance.
     let isBefore: (TokenAlignment.Piece) -> Bool = {
@@ -60,6 +69,14 @@ package enum PromptChange: Sendable, Equatable {
       self = .replaced(
         promptCount: first.prompt,
         storedCount: first.stored,
+        commonCount: alignment.inOrderCount
+      )
+      return
+    }
+    if let resumed {
+      self = .replaced(
+        promptCount: resumed.prompt,
+        storedCount: resumed.stored,
         commonCount: alignment.inOrderCount
       )
       return
