@@ -49,7 +49,7 @@ extension Explanation {
 
   /// Fewer tokens than these, sent once more, are no file.
   private static let repeatedCountMin = 64
-  /// Tokens in front, and behind, that are looked at.
+  /// Tokens in front, and behind, that a session looks at.
   static let repeatedWindow = 16_384
 
   /// Whether a long part of what begins at `start` stands in the prompt's own front: a file that is sent once more.

@@ -27,6 +27,8 @@ public final class Session: Sendable {
   private struct Matched {
     var step: SessionStepRow
     var prompt: PromptCopy
+    /// The step before, where comparing the two says the cause; that is done when the step ends.
+    var comparedWith: PromptCopy?
   }
 
   init(_ namespace: Namespace, _ row: SessionRow) {
@@ -47,10 +49,11 @@ public final class Session: Sendable {
     let result = try namespace.match(prompt, options: options, leaseNanoseconds: leaseNanoseconds)
     if options.contains(.peek) { return result }
     let words = prompt.tokens(from: 0, countMax: Self.wordCountMax)
-    let previous = try previousWords()
+    let (previousPrompt, previous) = try previousStep()
     var common = 0
     let limit = min(words.count, previous.count)
     while common < limit, words[common] == previous[common] { common += 1 }
+    let cause = cause(words, previous, common, result, prompt)
     let step = SessionStepRow(
       number: 0,
       timeNanoseconds: namespace.store.core.configuration.clock.realTimeNanoseconds(),
@@ -59,11 +62,15 @@ public final class Session: Sendable {
       computedTokenCount: 0,
       previousTokenCount: namespace.core.tokenCount(ofWords: previous.count),
       commonTokenCount: namespace.core.tokenCount(ofWords: common),
-      cause: cause(words, previous, common, result, prompt)
+      cause: (cause ?? .forked).rawValue
     )
     let copy = PromptCopy(prompt)
     let keepNanoseconds = state.withLock { state in
-      state.matched = Matched(step: step, prompt: copy)
+      state.matched = Matched(
+        step: step,
+        prompt: copy,
+        comparedWith: cause == nil ? previousPrompt : nil
+      )
       return state.keepNanoseconds
     }
     // What is stored already; a step that is never ended keeps it, too.
@@ -142,11 +149,12 @@ public final class Session: Sendable {
     }
   }
 
-  private func previousWords() throws(StoreError) -> [UInt32] {
-    guard let previous = state.withLock({ $0.previous }) else { return [] }
-    return try previous.withPrompt { (prompt) throws(StoreError) in
+  private func previousStep() throws(StoreError) -> (PromptCopy?, words: [UInt32]) {
+    guard let previous = state.withLock({ $0.previous }) else { return (nil, []) }
+    let words = try previous.withPrompt { (prompt) throws(StoreError) in
       prompt.tokens(from: 0, countMax: Self.wordCountMax)
     }
+    return (previous, words)
   }
 
   /// Ends the session; its record stays.
@@ -168,42 +176,52 @@ public final class Session: Sendable {
   /// Prompts are compared with the step before up to here.
   private static let wordCountMax = 1 << 21
 
-  /// What ended the stored prefix: the change against the step before, or what became of the block that is missing.
+  /// What ended the stored prefix: what became of the block that is missing; nil = the change against the step before.
   private func cause(
     _ words: [UInt32],
     _ previous: [UInt32],
     _ common: Int,
     _ result: MatchResult,
     _ prompt: Prompt
-  ) -> UInt32 {
+  ) -> Explanation.Cause? {
     let perBlock = namespace.core.wordsPerBlock
     let matchedWordCount = result.blockCount * perBlock
     // A session's first step goes on from no other: what is stored says why not all of it is.
     if previous.isEmpty, matchedWordCount < words.count / perBlock * perBlock {
       let known = (try? namespace.explain(prompt))?.cause ?? .appended
-      return (known == .nothingStored ? .appended : known).rawValue
+      return known == .nothingStored ? .appended : known
     }
     // All that the step before has in common is there: what is new is new.
     if matchedWordCount >= common / perBlock * perBlock, common == previous.count {
-      return
-        (matchedWordCount / perBlock == words.count / perBlock
-        ? Explanation.Cause.stored : .appended).rawValue
+      return matchedWordCount / perBlock == words.count / perBlock ? .stored : .appended
     }
     if matchedWordCount >= common / perBlock * perBlock, namespace.identity.identityMode == .tokens
     {
-      return PromptComparison(words, previous, tokensPerBlock: perBlock).cause.rawValue
+      return nil
     }
-    let explanation = try? namespace.explain(prompt)
-    return (explanation?.cause ?? .forked).rawValue
+    return (try? namespace.explain(prompt))?.cause ?? .forked
   }
 }
 
 extension Session {
-  /// The cause of a step as it is noted: what was appended may stand in front already, sent once more.
+  /// The cause of a step as it is noted: the change against the step before, or whether what was appended stands in front already,
+  /// sent once more.
   ///
-  /// Looked for when the step has ended, not while its caller waits for the match.
+  /// Looked for when the step has ended, not while its caller waits for the match, and in so many tokens at most.
   private func settledCause(of matched: Matched) throws(StoreError) -> UInt32 {
     let start = Int(matched.step.commonTokenCount)
+    if let previous = matched.comparedWith {
+      func behind(_ prompt: PromptCopy) throws(StoreError) -> [UInt32] {
+        try prompt.withPrompt { (prompt) throws(StoreError) in
+          prompt.tokens(from: start, countMax: Explanation.repeatedWindow)
+        }
+      }
+      return PromptComparison(
+        try behind(matched.prompt),
+        try behind(previous),
+        tokensPerBlock: namespace.core.wordsPerBlock
+      ).cause.rawValue
+    }
     guard matched.step.cause == Explanation.Cause.appended.rawValue, start > 0,
       namespace.identity.identityMode == .tokens
     else { return matched.step.cause }
