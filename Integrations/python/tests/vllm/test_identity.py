@@ -501,35 +501,6 @@ def test_an_adapter_that_is_not_there(host: Host, model: Path, store: dict[str, 
         host.generate(PROMPT, adapter=adapter(tmp_path / "none"))
 
 
-def test_recurrent_models_are_refused_in_clear_words(host: Host, store: dict[str, Any], tmp_path: Path) -> None:
-    kinds = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
-    config = {
-        "architectures": ["Qwen3NextForCausalLM"],
-        "model_type": "qwen3_next",
-        "vocab_size": 4096,
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-        "linear_num_value_heads": 4,
-        "linear_num_key_heads": 2,
-        "linear_key_head_dim": 64,
-        "linear_value_head_dim": 64,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 128,
-        "shared_expert_intermediate_size": 128,
-        "layer_types": kinds,
-    }
-    (tmp_path / "hybrid").mkdir()
-    (tmp_path / "hybrid" / "config.json").write_text(json.dumps(config))
-    options = {"load_format": "dummy", "num_gpu_blocks_override": 64}
-    with pytest.raises(Refused, match="kvstore: .* has recurrent layers .*linear_attention"):
-        run(host, tmp_path / "hybrid", store, options=options)
-
-
 def test_ranks_with_as_many_other_layers(host: Host, model: Path, store: dict[str, Any]) -> None:
     """A pipeline cut 2, 2, 1 and one cut 1, 2, 2: the middle ranks have two layers each, and other ones."""
     with host.engine(model, store):
