@@ -54,6 +54,33 @@ import Testing
     }
   }
 
+  /// Few words make all answers alike; of two that were computed anew neither is the other, changed.
+  @Test func anotherAnswerToOneQuestionIsNoChange() throws {
+    func request(_ answer: String, _ question: String) throws -> PromptRequest {
+      try Self.request(
+        Self.system,
+        [("user", "Where is the parser?"), ("assistant", answer), ("user", question)]
+      )
+    }
+    let first = try request(
+      """
+      lantern anchor feather velvet velvet garden candle garden barrel velvet barrel barrel walnut \
+      marble velvet violin garden barrel saddle kettle.
+      """,
+      "Write the tests, please."
+    )
+    let other = try request(
+      """
+      feather marble marble anchor velvet velvet saddle pepper barrel candle pepper velvet violin \
+      anchor garden kettle granite saddle saddle saddle.
+      """,
+      "Which of the queues has it?"
+    )
+    let comparison = RequestComparison(from: first, to: other)
+    #expect(comparison.relation == .forked)
+    #expect(comparison.changes.isEmpty)
+  }
+
   @Test func aTimeInTheSystemPrompt() throws {
     let later = Self.system.replacing("21:48", with: "21:49")
     let change = try only(RequestComparison(from: Self.request(), to: Self.request(later)))

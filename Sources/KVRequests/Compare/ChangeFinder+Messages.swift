@@ -37,6 +37,12 @@ extension ChangeFinder {
     {
       pairs.removeLast()
     }
+    // Nor is what was answered before it the same answer, where it is hardly alike.
+    while isLast, let last = pairs.last, new.parts[last.new].role == .assistant,
+      likeness(last.old, last.new) < Self.sameTextLikeness
+    {
+      pairs.removeLast()
+    }
     var (fromOld, fromNew) = (oldGap.lowerBound, newGap.lowerBound)
     for pair in pairs {
       replaced(fromOld..<pair.old, fromNew..<pair.new)
@@ -95,12 +101,14 @@ extension ChangeFinder {
     return true
   }
 
+  private static let sameTextLikeness = 0.6
+
   /// The newest messages of two requests are two questions, unless most of a long text is the same in both.
   private func isOtherQuestion(_ pair: (old: Int, new: Int)) -> Bool {
     guard pair.new == new.parts.count - 1, new.parts[pair.new].role != .system else { return false }
     let part = new.parts[pair.new]
     let likeness = self.likeness(pair.old, pair.new)
-    return likeness < 0.6 || Double(part.tokenCount) * likeness < 64
+    return likeness < Self.sameTextLikeness || Double(part.tokenCount) * likeness < 64
   }
 
   /// The pairs, and between them those parts that stand in each other's place: as many, of the same speakers, whatever they say now.
