@@ -432,6 +432,18 @@ def watching():
             file.write(lines[-1][500:] + "\n")
         line = process.stdout.readline()
         check(f"line {len(lines)}" in line and "time" in line, f"--watch: {line!r}")
+        # Put aside for a new one, and cut for a shorter one: each is read from its beginning.
+        for seed, replaces in ((4, True), (5, False)):
+            pair = "\n".join(breakages.broken(("time",), seed, 0.4)[0][-2:]) + "\n"
+            if replaces:
+                other = FOLDER / "new.jsonl"
+                other.write_text(pair + lines[0] + "\n")
+                os.replace(other, path)
+            else:
+                assert len(pair) < path.stat().st_size
+                path.write_text(pair)
+            line = process.stdout.readline()
+            check("line 2" in line and "time" in line, f"--watch, {'another file' if replaces else 'cut'}: {line!r}")
     finally:
         process.kill()
         process.wait()

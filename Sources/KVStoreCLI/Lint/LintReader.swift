@@ -53,14 +53,13 @@ struct LintReader {
   }
 
   /// Reads what a recorder writes, until the command is stopped; `report` is called after each line.
+  ///
+  /// A log that is cut, or put aside for a new one, is read on from the new one's beginning.
   mutating func follow(_ path: String, _ report: (inout LintReader) throws -> Void) throws {
-    let input = try LogInput(path)
-    guard !input.isCompressed, input.fileByteCount != nil else {
-      throw CommandFailure("--watch follows a plain file that is being written, not \(path)")
-    }
-    input.waitsForLineEnd = true
+    var input = try Self.growingLog(path)
     var number = 0
     while true {
+      let isReplaced = input.isReplaced(at: path)
       while let (bytes, isTooLong) = input.line() {
         number += 1
         if isTooLong || bytes.allSatisfy({ $0 <= 0x20 }) { continue }
@@ -69,9 +68,23 @@ struct LintReader {
         }
         try report(&self)
       }
-      usleep(200_000)
-      input.continueAtEnd()
+      if isReplaced {
+        input = try Self.growingLog(path)
+        number = 0
+      } else {
+        usleep(200_000)
+        input.continueAtEnd()
+      }
     }
+  }
+
+  private static func growingLog(_ path: String) throws -> LogInput {
+    let input = try LogInput(path)
+    guard !input.isCompressed, input.fileByteCount != nil else {
+      throw CommandFailure("--watch follows a plain file that is being written, not \(path)")
+    }
+    input.waitsForLineEnd = true
+    return input
   }
 
   private mutating func take(_ bytes: [UInt8], _ source: Int, _ line: Int, _ name: String) throws {

@@ -93,6 +93,14 @@ import KVRequests
     isAtEnd = false
   }
 
+  /// Whether the file was cut below what was read of it, or another one has its name now.
+  func isReplaced(at path: String) -> Bool {
+    var (mine, there) = (stat(), stat())
+    guard unsafe fstat(descriptor, &mine) == 0, unsafe stat(path, &there) == 0 else { return false }
+    return mine.st_ino != there.st_ino || mine.st_dev != there.st_dev
+      || Int(mine.st_size) < readByteCount
+  }
+
   private func lineEnd(from start: Int) -> Int? {
     unsafe text.withUnsafeBytes { buffer -> Int? in
       guard start < buffer.count, let base = buffer.baseAddress,
