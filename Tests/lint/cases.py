@@ -5,6 +5,7 @@ import gzip
 import http.server
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,12 @@ def file_forms():
             check(done.returncode in (0, 1), f"damaged {cut}: {done.stderr}")
 
 
+def computed_seconds():
+    """What the commands have computed so far: a machine with other work makes it no more."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def hostile_logs():
     good, _ = breakages.broken(("uuid",), 2, 0.5)
     secret = "sk-verysecret0123456789abcdefghijklmnop"
@@ -167,7 +174,7 @@ def hostile_logs():
     # Many messages that are all different, and all the same.
     many = {"messages": [{"role": "user", "content": f"message {n}"} for n in range(5_000)]}
     swapped = {"messages": many["messages"][::-1] + [{"role": "user", "content": "go on"}]}
-    start = time.monotonic()
+    start = computed_seconds()
     lint([many, swapped])
     same = {"messages": [{"role": "user", "content": "ok"}] * 5_000}
     lint([same, {"messages": same["messages"][:4_000] + [{"role": "assistant", "content": "no"}] * 3_000}])
@@ -187,7 +194,7 @@ def hostile_logs():
     check("keyOrder" in kinds(lint([objects("ab"), changed])), "many objects with other key orders")
     letters = lambda tail: {"messages": [{"role": "user", "content": "a" * 300_000 + tail}, *many["messages"][:3]]}
     lint([letters("b" + "a" * 200_000), {"messages": letters("")["messages"] + [{"role": "user", "content": "a" * 400_000}]}])
-    check(time.monotonic() - start < 240, "hostile requests take minutes")
+    check(computed_seconds() - start < 240, "hostile requests take minutes")
 
 
 def every_output(lines, *options):
