@@ -104,6 +104,11 @@ static void explain_refuses_bad_arguments(void) {
     explanation.struct_size = 8;
     CHECK_STATUS(kvstore_explain(ns, &prompt, 0, &explanation), KVSTORE_E_INVALID_ARGUMENT);
     explanation.struct_size = (uint32_t)sizeof explanation;
+    prompt.token_count = 0;
+    CHECK_STATUS(kvstore_explain(ns, &prompt, 0, &explanation), KVSTORE_E_INVALID_ARGUMENT);
+    prompt.tokens = NULL;
+    CHECK_STATUS(kvstore_explain(ns, &prompt, 0, &explanation), KVSTORE_E_INVALID_ARGUMENT);
+    prompt = prompt_of(tokens, 32);
     CHECK_STATUS(kvstore_namespace_close(ns), KVSTORE_OK);
     CHECK_STATUS(kvstore_explain(ns, &prompt, 0, &explanation), KVSTORE_E_BAD_HANDLE);
     close_store(store);

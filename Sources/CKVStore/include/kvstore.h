@@ -609,8 +609,8 @@ typedef struct {
 /* Explains why the prompt is stored only so far: call it on a miss. Reads a bounded number of
  * committed rows and waits for no writer; takes no lease and changes nothing. Of other namespaces
  * it reveals only which field differs, and only of those with the same salt (or none, like this
- * one). A partial last block is allowed. In digest mode the tokens themselves are not known, so
- * EDITED ... ELSEWHERE cannot be distinguished from FORKED.
+ * one). A partial last block is allowed; an empty prompt is E_INVALID_ARGUMENT. In digest mode the
+ * tokens themselves are not known, so EDITED ... ELSEWHERE cannot be distinguished from FORKED.
  * Returns OK, E_INVALID_ARGUMENT, E_BAD_HANDLE, E_FORKED, E_IO, E_CORRUPT, E_OUT_OF_MEMORY. */
 kvstore_status_t kvstore_explain(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt, uint32_t flags,
                                  kvstore_explanation_t *explanation);
