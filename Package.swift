@@ -36,7 +36,9 @@ let package = Package(
     .library(name: "KVStoreC", type: .dynamic, targets: ["KVStoreC"]),
     .library(name: "KVAdmin", targets: ["KVAdmin"]),
     .library(name: "KVRequests", targets: ["KVRequests"]),
-    .executable(name: "kvstore", targets: ["KVStoreCLI"]),
+    .executable(name: "kvstore", targets: ["KVStoreMain"]),
+    // The command for a program that is more than it: kvstore-llama.
+    .library(name: "KVStoreCLI", targets: ["KVStoreCLI"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
@@ -103,13 +105,18 @@ let package = Package(
       swiftSettings: swiftSettings,
       linkerSettings: [sharedObjectFlags]
     ),
-    .executableTarget(
+    .target(
       name: "KVStoreCLI",
       dependencies: [
         "KVAdmin", "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "KVVocabulary",
         "KVRequests", "CCallBench",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
+      swiftSettings: swiftSettings
+    ),
+    .executableTarget(
+      name: "KVStoreMain",
+      dependencies: ["KVStoreCLI"],
       swiftSettings: swiftSettings
     ),
 

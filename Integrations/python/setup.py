@@ -67,12 +67,13 @@ class BuildWithLibrary(build_py):
             target = folder / name
             target.unlink(missing_ok=True)
             shutil.copyfile(file.resolve(), target)
-        for name in ("kvstore", "kvstore-llama"):
-            program = PREFIX / "bin" / name
-            if program.exists():
-                target = folder.parent / "bin" / name
-                target.parent.mkdir(exist_ok=True)
-                shutil.copy(program, target)
+        # kvstore-llama is the command too, when it is called so: one program, and the Swift runtime once.
+        programs = [PREFIX / "bin" / name for name in ("kvstore-llama", "kvstore")]
+        program = next((program for program in programs if program.exists()), None)
+        if program:
+            target = folder.parent / "bin" / program.name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(program, target)
         if "KVSTORE_LICENCES" in os.environ:
             shutil.copytree(os.environ["KVSTORE_LICENCES"], folder.parent / "licences", dirs_exist_ok=True)
 

@@ -3,7 +3,6 @@ import CCallBench
 import KVStore
 
 /// The command `kvstore`.
-@main
 struct KVStoreCommand: ParsableCommand {
   /// That of kvstore.h.
   static let versionText = unsafe String(cString: call_bench_version())

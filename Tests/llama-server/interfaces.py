@@ -252,6 +252,21 @@ def test_sessions_are_in_the_store(place, processes):
         check(steps[2]["computed_token_count"] < 200, steps)
 
 
+def test_called_kvstore_it_is_the_command(place, processes):
+    """One program in the wheel: under the command's name it is the command, and starts itself as that."""
+    command = place / "kvstore"
+    command.symlink_to(os.environ["KVSTORE_LLAMA"])
+
+    def run(*arguments):
+        done = subprocess.run([command, *map(str, arguments)], capture_output=True, text=True)
+        equal(done.returncode, 0, done.stderr[-400:])
+        return done.stdout
+
+    check(run("--help").startswith("OVERVIEW: Look inside a store"), "another program's help")
+    equal(json.loads(run("init", place / "own", "--capacity", "64MiB", "--json"))["capacity_bytes"], 64 << 20)
+    run("bench", "multiprocess", "--total", "2MiB", "--runs", "1", "--path", place)
+
+
 def test_warm_and_prefetch(place, processes):
     """A prompt that was warmed is in memory when it is asked; one that is stored is brought into RAM."""
     for kind, flags in (("attention", ("-np", "2")), ("window", ("-np", "1"))):

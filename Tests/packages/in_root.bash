@@ -44,6 +44,15 @@ use_command() {
   rm -rf /root/store /root/report.html
 }
 
+# Where it is in the package; with the command in one program there.
+use_companion() {
+  if command -v kvstore-llama >/dev/null; then
+    step kvstore-llama --help
+    grep -q llama-server /root/out
+    step kvstore bench multiprocess --total 4MiB --runs 1 --path /root
+  fi
+}
+
 nothing_is_left_in() {
   local left
   left=$(find "$@" -xdev -name '*kvstore*' -not -path '/packages/*' -not -path '/var/*')
@@ -80,6 +89,7 @@ case $1 in
     step pip install -q --no-index /packages/kvstore-*.whl
     twice python3 /packages/restore.py
     use_command
+    if [[ -x $(echo /root/venv/lib/python3*/site-packages/kvstore/bin/kvstore-llama) ]]; then use_companion; fi
     step python3 -c 'import kvstore; assert kvstore.__version__ == kvstore.version()'
     step pip uninstall -q -y kvstore
     hash -r
@@ -95,6 +105,7 @@ case $1 in
       -o /root/restore
     twice /root/restore
     use_command
+    use_companion
     ;;
   container)
     # The steps of the Containerfile, which come after the folder that it copies.

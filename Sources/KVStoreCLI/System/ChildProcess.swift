@@ -9,7 +9,8 @@ final class ChildProcess {
   private var buffer: ArraySlice<UInt8> = []
   private var status: Int32?
 
-  init(_ program: String, _ arguments: [String]) throws {
+  /// What it sees as its own name is the program's path unless there is a name.
+  init(_ program: String, name: String? = nil, _ arguments: [String]) throws {
     self.program = program
     let toChild = try Self.pipe()
     let fromChild = try Self.pipe()
@@ -33,7 +34,7 @@ final class ChildProcess {
     for number in [SIGINT, SIGTERM, SIGPIPE] { unsafe sigaddset(&signals, number) }
     unsafe posix_spawnattr_setsigdefault(&attributes, &signals)
     unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF))
-    var words = unsafe ([program] + arguments).map { unsafe strdup($0) } + [nil]
+    var words = unsafe ([name ?? program] + arguments).map { unsafe strdup($0) } + [nil]
     defer { unsafe words.forEach { unsafe free($0) } }
     var id = pid_t()
     let code = unsafe posix_spawn(&id, program, &actions, &attributes, &words, environ)

@@ -1,11 +1,20 @@
 import ArgumentParser
 import Glibc
+import KVStoreCLI
 import LlamaCompanion
 import Logging
 import ServiceLifecycle
 import UnixSignals
 
+/// A package that brings both has the Swift runtime once: called `kvstore`, this is the command.
 @main
+enum Program {
+  static func main() async {
+    if KVStoreProgram.isCalled { return KVStoreProgram.main() }
+    await KVStoreLlama.main()
+  }
+}
+
 struct KVStoreLlama: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "kvstore-llama",

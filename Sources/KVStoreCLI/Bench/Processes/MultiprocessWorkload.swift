@@ -59,6 +59,7 @@ struct MultiprocessWorkload: Workload {
     let workers = try (0..<processCount).map { index in
       try ChildProcess(
         resolvedPath("/proc/self/exe"),
+        name: KVStoreProgram.name,
         ["bench", "worker", "--store", path, "--role", role.rawValue, "--index", "\(index)"]
           + ["--blocks", "\(blockCount)", "--tokens-per-block", "\(options.tokensPerBlock)"]
           + ["--total", "\(options.total.byteCount)", "--seed", "\(options.seed)"]

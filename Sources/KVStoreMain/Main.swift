@@ -1,0 +1,6 @@
+import KVStoreCLI
+
+@main
+enum Main {
+  static func main() { KVStoreProgram.main() }
+}
