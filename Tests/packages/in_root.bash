@@ -90,6 +90,7 @@ case $1 in
     twice python3 /packages/restore.py
     use_command
     if [[ -x $(echo /root/venv/lib/python3*/site-packages/kvstore/bin/kvstore-llama) ]]; then use_companion; fi
+    step python3 -c 'import kvstore.hygiene; kvstore.hygiene.check_log([{"messages": [{"role": "user", "content": "a"}]}])'
     step python3 -c 'import kvstore; assert kvstore.__version__ == kvstore.version()'
     step pip uninstall -q -y kvstore
     hash -r

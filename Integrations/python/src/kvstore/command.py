@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import NoReturn
 
 
-def _run(name: str, *programs: str) -> NoReturn:
-    """Becomes the first of the programs that is here, under the name, which is what it goes by."""
-    paths = [Path(__file__).parent / "bin" / program for program in programs]
-    program = next((path for path in paths if path.exists()), None)
+def packaged(name: str) -> Path | None:
+    """The program of that name, which has to be started under it: kvstore-llama is both, and goes by its name."""
+    folder = Path(__file__).parent / "bin"
+    return next((path for path in (folder / name, folder / "kvstore-llama") if path.exists()), None)
+
+
+def _run(name: str) -> NoReturn:
+    program = packaged(name)
     if program is None:
         sys.exit(f"{name}: this package was built without it; Scripts/package says how to make one with it")
     os.execv(program, [name, *sys.argv[1:]])
@@ -19,9 +23,9 @@ def _run(name: str, *programs: str) -> NoReturn:
 
 def kvstore() -> NoReturn:
     """Becomes the command `kvstore`."""
-    _run("kvstore", "kvstore", "kvstore-llama")
+    _run("kvstore")
 
 
 def kvstore_llama() -> NoReturn:
     """Becomes `kvstore-llama`, the companion of a llama-server."""
-    _run("kvstore-llama", "kvstore-llama")
+    _run("kvstore-llama")

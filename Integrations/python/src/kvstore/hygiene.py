@@ -24,8 +24,9 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from .command import packaged
 
 __all__ = ["CommandNotFoundError", "Finding", "canonical", "check", "check_log", "mend"]
 
@@ -276,15 +277,13 @@ def _counting(tokenizer: Any, template: Template | None) -> Iterator[str]:
 
 
 def command() -> str:
-    """The `kvstore` command: $KVSTORE_COMMAND, the one in this package, the one on the path."""
-    chosen = os.environ.get("KVSTORE_COMMAND")
-    packaged = Path(__file__).parent / "bin" / "kvstore"
-    found = chosen or (str(packaged) if packaged.exists() else shutil.which("kvstore"))
+    """The `kvstore` command: $KVSTORE_COMMAND, the one in this package (which goes by its name), the one on the path."""
+    found = os.environ.get("KVSTORE_COMMAND") or packaged("kvstore") or shutil.which("kvstore")
     if not found:
         raise CommandNotFoundError(
             "there is no kvstore command: install it (Scripts/install, or the package), or set KVSTORE_COMMAND to where it is"
         )
-    return found
+    return str(found)
 
 
 def _object(value: Any) -> Any:
@@ -301,7 +300,13 @@ def _object(value: Any) -> Any:
 def _run(options: Sequence[str], requests: Iterable[Mapping[str, Any]]) -> str:
     lines = "".join(json.dumps(request, default=_object, allow_nan=False) + "\n" for request in requests)
     done = subprocess.run(
-        [command(), "lint", *options], input=lines, capture_output=True, text=True, encoding="utf-8", check=False
+        ["kvstore", "lint", *options],
+        executable=command(),
+        input=lines,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode != 0:
         raise RuntimeError(f"kvstore lint: {done.stderr.strip() or f'status {done.returncode}'}")
