@@ -276,7 +276,7 @@ let reportPage = #"""
   function axes(width, from, to, labels) {
     const right = width - 8, parts = [];
     for (const [share, text] of labels) { const y = chartBottom - (chartBottom - chartTop) * share; parts.push(["line", { x1: chartLeft, x2: right, y1: y, y2: y, stroke: style("--line") }], ["text", { x: chartLeft - 6, y: y + 4, "text-anchor": "end" }, text]); }
-    const n = Math.max(1, Math.min(4, Math.floor((right - chartLeft) / 130)));
+    const n = Math.max(1, Math.min(4, Math.floor((right - chartLeft) / 130), Math.floor(to - from)));
     for (let k = 0; k <= n; k++) parts.push(["text", { x: chartLeft + (right - chartLeft) * k / n, y: chartBottom + 18, "text-anchor": k === 0 ? "start" : k === n ? "end" : "middle" }, timeText(from + (to - from) * k / n, to - from)]);
     return parts;
   }
