@@ -185,6 +185,8 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
             if gone:
                 newest = next((id for id in self._ids(thread, namespace) if id not in gone), "")
             else:
+                if count == 0:
+                    self._register(thread, namespace)
                 last = checkpoints.get(count - 1) if count else None
                 newest = max(checkpoint, last.value["newest"] if last else "")
             if checkpoints.append_at(count, _json({"id": checkpoint, "newest": newest, "gone": list(gone)})):
@@ -196,6 +198,13 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
         last = checkpoints.get(count - 1) if count else None
         return last.value["newest"] if last else ""
 
+    def _is_lost(self, thread: str, namespace: str, checkpoint: str) -> bool:
+        """Whether a checkpoint that is not there was neither deleted meanwhile nor has expired."""
+        if self._ttl_seconds is not None or self._newest(thread, namespace) != checkpoint:
+            return False
+        path = self._key("checkpoint", thread, namespace, checkpoint)
+        return self._agents.blocks(self._user).why_not(path) != "expired"
+
     # ------------------------------------------------------------ the interface
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -206,7 +215,7 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
         checkpoint = named or self._newest(thread, namespace)
         found = self._load(thread, namespace, checkpoint) if checkpoint else None
         if found is None:
-            if checkpoint and not named and self._ttl_seconds is None and self._newest(thread, namespace) == checkpoint:
+            if checkpoint and not named and self._is_lost(thread, namespace, checkpoint):
                 raise LostStepError(f"the newest checkpoint of thread {thread!r} has left the store")
             return None
         return self._tuple(thread, namespace, checkpoint, found)
@@ -275,8 +284,6 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
         if blocks.peek(path):
             blocks.forget(path)
         self._store(path, _entry(self.serde.dumps_typed(record)))
-        if self._list("checkpoints", thread, namespace).count() == 0:
-            self._register(thread, namespace)
         # Durable, with all before it.
         self._note(thread, namespace, checkpoint["id"])
         if not all(blocks.peek(stored) for stored in (*paths, path)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -155,6 +157,38 @@ def test_a_value_that_left_the_store_is_an_error_and_no_older_state(agents: Agen
     with pytest.raises(LostStepError, match="newest"):
         saver.get_tuple({"configurable": {"thread_id": "t"}})
     assert saver.get_tuple({"configurable": {**config["configurable"], "checkpoint_id": "00000001"}}) is not None
+
+
+def test_checkpoints_and_writes_of_two_openings_at_once_are_all_kept(path: Path) -> None:
+    with open_store(path) as one, AgentStore(one) as first, open_store(path) as two, AgentStore(two) as second:
+        savers = [KVStoreSaver(agents, user="ann") for agents in (first, second, first)]
+
+        def work(which: int) -> None:
+            for number in range(which, 30, 3):
+                config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": f"n{number % 2}"}}
+                put = savers[which].put(config, checkpoint(number, {"x": number}, {"x": number}), {"step": number}, {"x": number})
+                savers[which].put_writes(put, [("x", which)], f"task {which}")
+                shared = {"configurable": {"thread_id": "t", "checkpoint_ns": "n0", "checkpoint_id": "shared"}}
+                savers[which].put_writes(shared, [("x", number)], f"task {number}")
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, range(3)))
+        for saver in (*savers, KVStoreSaver(first, user="ann")):
+            found = list(saver.list({"configurable": {"thread_id": "t"}}))
+            assert sorted(item.checkpoint["channel_values"]["x"] for item in found) == list(range(30))
+            assert all(len(item.pending_writes or ()) == 1 for item in found)
+            for namespace, newest in (("n0", 28), ("n1", 29)):
+                latest = saver.get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": namespace}})
+                assert latest is not None and latest.checkpoint["channel_values"] == {"x": newest}
+            assert sorted(value for _, _, value in saver._writes("t", "n0", "shared")) == list(range(30))
+
+
+def test_an_expired_thread_begins_anew_whoever_opens_it(agents: AgentStore) -> None:
+    thread(KVStoreSaver(agents, ttl="300ms"), 2)
+    config: Any = {"configurable": {"thread_id": "t"}}
+    time.sleep(0.4)
+    for saver in (KVStoreSaver(agents, ttl="300ms"), KVStoreSaver(agents)):
+        assert saver.get_tuple(config) is None and list(saver.list(config)) == []
 
 
 def test_a_users_threads_are_his_and_go_with_a_purge(agents: AgentStore) -> None:
