@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -125,7 +126,7 @@ def thread(saver: KVStoreSaver, steps: int, name: str = "t") -> Any:
     config: Any = {"configurable": {"thread_id": name, "checkpoint_ns": ""}}
     grown: list[str] = []
     for step in range(steps):
-        grown = [*grown, f"{step}:" + "".join(chr(97 + (step * 31 + place * 7 + place * place) % 26) for place in range(200))]
+        grown = [*grown, random.Random(step).randbytes(100).hex()]
         versions = {"grown": step + 1, "fixed": 1}
         new = versions if step == 0 else {"grown": step + 1}
         values = {"grown": grown, "fixed": "f" * 50_000}
