@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -19,6 +20,8 @@ import kvstore
 pytestmark = pytest.mark.slow
 
 BLOCK = 128
+# K and V of four layers with four heads of 64.
+BLOCK_BYTES = BLOCK * 4 * 4 * 64 * 2 * 2
 COMMAND = Path(os.environ.get("KVSTORE_PREFIX") or Path(__file__).resolve().parents[4] / ".build-install") / "bin/kvstore"
 
 
@@ -42,6 +45,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, 
 def blocks(path: Path) -> int:
     with kvstore.Store(path, capacity="512MiB", host="32MiB") as outside:
         return int(outside.stats()["blocks_stored"])
+
+
+def payload(path: Path) -> int:
+    with kvstore.Store(path, capacity="512MiB", host="32MiB") as outside:
+        return int(outside.stats()["payload_bytes_stored"])
+
+
+def inspect(what: str, *words: object) -> Any:
+    """What `kvstore inspect` shows beside the engine."""
+    said = subprocess.run([COMMAND, "inspect", what, *map(str, words), "--json"], capture_output=True, text=True, check=True)
+    return json.loads(said.stdout)
 
 
 def stored(engine: Engine, prompt: list[int]) -> int:
@@ -83,6 +97,41 @@ def test_a_session_that_ends_frees_what_nobody_else_can_reach(running: tuple[Eng
     assert within(5, lambda: blocks(path) <= before - 9), (before, blocks(path))
     assert stored(engine, first) == 4 * BLOCK
     assert blocks(path) <= before
+
+
+def test_a_session_that_ends_frees_its_bytes_though_nothing_else_runs(
+    running: tuple[Engine, Path], tmp_path: Path
+) -> None:
+    engine, path = running
+    other = SYSTEM + tokens(12, BLOCK + 10)
+    (tmp_path / "other").write_text(json.dumps(other))
+    engine.generate(other)
+    assert within(60, lambda: len(inspect("prefix", path, tmp_path / "other")["blocks"]) == 5)
+    conversation = SYSTEM + tokens(13, 20 * BLOCK + 5)
+    before = payload(path)
+    engine.generate(conversation, hints={"session": "long"})
+    dead = 20 * BLOCK_BYTES
+    assert within(60, lambda: payload(path) == before + dead), (before, payload(path))
+    engine.generate(conversation, tokens=1, hints={"session": "long", "end": True})
+    answered = time.monotonic()
+    assert within(60, lambda: payload(path) <= before + dead // 20), (before, dead, payload(path))
+    assert payload(path) >= before
+    print(f"{dead} dead bytes: {time.monotonic() - answered:.3f} s until {payload(path) - before} were left")
+
+
+def test_priority_and_pin_are_those_of_the_blocks(running: tuple[Engine, Path], tmp_path: Path) -> None:
+    engine, path = running
+    prompt = tokens(14, 3 * BLOCK + 5)
+    (tmp_path / "prompt").write_text(json.dumps(prompt))
+    engine.generate(prompt, hints={"priority": 7, "pin_seconds": 600})
+    ends = time.time() + 600
+    assert within(60, lambda: len(inspect("prefix", path, tmp_path / "prompt")["blocks"]) == 3)
+    keys = [block["blockKey"] for block in inspect("prefix", path, tmp_path / "prompt")["blocks"]]
+    assert [inspect("block", path, key)[0]["priority"] for key in keys] == [7, 7, 7]
+    assert within(60, lambda: keys[2] in {pin["lastBlockKey"] for pin in inspect("pins", path)})
+    (pin,) = [pin for pin in inspect("pins", path) if pin["lastBlockKey"] == keys[2]]
+    assert pin["blockCount"] == 3
+    assert ends - 60 < pin["endNanoseconds"] / 1e9 < ends + 120
 
 
 def test_a_compacted_conversation_drops_what_came_before(running: tuple[Engine, Path]) -> None:
