@@ -5,6 +5,7 @@ As in test_engine.py, what was restored is compared bit for bit with what vLLM's
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -12,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ import pytest
 from engine import Engine
 
 import kvstore
+
+COMMAND = Path(os.environ.get("KVSTORE_PREFIX") or Path(__file__).resolve().parents[4] / ".build-install") / "bin/kvstore"
 
 # What vLLM takes for Qwen3-Next's attention by itself; on a CPU, its recurrent layers would have another block size.
 OPTIONS: dict[str, dict[str, Any]] = {"qwen3-next": {"block_size": 256}}
@@ -166,6 +170,68 @@ def damage(path: Path, prompt: list[int], size: int) -> None:
             places += 1
             at = content.find(part, at + 1)
     assert places == 1, f"{places} slots hold block {block}"
+
+
+def ask(*words: object) -> Any:
+    """What the command says of the store, beside the engine."""
+    said = subprocess.run([COMMAND, *map(str, words), "--json"], capture_output=True, text=True, check=True)
+    return json.loads(said.stdout)
+
+
+def within(seconds: float, condition: Any) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def payload(path: Path) -> int:
+    """Bytes of all blocks and states that are committed."""
+    return sum(int(found["payloadByteCount"]) for found in ask("inspect", "namespaces", path))
+
+
+def settled(engine: Engine, path: Path) -> int:
+    """The same, once what the engine saves behind its answers has been committed."""
+    engine.generate(tokens(99, 8))
+    while True:
+        before = payload(path)
+        time.sleep(1)
+        if payload(path) == before:
+            return before
+
+
+@pytest.mark.slow
+def test_what_the_store_lost_is_stored_again(warm: Warm, store: Path, tmp_path: Path) -> None:
+    """While vLLM has it, what follows is not stored, as its windows and states are gone; once it is computed again, all is."""
+    block = warm.block
+    with Engine(warm.model, settings(store), tmp_path / "log", **warm.options) as engine:
+        shared = tokens(20, 2 * block)
+        engine.generate(shared + tokens(21, 20))
+        for name in ("all", "its end"):
+            prompt = shared + tokens(len(name), 3 * block + 20)
+            engine.generate(prompt)
+            turn = prompt + tokens(23, 2 * block)
+            full = (len(turn) - 1) // block * block
+            before = settled(engine, store)
+            if name == "all":
+                for found in ask("inspect", "namespaces", store):
+                    ask("purge", store, "--namespace", found["id"])
+                assert payload(store) == 0
+            else:
+                engine.generate(prompt, tokens=1, hints={"session": "over", "end": True})
+                assert within(60, lambda before=before: payload(store) < before)
+            # vLLM goes on from what it has.
+            engine.generate(turn)
+            hit = engine.generate(turn)[0]
+            assert hit["cached"] == full
+            engine.reset_prefix_cache()
+            again = engine.generate(turn)[0]
+            assert again["cached"] < full and near(again, hit), (name, again)
+            engine.reset_prefix_cache()
+            restored = engine.generate(turn)[0]
+            assert restored["cached"] == full and near(restored, hit), (name, restored)
 
 
 @pytest.mark.parametrize(
