@@ -417,7 +417,7 @@ import Testing
     let (fixture, namespace) = try store()
     let stored = Self.thread(Self.messages)
     #expect(try namespace.explain(stored).cause == .nothingStored)
-    #expect(try namespace.explain([]).cause == .stored)
+    #expect(throws: StoreError.invalidArgument(.noTokens)) { try namespace.explain([]) }
     #expect(try namespace.explain([1, 2, 3]).cause == .partialBlock)
     try keep(namespace, fixture, [stored])
     #expect(try namespace.explain(stored + [7]).cause == .partialBlock)
