@@ -183,6 +183,6 @@ def test_without_the_command_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("KVSTORE_COMMAND")
     monkeypatch.setenv("PATH", "/nonexistent")
     # A wheel carries the command beside the module.
-    monkeypatch.setattr(hygiene, "__file__", "/nonexistent/hygiene.py")
+    monkeypatch.setattr(hygiene, "packaged", lambda name: None)
     with pytest.raises(hygiene.CommandNotFoundError, match="KVSTORE_COMMAND"):
         hygiene.check(body("21:48"), body("21:49"))
