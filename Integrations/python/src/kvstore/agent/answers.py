@@ -163,32 +163,11 @@ class Question:
         self.agents.metrics.count("answer", self.model, "failed")
         self._note("failed", reason=f"{type(error).__name__}: {error}")
 
-    def _note(
-        self,
-        outcome: str,
-        *,
-        age: float | None = None,
-        source: str = "",
-        reason: str = "",
-        answer: tuple[bytes, int] | None = None,
-    ) -> None:
-        if self.run is None:
-            return
-        self.run.recorder.note(
-            "answer",
-            outcome,
-            self._name,
-            call=self.call,
-            key=self.path,
-            version=self.rule.version,
-            age=age,
-            source=source,
-            reason=reason,
-            asked=self.asked,
-            answer=answer,
-        )
-        if answer is not None:
-            self.agents.store.flush()
+    def _note(self, outcome: str, **rest: Any) -> None:
+        if self.run is not None:
+            self.run.note_call(
+                "answer", outcome, self._name, call=self.call, key=self.path, version=self.rule.version, asked=self.asked, **rest
+            )
 
 
 def is_sampled(request: Mapping[str, Any]) -> bool:

@@ -458,6 +458,13 @@ class Run:
         value = decoded(entry.content, entry.kind)
         return (call.decode(value) if call.decode else value,)
 
+    def note_call(self, layer: str, outcome: str, name: str, *, answer: tuple[bytes, int] | None = None, **rest: Any) -> None:
+        """Records what became of a call (as `Recorder.note`); with what it was answered the record is durable."""
+        self.recorder.note(layer, outcome, name, answer=answer, **rest)
+        if answer is not None:
+            # What the run has seen it sees again when it goes on.
+            self._agents.store.flush()
+
     def _note(self, lane: _Lane, call: StepCall, outcome: str, key: str, *, age: float | None = None, reason: str = "") -> None:
         self.recorder.note(
             "step",

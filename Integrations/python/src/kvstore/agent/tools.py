@@ -269,33 +269,11 @@ class _Lookup:
         self.note(outcome, age=age, source=source, answer=(entry.content, entry.kind))
         return self.tool.decode(value) if self.tool.decode else value
 
-    def note(
-        self,
-        outcome: str,
-        *,
-        age: float | None = None,
-        source: str = "",
-        reason: str = "",
-        answer: tuple[bytes, int] | None = None,
-    ) -> None:
-        if self.run is None:
-            return
-        self.run.recorder.note(
-            "tool",
-            outcome,
-            self.rule.name,
-            call=self.call,
-            key=self.path,
-            version=self.rule.version,
-            age=age,
-            source=source,
-            reason=reason,
-            asked=self.asked,
-            answer=answer,
-        )
-        if answer is not None:
-            # What the run has seen it sees again when it goes on.
-            self.store.store.flush()
+    def note(self, outcome: str, **rest: Any) -> None:
+        if self.run is not None:
+            self.run.note_call(
+                "tool", outcome, self.rule.name, call=self.call, key=self.path, version=self.rule.version, asked=self.asked, **rest
+            )
 
     def store_result(self, result: Any, took: float) -> Any:
         """Keeps what the tool returned, and returns it as it will be returned later."""
