@@ -32,14 +32,7 @@ extension StoreCore {
           try transaction.row(namespace, position)?.blockKey == key
         else { return RemovedSummary() }
         // Marked first, so that no repair raises the dead.
-        try identities.note(
-          IdentityFile.Removal(
-            rootKey: row.rootKey,
-            top: key,
-            generationFloor: try transaction.markRemoval(in: namespace).rawValue
-          ),
-          transaction
-        )
+        try markRemoval(of: key, in: namespace, row.rootKey, transaction)
         let removed = try transaction.removeSubtree(namespace, at: position, reason: .forgotten)
         try markSections(removed.sections, transaction)
         return removed

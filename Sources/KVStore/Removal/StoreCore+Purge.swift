@@ -62,14 +62,7 @@ extension StoreCore {
     if marks { writer?.batches.dropGenerations() }
     let removed = try catalogWriter.remove(.forgotten) { (transaction) throws(CatalogError) in
       if marks {
-        try identities.note(
-          IdentityFile.Removal(
-            rootKey: namespace.rootKey,
-            top: nil,
-            generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
-          ),
-          transaction
-        )
+        try markRemoval(of: nil, in: namespace.id, namespace.rootKey, transaction)
       }
       let removed = try transaction.removeLastBlocks(
         namespace.id,

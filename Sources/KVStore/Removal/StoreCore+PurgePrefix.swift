@@ -80,14 +80,7 @@ extension StoreCore {
       let top = onlyTail ? try transaction.topOfTail(namespace.id, endingAt: end.at) : end.at,
       let row = try transaction.row(namespace.id, top)
     else { return RemovedSummary() }
-    try identities.note(
-      IdentityFile.Removal(
-        rootKey: namespace.chain.rootKey,
-        top: row.blockKey,
-        generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
-      ),
-      transaction
-    )
+    try markRemoval(of: row.blockKey, in: namespace.id, namespace.chain.rootKey, transaction)
     return try transaction.removeSubtree(namespace.id, at: top, reason: .forgotten)
   }
 }

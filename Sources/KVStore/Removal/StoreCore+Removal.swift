@@ -62,14 +62,7 @@ extension StoreCore {
       var removed = RemovedSummary()
       if let position, isMeant(try readableRow(transaction, namespace, position)) {
         if let forgotten {
-          try identities.note(
-            IdentityFile.Removal(
-              rootKey: namespace.chain.rootKey,
-              top: forgotten,
-              generationFloor: try transaction.markRemoval(in: namespace.id).rawValue
-            ),
-            transaction
-          )
+          try markRemoval(of: forgotten, in: namespace.id, namespace.chain.rootKey, transaction)
         }
         removed = try transaction.removeSubtree(namespace.id, at: position, reason: reason)
       }
@@ -80,6 +73,23 @@ extension StoreCore {
       return removed
     }
     return removed.countOfBlocksOrSections
+  }
+
+  /// Marks that the block of this key and all below it (nil: all of the namespace) are removed; before the transaction commits.
+  func markRemoval(
+    of top: BlockKey?,
+    in namespace: NamespaceID,
+    _ rootKey: BlockKey,
+    _ transaction: WriteTransaction
+  ) throws(CatalogError) {
+    try identities.note(
+      IdentityFile.Removal(
+        rootKey: rootKey,
+        top: top,
+        generationFloor: try transaction.markRemoval(in: namespace).rawValue
+      ),
+      transaction
+    )
   }
 
   /// A block's row; nil when there is none, or its checksum fails.
