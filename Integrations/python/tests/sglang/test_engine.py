@@ -7,11 +7,9 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tiny_model import write_model, write_tokenizer
 sys.path.append(str(Path(__file__).parents[1]))
 
 from documented import command, others  # noqa: E402
+from served import Served, free_port  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -121,41 +120,15 @@ def damage(path: Path, pages: int) -> bool:
     return True
 
 
-class Server:
-    """The documented command in a process of its own."""
+class Server(Served):
+    """The documented command."""
 
     def __init__(self, words: list[str], log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.log = log
+        port = free_port()
         flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in CPU.items()]
         assert words[0] == "python"
-        with log.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, *words[1:], *flags, f"--port={self._port}", "--skip-server-warmup"],
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                env=environment(),
-            )
-        deadline = time.monotonic() + 600
-        while True:
-            try:
-                self.ask("/health")
-                return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-4000:]
-                time.sleep(0.5)
-
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}{path}",
-            data=json.dumps(body).encode() if body else None,
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=300) as response:
-            return response.read()
+        words = [sys.executable, *words[1:], *flags, f"--port={port}", "--skip-server-warmup"]
+        super().__init__(words, port, log, environment=environment())
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)

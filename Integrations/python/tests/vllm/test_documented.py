@@ -6,14 +6,8 @@ import json
 import os
 import random
 import re
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tiny_model import write_model, write_tokenizer
@@ -21,6 +15,7 @@ from tiny_model import write_model, write_tokenizer
 sys.path.append(str(Path(__file__).parents[1]))
 
 from documented import command, others  # noqa: E402
+from served import Served, free_port  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -36,56 +31,26 @@ def named(folder: Path) -> str:
     return str(about.parent)
 
 
-class Server:
-    """`vllm serve` in a process of its own."""
+class Server(Served):
+    """`vllm serve`."""
 
     def __init__(self, words: list[str], log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.log = log
+        port = free_port()
         # What runs it is this environment's, and what a test must choose comes last.
-        words = [str(Path(sys.executable).with_name(words[0])), *words[1:], "--port", str(self._port)]
-        with log.open("ab") as out:
-            self._process = subprocess.Popen(
-                words,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(filter(None, (named(log.parent), os.environ.get("PYTHONPATH")))),
-                    "HF_HUB_OFFLINE": "1",
-                    "VLLM_CPU_KVCACHE_SPACE": "1",
-                    "VLLM_NO_USAGE_STATS": "1",
-                },
-            )
-        deadline = time.monotonic() + 600
-        while True:
-            try:
-                self.get("/health")
-                return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-4000:]
-                time.sleep(0.5)
-
-    def get(self, path: str, body: dict[str, Any] | None = None) -> str:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}{path}",
-            data=json.dumps(body).encode() if body else None,
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=300) as response:
-            return response.read().decode()
+        words = [str(Path(sys.executable).with_name(words[0])), *words[1:], "--port", str(port)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (named(log.parent), os.environ.get("PYTHONPATH")))),
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+        }
+        super().__init__(words, port, log, environment=environment)
 
     def found(self) -> int:
         """Tokens that came from the store."""
-        counts = re.findall(r"^vllm:external_prefix_cache_hits_total\{.*\} ([\d.e+]+)$", self.get("/metrics"), re.MULTILINE)
+        counts = re.findall(r"^vllm:external_prefix_cache_hits_total\{.*\} ([\d.e+]+)$", self.ask("/metrics"), re.MULTILINE)
         return int(sum(float(count) for count in counts))
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(120)
 
 
 def test_the_command_as_it_stands(tmp_path: Path) -> None:
@@ -106,9 +71,9 @@ def test_the_command_as_it_stands(tmp_path: Path) -> None:
     texts = []
     for found in (0, 896):
         server = Server(words, tmp_path / f"log{found}")
-        texts.append(json.loads(server.get("/v1/completions", body))["choices"][0]["text"])
+        texts.append(json.loads(server.ask("/v1/completions", body))["choices"][0]["text"])
         assert server.found() == found
         # What is being saved ends with a step.
-        server.get("/v1/completions", {**body, "prompt": [5, 6, 7]})
+        server.ask("/v1/completions", {**body, "prompt": [5, 6, 7]})
         server.stop()
     assert texts[0] == texts[1]
