@@ -2,7 +2,7 @@
 
 import json
 
-from .common import pick
+from .common import pick, rise, two
 from .second_talk import schema
 
 def insert_value(make, frame="{}"):
@@ -29,15 +29,6 @@ def insert_value(make, frame="{}"):
     return breakage
 
 
-def two(make):
-    def both(words):
-        first, second = make(words), make(words)
-        while second == first:
-            second = make(words)
-        return first, second
-    return both
-
-
 def clock(form):
     def make(words):
         r = words.random
@@ -51,13 +42,6 @@ def day(form):
     def make(words):
         d = words.random.randint(10, 27)
         return form.format(d=d), form.format(d=d + 1)
-    return make
-
-
-def rise(form, low, high, by):
-    def make(words):
-        n = words.random.randint(low, high)
-        return form.format(n), form.format(n + words.random.randint(1, by))
     return make
 
 

@@ -3,7 +3,7 @@
 import copy
 import json
 
-from .common import pick
+from .common import pick, rise, two
 from .third_talk import parameters
 
 def value(make, frame="{}"):
@@ -27,22 +27,6 @@ def value(make, frame="{}"):
     return breakage
 
 
-def count(form, low, high, by):
-    def make(v):
-        n = v.random.randint(low, high)
-        return form.format(n), form.format(n + v.random.randint(1, by))
-    return make
-
-
-def fresh(form):
-    def make(v):
-        a, b = form(v), form(v)
-        while a == b:
-            b = form(v)
-        return a, b
-    return make
-
-
 def minute(form):
     def make(v):
         d, h, m, s = v.random.randint(10, 27), v.random.randint(1, 11), v.random.randint(10, 50), v.random.randint(10, 59)
@@ -51,42 +35,42 @@ def minute(form):
 
 
 VALUES = {
-    "build": count("v2.14.3-rc1+build.{}", 1000, 9000, 50),
-    "git describe": fresh(lambda v: f"v1.9-{v.random.randint(2, 99)}-g{v.hexa(7)}"),
-    "ISO week": count("2026-W{}", 10, 40, 3),
-    "epoch with fraction": fresh(lambda v: f"1795{v.digits(6)}.{v.digits(3)}"),
+    "build": rise("v2.14.3-rc1+build.{}", 1000, 9000, 50),
+    "git describe": two(lambda v: f"v1.9-{v.random.randint(2, 99)}-g{v.hexa(7)}"),
+    "ISO week": rise("2026-W{}", 10, 40, 3),
+    "epoch with fraction": two(lambda v: f"1795{v.digits(6)}.{v.digits(3)}"),
     "Korean time": minute("2026년 11월 {d}일 오후 {h}시 {m}분"),
-    "Hindi date": count("{} नवंबर 2026", 10, 25, 3),
-    "Turkish date": count("{} Kasım 2026", 10, 25, 3),
+    "Hindi date": rise("{} नवंबर 2026", 10, 25, 3),
+    "Turkish date": rise("{} Kasım 2026", 10, 25, 3),
     "Arabic digits": minute("٢٠٢٦-١١-{d} {h}:{m}"),
-    "US date": count("11/{}/2026", 10, 25, 3),
+    "US date": rise("11/{}/2026", 10, 25, 3),
     "time with zone": minute("{h}:{m} AM CET"),
     "elapsed": minute("T+00:{m}:{s}"),
-    "ago": count("opened {} minutes ago", 3, 50, 8),
-    "temperature": count("{}°C", 2, 30, 6),
-    "battery": count("Battery: {}%", 10, 90, 7),
-    "memory": fresh(lambda v: f"{v.random.randint(1, 31)}.{v.random.randint(0, 9)} GiB free"),
-    "load": fresh(lambda v: f"load average: {v.random.randint(0, 3)}.{v.digits(2)}, {v.random.randint(0, 3)}.{v.digits(2)}"),
-    "unread": count("{} unread", 2, 90, 9),
-    "coordinates": fresh(lambda v: f"48.{v.digits(5)},11.{v.digits(5)}"),
-    "JWT": fresh(lambda v: f"eyJhbGciOiJIUzI1NiJ9.{v.mixed(40)}.{v.mixed(43)}"),
-    "etag": fresh(lambda v: f"W/\"{v.hexa(10)}-{v.hexa(5)}\""),
-    "container": fresh(lambda v: v.hexa(12)),
-    "ARN": fresh(lambda v: f"arn:aws:ecs:eu-west-1:123456789012:task/main/{v.hexa(32)}"),
-    "slack": fresh(lambda v: f"1795{v.digits(6)}.{v.digits(6)}"),
-    "ticket": count("Session #{}", 10_000, 90_000, 400),
-    "uuid without dashes": fresh(lambda v: v.hexa(32)),
-    "urn": fresh(lambda v: f"urn:uuid:{v.hexa(8)}-{v.hexa(4)}-4{v.hexa(3)}-a{v.hexa(3)}-{v.hexa(12)}"),
-    "job file": fresh(lambda v: f"/var/spool/jobs/{v.hexa(6)}.tmp"),
-    "worktree": fresh(lambda v: f"/Users/kim/wt-{v.random.randint(100, 999)}/app"),
-    "runner": fresh(lambda v: f"runner-{v.mixed(8).lower()}-project-77-concurrent-{v.random.randint(0, 9)}"),
-    "nonce": fresh(lambda v: f"nonce={v.mixed(16)}"),
-    "version of a page": count("?v={}", 10**9, 2 * 10**9, 10**6),
-    "budget": fresh(lambda v: f"{v.random.randint(1, 99)}.{v.digits(2)} € left"),
-    "tokens left": count("<budget:token_budget>{}</budget:token_budget>", 10_000, 99_000, 900),
+    "ago": rise("opened {} minutes ago", 3, 50, 8),
+    "temperature": rise("{}°C", 2, 30, 6),
+    "battery": rise("Battery: {}%", 10, 90, 7),
+    "memory": two(lambda v: f"{v.random.randint(1, 31)}.{v.random.randint(0, 9)} GiB free"),
+    "load": two(lambda v: f"load average: {v.random.randint(0, 3)}.{v.digits(2)}, {v.random.randint(0, 3)}.{v.digits(2)}"),
+    "unread": rise("{} unread", 2, 90, 9),
+    "coordinates": two(lambda v: f"48.{v.digits(5)},11.{v.digits(5)}"),
+    "JWT": two(lambda v: f"eyJhbGciOiJIUzI1NiJ9.{v.mixed(40)}.{v.mixed(43)}"),
+    "etag": two(lambda v: f"W/\"{v.hexa(10)}-{v.hexa(5)}\""),
+    "container": two(lambda v: v.hexa(12)),
+    "ARN": two(lambda v: f"arn:aws:ecs:eu-west-1:123456789012:task/main/{v.hexa(32)}"),
+    "slack": two(lambda v: f"1795{v.digits(6)}.{v.digits(6)}"),
+    "ticket": rise("Session #{}", 10_000, 90_000, 400),
+    "uuid without dashes": two(lambda v: v.hexa(32)),
+    "urn": two(lambda v: f"urn:uuid:{v.hexa(8)}-{v.hexa(4)}-4{v.hexa(3)}-a{v.hexa(3)}-{v.hexa(12)}"),
+    "job file": two(lambda v: f"/var/spool/jobs/{v.hexa(6)}.tmp"),
+    "worktree": two(lambda v: f"/Users/kim/wt-{v.random.randint(100, 999)}/app"),
+    "runner": two(lambda v: f"runner-{v.mixed(8).lower()}-project-77-concurrent-{v.random.randint(0, 9)}"),
+    "nonce": two(lambda v: f"nonce={v.mixed(16)}"),
+    "version of a page": rise("?v={}", 10**9, 2 * 10**9, 10**6),
+    "budget": two(lambda v: f"{v.random.randint(1, 99)}.{v.digits(2)} € left"),
+    "tokens left": rise("<budget:token_budget>{}</budget:token_budget>", 10_000, 99_000, 900),
     "weekday in Spanish": lambda v: v.random.choice([("lunes", "martes"), ("jueves", "viernes")]),
     "weekday in Korean": lambda v: v.random.choice([("월요일", "화요일"), ("목요일", "금요일")]),
-    "dice": fresh(lambda v: f"seed: {v.random.randint(1, 10**6)}"),
+    "dice": two(lambda v: f"seed: {v.random.randint(1, 10**6)}"),
 }
 
 
@@ -469,7 +453,7 @@ def model(e, l, place, v):
 BREAKAGES = {
     **{f"value: {name}": value(make) for name, make in VALUES.items()},
     "value in a heading": value(minute("{h}:{m}"), "## Now ({})\n"),
-    "value in an attribute": value(fresh(lambda v: v.hexa(10)), "<env run=\"{}\">"),
+    "value in an attribute": value(two(lambda v: v.hexa(10)), "<env run=\"{}\">"),
     "keys of JSON in the system prompt": settings_keys,
     "blanks of JSON in the system prompt": settings_compact,
     "numbers of JSON in the system prompt": settings_numbers,
