@@ -101,6 +101,11 @@ final class TransferBuffers: @unchecked Sendable {
     }
   }
 
+  /// What the spans say that fits, whatever their memory has.
+  func setCapacity(_ byteCount: Int) {
+    for index in spans.indices { spans[index].capacity = byteCount }
+  }
+
   func fill(_ byte: UInt8) {
     for piece in pieces { piece.initializeMemory(as: UInt8.self, repeating: byte) }
   }

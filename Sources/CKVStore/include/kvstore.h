@@ -773,8 +773,8 @@ kvstore_status_t kvstore_offload_abort(kvstore_reservation_t *reservation);
  * Each is the call of the same name without _start, done on a thread of the library's own, and
  * completes with one of its statuses. Restores run a few at a time: start one for each layer (a
  * region range each), in the order in which they are needed, and use layer k when its operation has
- * completed, while later ones still load. Offloads run one at a time, in the order in which they
- * were started. A timeout in the transfer counts from the start.
+ * completed, while later ones still load; those that wait are read together. Offloads run one at a
+ * time, in the order in which they were started. A timeout in the transfer counts from the start.
  * Return OK, BUSY (1,024 are queued), or an error of the call; unless it is OK nothing was
  * borrowed, and *operation_out is NULL. */
 kvstore_status_t kvstore_restore_start(kvstore_namespace_t *ns, const kvstore_prompt_t *prompt,

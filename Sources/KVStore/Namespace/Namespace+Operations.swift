@@ -3,7 +3,8 @@ public import KVCore
 extension Namespace {
   /// Starts a restore and returns; the spans and their memory stay borrowed until its end is reported.
   ///
-  /// The prompt is copied. Restores that are started run a few at a time, in order.
+  /// The prompt is copied. Restores that are started run a few at a time, in order; those that bring the same blocks
+  /// layer by layer, each started before the one before it has ended, are read together.
   @unsafe public func startRestore(
     _ prompt: Prompt,
     _ transfer: Transfer
@@ -11,18 +12,17 @@ extension Namespace {
     try store.enter()
     defer { store.leave() }
     try core.check(prompt, wholeBlocks: false)
-    let range = BorrowedRange(try core.range(of: transfer, in: prompt))
+    let range = try core.range(of: transfer, in: prompt)
     var limit = TransferLimit.after(transfer.timeoutNanoseconds)
-    let operation = store.makeOperation(blockCount: range.range.blocks.count)
+    let operation = store.makeOperation(blockCount: range.blocks.count)
     limit.cancellation = operation.cancellation
-    let copy = PromptCopy(prompt)
-    try store.start(operation, on: store.core.restoreQueue) {
-      [use, storeCore = store.core, limit] () throws(StoreError) in
-      try copy.withPrompt { (prompt) throws(StoreError) in
-        var call = RestoreCall(storeCore, use.core, prompt, range.range, to: .memory, limit)
-        return try call.restore()
-      }
-    }
+    let part = RestoreSequence.Part(
+      operation: operation,
+      transfer: transfer,
+      range: range,
+      limit: limit
+    )
+    try store.start(operation) { store.core.submit(part, prompt, use) }
     return operation
   }
 
@@ -44,8 +44,9 @@ extension Namespace {
     let ownLimit = TransferLimit.after(transfer.timeoutNanoseconds)
     let operation = store.makeOperation(blockCount: range.range.blocks.count)
     let copy = PromptCopy(prompt)
-    try store.start(operation, on: store.core.offloadQueue) {
-      [use, storeCore = store.core, ledger = store.ledger, operation] () throws(StoreError) in
+    let offload = {
+      @Sendable [use, storeCore = store.core, ledger = store.ledger, operation] ()
+        throws(StoreError) in
       var limit =
         ownLimit.isBounded
         ? ownLimit : .after(max(1, storeCore.configuration.offloadTimeoutNanoseconds))
@@ -54,6 +55,9 @@ extension Namespace {
         var call = OffloadCall(storeCore, use.core, prompt, range.range, limit, for: ledger)
         return try call.offload()
       }
+    }
+    try store.start(operation) {
+      store.core.offloadQueue.submit { operation.run(offload) }
     }
     return operation
   }

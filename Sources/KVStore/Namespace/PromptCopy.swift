@@ -1,3 +1,4 @@
+internal import Glibc
 internal import KVCore
 
 /// A prompt of the store's own, for work that goes on after the call that brought it.
@@ -30,6 +31,26 @@ internal import KVCore
   deinit {
     unsafe words.deallocate()
     unsafe extraBytes.deallocate()
+  }
+
+  /// Whether it is a copy of this prompt.
+  func isEqual(to prompt: Prompt) -> Bool {
+    guard wordCount == prompt.wordCount,
+      unsafe extraByteCounts.count == prompt.extra.count
+    else { return false }
+    if let other = unsafe prompt.words {
+      guard unsafe memcmp(words, other, 4 * wordCount) == 0 else { return false }
+    }
+    var offset = 0
+    for (index, count) in extraByteCounts.enumerated() {
+      let other = unsafe prompt.extra[index]
+      guard other.count == count else { return false }
+      if let base = other.baseAddress {
+        guard unsafe memcmp(extraBytes + offset, base, count) == 0 else { return false }
+      }
+      offset += count
+    }
+    return true
   }
 
   /// Lends it.

@@ -50,6 +50,8 @@ package final class StoreCore: Sendable {
   let effectiveHostBytes: Int
   /// Restores that were started run two at a time: one copies while the other waits for its reads.
   let restoreQueue = ServicePool(threadCount: 2, jobCountMax: 1024)
+  /// Those of them that others may join; a leaf lock.
+  let restoreSequences = Monitor<[RestoreSequence]>([])
   /// Offloads run in the order in which they were started: a block's parent comes first.
   let offloadQueue = ServicePool(threadCount: 1, jobCountMax: 1024)
   /// Prefetches run one after the other, so that they take no more than a window of the arena at a time.

@@ -76,6 +76,15 @@ struct RestoreCall {
     return result
   }
 
+  /// The same for all or nothing: nil, and nothing is counted, where a block is not to be had.
+  mutating func restoreWhole() throws(StoreError) -> TransferResult? {
+    if core.health.isPoisoned { return nil }
+    try run()
+    guard result.doneBlockCount == range.blocks.count else { return nil }
+    core.state.withLock { $0.meters.noteRestore(result, meter) }
+    return result
+  }
+
   /// Pins and lends the range's leading blocks, as many as are stored and may be lent; the caller ends that.
   mutating func lend() throws(StoreError) -> (slots: [HostSlot], result: TransferResult) {
     if core.health.isPoisoned { return ([], result) }

@@ -7,11 +7,10 @@ extension Store {
     }
   }
 
-  /// Queues an operation's transfer; until its end, close knows of it.
+  /// Lets an operation's transfer be queued; until its end, close knows of it.
   func start(
     _ operation: TransferOperation,
-    on queue: ServicePool,
-    _ transfer: @escaping @Sendable () throws(StoreError) -> TransferResult
+    _ submit: () -> ServicePool.Refusal?
   ) throws(StoreError) {
     let isOpen = operations.withLock { operations in
       // A close that came after this call began has ended all operations, and knows of no more.
@@ -20,7 +19,7 @@ extension Store {
       return true
     }
     guard isOpen else { throw .closed }
-    if let refusal = queue.submit({ operation.run(transfer) }) {
+    if let refusal = submit() {
       remove(operation)
       throw StoreError(refusal)
     }

@@ -24,7 +24,7 @@ public import KVCore
   public var prefixBlockCount = 0
   /// Restore: whatever the namespace's groups say, all regions of all blocks.
   public var ignoresWindows = false
-  package let spans: UnsafeMutableBufferPointer<TransferSpan>
+  package var spans: UnsafeMutableBufferPointer<TransferSpan>
 
   /// All blocks and regions by default; `spans` holds blockCount × regionCount pieces, block by block.
   @unsafe public init(

@@ -41,6 +41,8 @@ final class Cancellation: Sendable {
   private let flag = AtomicFlag(false)
   /// The reads that the transfer waits for now.
   private let batch = Monitor<ReadBatch?>(nil)
+  /// That of a transfer of which this one is a part.
+  private let whole = Monitor<Cancellation?>(nil)
 
   var isCancelled: Bool { flag.value }
 
@@ -48,6 +50,13 @@ final class Cancellation: Sendable {
   func cancel() {
     flag.exchange(true)
     batch.withLock { $0 }?.wake()
+    whole.withLock { $0 }?.cancel()
+  }
+
+  /// From now on, this one ends that transfer too; nil: no longer.
+  func forward(to whole: Cancellation?) {
+    self.whole.withLock { $0 = whole }
+    if isCancelled { whole?.cancel() }
   }
 
   func watch(_ batch: ReadBatch?) { self.batch.withLock { $0 = batch } }

@@ -72,12 +72,28 @@ public final class TransferOperation: Sendable {
 
   /// Runs the transfer, unless it has been cancelled already.
   func run(_ transfer: () throws(StoreError) -> TransferResult) {
-    let mayRun = stage.withLock { stage in
+    if begin() { finish(transfer) }
+  }
+
+  /// False when it has been cancelled already; else `finish` is to follow.
+  func begin() -> Bool {
+    stage.withLock { stage in
       guard case .queued = stage else { return false }
       stage = .running
       return true
     }
-    guard mayRun else { return }
+  }
+
+  /// Takes back that it has begun: it ends at once if it is cancelled, as one that waits does.
+  func putBack() {
+    stage.withLock { stage in
+      if case .running = stage { stage = .queued }
+    }
+    if cancellation.isCancelled { end(.success(untouched), from: .queued) }
+  }
+
+  /// Ends what has begun with what the transfer did.
+  func finish(_ transfer: () throws(StoreError) -> TransferResult) {
     let result: Result<TransferResult, StoreError>
     do throws(StoreError) {
       result = .success(try transfer())
