@@ -21,10 +21,19 @@ enum SubcommandHint {
         $0.isShown && distance(argument, $0.name) <= max(1, argument.count / 3)
       }
       let sorted = near.sorted { distance(argument, $0.name) < distance(argument, $1.name) }
-      guard let nearest = sorted.first else { return nil }
       let parent = names.joined(separator: " ")
+      guard let meant = sorted.first?.name ?? below(children, named: argument) else { return nil }
       return
-        "there is no command \"\(parent) \(printable(argument))\". Did you mean \"\(parent) \(nearest.name)\"?"
+        "there is no command \"\(parent) \(printable(argument))\". Did you mean \"\(parent) \(meant)\"?"
+    }
+    return nil
+  }
+
+  /// The command of that name a level further down: "inspect tree" for "tree".
+  private static func below(_ children: [Child], named word: String) -> String? {
+    for child in children where child.isShown {
+      let match = named(child.subcommands).first { $0.isShown && $0.name == word }
+      if let match { return "\(child.name) \(match.name)" }
     }
     return nil
   }

@@ -64,7 +64,8 @@ struct InitCommand: ParsableCommand {
         path: store,
         capacityByteCount: Int(clamping: statistics.diskBytesCapacity),
         catalogByteCount: Int(clamping: statistics.catalogBytesCapacity),
-        archiveByteCount: Int(clamping: statistics.archiveBytesCapacity)
+        archiveByteCount: Int(clamping: statistics.archiveBytesCapacity),
+        freeByteCount: freeByteCount(at: store)
       )
       print(json ? try jsonText(document) : document.text)
     }
@@ -79,11 +80,15 @@ struct InitDocument: CommandDocument {
   var capacityByteCount: Int
   var catalogByteCount: Int
   var archiveByteCount: Int
+  /// What the file system has free; nil when it does not say.
+  var freeByteCount: Int?
 
   /// The document for people.
   var text: String {
     let archive = archiveByteCount > 0 ? ", and \(byteText(archiveByteCount)) of archive" : ""
-    return
+    let made =
       "\(printable(path)): an empty store of \(byteText(capacityByteCount)), \(byteText(catalogByteCount)) of them for the catalog\(archive)"
+    guard let freeByteCount, freeByteCount < capacityByteCount else { return made }
+    return made + "\nonly \(byteText(freeByteCount)) are free there: it evicts when they are used up"
   }
 }

@@ -32,6 +32,13 @@ func fileStatus(_ path: String) -> stat? {
   return unsafe stat(path, &status) == 0 ? status : nil
 }
 
+/// What the file system of a folder has free for those who are not root; nil when it does not say.
+func freeByteCount(at folder: String) -> Int? {
+  var space = statvfs()
+  guard unsafe statvfs(folder, &space) == 0 else { return nil }
+  return Int(clamping: UInt64(space.f_bavail) * UInt64(space.f_frsize))
+}
+
 func isFolder(_ path: String) -> Bool {
   fileStatus(path).map { $0.st_mode & S_IFMT == S_IFDIR } ?? false
 }
