@@ -218,11 +218,11 @@ typedef struct {
  * catalog entry, synced in that order. `result` (may be NULL) covers the blocks that were offloaded
  * through this handle since its last flush, whoever flushed in between; a block that several
  * handles offered before it was durable is reported to each of them. Blocks that were already
- * durable when they were offered are not counted. `timeout_nanoseconds` 0 waits without a limit.
- * Returns OK (also when blocks were dropped: read `result`), BUSY (deadline), E_IO or E_NO_SPACE
- * (blocks of this handle could not be written; `result` is filled then too; E_IO also once the
- * store's folder was removed, moved or replaced), E_BAD_HANDLE, E_FORKED, E_READ_ONLY,
- * E_INTERNAL. */
+ * durable when they were offered are not counted. `timeout_nanoseconds` 0 waits without a limit,
+ * and may do the writing on the calling thread. Returns OK (also when blocks were dropped: read
+ * `result`), BUSY (deadline), E_IO or E_NO_SPACE (blocks of this handle could not be written;
+ * `result` is filled then too; E_IO also once the store's folder was removed, moved or replaced),
+ * E_BAD_HANDLE, E_FORKED, E_READ_ONLY, E_INTERNAL. */
 kvstore_status_t kvstore_flush(kvstore_t *store, uint64_t timeout_nanoseconds,
                                kvstore_flush_result_t *result);
 

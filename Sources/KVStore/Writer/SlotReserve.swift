@@ -320,6 +320,14 @@ final class SlotReserve {
 
   // MARK: Ahead
 
+  /// Whether `keepAhead` would evict.
+  var isLow: Bool {
+    stock.contains { slotByteCount, slots in
+      isFullSize.contains(slotByteCount)
+        && slots.count < Self.watermark(slotCount: slotCounts[slotByteCount] ?? 0) / 2
+    }
+  }
+
   /// Evicts for slots that are not needed yet, so that the next offload waits for none.
   ///
   /// Only where the slots of that size cannot become more: else they are taken as they come.

@@ -2,9 +2,9 @@ internal import KVCatalog
 internal import KVCodec
 internal import KVCore
 
-/// The thread that owns every catalog write of this process.
+/// Owns every catalog write of this process: a thread, and flushes that wait for it anyway and find it idle.
 ///
-/// Takes what is queued, in order, and turns it into as few synced commits as it can. See
+/// Takes what is queued, in order, and turns it into as few synced commits as it can. One at a time does so (`isTaken`). See
 /// docs/internals/transfer.md.
 final class Writer: Sendable {
   unowned let core: StoreCore
@@ -131,17 +131,35 @@ final class Writer: Sendable {
     queue.notifyAll()
   }
 
-  /// Waits until what is queued is done.
+  /// Returns when what is queued is done.
+  ///
+  /// Without a deadline the caller does it itself if nobody is at it: to wake a thread and be woken by it takes longer than a small
+  /// commit where the machine is busy. With one it has to wait, since LMDB's lock knows no end.
   func flush(deadline: UInt64?) throws(StoreError) {
-    let target = queue.withLock { queue in
+    enum Part {
+      case step(Step)
+      case wait(until: UInt64)
+    }
+    let part = queue.withLock { queue -> Part in
       queue.hurryCount = queue.enqueuedCount
-      return queue.enqueuedCount
+      if deadline == nil, !queue.isTaken, !queue.isIdle {
+        return .step(Step(&queue, mustCommit: true))
+      }
+      queue.waitingCount += 1
+      return .wait(until: queue.enqueuedCount)
     }
-    queue.notifyAll()
-    let isDone: Bool? = queue.wait(until: deadline) { queue in
-      queue.doneCount >= target ? true : nil
+    switch part {
+    case .step(let step):
+      perform(step)
+      release(leavingHouse: batches.isHouseDue)
+    case .wait(let target):
+      queue.notifyAll()
+      let isDone: Bool? = queue.wait(until: deadline) { queue in
+        queue.doneCount >= target ? true : nil
+      }
+      queue.withLock { $0.waitingCount -= 1 }
+      if isDone == nil { throw .busy }
     }
-    if isDone == nil { throw .busy }
   }
 
   // MARK: The thread
@@ -165,50 +183,93 @@ final class Writer: Sendable {
   private func run() {
     core.removeLeftOvers()
     enqueueShrinking()
+    release()
     while let next = nextStep() {
-      core.pendingParents.take(next.operations)
-      var segment: [WriterOperation] = []
-      for operation in next.operations {
-        guard case .call(let call) = operation else {
-          segment.append(operation)
-          continue
-        }
-        batches.write(segment, willCommit: true)
-        batches.commit()
-        segment = []
-        call.run()
+      switch next {
+      case .commit(let step):
+        perform(step)
+        if step.mustCommit { batches.keepHouse() }
+      case .house:
+        batches.keepHouse()
       }
-      batches.write(segment, willCommit: next.mustCommit)
-      guard next.mustCommit else { continue }
-      batches.commit()
-      core.pendingParents.endTaken()
-      queue.withLock { $0.doneCount = next.takenCount }
-      queue.notifyAll()
-      // Nobody waits for this.
-      batches.keepHouse()
+      release()
     }
   }
 
-  /// What the thread does next: it takes operations, whose payloads it writes, and may put all that it took into the catalog.
+  /// Operations that were taken: their payloads are written, and all that was taken may go into the catalog.
   private struct Step {
-    var operations: [WriterOperation] = []
+    let operations: [WriterOperation]
     /// Operations ever taken.
-    var takenCount: UInt64
-    var mustCommit: Bool
+    let takenCount: UInt64
+    let mustCommit: Bool
+
+    /// Takes all that is queued; `release` must follow.
+    init(_ queue: inout WriterQueue, mustCommit: Bool) {
+      operations = queue.takeAll(willCommit: mustCommit)
+      takenCount = queue.takenCount
+      self.mustCommit = mustCommit
+      queue.isTaken = true
+    }
+  }
+
+  private func perform(_ step: Step) {
+    core.pendingParents.take(step.operations)
+    var segment: [WriterOperation] = []
+    for operation in step.operations {
+      guard case .call(let call) = operation else {
+        segment.append(operation)
+        continue
+      }
+      batches.write(segment, willCommit: true)
+      batches.commit()
+      segment = []
+      call.run()
+    }
+    batches.write(segment, willCommit: step.mustCommit)
+    guard step.mustCommit else { return }
+    batches.commit()
+    core.pendingParents.endTaken()
+    let isAwaited = queue.withLock { queue in
+      queue.doneCount = step.takenCount
+      return queue.waitingCount > 0
+    }
+    if isAwaited { queue.notifyAll() }
+  }
+
+  /// Lets the next one at the queue.
+  private func release(leavingHouse isHouseDue: Bool = false) {
+    let isOverCapacity = batches.isOverCapacity
+    let mustWake = queue.withLock { queue in
+      queue.isTaken = false
+      queue.isOverCapacity = isOverCapacity
+      if isHouseDue { queue.isHouseDue = true }
+      return queue.isHouseDue || queue.isStopping || !queue.isIdle
+    }
+    if mustWake { queue.notifyAll() }
+  }
+
+  private enum Next {
+    case commit(Step)
+    case house
   }
 
   /// Waits until there is something to do; nil when it is time to stop.
-  private func nextStep() -> Step? {
+  private func nextStep() -> Next? {
     while true {
-      enum Next {
-        case step(Step)
-        case stop
+      enum Look {
+        case next(Next?)
         case sleep(UInt64?)
       }
       let interval = core.configuration.commitIntervalNanoseconds
-      let look: (inout WriterQueue) -> Next = { queue in
-        let isIdle = queue.operations.isEmpty && queue.takenCount == queue.doneCount
-        if isIdle { return queue.isStopping ? .stop : .sleep(nil) }
+      let look = queue.withLock { queue -> Look in
+        // Whoever is at it wakes this thread when he leaves something.
+        if queue.isTaken { return .sleep(nil) }
+        if queue.isHouseDue {
+          queue.isHouseDue = false
+          queue.isTaken = true
+          return .next(.house)
+        }
+        if queue.isIdle { return queue.isStopping ? .next(nil) : .sleep(nil) }
         let now = monotonicNanoseconds()
         let due = queue.dueSince.map { $0 &+ interval }
         let isDue =
@@ -216,38 +277,37 @@ final class Writer: Sendable {
         guard isDue || queue.hasMuchUnwritten else {
           return .sleep(due ?? now &+ WriterQueue.touchDelay)
         }
-        return .step(
-          Step(
-            operations: queue.takeAll(willCommit: isDue),
-            takenCount: queue.takenCount,
-            mustCommit: isDue
-          )
-        )
+        return .next(.commit(Step(&queue, mustCommit: isDue)))
       }
-      switch queue.withLock(look) {
-      case .step(let step): return step
-      case .stop: return nil
+      switch look {
+      case .next(let next): return next
       case .sleep(let until):
-        if until == nil, batches.needsHousekeeping {
+        if until == nil, mayNeedHousekeeping {
           let deadline = deadline(after: WriterBatches.housekeepingInterval)
           let isSoon: Bool? = queue.wait(until: deadline) { queue in
-            queue.isStopping || !queue.operations.isEmpty ? true : nil
+            if queue.isTaken { return nil }
+            return queue.isStopping || queue.isHouseDue || !queue.isIdle ? true : nil
           }
-          if isSoon == nil {
-            batches.keepHouse()
-          }
+          if isSoon == nil { queue.withLock { $0.isHouseDue = true } }
           continue
         }
         // Ends early when something is queued that is due sooner.
         let isTouchWait = queue.withLock { $0.dueSince == nil && !$0.operations.isEmpty }
         let woke: Bool? = queue.wait(until: until) { queue in
-          if queue.isStopping || queue.hurryCount > queue.doneCount { return true }
-          if until == nil { return queue.operations.isEmpty ? nil : true }
+          if queue.isTaken { return nil }
+          if queue.isStopping || queue.isHouseDue || queue.hurryCount > queue.doneCount {
+            return true
+          }
+          if until == nil { return queue.isIdle ? nil : true }
           if queue.hasMuchUnwritten { return true }
           return isTouchWait && queue.dueSince != nil ? true : nil
         }
         if woke == nil, isTouchWait { queue.withLock { $0.hurryCount = $0.enqueuedCount } }
       }
     }
+  }
+
+  private var mayNeedHousekeeping: Bool {
+    queue.withLock { $0.isOverCapacity } || core.state.withLock { $0.namespaces.mayExpire }
   }
 }

@@ -19,6 +19,11 @@ extension WriterBatches {
       || core.state.withLock { $0.namespaces.mayExpire }
   }
 
+  /// Whether `keepHouse` would do something.
+  var isHouseDue: Bool {
+    slots.isLow || monotonicNanoseconds() &- housekeeping.lastTime >= Self.housekeepingInterval
+  }
+
   /// Removes what has come to its end and keeps slots free ahead; at most once in an interval.
   func keepHouse() {
     let now = monotonicNanoseconds()

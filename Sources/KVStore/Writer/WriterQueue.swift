@@ -60,12 +60,22 @@ struct WriterQueue {
   /// When the oldest operation that needs a commit was queued; nil when there is none.
   var dueSince: UInt64?
   var isStopping = false
+  /// Somebody is at it: the writer's thread, which begins with what it has to do first, or a flush that found nobody at it.
+  var isTaken = true
+  /// Flushes that wait to be woken at the end of a step.
+  var waitingCount = 0
+  /// A flush leaves the thread what nobody waits for.
+  var isHouseDue = false
+  /// The store was larger than its capacity at the end of the last step.
+  var isOverCapacity = false
 
   /// Touches alone wait for company this long, in nanoseconds (design: a crash loses a second of them at most).
   static let touchDelay: UInt64 = 1_000_000_000
   /// Payload is written as it comes, in pieces of at least so many bytes, so that the disk works while more is copied in.
   static let unwrittenByteCountMax = 4 << 20
   var hasMuchUnwritten: Bool { unwrittenByteCount >= Self.unwrittenByteCountMax }
+  /// Nothing is queued, and all that was taken is committed.
+  var isIdle: Bool { operations.isEmpty && takenCount == doneCount }
   /// Touches that are kept for the next commit; older ones are dropped first.
   ///
   /// They only order evictions.
