@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -39,6 +41,7 @@ from .agent import AgentStore, Entry, LostStepError, NotStoredError
 from .agent.blocks import KIND_BYTES, encoded
 from .agent.canonical import digest
 from .agent.lists import AppendList
+from .agent.pieces import digests_of
 from .agent.scope import seconds
 
 # Counts changes of what is stored.
@@ -46,7 +49,22 @@ _FORMAT = 1
 # Steps may not leave the store before what can be made again.
 _PRIORITY = 90
 _LISTS_MAX = 1024
+# Heads of values that are new with a checkpoint lie in its record, as long as together they are not larger; so do the smallest ones of
+# values that it has from the one before. Others are records.
+_HEADS_BYTES_MAX = 3_000
+_REPEATED_BYTES_MAX = 200
 _HEADERS = {0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5}
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What a checkpoint hands on to the one behind it."""
+
+    versions: ChannelVersions
+    values: dict[str, str]
+    """By channel, their names."""
+    heads: dict[str, bytes]
+    """By name, of those that lie in its record."""
 
 
 def _config(thread: str, namespace: str, checkpoint: str) -> RunnableConfig:
@@ -92,12 +110,14 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde)
         self._agents, self._user, self._ttl_seconds = agents, user, seconds(ttl)
         self._lists: OrderedDict[tuple[str, ...], AppendList] = OrderedDict()
+        # The checkpoints that were stored last: the next one of a thread asks for them.
+        self._stored: OrderedDict[tuple[str, str, str], _Before] = OrderedDict()
         self._lock = threading.Lock()
 
     # ------------------------------------------------------------ where things are
 
     def _key(self, *parts: str) -> bytes:
-        return digest({"kvstore.langgraph": _FORMAT, "of": list(parts)})
+        return hashlib.sha256(json.dumps(("kvstore.langgraph", _FORMAT, parts)).encode()).digest()
 
     def _list(self, *parts: str) -> AppendList:
         """The threads of the user, the namespaces of a thread, the checkpoints in a namespace, or what was written to a checkpoint."""
@@ -140,11 +160,15 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
     def _values(self, thread: str, found: Mapping[str, Any]) -> dict[str, Any]:
         values = {}
         for channel, name in found["values"].items():
-            entry = self._agents.blocks(self._user).get(self._key("value", thread, name))
-            if entry is None:
-                raise LostStepError(f"the value of channel {channel!r} in thread {thread!r} has left the store")
-            values[channel] = self.serde.loads_typed(_typed(entry))
+            values[channel] = self.serde.loads_typed(_typed(self._value(thread, found, channel, name)))
         return values
+
+    def _value(self, thread: str, found: Mapping[str, Any], channel: str, name: str) -> Entry:
+        blocks, head = self._agents.blocks(self._user), found["heads"].get(name)
+        entry = blocks.get(self._key("value", thread, name)) if head is None else blocks.entry_of(head)
+        if entry is None:
+            raise LostStepError(f"the value of channel {channel!r} in thread {thread!r} has left the store")
+        return entry
 
     def _writes(self, thread: str, namespace: str, checkpoint: str) -> list[tuple[str, str, Any]]:
         """What tasks wrote to a checkpoint: of what was written twice the first, of errors and interrupts the last."""
@@ -180,8 +204,8 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
     def _note(self, thread: str, namespace: str, checkpoint: str, gone: Sequence[str] = ()) -> None:
         """Adds to the list of checkpoints; each record has the newest one, so that the last tells it."""
         checkpoints = self._list("checkpoints", thread, namespace)
-        while True:
-            count = checkpoints.count()
+
+        def made(count: int) -> Entry:
             if gone:
                 newest = next((id for id in self._ids(thread, namespace) if id not in gone), "")
             else:
@@ -189,8 +213,9 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
                     self._register(thread, namespace)
                 last = checkpoints.get(count - 1) if count else None
                 newest = max(checkpoint, last.value["newest"] if last else "")
-            if checkpoints.append_at(count, _json({"id": checkpoint, "newest": newest, "gone": list(gone)})):
-                return
+            return _json({"id": checkpoint, "newest": newest, "gone": list(gone)})
+
+        checkpoints.append_made(made)
 
     def _newest(self, thread: str, namespace: str) -> str:
         checkpoints = self._list("checkpoints", thread, namespace)
@@ -256,29 +281,40 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
         thread = str(config["configurable"]["thread_id"])
         namespace = config["configurable"].get("checkpoint_ns", "")
         parent = get_checkpoint_id(config)
-        before = self._load(thread, namespace, parent) if parent else None
         versions = checkpoint["channel_versions"]
         blocks = self._agents.blocks(self._user)
-        paths, values = [], {}
+        values: dict[str, str] = {}
+        heads: dict[str, bytes] = {}
+        # Records of values, and the heads of all that are new.
+        paths: set[bytes] = set()
+        made: set[bytes] = set()
+        before: _Before | None = None
         for channel, value in checkpoint["channel_values"].items():
-            known = before is not None and channel not in new_versions and self._ttl_seconds is None
-            if known and before is not None and before["checkpoint"]["channel_versions"].get(channel) == versions.get(channel):
-                name = before["values"].get(channel)
-                if name is not None and blocks.peek(self._key("value", thread, name)):
+            if parent and channel not in new_versions and self._ttl_seconds is None:
+                before = before or self._before(thread, namespace, parent)
+                name = before.values.get(channel) if before.versions.get(channel) == versions.get(channel) else None
+                if name is not None and self._keep(thread, name, before, heads, paths):
                     values[channel] = name
                     continue
             typed = self.serde.dumps_typed(value)
-            name = hashlib.sha256(typed[0].encode() + b"\0" + typed[1]).hexdigest()
-            path = self._key("value", thread, name)
-            self._store(path, _entry(typed))
-            paths.append(path)
-            values[channel] = name
+            entry = _entry(typed)
+            digests = digests_of(entry.content)
+            name = values[channel] = hashlib.sha256(json.dumps(entry.meta).encode() + digests[-1]).hexdigest()
+            head = blocks.head_of(entry, ttl_seconds=self._ttl_seconds, priority=_PRIORITY, digests=digests)
+            if head is None:
+                raise NotStoredError("the store has no place for a checkpoint")
+            made.add(head)
+            if len(head) + sum(map(len, heads.values())) <= _HEADS_BYTES_MAX:
+                heads[name] = head
+            else:
+                paths.add(self._store_head(thread, name, head))
         kept = {name: value for name, value in checkpoint.items() if name != "channel_values"}
         record = {
             "checkpoint": kept,
             "metadata": get_checkpoint_metadata(config, metadata),
             "parent": parent,
             "values": values,
+            "heads": heads,
         }
         path = self._key("checkpoint", thread, namespace, checkpoint["id"])
         if blocks.peek(path):
@@ -286,9 +322,42 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
         self._store(path, _entry(self.serde.dumps_typed(record)))
         # Durable, with all before it.
         self._note(thread, namespace, checkpoint["id"])
-        if not all(blocks.peek(stored) for stored in (*paths, path)):
+        if not all(map(blocks.peek, (*paths, path))) or not all(map(blocks.is_whole, made)):
             raise NotStoredError("a checkpoint was dropped: the store is full of what may not be evicted, or cannot write")
+        with self._lock:
+            self._stored[thread, namespace, checkpoint["id"]] = _Before(dict(versions), values, heads)
+            if len(self._stored) > _LISTS_MAX:
+                self._stored.popitem(last=False)
         return _config(thread, namespace, checkpoint["id"])
+
+    def _before(self, thread: str, namespace: str, parent: str) -> _Before:
+        """The checkpoint that another one follows."""
+        with self._lock:
+            known = self._stored.get((thread, namespace, parent))
+        if known is not None:
+            return known
+        found = self._load(thread, namespace, parent)
+        return _Before(found["checkpoint"]["channel_versions"], found["values"], found["heads"]) if found else _Before({}, {}, {})
+
+    def _keep(self, thread: str, name: str, before: _Before, heads: dict[str, bytes], paths: set[bytes]) -> bool:
+        """Keeps a value that has not changed; False: it is not there as a whole."""
+        blocks = self._agents.blocks(self._user)
+        head = before.heads.get(name)
+        if head is None:
+            return blocks.peek(self._key("value", thread, name)) > 0
+        if not blocks.is_whole(head):
+            return False
+        if len(head) <= _REPEATED_BYTES_MAX and len(head) + sum(map(len, heads.values())) <= _HEADS_BYTES_MAX:
+            heads[name] = head
+        else:
+            paths.add(self._store_head(thread, name, head))
+        return True
+
+    def _store_head(self, thread: str, name: str, head: bytes) -> bytes:
+        path = self._key("value", thread, name)
+        if not self._agents.blocks(self._user).put_head(path, head, ttl_seconds=self._ttl_seconds, priority=_PRIORITY):
+            raise NotStoredError("the store has no place for a checkpoint")
+        return path
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -319,8 +388,9 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
             for checkpoint in self._ids(thread, other) if names else ():
                 found = self._load(thread, other, checkpoint)
                 names.difference_update(found["values"].values() if found else ())
-        for name in names:
-            blocks.forget(self._key("value", thread, name))
+        for path in (self._key("value", thread, name) for name in names):
+            if blocks.peek(path):
+                blocks.forget(path)
 
     def _forget_list(self, *parts: str) -> None:
         found = self._list(*parts)
@@ -361,10 +431,11 @@ class KVStoreSaver(BaseCheckpointSaver[str]):
                 if found is None:
                     continue
                 for channel, name in found["values"].items():
-                    value = blocks.get(self._key("value", source, name))
-                    if value is None:
-                        raise LostStepError(f"the value of channel {channel!r} in thread {source!r} has left the store")
-                    self._store(self._key("value", target, name), value)
+                    value = self._value(source, found, channel, name)
+                    if name not in found["heads"]:
+                        self._store(self._key("value", target, name), value)
+                    elif not blocks.head_of(value, ttl_seconds=self._ttl_seconds, priority=_PRIORITY):
+                        raise NotStoredError("the store has no place for a checkpoint")
                 for entry in self._list("writes", source, namespace, checkpoint).entries():
                     self._list("writes", target, namespace, checkpoint).append(entry)
                 self._store(

@@ -19,7 +19,9 @@ pytest.importorskip("langgraph.graph", reason="langgraph is not installed")
 from langgraph.graph import END, START, StateGraph  # noqa: E402
 from langgraph.types import CachePolicy  # noqa: E402
 
+from kvstore import Prompt  # noqa: E402
 from kvstore.agent import AgentStore, LostStepError  # noqa: E402
+from kvstore.agent.blocks import pieces_of  # noqa: E402
 from kvstore.langgraph import KVStoreCache, KVStoreSaver  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("graph_program.py")
@@ -147,17 +149,36 @@ def test_only_what_changed_is_stored_and_every_step_is_found(agents: AgentStore)
 
 
 def test_a_value_that_left_the_store_is_an_error_and_no_older_state(agents: AgentStore) -> None:
-    saver = KVStoreSaver(agents, user="ann")
-    config = thread(saver, 3)
+    saver, blocks = KVStoreSaver(agents, user="ann"), agents.blocks("ann")
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    kept, changing = random.Random(1).randbytes(60_000), random.Random(2).randbytes(20_000)
+    for step in range(3):
+        versions = {"kept": 1, "changing": step}
+        new = versions if step == 0 else {"changing": step}
+        values = {"kept": kept, "changing": changing + bytes([step])}
+        config = saver.put(config, checkpoint(step, values, versions), {"step": step}, new)
     found = saver._load("t", "", "00000002")
-    assert found is not None
-    agents.blocks("ann").forget(saver._key("value", "t", found["values"]["grown"]))
-    with pytest.raises(LostStepError, match="grown"):
+    assert found is not None and list(found["heads"]) == [found["values"]["changing"]]
+    # The one value lies in the record, the other in one of its own; both have pieces.
+    head = found["heads"][found["values"]["changing"]]
+    name = found["values"]["kept"]
+    pieces = pieces_of(head)
+    assert pieces is not None and blocks.is_whole(head)
+    blocks.small.forget(Prompt.of_digests(pieces[0], 32))
+    for fresh in (saver, KVStoreSaver(agents, user="ann")):
+        with pytest.raises(LostStepError, match="changing"):
+            fresh.get_tuple({"configurable": {"thread_id": "t"}})
+    # What is stored again is whole again, and the other value leaves.
+    config = saver.put(config, checkpoint(3, values, {"kept": 1, "changing": 2}), {"step": 3}, {})
+    again = saver.get_tuple({"configurable": {"thread_id": "t"}})
+    assert again is not None and again.checkpoint["channel_values"] == values
+    blocks.forget(saver._key("value", "t", name))
+    with pytest.raises(LostStepError, match="kept"):
         saver.get_tuple({"configurable": {"thread_id": "t"}})
-    agents.blocks("ann").forget(saver._key("checkpoint", "t", "", "00000002"))
+    blocks.forget(saver._key("checkpoint", "t", "", "00000003"))
     with pytest.raises(LostStepError, match="newest"):
         saver.get_tuple({"configurable": {"thread_id": "t"}})
-    assert saver.get_tuple({"configurable": {**config["configurable"], "checkpoint_id": "00000001"}}) is not None
+    assert saver.get_tuple({"configurable": {**config["configurable"], "checkpoint_id": "00000009"}}) is None
 
 
 def test_checkpoints_and_writes_of_two_openings_at_once_are_all_kept(path: Path) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import json
 import math
 import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,18 +32,15 @@ from .. import (
     _abi,
 )
 from ..library import check, library
+from .calls import DIGEST_BYTES, HEAD_BYTES_MAX, Calls
+from .pieces import LARGE_PIECE_BYTES, SMALL_PIECE_BYTES, Recent, digests_of, packed, unpacked
 
-DIGEST_BYTES = 32
-# A head with its value, up to what a store keeps in its catalog by default.
-HEAD_BYTES_MAX = 16_384
 # Values up to here, compressed, lie in their head. Larger ones are cut: up to 512 KiB into pieces of 8 KiB, each compressed after those
 # before it, so that values that begin alike have the same pieces; from there on what comes out of that into pieces of 64 KiB.
 _INLINE_BYTES_MAX = 4_096
-_SMALL_PIECE_BYTES = 8_192
-_LARGE_PIECE_BYTES = 65_536
 _SMALL_PIECES_MAX = 64
 _LARGE_PIECES_MAX = 256
-STORED_BYTES_MAX = _LARGE_PIECE_BYTES * _LARGE_PIECES_MAX
+STORED_BYTES_MAX = LARGE_PIECE_BYTES * _LARGE_PIECES_MAX
 """The largest value, as it is stored (compressed where that makes it smaller): 16 MiB."""
 CONTENT_BYTES_MAX = 256 << 20
 """The largest value before it is compressed: 256 MiB."""
@@ -156,29 +151,21 @@ def _array_of(content: bytes) -> Any:
     return numpy.load(io.BytesIO(content), allow_pickle=False)
 
 
-class _Scratch(threading.local):
-    """Memory of a thread's own that heads are read into."""
-
-    def __init__(self) -> None:
-        self.memory = bytearray(HEAD_BYTES_MAX)
-        self.view = memoryview(self.memory)
-        self.spans = Spans.of([self.memory], writable=True)
-
-
 class Blocks:
     """The records of one user, or of nobody in particular; nothing is shared between two of these.
 
     A record is a block found by the digests of its path. Threads may share it.
     """
 
-    def __init__(self, store: Store, salt: bytes, *, quota: int | str | None = None) -> None:
+    def __init__(self, store: Store, salt: bytes, *, quota: int | str | None = None, recent: Recent | None = None) -> None:
         self._store = store
+        self._recent = recent or Recent()
         self._salt = salt
         self._quota = quota
         self._lock = threading.Lock()
         self._small: Namespace | None = None
         self._large: Namespace | None = None
-        self._scratch = _Scratch()
+        self._calls = Calls()
 
     def _identity(self, region_bytes: int) -> Identity:
         return Identity(
@@ -207,21 +194,18 @@ class Blocks:
         if self._large is None:
             with self._lock:
                 if self._large is None:
-                    self._large = self._store.namespace(self._identity(_LARGE_PIECE_BYTES), quota=self._quota)
+                    self._large = self._store.namespace(self._identity(LARGE_PIECE_BYTES), quota=self._quota)
         return self._large
 
     # ------------------------------------------------------------ heads
 
     def count(self, path: bytes) -> int:
         """How many of the path's records are stored, from its beginning on. A use of them."""
-        prompt = Prompt.of_digests(path, DIGEST_BYTES)
-        match = self.small.match(prompt)
-        match.release()
-        return match.blocks
+        return self._calls.touch(self.small, path)
 
     def peek(self, path: bytes) -> int:
         """`count` without a trace."""
-        return self.small.match(Prompt.of_digests(path, DIGEST_BYTES), peek=True).blocks
+        return self._calls.peek(self.small, path)
 
     def put(
         self,
@@ -231,27 +215,45 @@ class Blocks:
         ttl_seconds: float | None = None,
         priority: int | None = None,
         compress: bool = True,
+        digests: list[bytes] | None = None,
     ) -> bool:
         """Stores a record at the end of a path, whose other records are stored; False: the store has no place for it.
 
-        A record that is there stays as it is. Durable after `Store.flush`. compress: False for what does not get smaller.
+        A record that is there stays as it is. Durable after `Store.flush`. compress: False for what does not get smaller. digests:
+        `digests_of` its content, if they are known.
         """
+        head = self.head_of(entry, ttl_seconds=ttl_seconds, priority=priority, compress=compress, digests=digests)
+        return head is not None and self.put_head(path, head, ttl_seconds=ttl_seconds, priority=priority)
+
+    def put_head(self, path: bytes, head: bytes, *, ttl_seconds: float | None = None, priority: int | None = None) -> bool:
+        """Stores a record whose head is made."""
+        return self._calls.offload(self.small, path, head, [len(head)], ttl_seconds, priority)
+
+    def head_of(
+        self,
+        entry: Entry,
+        *,
+        ttl_seconds: float | None = None,
+        priority: int | None = None,
+        compress: bool = True,
+        digests: list[bytes] | None = None,
+    ) -> bytes | None:
+        """The head of a record, whose pieces are stored, if it has some; None: the store has no place for them."""
         if ttl_seconds is not None and ttl_seconds <= 0:
-            return False
+            return None
         meta = json.dumps(entry.meta, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") if entry.meta else b""
         if len(meta) > _META_BYTES_MAX:
             raise TooLargeError(f"{len(meta)} bytes are noted with a value, and {_META_BYTES_MAX} is the most")
         content = entry.content
         if len(content) > CONTENT_BYTES_MAX:
             raise TooLargeError(f"a value of {len(content)} bytes, and {CONTENT_BYTES_MAX} is the most")
-        storage = _INLINE
-        pieces = [content[start : start + _SMALL_PIECE_BYTES] for start in range(0, len(content), _SMALL_PIECE_BYTES)]
-        stored = content
+        storage, stored, sizes = _INLINE, content, [0]
+        digests = digests or digests_of(content)
         if compress and len(content) >= _COMPRESS_BYTES_MIN:
-            packed = _packed(pieces)
-            stream = b"".join(packed)
+            pieces = packed(content, digests, self._recent, self._salt)
+            stream = b"".join(pieces)
             if len(stream) < len(content) - len(content) // 8:
-                stored, pieces, storage = stream, packed, _COMPRESSED
+                storage, stored, sizes = _COMPRESSED, stream, [len(piece) for piece in pieces]
         if len(stored) > STORED_BYTES_MAX:
             raise TooLargeError(
                 f"a value of {len(content)} bytes takes {len(stored)} in the store, and {STORED_BYTES_MAX} is the most; "
@@ -260,14 +262,18 @@ class Blocks:
         if len(stored) <= (_INLINE_BYTES_MAX if compress else _PLAIN_BYTES_MAX):
             rest = stored
         else:
-            is_small = len(pieces) <= _SMALL_PIECES_MAX
-            if not is_small:
-                pieces = [stored[start : start + _LARGE_PIECE_BYTES] for start in range(0, len(stored), _LARGE_PIECE_BYTES)]
+            is_small = len(digests) <= _SMALL_PIECES_MAX
+            if is_small and storage == _COMPRESSED:
+                rest = b"".join(digests)
+            else:
+                size = SMALL_PIECE_BYTES if is_small else LARGE_PIECE_BYTES
+                rest = b"".join(digests_of(stored, b"small" if is_small else b"large", size))
+                sizes = [min(size, len(stored) - start) for start in range(0, len(stored), size)]
             storage |= _SMALL if is_small else _LARGE
-            placed = self._put_pieces(pieces, is_small, ttl_seconds, priority)
-            if placed is None:
-                return False
-            rest = placed
+            namespace = self.small if is_small else self.large
+            if not self._calls.offload(namespace, rest, stored, sizes, ttl_seconds, priority):
+                return None
+            self._recent.put("content", self._salt + digests[-1], content)
         head = _HEAD.pack(
             _MAGIC,
             entry.kind,
@@ -276,29 +282,17 @@ class Blocks:
             _nanoseconds(entry.stored or time.time()),
             _nanoseconds(entry.fresh_until) if entry.fresh_until is not None else 0,
             len(content),
-            hashlib.sha256(content).digest(),
+            digests[-1],
         )
-        done = self.small.offload(
-            Prompt.of_digests(path, DIGEST_BYTES),
-            [head + meta + rest],
-            first_block=len(path) // DIGEST_BYTES - 1,
-            ttl_seconds=math.inf if ttl_seconds is None else ttl_seconds,
-            ttl_absolute=ttl_seconds is not None,
-            priority=priority,
-        )
-        return done.status == Status.OK
+        return head + meta + rest
 
     def get(self, path: bytes, *, content: bool = True) -> Entry | None:
         """The record at the end of a path, checked; None: it is not stored, or not whole."""
-        scratch = self._scratch
-        index = len(path) // DIGEST_BYTES - 1
-        done = self.small.restore(
-            Prompt.of_digests(path, DIGEST_BYTES), scratch.spans, first_block=index, block_count=1
-        )
-        if done.blocks_done != 1:
-            return None
-        head = bytes(scratch.view[: done.byte_count])
-        # The library sets the length that was restored; the room is the same again for the next.
+        head = self._calls.head(self.small, path)
+        return None if head is None else self.entry_of(head, content=content)
+
+    def entry_of(self, head: bytes, *, content: bool = True) -> Entry | None:
+        """The record that has this head, checked; None: it is none, or not whole."""
         if len(head) < _HEAD.size:
             return None
         magic, kind, storage, meta_size, stored_at, fresh_until, size, digest = _HEAD.unpack_from(head)
@@ -309,27 +303,38 @@ class Blocks:
         except ValueError:
             # Of a run that was imported from who knows where.
             return None
-        body = b""
-        if content:
-            rest = head[_HEAD.size + meta_size :]
-            place = storage & ~_COMPRESSED
-            found = rest if place == _INLINE else self._get_pieces(rest, place == _SMALL)
-            if found is None:
-                return None
-            body = found
-            if storage & _COMPRESSED:
-                unpacker = zlib.decompressobj()
-                try:
-                    body = unpacker.decompress(body, size + 1)
-                except zlib.error:
-                    return None
-            if place == _INLINE and not storage & _COMPRESSED:
-                # The store has checked it with its key.
-                return Entry(body, kind, meta, stored_at / 1e9, fresh_until / 1e9 if fresh_until else None)
-            if len(body) != size or hashlib.sha256(body).digest() != digest:
-                # Its pieces are of another value: it was replaced meanwhile.
-                return None
+        body = self._content(head[_HEAD.size + meta_size :], storage, size, digest) if content else b""
+        if body is None:
+            return None
         return Entry(body, kind, meta, stored_at / 1e9, fresh_until / 1e9 if fresh_until else None)
+
+    def _content(self, rest: bytes, storage: int, size: int, digest: bytes) -> bytes | None:
+        """What a head stands for; None: not all of it is stored."""
+        place = storage & ~_COMPRESSED
+        if storage == _INLINE:
+            # The store has checked it with its key.
+            return rest
+        found: bytes | None = rest
+        if place != _INLINE:
+            recent = self._recent.get("content", self._salt + digest)
+            if recent is not None:
+                # As long as its pieces are stored.
+                namespace = self.small if place == _SMALL else self.large
+                return recent if self._calls.peek(namespace, rest) * DIGEST_BYTES == len(rest) else None
+            found = self._get_pieces(rest, place == _SMALL)
+        if found is not None and storage & _COMPRESSED:
+            found = unpacked(found, size)
+        if found is None or len(found) != size or digests_of(found)[-1] != digest:
+            # Its pieces are of another value: it was replaced meanwhile.
+            return None
+        if place != _INLINE:
+            self._recent.put("content", self._salt + digest, found)
+        return found
+
+    def is_whole(self, head: bytes) -> bool:
+        """Whether the pieces of a record are all stored, by now."""
+        pieces = pieces_of(head)
+        return pieces is None or self._calls.peek(self.large if pieces[1] else self.small, pieces[0]) * DIGEST_BYTES == len(pieces[0])
 
     def why_not(self, path: bytes) -> str:
         """Why a record is not there, if it was: "expired", "evicted", "over quota", "forgotten", "damaged"; else ""."""
@@ -380,32 +385,11 @@ class Blocks:
 
     # ------------------------------------------------------------ pieces
 
-    def _put_pieces(
-        self, pieces: list[bytes], is_small: bool, ttl_seconds: float | None, priority: int | None
-    ) -> bytes | None:
-        """Stores what does not fit a head; the pieces are found by their content and what stands before them, so that values
-        that begin alike share them. Returns their digests."""
-        digests = []
-        chained = b"pieces"
-        for piece in pieces:
-            chained = hashlib.sha256(chained + hashlib.sha256(piece).digest()).digest()
-            digests.append(chained)
-        path = b"".join(digests)
-        namespace = self.small if is_small else self.large
-        done = namespace.offload(
-            Prompt.of_digests(path, DIGEST_BYTES),
-            pieces,
-            ttl_seconds=math.inf if ttl_seconds is None else ttl_seconds,
-            ttl_absolute=ttl_seconds is not None,
-            priority=priority,
-        )
-        return path if done.status == Status.OK else None
-
     def _get_pieces(self, path: bytes, is_small: bool) -> bytes | None:
         count, rest = divmod(len(path), DIGEST_BYTES)
         if rest or not 0 < count <= (_SMALL_PIECES_MAX if is_small else _LARGE_PIECES_MAX):
             return None
-        size = HEAD_BYTES_MAX if is_small else _LARGE_PIECE_BYTES
+        size = HEAD_BYTES_MAX if is_small else LARGE_PIECE_BYTES
         memory = bytearray(count * size)
         view = memoryview(memory)
         spans = Spans.of([view[start : start + size] for start in range(0, len(memory), size)], writable=True)
@@ -426,7 +410,7 @@ class Blocks:
     def raw(self, path: bytes, *, large: bool = False, first: int = 0) -> list[bytes]:
         """The blocks of a path as they are stored, as far as they are."""
         count = len(path) // DIGEST_BYTES - first
-        size = _LARGE_PIECE_BYTES if large else HEAD_BYTES_MAX
+        size = LARGE_PIECE_BYTES if large else HEAD_BYTES_MAX
         found: list[bytes] = []
         while len(found) < count:
             part = min(64, count - len(found))
@@ -458,8 +442,9 @@ class Blocks:
 
     def purge(self) -> int:
         """Removes all records of this user, durably, and overwrites their slots; returns how many blocks went."""
+        self._recent.clear()
         count = 0
-        for region_bytes in (HEAD_BYTES_MAX, _LARGE_PIECE_BYTES):
+        for region_bytes in (HEAD_BYTES_MAX, LARGE_PIECE_BYTES):
             namespace = self._store.existing_namespace(self._identity(region_bytes))
             if namespace is not None:
                 with namespace:
@@ -485,14 +470,6 @@ def pieces_of(head: bytes) -> tuple[bytes, bool] | None:
     _, _, storage, meta_size, *_ = _HEAD.unpack_from(head)
     place = storage & ~_COMPRESSED
     return None if place == _INLINE else (head[_HEAD.size + meta_size :], place == _LARGE)
-
-
-def _packed(pieces: list[bytes]) -> list[bytes]:
-    """The pieces compressed, each with those before it at hand: the same for all values that begin with them."""
-    packer = zlib.compressobj(1)
-    packed = [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces[:-1]]
-    packed.append(packer.compress(pieces[-1]) + packer.flush())
-    return packed
 
 
 def _nanoseconds(seconds: float) -> int:

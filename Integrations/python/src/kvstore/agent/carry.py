@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .blocks import DIGEST_BYTES, Blocks, NotStoredError, pieces_of
+from .blocks import Blocks, NotStoredError, pieces_of
+from .calls import DIGEST_BYTES
 from .canonical import digest
 from .lists import AppendList
 from .run import Run, _Lane

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .. import KVStoreError, Prompt
-from .blocks import DIGEST_BYTES, KIND_BYTES, Blocks, Entry, NotStoredError
+from .blocks import KIND_BYTES, Blocks, Entry, NotStoredError
+from .calls import DIGEST_BYTES
 from .canonical import digest
 from .lists import AppendList
 from .scope import LEVELS, Level, Scope

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 
-from .blocks import DIGEST_BYTES, Blocks, Entry, NotStoredError
+from .blocks import Blocks, Entry, NotStoredError
+from .calls import DIGEST_BYTES
 from .claims import Claims
 
 # Each so many records begin a path of their own, so that no call has to name more than these.
 _PAGE = 256
 _PLAIN_BYTES_MAX = 1_024
+# How often reading a list counts as a use of it, which wakes a thread: recency is for evictions alone.
+_USE_SECONDS = 10
 
 
 class AppendList:
@@ -28,39 +33,56 @@ class AppendList:
     ) -> None:
         self._blocks, self._claims, self._key = blocks, claims, key
         self._ttl_seconds, self._priority, self._claim_seconds = ttl_seconds, priority, claim_seconds
-        # Where to look first, and the digests of that page.
-        self._last = (0, self._digests(0))
+        # Where to look first: a page, how many records it had, and its first digests, as far as somebody asked for them.
+        self._last = (0, 0, b"")
+        self._used = -math.inf
 
-    def _digests(self, page: int) -> bytes:
-        digests = []
-        chained = hashlib.sha256(b"list" + self._key + page.to_bytes(8, "big")).digest()
-        for _ in range(_PAGE):
-            digests.append(chained)
-            chained = hashlib.sha256(chained).digest()
-        return b"".join(digests)
-
-    def _page(self, page: int) -> bytes:
-        last, path = self._last
-        return path if page == last else self._digests(page)
+    def _digests(self, page: int, count: int) -> bytes:
+        """The first digests of a page."""
+        last, known, path = self._last
+        if page != last:
+            known, path = 0, b""
+        have = len(path) // DIGEST_BYTES
+        if have < count:
+            chained = path[-DIGEST_BYTES:]
+            digests = [path]
+            for index in range(have, count):
+                seed = chained if index else b"list" + self._key + page.to_bytes(8, "big")
+                chained = hashlib.sha256(seed).digest()
+                digests.append(chained)
+            path = b"".join(digests)
+            if page == last:
+                self._last = (page, known, path)
+        return path[: count * DIGEST_BYTES]
 
     def path(self, index: int) -> bytes:
         """The digests down to a record."""
         page, place = divmod(index, _PAGE)
-        return self._page(page)[: (place + 1) * DIGEST_BYTES]
+        return self._digests(page, place + 1)
 
     def count(self) -> int:
         """How many records there are, as far as all processes have stored them by now."""
-        page, path = self._last
-        if page and self._blocks.peek(path[:DIGEST_BYTES]) == 0 and self._blocks.peek(self._digests(page - 1)) < _PAGE:
+        page, known, _ = self._last
+        if page and self._blocks.peek(self._digests(page, 1)) == 0 and self._blocks.peek(self._digests(page - 1, _PAGE)) < _PAGE:
             # It was purged meanwhile.
-            page, path = 0, self._digests(0)
+            page = known = 0
+        now = time.monotonic()
+        look = self._blocks.peek
+        if now - self._used > _USE_SECONDS:
+            self._used, look = now, self._blocks.count
         while True:
-            found = self._blocks.count(path)
+            # As a rule it is as long as it was, or longer by one.
+            asked = min(known + 2, _PAGE)
+            path = self._digests(page, asked)
+            found = look(path)
+            while found == asked < _PAGE:
+                asked = min(2 * asked, _PAGE)
+                path = self._digests(page, asked)
+                found = look(path)
             if found < _PAGE:
                 break
-            page += 1
-            path = self._digests(page)
-        self._last = (page, path)
+            page, known = page + 1, 0
+        self._last = (page, found, path)
         return page * _PAGE + found
 
     def get(self, index: int, *, content: bool = True) -> Entry | None:
@@ -69,8 +91,13 @@ class AppendList:
 
     def entries(self, first: int = 0) -> Iterator[Entry]:
         """The records from one on, in order."""
-        for index in range(first, self.count()):
-            entry = self.get(index)
+        count = self.count()
+        page, path = -1, b""
+        for index in range(first, count):
+            if index // _PAGE != page:
+                page = index // _PAGE
+                path = self._digests(page, min(_PAGE, count - page * _PAGE))
+            entry = self._blocks.get(path[: (index % _PAGE + 1) * DIGEST_BYTES])
             if entry is not None:
                 yield entry
 
@@ -84,20 +111,22 @@ class AppendList:
 
     def append(self, entry: Entry) -> int:
         """Stores one more record, durably, whoever else does so at the same time; returns its number."""
-        index = self._append(entry, None)
+        index = self.append_made(lambda _: entry)
         assert index is not None
         return index
 
     def append_at(self, index: int, entry: Entry) -> bool:
         """`append`, unless the list has another length by then."""
-        return self._append(entry, index) is not None
+        return self.append_made(lambda count: entry if count == index else None) is not None
 
-    def _append(self, entry: Entry, expected: int | None) -> int | None:
+    def append_made(self, make: Callable[[int], Entry | None]) -> int | None:
+        """`append` of what is made once the record's number is known, while nobody else appends; None: nothing was."""
         with self._claims.hold(hashlib.sha256(b"append" + self._key).digest(), self._claim_seconds) as mine:
             if not mine:
                 raise NotStoredError("another process has been writing the same list for too long")
             index = self.count()
-            if expected is not None and index != expected:
+            entry = make(index)
+            if entry is None:
                 return None
             if not self.put(index, entry):
                 raise NotStoredError("the store has no place for a record")

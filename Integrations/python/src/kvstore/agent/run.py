@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import Namespace, Prompt
 from . import context
-from .blocks import DIGEST_BYTES, KIND_BYTES, KIND_JSON, Blocks, Entry, NotStoredError, decoded, encoded
+from .blocks import KIND_BYTES, KIND_JSON, Blocks, Entry, NotStoredError, decoded, encoded
+from .calls import DIGEST_BYTES
 from .canonical import NotCanonicalError, digest
 from .lists import AppendList
 from .log import DivergenceError, Event, Opening, Place, Recorder, Replayer, RunLog, first_difference, place

@@ -22,6 +22,7 @@ from .claims import Claims
 from .histories import Histories
 from .lists import AppendList
 from .metrics import Metrics
+from .pieces import Recent
 from .policies import Policies
 from .prices import Prices
 from .run import Run
@@ -70,6 +71,7 @@ class AgentStore(Closing):
         self.histories = Histories(self)
         self._secret, self._quota = secret, quota
         self._lock = threading.Lock()
+        self._recent = Recent()
         self._users: OrderedDict[str | None, Blocks] = OrderedDict()
 
     def salt(self, user: str | None) -> bytes:
@@ -81,7 +83,7 @@ class AgentStore(Closing):
         with self._lock:
             found = self._users.get(user)
             if found is None:
-                found = self._users[user] = Blocks(self.store, self.salt(user), quota=self._quota)
+                found = self._users[user] = Blocks(self.store, self.salt(user), quota=self._quota, recent=self._recent)
                 if len(self._users) > _USERS_MAX:
                     # Closed by the last one who uses it.
                     self._users.popitem(last=False)
