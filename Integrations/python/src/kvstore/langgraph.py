@@ -1,4 +1,5 @@
-"""LangGraph keeps its threads and the results of its nodes in a store: `KVStoreSaver`, `KVStoreCache`.
+"""LangGraph keeps its threads, the results of its nodes and what agents remember in a store: `KVStoreSaver`, `KVStoreCache`,
+`KVStoreMemories`.
 
     from kvstore.agent import AgentStore
     from kvstore.langgraph import KVStoreCache, KVStoreSaver
@@ -43,6 +44,9 @@ from .agent.canonical import digest
 from .agent.lists import AppendList
 from .agent.pieces import digests_of
 from .agent.scope import seconds
+from .langgraph_store import KVStoreMemories
+
+__all__ = ["KVStoreCache", "KVStoreMemories", "KVStoreSaver"]
 
 # Counts changes of what is stored.
 _FORMAT = 1
