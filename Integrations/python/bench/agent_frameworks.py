@@ -1,6 +1,6 @@
 """Figures of kvstore.langgraph and kvstore.langchain beside the frameworks' own stores on disk, in one run.
 
-    python agent_frameworks.py threads [--steps 1000] [--kib 100]   # needs langgraph-checkpoint-sqlite
+    python agent_frameworks.py threads [--steps 1000] [--kib 100] [--rounds 5]   # needs langgraph-checkpoint-sqlite
     python agent_frameworks.py answers                              # needs langchain-community; gptcache where it is there
 
 `threads`: a thread whose list of messages grows to so many KiB, in checkpoints of one step each. `answers`: the same answer of a model
@@ -10,6 +10,7 @@ looked up in each cache. Numbers are those of one machine and run; what counts i
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sqlite3
 import statistics
@@ -42,13 +43,12 @@ def disk(folder: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
-def report(rows: list[tuple[str, float, float, str]], left: str, right: str) -> None:
-    print(f"{'':34}{left:>14}{right:>14}  {right} / {left}")
-    for name, one, other, unit in rows:
-        print(f"{name:34}{one:12.0f} {unit}{other:12.0f} {unit}  {other / one:.2f}")
+# SQLite's own class is that of kvstore: synced when `put` returns. With NORMAL what was put last is gone after a power loss.
+SAVERS = ("kvstore", "sqlite", "sqlite NORMAL")
 
 
-def threads(steps: int, kib: int) -> None:
+def one_thread(steps: int, kib: int, where: str | None) -> dict[str, list[float]]:
+    """Figures by name, for each of SAVERS."""
     from langchain_core.messages import AIMessage, HumanMessage
     from langgraph.checkpoint.base import uuid6
     from langgraph.checkpoint.sqlite import SqliteSaver
@@ -57,25 +57,32 @@ def threads(steps: int, kib: int) -> None:
 
     size = kib * 1024 // steps
     source = random.Random(1)
-    messages = [
-        (HumanMessage if step % 2 else AIMessage)(text(source, size), id=f"m{step}") for step in range(steps)
-    ]
+    messages = [(HumanMessage if step % 2 else AIMessage)(text(source, size), id=f"m{step}") for step in range(steps)]
+    thread: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = Path(folder) / "kvstore", Path(folder) / "sqlite"
-        theirs.mkdir()
+    def connected(folder: Path, synchronous: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(folder / "threads.db", check_same_thread=False)
+        connection.execute(f"pragma synchronous={synchronous}")
+        return connection
+
+    with tempfile.TemporaryDirectory(dir=where) as folder:
+        ours, *theirs = (Path(folder) / name for name in SAVERS)
+        connections = []
+        for path, synchronous in zip(theirs, ("FULL", "NORMAL"), strict=True):
+            path.mkdir()
+            connections.append(connected(path, synchronous))
         with kvstore.Store(ours, capacity="1GiB") as store, AgentStore(store) as agents:
             store.flush()
             empty = store.stats()["disk_bytes_used"]
-            connection = sqlite3.connect(theirs / "threads.db", check_same_thread=False)
-            savers: list[Any] = [KVStoreSaver(agents, user="ann"), SqliteSaver(connection)]
-            savers[1].setup()
-            puts: list[list[float]] = [[], []]
-            gets: list[list[float]] = [[], []]
-            configs: list[Any] = [{"configurable": {"thread_id": "t", "checkpoint_ns": ""}} for _ in savers]
+            savers: list[Any] = [KVStoreSaver(agents, user="ann"), *map(SqliteSaver, connections)]
+            for saver in savers[1:]:
+                saver.setup()
+            puts: list[list[float]] = [[] for _ in savers]
+            gets: list[list[float]] = [[] for _ in savers]
+            configs: list[Any] = [thread for _ in savers]
             for step in range(steps):
-                # Of one step first the one, of the next first the other.
-                for which in (0, 1) if step % 2 else (1, 0):
+                # Each step begins with another one.
+                for which in ((step + turn) % len(savers) for turn in range(len(savers))):
                     saver = savers[which]
                     checkpoint: Any = {
                         "v": 2, "id": str(uuid6(clock_seq=step)), "ts": "2026-01-01T00:00:00+00:00",
@@ -89,38 +96,52 @@ def threads(steps: int, kib: int) -> None:
                     configs[which] = saver.put(configs[which], checkpoint, metadata, new)
                     puts[which].append((time.perf_counter() - began) * 1e6)
                     if step % 10 == 9:
-                        thread = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
-                        gets[which].append(timed(lambda saver=saver, thread=thread: saver.get_tuple(thread)))
+                        gets[which].append(timed(lambda saver=saver: saver.get_tuple(thread)))
             store.flush()
             # With the catalog.
-            bytes_ours = store.stats()["disk_bytes_used"] - empty
+            byte_counts = [store.stats()["disk_bytes_used"] - empty]
+        for path, connection in zip(theirs, connections, strict=True):
             connection.execute("pragma wal_checkpoint(truncate)")
             connection.close()
-            bytes_theirs = disk(theirs)
+            byte_counts.append(disk(path))
         # In a new opening of each, as a process that is started again.
-        began = time.perf_counter()
-        with kvstore.Store(ours) as store, AgentStore(store) as agents:
-            found = KVStoreSaver(agents, user="ann").get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
-            resumed_ours = (time.perf_counter() - began) * 1e6
-        began = time.perf_counter()
-        connection = sqlite3.connect(theirs / "threads.db", check_same_thread=False)
-        other = SqliteSaver(connection).get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
-        resumed_theirs = (time.perf_counter() - began) * 1e6
-        connection.close()
-        assert found is not None and other is not None
-        assert found.checkpoint["channel_values"]["messages"] == messages == other.checkpoint["channel_values"]["messages"]
+        resumed: list[float] = []
+        for path, name in zip((ours, *theirs), SAVERS, strict=True):
+            began = time.perf_counter()
+            if name == "kvstore":
+                with kvstore.Store(path) as store, AgentStore(store) as agents:
+                    found = KVStoreSaver(agents, user="ann").get_tuple(thread)
+                    resumed.append((time.perf_counter() - began) * 1e6)
+            else:
+                connection = connected(path, "FULL")
+                found = SqliteSaver(connection).get_tuple(thread)
+                resumed.append((time.perf_counter() - began) * 1e6)
+                connection.close()
+            assert found is not None and found.checkpoint["channel_values"]["messages"] == messages
     late = steps - steps // 10
-    report(
-        [
-            ("bytes", bytes_ours / 1024, bytes_theirs / 1024, "KiB"),
-            ("put, p50", statistics.median(puts[0]), statistics.median(puts[1]), "us "),
-            ("put, p50 of the last tenth", statistics.median(puts[0][late:]), statistics.median(puts[1][late:]), "us "),
-            ("get, p50", statistics.median(gets[0]), statistics.median(gets[1]), "us "),
-            ("open and resume behind the last", resumed_ours, resumed_theirs, "us "),
-        ],
-        "kvstore",
-        "sqlite",
-    )
+    return {
+        "KiB": [count / 1024 for count in byte_counts],
+        "put, p50, us": [statistics.median(times) for times in puts],
+        "put, best, us": [min(times[late:]) for times in puts],
+        "put, p50 of the last tenth, us": [statistics.median(times[late:]) for times in puts],
+        "get, p50, us": [statistics.median(times) for times in gets],
+        "open, get the last, us": resumed,
+    }
+
+
+def threads(steps: int, kib: int, rounds: int, where: str | None) -> None:
+    found = []
+    for number in range(rounds):
+        found.append(one_thread(steps, kib, where))
+        print(f"round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{'median of the rounds':34}" + "".join(f"{name:>16}" for name in SAVERS) + "   sqlite / kvstore (all rounds)")
+    for name in found[0]:
+        middle = [statistics.median(one[name][which] for one in found) for which in range(len(SAVERS))]
+        ratios = sorted(one[name][1] / one[name][0] for one in found)
+        print(
+            f"{name:34}" + "".join(f"{value:16.0f}" for value in middle)
+            + f"   {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )  # fmt: skip
 
 
 def answers() -> None:
@@ -178,9 +199,11 @@ def main() -> None:
     parser.add_argument("what", choices=("threads", "answers"))
     parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--kib", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", help="where the stores are made (default: the system's folder for temporary files)")
     arguments = parser.parse_args()
     if arguments.what == "threads":
-        threads(arguments.steps, arguments.kib)
+        threads(arguments.steps, arguments.kib, arguments.rounds, arguments.folder)
     else:
         answers()
 
