@@ -39,6 +39,7 @@ addEventListener("load", () => {
     check("the theme changes", getComputedStyle(document.body).backgroundColor !== before);
     document.getElementById("theme").click();
     check("and back", getComputedStyle(document.body).backgroundColor === before);
+    check("without agents nothing is said of them", document.getElementById("agents").hidden);
     check("sessions", document.querySelectorAll("#sessions tbody tr").length === 4);
     check("numbers are whole", ![...document.querySelectorAll("#sessions td, #hits text, #activity text")].some(e => /\d\.\d{3}/.test(e.textContent)));
     check("the poor ones are marked", document.querySelectorAll("#sessions .poor").length === 2);

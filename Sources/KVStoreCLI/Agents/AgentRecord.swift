@@ -8,7 +8,9 @@ struct AgentRecord {
   /// What is noted with the value: JSON, or nothing.
   private let meta: [UInt8]
   /// The value, where it lies beside that as it is.
-  private let content: [UInt8]?
+  let content: [UInt8]?
+  /// Where the pieces of the value are, if it is cut.
+  let pieces: (digests: [UInt8], areLarge: Bool)?
 
   private static let headByteCount = 64
 
@@ -25,6 +27,17 @@ struct AgentRecord {
     meta = Array(payload[Self.headByteCount..<metaEnd])
     // Neither compressed nor in pieces.
     content = payload[5] == 0 ? Array(payload[metaEnd...]) : nil
+    // Compressed or not.
+    let place = payload[5] & ~16
+    pieces = place == 0 ? nil : (Array(payload[metaEnd...]), place == 2)
+  }
+
+  /// A record as it is stored: no pieces, not compressed.
+  static func encoded(content: [UInt8], storedNanoseconds: UInt64) -> [UInt8] {
+    func bytes(_ number: UInt64) -> [UInt8] { (0..<8).map { UInt8(number >> (8 * $0) & 0xff) } }
+    // JSON, beside the head, with nothing noted.
+    let head = Array("kva1".utf8) + [1, 0, 0, 0] + bytes(storedNanoseconds) + bytes(0)
+    return head + bytes(UInt64(content.count)) + SHA256.hash(content) + content
   }
 
   func meta<Value: Decodable>(_ type: Value.Type) -> Value? {
@@ -87,6 +100,26 @@ enum AgentKey {
       digests.append(last)
     }
     return digests
+  }
+
+  /// A digest, or several side by side, as the words of a prompt.
+  static func words(_ digests: [UInt8]) -> [UInt32] {
+    stride(from: 0, to: digests.count - 3, by: 4).map { at in
+      digests[at..<at + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) }
+    }
+  }
+
+  static func bytes(hexadecimal text: String) -> [UInt8] {
+    let digits = text.utf8.compactMap { Character(UnicodeScalar($0)).hexDigitValue }
+    return stride(from: 0, to: digits.count - 1, by: 2).map {
+      UInt8(digits[$0] << 4 | digits[$0 + 1])
+    }
+  }
+
+  static func hexadecimal(_ bytes: [UInt8]) -> String {
+    let digits = Array("0123456789abcdef".utf8)
+    let text = bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
+    return String(decoding: text, as: UTF8.self)
   }
 
   private static func bigEndian(_ number: Int) -> [UInt8] {

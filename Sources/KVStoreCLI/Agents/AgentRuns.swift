@@ -42,6 +42,13 @@ struct AgentRun {
       var age: Double?
       var source: String?
       var reason: String?
+      /// Digest of its answer, where that lies by itself.
+      var value: String?
+      /// Label of the steps within it.
+      var lane: String?
+      var seconds: Double?
+      var tokens: [Int]?
+      var money: Double?
     }
 
     var storedNanoseconds: UInt64
@@ -58,6 +65,9 @@ struct AgentRun {
     var openedNanoseconds: UInt64
     var meta: Meta
   }
+
+  /// The label of a branch, and the step at which it is left.
+  typealias Segment = (label: [UInt8], end: Int?)
 
   var namespace: NamespaceID
   var entry: Entry
@@ -89,24 +99,32 @@ struct AgentRuns {
 
   /// Its steps, in order.
   func steps(of run: AgentRun) throws(StoreError) -> [AgentRun.Step] {
-    let segments = try segments(of: run)
-    guard !segments.isEmpty else { return [] }
+    let way = try ways(of: run).last ?? []
+    return try steps(way, run.namespace).payloads.enumerated().compactMap { index, payload in
+      guard let record = AgentRecord(payload), let meta = record.meta(AgentRun.Step.Meta.self)
+      else { return nil }
+      return AgentRun.Step(
+        number: index + 1,
+        storedNanoseconds: record.storedNanoseconds,
+        meta: meta
+      )
+    }
+  }
+
+  /// The steps that a way leads past, as they are stored.
+  func steps(
+    _ way: [AgentRun.Segment],
+    _ namespace: NamespaceID
+  ) throws(StoreError) -> (digests: [[UInt8]], payloads: [[UInt8]]) {
+    guard !way.isEmpty else { return ([], []) }
     var count = 256
     while true {
-      let found = try payloads(AgentKey.steps(segments, count: count), run.namespace)
-      if found.count == count, count < 1 << 20 {
-        count *= 4
-        continue
+      let digests = AgentKey.steps(way, count: count)
+      let found = try payloads(digests, namespace)
+      guard found.count == count, count < 1 << 20 else {
+        return (Array(digests.prefix(found.count)), found)
       }
-      return found.enumerated().compactMap { index, payload in
-        guard let record = AgentRecord(payload), let meta = record.meta(AgentRun.Step.Meta.self)
-        else { return nil }
-        return AgentRun.Step(
-          number: index + 1,
-          storedNanoseconds: record.storedNanoseconds,
-          meta: meta
-        )
-      }
+      count *= 4
     }
   }
 
@@ -134,8 +152,8 @@ struct AgentRuns {
 
   // MARK: - Records
 
-  /// Where the run's way leads: labels of branches, and the step at which each is left.
-  private func segments(of run: AgentRun) throws(StoreError) -> [(label: [UInt8], end: Int?)] {
+  /// Where the run's ways lead: that which it was made with, and one for each time it was rewound.
+  func ways(of run: AgentRun) throws(StoreError) -> [[AgentRun.Segment]] {
     struct Way: Decodable {
       struct Segment: Decodable {
         var label: String
@@ -150,17 +168,17 @@ struct AgentRuns {
 
       var segments: [Segment]
     }
+    let made = try payloads([recordKey(run)], run.namespace).compactMap(AgentRecord.init)
     let branches = try list(key(of: run, "list", AgentKey.quoted("branches")), run.namespace)
-    var last = branches.last
-    if last == nil, let record = try payloads([recordKey(run)], run.namespace).first {
-      last = AgentRecord(record)
+    return (made + branches).compactMap { record in
+      record.content(Way.self)?.segments.map {
+        (label: AgentKey.bytes(hexadecimal: $0.label), end: $0.end)
+      }
     }
-    guard let way = last?.content(Way.self) else { return [] }
-    return way.segments.map { (label: bytes(hexadecimal: $0.label), end: $0.end) }
   }
 
   /// The member's name stands between "kvstore.agent" and "run".
-  private func key(of run: AgentRun, _ member: String, _ value: String) -> [UInt8] {
+  func key(of run: AgentRun, _ member: String, _ value: String) -> [UInt8] {
     let name = AgentKey.quoted(run.entry.run)
     let session = AgentKey.quoted(run.entry.session)
     let text =
@@ -168,9 +186,9 @@ struct AgentRuns {
     return SHA256.hash(Array(text.utf8))
   }
 
-  private func recordKey(_ run: AgentRun) -> [UInt8] { key(of: run, "record", "1") }
+  func recordKey(_ run: AgentRun) -> [UInt8] { key(of: run, "record", "1") }
 
-  private func list(
+  func list(
     _ key: [UInt8],
     _ namespace: NamespaceID
   ) throws(StoreError) -> [AgentRecord] {
@@ -184,23 +202,10 @@ struct AgentRuns {
     }
   }
 
-  private func payloads(
+  func payloads(
     _ digests: [[UInt8]],
     _ namespace: NamespaceID
   ) throws(StoreError) -> [[UInt8]] {
-    var words: [UInt32] = []
-    for digest in digests {
-      for at in stride(from: 0, to: digest.count, by: 4) {
-        words.append(digest[at..<at + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) })
-      }
-    }
-    return try inspector.inlinePayloads(of: words, in: namespace)
-  }
-
-  private func bytes(hexadecimal text: String) -> [UInt8] {
-    let digits = text.utf8.compactMap { Character(UnicodeScalar($0)).hexDigitValue }
-    return stride(from: 0, to: digits.count - 1, by: 2).map {
-      UInt8(digits[$0] << 4 | digits[$0 + 1])
-    }
+    try inspector.inlinePayloads(of: digests.flatMap(AgentKey.words), in: namespace)
   }
 }

@@ -6,11 +6,12 @@ import KVStore
 struct InspectReport: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "report",
-    abstract: "Write a page that shows the store: the block tree, tiers, sessions.",
+    abstract: "Write a page that shows the store: the block tree, tiers, sessions, agents' runs.",
     discussion: """
       One self-contained HTML file without network access: the prefix tree as a picture to zoom \
       into, how full the tiers are, what was stored and removed over time, the hit rate of the \
-      sessions, and a search for runs by key, number or token ids.
+      sessions, a search for runs by key, number or token ids, and what agents asked: hits by layer, \
+      what they saved, and the log of each run.
 
       EXAMPLES
         kvstore inspect report STORE -o report.html

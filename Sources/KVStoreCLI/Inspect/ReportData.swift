@@ -70,6 +70,7 @@ struct ReportData: CommandDocument {
   var tiers: [Tier]
   var namespaces: [Namespace]
   var sessions: [SessionDocument]
+  var agents: ReportRuns
   var history: [History]
   var activitySeconds: UInt64
   var activity: [Activity]
@@ -119,6 +120,7 @@ struct ReportData: CommandDocument {
       try Self.namespace($0, inspector, runCountMax: runCountMax)
     }
     sessions = try inspector.sessions(limit: Self.sessionCountMax).map(SessionDocument.init)
+    agents = try ReportRuns(inspector)
     history = try StoreInspector.historySpans.map { try Self.history($0, inspector) }
     (activitySeconds, activity) = try Self.activity(store)
   }

@@ -89,6 +89,7 @@ let reportPage = #"""
   <section><h2>Blocks stored and removed</h2><div id="activity"></div></section>
   </div>
   <section><h2>Sessions</h2><div class="scroll" id="sessions"></div></section>
+  <section id="agents" hidden><h2>Agents</h2><div class="scroll" id="layers"></div><p class="dim" id="layersOf"></p><div class="scroll" id="runs"></div><div id="log"></div></section>
   <section><h2>Namespaces</h2><div class="scroll" id="namespaces"></div></section>
   </main>
   <script id="data" type="application/json">/*DATA*/</script>
@@ -265,6 +266,22 @@ let reportPage = #"""
   function table(parent, headings, rows) { const t = add(parent, "table"), h = add(add(t, "thead"), "tr"); headings.forEach(x => add(h, "th", x.replace("#", ""), x.startsWith("#") ? { class: "n" } : {})); const b = add(t, "tbody"); for (const row of rows) { const r = add(b, "tr"); row.forEach((x, k) => add(r, "td", Array.isArray(x) ? x[0] : x, { class: (headings[k].startsWith("#") ? "n" : "") + (Array.isArray(x) ? " " + x[1] : "") })); } }
   if (data.sessions.length) table($("sessions"), ["session", "#steps", "#tokens", "#hit rate", "#steps 3–10", "#last step", "prefix"], data.sessions.slice().reverse().map(s => [(s.name || "–") + " · " + s.id, count(s.step_count), count(s.token_count), percent(s.hit_rate), s.settled_hit_rate == null ? "–" : [percent(s.settled_hit_rate) + (s.is_poor ? " low" : ""), s.is_poor ? "poor" : ""], age(seconds(s.last_step_at)) + " ago", s.broken_step == null ? "holds" : `broke in step ${s.broken_step} at token ${count(s.broken_token)}: ${s.broken_cause}`]));
   else add($("sessions"), "p", "No sessions are recorded: an engine records them with kvstore_session_begin.", { class: "dim" });
+  /* Agents: hits by layer and what they saved, of all runs and of each; the log of one on demand. */
+  if (data.agents.runs.length) {
+    $("agents").hidden = false;
+    const span = s => s < 0.995 ? (s * 1000).toPrecision(3) + " ms" : s < 120 ? s.toPrecision(3) + " s" : s < 7200 ? (s / 60).toPrecision(3) + " min" : (s / 3600).toPrecision(3) + " h", part = (n, all) => all ? percent(n / all) : "–";
+    const sum = (layers, name) => layers.reduce((n, l) => n + l[name], 0), all = new Map();
+    for (const r of data.agents.runs) for (const l of r.layers) { const t = all.get(l.layer) || all.set(l.layer, { ...l, call_count: 0, answered_count: 0, failed_count: 0, saved_seconds: 0, saved_token_count: 0, saved_money: 0 }).get(l.layer); for (const k in t) if (k !== "layer") t[k] += l[k]; }
+    table($("layers"), ["layer", "#calls", "#answered", "#of calls", "#failed", "#time saved", "#tokens saved", "#money saved"], [...all.values()].map(l => [l.layer, count(l.call_count), count(l.answered_count), part(l.answered_count, l.call_count), count(l.failed_count), span(l.saved_seconds), count(l.saved_token_count), l.saved_money ? l.saved_money.toPrecision(3) : "–"]));
+    $("layersOf").textContent = `Answered: from the store, or from the run's own record. Saved: what those calls took when they were made; money by the program's price list.` + (data.agents.older_run_count ? ` ${many(data.agents.older_run_count, "older run")} are not on this page.` : "");
+    table($("runs"), ["run", "session", "#namespace", "#made", "#steps", "#opened", "#calls", "#answered", "#failed", "#time saved", "fork of", ""], data.agents.runs.map(r => [r.run, r.session || "–", String(r.namespace), age(seconds(r.created_at)) + " ago", count(r.step_count), count(r.opening_count) + "×", count(sum(r.layers, "call_count")), part(sum(r.layers, "answered_count"), sum(r.layers, "call_count")), count(sum(r.layers, "failed_count")), span(sum(r.layers, "saved_seconds")), r.fork_of ? `${r.fork_of.run} at ${r.fork_of.step}` : "–", ""]));
+    $("runs").querySelectorAll("tbody tr").forEach((row, k) => { const button = add(row.lastChild, "button", "log", { type: "button" }), r = data.agents.runs[k]; button.addEventListener("click", () => {
+      $("log").textContent = ""; add($("log"), "h2", `Log of ${r.run}`, { style: "margin-top:14px" });
+      if (r.older_event_count) add($("log"), "p", `${many(r.older_event_count, "event")} before these: kvstore inspect run --log`, { class: "dim" });
+      table(add($("log"), "div", undefined, { class: "scroll" }), ["time (UTC)", "call", "layer", "outcome", "version", "#age", "from", "key", "why"], r.events.map(e => [e.at ? e.at.slice(0, 19).replace("T", " ") : "–", e.call || e.name, e.layer, [e.outcome, e.outcome === "failed" ? "poor" : ""], e.version || "–", e.age_seconds == null ? "–" : span(e.age_seconds), e.source || "–", (e.key || "–").slice(0, 16), e.reason || ""]));
+      $("log").scrollIntoView({ block: "nearest" });
+    }); });
+  }
   table($("namespaces"), ["#id", "model", "dtype", "#tokens a block", "#blocks", "#payload", "#stored", "salt"], data.namespaces.map(n => [String(n.id), n.model || "–", n.dtype || "–", String(n.tokens_per_block), count(n.block_count), bytes(n.payload_bytes), bytes(n.stored_bytes), n.salt_mark || "–"]));
   /* Charts are drawn in pixels, so that text keeps its shape; again when the width changes. */
   const chartHeight = 204, chartLeft = 44, chartBottom = 158, chartTop = 12;

@@ -20,6 +20,8 @@ struct PriceList: Codable {
     var hasBreakpoints: Bool
     /// Input prices for a million tokens, by what a model's name begins with; the longest one counts.
     var models: [String: Double]
+    /// What a model writes, for a million tokens, by the same names; not counted where it is not said.
+    var outputs: [String: Double]?
   }
 
   var asOf: String
@@ -79,6 +81,12 @@ struct PriceList: Codable {
             "claude-opus-4-5": 5, "claude-opus-4": 15, "claude-sonnet-5": 2, "claude-sonnet": 3,
             "claude-sonnet-4": 3, "claude-3-7-sonnet": 3, "claude-3-5-sonnet": 3,
             "claude-haiku-4": 1, "claude-3-5-haiku": 0.8, "claude-3-haiku": 0.25
+          },
+          "outputs": {
+            "claude-opus-4-7": 25, "claude-opus-4-6": 25, "claude-opus-4-5": 25, "claude-opus-4": 75,
+            "claude-sonnet": 15, "claude-sonnet-4": 15, "claude-3-7-sonnet": 15,
+            "claude-3-5-sonnet": 15, "claude-haiku-4": 5, "claude-3-5-haiku": 4,
+            "claude-3-haiku": 1.25
           }
         },
         {
@@ -87,6 +95,10 @@ struct PriceList: Codable {
           "models": {
             "gpt-5.5": 5, "gpt-5.4": 2.5, "gpt-5.4-mini": 0.75, "gpt-5.2": 1.75, "gpt-5": 1.25,
             "gpt-5-mini": 0.25, "gpt-5-nano": 0.05
+          },
+          "outputs": {
+            "gpt-5.5": 30, "gpt-5.4": 15, "gpt-5.4-mini": 4.5, "gpt-5.2": 14, "gpt-5": 10,
+            "gpt-5-mini": 2, "gpt-5-nano": 0.4
           }
         },
         {
@@ -95,12 +107,16 @@ struct PriceList: Codable {
           "models": {
             "gemini-3.1-pro": 2, "gemini-3.1-flash-lite": 0.25, "gemini-3-pro": 2,
             "gemini-2.5-pro": 1.25, "gemini-2.5-flash": 0.3
+          },
+          "outputs": {
+            "gemini-3.1-pro": 12, "gemini-3.1-flash-lite": 1.5, "gemini-3-pro": 12,
+            "gemini-2.5-pro": 10, "gemini-2.5-flash": 2.5
           }
         },
         {
           "name": "deepseek", "read": 0.1, "write": 1,
           "minimumTokens": 0, "hasBreakpoints": false,
-          "models": { "deepseek": 0.14 }
+          "models": { "deepseek": 0.14 }, "outputs": { "deepseek": 0.28 }
         },
         {
           "name": "groq", "read": 0.5, "write": 1,

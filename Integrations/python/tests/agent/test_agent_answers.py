@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import open_store
 
-from kvstore.agent import AgentStore, Answers, DivergenceError, last_answer
+from kvstore.agent import AgentStore, Answers, DivergenceError, Prices, last_answer
 
 REQUEST: dict[str, Any] = {
     "model": "gpt-5-mini-2025-08-07",
@@ -294,10 +294,21 @@ def test_a_run_asks_no_model_twice(path: Path) -> None:
 
 def test_what_was_saved(path: Path, tmp_path: Path) -> None:
     prices = tmp_path / "prices.json"
-    prices.write_text(json.dumps({"currency": "USD", "providers": [{"models": {"gpt-5": 1.25, "gpt-5-mini": 0.25}}]}))
+    provider = {"read": 0.1, "write": 1.25, "models": {"gpt-5": 1.25, "gpt-5-mini": 0.25}, "outputs": {"gpt-5-mini": 2}}
+    prices.write_text(json.dumps({"currency": "USD", "providers": [provider]}))
     with open_store(path) as store, AgentStore(store, prices=prices) as agents:
         answers = Answers(agents, scope="global")
         for _ in range(3):
-            answers.ask(REQUEST, lambda _: {"usage": {"prompt_tokens": 1_000_000, "completion_tokens": 10}})
+            answers.ask(REQUEST, lambda _: {"usage": {"prompt_tokens": 1_000_000, "completion_tokens": 1_000}})
         saved = agents.metrics.saved()["answer", REQUEST["model"]]
-        assert (saved["calls"], saved["tokens"], round(saved["money"], 6)) == (2, 2_000_020, 0.5)
+        assert (saved["calls"], saved["tokens"], round(saved["money"], 6)) == (2, 2_002_000, 0.504)
+        # The log has it as well, also what a run that goes on is answered from its own record.
+        for _ in range(2):
+            with agents.run("r") as run:
+                answers.ask(REQUEST, lambda _: None)
+        (event,) = [event for event in run.events() if event.layer == "answer"]
+        assert (event.outcome, event.tokens, round(event.money or 0, 6)) == ("recorded", (1_000_000, 1_000), 0.252)
+    list_ = Prices(prices)
+    # Of the prompt a half was cached; the other is written to the cache.
+    assert round(list_.money("gpt-5-mini-x", 1_000_000, 500_000, tokens_cached=500_000), 6) == 1.16875
+    assert (list_.money("gpt-5", 1_000_000, 10), list_.money("other", 1, 1)) == (1.25, 0.0)

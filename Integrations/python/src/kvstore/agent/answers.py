@@ -94,7 +94,9 @@ class Question:
             age = max(0.0, time.time() - event.time)
             self.agents.metrics.count("answer", self.model, "recorded")
             set_last_answer(Answer("recorded", False, age, self.run.id, event.key))
-            self._note("recorded", age=age, source=self.run.id)
+            money = self._money(event.tokens or (0, 0))
+            self.agents.metrics.save("answer", self.model, seconds=event.seconds or 0, tokens=sum(event.tokens or ()), money=money)
+            self._note("recorded", age=age, source=self.run.id, took=event.seconds, tokens=event.tokens, money=money)
         return event
 
     def found(self) -> Entry | None:
@@ -112,16 +114,14 @@ class Question:
         source = str(entry.meta.get("run", ""))
         set_last_answer(Answer("hit", False, age, source, self.path.hex()))
         self.agents.metrics.count("answer", self.model, "hit")
-        tokens_in, tokens_out = entry.meta.get("tokens", (0, 0))
-        self.agents.metrics.save(
-            "answer",
-            self.model,
-            seconds=entry.meta.get("seconds", 0),
-            tokens=tokens_in + tokens_out,
-            money=self.agents.money(self.model, tokens_in, tokens_out),
-        )
-        self._note("hit", age=age, source=source, answer=(entry.content, entry.kind))
+        took, tokens = entry.meta.get("seconds", 0), entry.meta.get("tokens", (0, 0))
+        money = self._money(tokens)
+        self.agents.metrics.save("answer", self.model, seconds=took, tokens=sum(tokens), money=money)
+        self._note("hit", age=age, source=source, answer=(entry.content, entry.kind), took=took, tokens=tokens, money=money)
         return entry
+
+    def _money(self, tokens: Sequence[int]) -> float:
+        return self.agents.money(self.model, *tokens)
 
     def store(
         self, content: bytes, kind: int, took: float, *, tokens: tuple[int, int] = (0, 0), unfit: str = ""
@@ -156,7 +156,7 @@ class Question:
                 outcome = "refused"
         set_last_answer(Answer(outcome, False, 0.0, self.run.id if self.run else "", self.path.hex()))
         self.agents.metrics.count("answer", self.model, outcome)
-        self._note(outcome, reason=reason or missing_since, answer=(content, kind))
+        self._note(outcome, reason=reason or missing_since, answer=(content, kind), took=took, tokens=tokens, money=self._money(tokens))
 
     def failed(self, error: BaseException) -> None:
         """Notes that no answer came."""

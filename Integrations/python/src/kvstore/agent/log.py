@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,12 @@ class Event:
     value: Any = None
     """What it was answered, where that is kept here."""
     has_value: bool = False
+    seconds: float | None = None
+    """What the call took when it was made: saved, where it was answered."""
+    tokens: tuple[int, int] | None = None
+    """Of a model's prompt and answer."""
+    money: float | None = None
+    """What they cost, by the store's price list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,9 @@ class RunLog:
             asked=decoded(entry.content[:asked_size], KIND_JSON) if asked_size else None,
             value=value,
             has_value=has_value,
+            seconds=meta.get("seconds"),
+            tokens=tuple(meta["tokens"]) if "tokens" in meta else None,
+            money=meta.get("money"),
         )
 
     def keep_value(self, content: bytes, kind: int) -> str | None:
@@ -304,6 +313,9 @@ class Recorder:
         answer: tuple[bytes, int] | None = None,
         step: tuple[int, str] | None = None,
         lane: str = "",
+        took: float | None = None,
+        tokens: Sequence[int] | None = None,
+        money: float | None = None,
     ) -> None:
         """One more event. It is durable with the next step, or at `Store.flush`."""
         meta: dict[str, Any] = {"layer": layer, "outcome": outcome, "name": name[:200]}
@@ -319,6 +331,12 @@ class Recorder:
                 meta[field] = text
         if age is not None:
             meta["age"] = round(age, 6)
+        if took:
+            meta["seconds"] = round(took, 6)
+        if tokens and any(tokens):
+            meta["tokens"] = list(tokens)
+            if money:
+                meta["money"] = round(money, 9)
         if step is not None:
             meta["step"], meta["branch"] = step
         content = b""

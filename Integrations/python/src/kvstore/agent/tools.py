@@ -263,10 +263,10 @@ class _Lookup:
         if outcome == "hit":
             self.store.metrics.save("tool", self.rule.name, seconds=entry.meta.get("seconds", 0))
         if "error" in entry.meta:
-            self.note(outcome, age=age, source=source, reason=entry.meta["error"])
+            self.note(outcome, age=age, source=source, reason=entry.meta["error"], took=entry.meta.get("seconds"))
             raise RecordedToolError(entry.meta["error"])
         value = entry.value
-        self.note(outcome, age=age, source=source, answer=(entry.content, entry.kind))
+        self.note(outcome, age=age, source=source, answer=(entry.content, entry.kind), took=entry.meta.get("seconds"))
         return self.tool.decode(value) if self.tool.decode else value
 
     def note(self, outcome: str, **rest: Any) -> None:
@@ -283,7 +283,7 @@ class _Lookup:
             outcome = self._put(Entry(content, kind, self._meta(took)), self.rule.ttl_seconds, outcome)
         _last.set(Answer(outcome, False, 0.0, self.run.id if self.run else "", self.path.hex()))
         self.store.metrics.count("tool", self.rule.name, outcome)
-        self.note(outcome, reason=self.bypass or self.missing_since, answer=(content, kind))
+        self.note(outcome, reason=self.bypass or self.missing_since, answer=(content, kind), took=took)
         value = Entry(content, kind).value
         return self.tool.decode(value) if self.tool.decode else value
 
@@ -350,7 +350,8 @@ class _Lookup:
             return None
         self.store.metrics.count("tool", self.rule.name, "recorded")
         _last.set(Answer("recorded", event.outcome == "stale", max(0.0, time.time() - event.time), self.run.id, event.key))
-        self.note("recorded", age=max(0.0, time.time() - event.time), source=self.run.id)
+        self.store.metrics.save("tool", self.rule.name, seconds=event.seconds or 0)
+        self.note("recorded", age=max(0.0, time.time() - event.time), source=self.run.id, took=event.seconds)
         return (self.tool.decode(event.value) if self.tool.decode else event.value,)
 
 
