@@ -8,7 +8,7 @@ import KVStore
 struct ExportCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "export",
-    abstract: "Write a namespace, or the stored front of a prompt, into one portable file.",
+    abstract: "Write a namespace, the front of a prompt, or an agent's run into one portable file.",
     discussion: """
       Every byte is verified as it is read, and the file has checksums of its own. Works at rest and beside a live server, which may \
       remove blocks meanwhile. A namespace with a salt is refused: of a salt only a keyed digest is stored, which no other store could \
@@ -18,6 +18,7 @@ struct ExportCommand: ParsableCommand {
         kvstore export STORE warm.kvblocks
         kvstore export STORE warm.kvblocks --prompt system-prompt.json
         kvstore export STORE - | ssh HOST kvstore import STORE -
+        kvstore export STORE report-7.run --run report-7 --user ann
       """
   )
 
@@ -41,14 +42,38 @@ struct ExportCommand: ParsableCommand {
 
   @OptionGroup var chosen: OneNamespaceOption
 
+  @Option(
+    name: .customLong("run"),
+    help: ArgumentHelp(
+      "This run of an agent: its steps, its log, and all that its calls were answered.",
+      valueName: "name"
+    )
+  )
+  var agentRun: String?
+
+  @Option(help: "The run's session, where runs of several have that name.")
+  var session: String?
+
+  @OptionGroup var owner: AgentOwner
+
   @Flag(help: "Take the place of a file that is there, once the new one is whole.")
   var force = false
 
   @Flag(help: "Print one JSON document.")
   var json = false
 
+  func validate() throws {
+    guard agentRun == nil || prompt == nil && chosen.namespace == nil else {
+      throw ValidationError("--run is for itself: --user says whose it is.")
+    }
+    guard agentRun != nil || session == nil && owner.user == nil && owner.secretFile == nil else {
+      throw ValidationError("--session, --user and --secret-file go with --run.")
+    }
+  }
+
   func run() throws {
     try withStore(at: store, readOnly: true, hostBytes: portableHostBytes) { opened in
+      if let agentRun { return try export(agentRun, of: opened) }
       let (namespace, identity) = try chosen.selected(in: opened)
       guard !namespace.hasSalt else {
         throw CommandFailure(
@@ -76,9 +101,32 @@ struct ExportCommand: ParsableCommand {
         payloadByteCount: result.payloadByteCount,
         missedBlockCount: result.missedBlockCount
       )
-      let text = json ? try jsonText(document) : document.text
-      if output.isStandardOutput { writeError(text + "\n") } else { print(text) }
+      try show(document, output)
     }
+  }
+
+  private func export(_ run: String, of opened: Store) throws {
+    let output = try OutputFile.make(file, isForced: force)
+    let line = ProgressLine()
+    var export = RunExport(write: output.write)
+    try export.add(run, session: session, of: owner, in: opened) {
+      line.show("\($0.blockCount) blocks, \(byteText($0.payloadByteCount))")
+    }
+    line.clear()
+    try output.finish(isWhole: export.result.isComplete)
+    let document = ExportDocument(
+      file: file,
+      namespace: export.namespace?.rawValue ?? 0,
+      blockCount: export.result.blockCount,
+      payloadByteCount: export.result.payloadByteCount,
+      missedBlockCount: 0
+    )
+    try show(document, output)
+  }
+
+  private func show(_ document: ExportDocument, _ output: OutputFile) throws {
+    let text = json ? try jsonText(document) : document.text
+    if output.isStandardOutput { writeError(text + "\n") } else { print(text) }
   }
 }
 

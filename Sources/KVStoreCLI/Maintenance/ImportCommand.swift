@@ -8,16 +8,19 @@ import KVStore
 struct ImportCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "import",
-    abstract: "Take the blocks of an exported file into a store.",
+    abstract: "Take the blocks, or the run, of an exported file into a store.",
     discussion: """
       They go into the namespace of the identity that the file carries, which is made when it is not there: an engine finds them when its own \
       identity is the same in every field. Blocks that are stored already stay as they are. Each block is checked by its checksum and its key; \
       the first that fails ends the import with status 1, and what came before stays. The checksums find damage, not forgery: import only \
       files whose writer you trust. Works at rest and beside a live server.
 
+      An agent's run becomes that of --user, once the file was read to its end: one that is damaged leaves no run.
+
       EXAMPLES
         kvstore import STORE warm.kvblocks
         kvstore import NEW-STORE warm.kvblocks --create --capacity 200G
+        kvstore import STORE report-7.run --user bob
       """
   )
 
@@ -38,6 +41,8 @@ struct ImportCommand: ParsableCommand {
     )
   )
   var capacity: ByteSize?
+
+  @OptionGroup var owner: AgentOwner
 
   @Flag(help: "Make the store, of --capacity (default 10 GiB), where there is none.")
   var create = false
@@ -62,6 +67,17 @@ struct ImportCommand: ParsableCommand {
       capacity: .exactly(capacity?.byteCount)
     ) { opened in
       let line = ProgressLine()
+      if input.skips(RunExport.magic) {
+        var run = RunImport(read: input.read)
+        let document = try run.take(as: owner, into: opened) {
+          line.show("\($0) blocks, \(byteText($1))")
+        }
+        line.clear()
+        return print(json ? try jsonText(document) : document.text)
+      }
+      guard owner.user == nil, owner.secretFile == nil else {
+        throw CommandFailure("--user is for an agent's run, and this file is none")
+      }
       let result = try opened.importBlocks(
         progress: { line.show("\($0.blockCount) blocks, \(byteText($0.payloadByteCount))") },
         read: input.read
@@ -133,6 +149,8 @@ private final class InputFile {
   private let descriptor: Int32
   /// What ended it, besides its end.
   private(set) var error: Int32 = 0
+  /// Read, and not taken.
+  private var waiting: [UInt8] = []
 
   init(path: String) throws {
     descriptor = path == "-" ? 0 : unsafe open(path, O_RDONLY | O_CLOEXEC)
@@ -143,8 +161,25 @@ private final class InputFile {
 
   deinit { if descriptor > 0 { close(descriptor) } }
 
+  /// Whether it begins with these bytes, which are read then.
+  func skips(_ start: [UInt8]) -> Bool {
+    waiting = read(start.count)
+    guard waiting == start else { return false }
+    waiting = []
+    return true
+  }
+
   /// So many bytes, fewer at the end.
   func read(_ byteCount: Int) -> [UInt8] {
+    guard waiting.isEmpty else {
+      let first = Array(waiting.prefix(byteCount))
+      waiting.removeFirst(first.count)
+      return first.count < byteCount ? first + read(byteCount - first.count) : first
+    }
+    return readNew(byteCount)
+  }
+
+  private func readNew(_ byteCount: Int) -> [UInt8] {
     unsafe Array(unsafeUninitializedCapacity: byteCount) { bytes, count in
       while count < byteCount {
         let got = unsafe Glibc.read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -27,12 +28,14 @@ _RECORD_BYTES_MAX = 1 << 20
 
 def export_run(run: Run, path: str | os.PathLike[str]) -> int:
     """Writes all records of a run into a file, which appears once it is whole; returns how many blocks. Pins stay behind, and what
-    the run shares with others (tool results) is in its log."""
+    the run shares with others (tool results) is in its log. `kvstore export --run` writes the same."""
     target = Path(path).expanduser()
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     count = 0
     try:
-        with unfinished.open("xb") as file:
+        # It has what was said: its owner's alone.
+        with open(unfinished, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as opened:
+            file = _Hashed(opened)
             file.write(_MAGIC)
             # How long is left of its life counts, not when it was to end: clocks differ.
             record = run._blocks.get(run._record_path)
@@ -42,23 +45,40 @@ def export_run(run: Run, path: str | os.PathLike[str]) -> int:
             seen: set[tuple[bytes, bool]] = set()
             for digests, large in _paths(run):
                 count += _export(run._blocks, file, digests, large, seen)
-            _put(file, {"end": count})
-            file.flush()
-            os.fsync(file.fileno())
+            _put(file, {"end": count, "sha256": file.digest.hexdigest()})
+            opened.flush()
+            os.fsync(opened.fileno())
         unfinished.rename(target)
     finally:
         unfinished.unlink(missing_ok=True)
     return count
 
 
-def _put(file: BinaryIO, head: dict[str, Any], payloads: list[bytes] | None = None) -> None:
+class _Hashed:
+    """A file with the digest of what was written or read so far."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.digest.update(data)
+        self._file.write(data)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
+
+
+def _put(file: _Hashed, head: dict[str, Any], payloads: list[bytes] | None = None) -> None:
     text = json.dumps({**head, "sizes": [len(payload) for payload in payloads or ()]}).encode()
     file.write(_LENGTHS.pack(len(text)) + text)
     for payload in payloads or ():
         file.write(payload)
 
 
-def _export(blocks: Blocks, file: BinaryIO, path: bytes, large: bool, seen: set[tuple[bytes, bool]]) -> int:
+def _export(blocks: Blocks, file: _Hashed, path: bytes, large: bool, seen: set[tuple[bytes, bool]]) -> int:
     if not path or (path, large) in seen:
         return 0
     seen.add((path, large))
@@ -84,6 +104,8 @@ def _paths(run: Run) -> Iterator[tuple[bytes, bool]]:
     ways = [record.value["segments"]] if record else []
     ways += [entry.value["segments"] for entry in run._branches.entries()]
     for segments in ways:
+        # What `Memory` noted of the prompts.
+        yield from _list_paths(run._list(f"growth {segments[0][0]}"))
         lane = _Lane(run, [(label, end) for label, end in segments], "run")
         count = lane.count()
         yield lane.path_to(count)[: count * DIGEST_BYTES], False
@@ -120,7 +142,8 @@ def _list_paths(found: AppendList) -> Iterator[tuple[bytes, bool]]:
 
 def import_run(agents: AgentStore, path: str | os.PathLike[str], *, user: str | None = None) -> Run:
     """Puts an exported run into a store, as that user's; returns it. Raises ValueError where the store has a run of that name."""
-    with Path(path).expanduser().open("rb") as file:
+    with Path(path).expanduser().open("rb") as opened:
+        file = _Hashed(opened)
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{path} is no exported run")
         head, _ = _next(file)
@@ -134,8 +157,11 @@ def import_run(agents: AgentStore, path: str | os.PathLike[str], *, user: str | 
         count = 0
         record: tuple[bytes, list[bytes]] | None = None
         while True:
+            before = file.digest.hexdigest()
             part, payloads = _next(file)
             if "end" in part:
+                if part.get("sha256") != before:
+                    raise ValueError(f"{path} is damaged")
                 break
             digests = bytes.fromhex(part["path"])
             count += len(payloads)
@@ -155,7 +181,7 @@ def import_run(agents: AgentStore, path: str | os.PathLike[str], *, user: str | 
     return agents.run(head["run"], user=user, session=head["session"])
 
 
-def _next(file: BinaryIO) -> tuple[dict[str, Any], list[bytes]]:
+def _next(file: _Hashed) -> tuple[dict[str, Any], list[bytes]]:
     def read(size: int) -> bytes:
         found = file.read(size)
         if len(found) != size:
