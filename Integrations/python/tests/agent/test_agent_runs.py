@@ -23,6 +23,8 @@ from kvstore.agent import (
     DivergenceError,
     LostStepError,
     NotStoredError,
+    PolicyError,
+    Run,
     RunChangedError,
     UnconfirmedStepError,
 )
@@ -304,6 +306,57 @@ with Store(sys.argv[1], capacity="128MiB", host="16MiB") as store, AgentStore(st
         assert run.step("pay", lambda: 3, once=True) == 3
     with open_store(path) as store, AgentStore(store) as agents, agents.run("r") as run:
         assert (run.step("before", lambda: 0), run.step("pay", lambda: 0, once=True)) == (1, 3)
+
+
+def test_policies_take_a_step_out_and_put_it_back(path: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "policies.toml"
+    rules.write_text("[steps.look]\nbypass = true\n")
+    done: list[str] = []
+
+    def look(run: Run, number: int) -> int:
+        done.append("look")
+        return int(run.step("within", lambda: done.append("within") or number))
+
+    async def later(number: int) -> int:
+        done.append("later")
+        return number
+
+    def program(run: Run) -> list[Any]:
+        found: list[Any] = [run.step("plan", lambda: done.append("plan") or 1)]
+        found += [run.step("look", lambda: look(run, len(done)), key=number) for number in range(2)]
+        found.append(asyncio.run(run.step("look", later, 5)))
+        return [*found, run.step("end", lambda: done.append("end") or 2)]
+
+    with open_store(path) as store, AgentStore(store, policies=rules) as agents:
+        with agents.run("r") as run:
+            first = program(run)
+        # A step that is bypassed is done each time, and what it does within is not.
+        with agents.run("r") as run:
+            assert program(run) == first
+        assert done == ["plan", "look", "within", "look", "within", "later", "end", "look", "look", "later"]
+        assert [step.name for step in run.steps()] == ["plan", "end"]
+        with agents.replay("r") as run:
+            assert program(run) == first
+        assert len(done) == 10
+        assert agents.metrics.counts()["step", "look", "bypassed"] == 6
+        with agents.replay("r") as run, pytest.raises(DivergenceError, match="look"):
+            run.step("plan", lambda: 1)
+            run.step("look", lambda: 1, key=5)
+        # The file is read again; a wrong one changes nothing.
+        for wrong in ("[steps.look]\nbypass = 1\n", "[steps.look]\nttl = '1d'\n", "[nodes.look]\n", "no TOML"):
+            rules.write_text(wrong)
+            with pytest.raises(PolicyError):
+                agents.policies.reload()
+            with pytest.raises(PolicyError):
+                AgentStore(store, policies=rules)
+        with agents.run("wrong ones change nothing") as run:
+            run.step("look", lambda: 1)
+        assert run.confirmed == 0
+        rules.write_text("")
+        agents.policies.reload()
+        with agents.run("s") as run:
+            program(run)
+        assert [step.name for step in run.steps()] == ["plan", "look", "look", "look", "end"]
 
 
 def test_a_rewind_elsewhere_is_noticed(agents: AgentStore) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TOOL = ("ttl", "scope", "version", "stale", "errors", "bypass")
 _ANSWERS = ("ttl", "scope", "version", "sampled", "bypass")
 _EMBEDDINGS = ("ttl", "scope", "bypass")
-_STEPS = ("version",)
+_STEPS = ("version", "bypass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Policies:
 
         [steps.plan]
         version = "2"              # another one: the step is done again
+        bypass = false             # true: done each time; a replay is answered what it returned
 
     A file is checked when it is read; one that is wrong changes nothing. Threads may share it.
     """

@@ -339,9 +339,14 @@ class Run:
         is a coroutine. once: if the process ends within the function, the step is not done again: who opens the run gets an
         UnconfirmedStepError, and decides with `resolve`. encode and decode: for results that are neither JSON, bytes nor arrays.
         """
-        version = str(self._agents.policies.step(name).get("version", version))
+        rule = self._agents.policies.step(name)
+        version = str(rule.get("version", version))
         asked = _asked(name, arguments, named, key, version)
         call = StepCall("step", name, asked, version, once, encode, decode)
+        if rule.get("bypass"):
+            if inspect.iscoroutinefunction(function):
+                return self._bypassed_async(call, lambda: function(*arguments, **named))
+            return self._bypassed(call, lambda: function(*arguments, **named))
         if inspect.iscoroutinefunction(function):
             return self._step_async(call, lambda: function(*arguments, **named))
         return self._step(call, lambda: function(*arguments, **named))
@@ -415,6 +420,59 @@ class Run:
                     _lane.reset(tokens[0])
                 return await asyncio.to_thread(self._confirm, lane, call, result, time.monotonic() - began)
 
+    def _bypassed(self, call: StepCall, function: Callable[[], Any]) -> Any:
+        """Does what the policies take out of the run's steps; a replay is answered what it returned."""
+        where = self.recorder.call(call.name)
+        if self.is_replay:
+            return self._replayed(call, where)
+        began = time.monotonic()
+        try:
+            with self._outside(where):
+                result = function()
+        except Exception as error:
+            self._note_bypassed(call, where, "failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        return self._returned(call, where, result, time.monotonic() - began)
+
+    async def _bypassed_async(self, call: StepCall, function: Callable[[], Awaitable[Any]]) -> Any:
+        where = self.recorder.call(call.name)
+        if self.is_replay:
+            return self._replayed(call, where)
+        began = time.monotonic()
+        try:
+            with self._outside(where):
+                result = await function()
+        except Exception as error:
+            self._note_bypassed(call, where, "failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        return await asyncio.to_thread(self._returned, call, where, result, time.monotonic() - began)
+
+    @contextlib.contextmanager
+    def _outside(self, where: str) -> Iterator[None]:
+        """Steps within one that is bypassed are a sequence of their own, and not done again."""
+        inner = _Lane(self, self._here().below(f"bypassed {where}"), where)
+        tokens = (_lane.set(inner), place.set(inner.place))
+        try:
+            yield
+        finally:
+            place.reset(tokens[1])
+            _lane.reset(tokens[0])
+
+    def _replayed(self, call: StepCall, where: str) -> Any:
+        event = self.recorder.answered("step", where, call.asked)
+        assert event is not None
+        return call.decode(event.value) if call.decode else event.value
+
+    def _returned(self, call: StepCall, where: str, result: Any, took: float) -> Any:
+        content, kind = encoded(call.encode(result) if call.encode else result)
+        self._note_bypassed(call, where, "bypassed", reason="policy", answer=(content, kind), took=took)
+        value = decoded(content, kind)
+        return call.decode(value) if call.decode else value
+
+    def _note_bypassed(self, call: StepCall, where: str, outcome: str, **rest: Any) -> None:
+        self._agents.metrics.count("step", call.name, outcome)
+        self.note_call("step", outcome, call.name, call=where, version=call.version, asked=call.asked, **rest)
+
     def _inside(self, lane: _Lane, call: StepCall) -> _Lane:
         """Where the steps that the function itself takes go."""
         return _Lane(self, lane.below(f"inside {call.name}"), f"{lane.name}/{lane.cursor + 1}:{call.name}")
@@ -455,7 +513,7 @@ class Run:
         age = max(0.0, time.time() - entry.stored)
         self._agents.metrics.count("step", call.name, "hit")
         self._agents.metrics.save("step", call.name, seconds=entry.meta.get("seconds", 0))
-        self._note(lane, call, "hit", key, age=age)
+        self._note(lane, call, "hit", key, age=age, took=entry.meta.get("seconds"))
         value = decoded(entry.content, entry.kind)
         return (call.decode(value) if call.decode else value,)
 
@@ -466,7 +524,17 @@ class Run:
             # What the run has seen it sees again when it goes on.
             self._agents.store.flush()
 
-    def _note(self, lane: _Lane, call: StepCall, outcome: str, key: str, *, age: float | None = None, reason: str = "") -> None:
+    def _note(
+        self,
+        lane: _Lane,
+        call: StepCall,
+        outcome: str,
+        key: str,
+        *,
+        age: float | None = None,
+        reason: str = "",
+        took: float | None = None,
+    ) -> None:
         self.recorder.note(
             "step",
             outcome,
@@ -476,6 +544,7 @@ class Run:
             version=call.version,
             age=age,
             reason=reason,
+            took=took,
             step=(lane.cursor, lane.segments[-1][0]) if lane is self._main and outcome in ("hit", "stored") else None,
             lane="" if lane is self._main else lane.segments[-1][0],
         )
@@ -541,7 +610,7 @@ class Run:
         lane.parents.append(key)
         lane.cursor = number
         try:
-            self._note(lane, call, "stored", key)
+            self._note(lane, call, "stored", key, took=seconds)
             self._blocks.flush(path)
         except Exception:
             lane.cursor = number - 1
