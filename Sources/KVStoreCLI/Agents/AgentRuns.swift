@@ -84,17 +84,41 @@ struct AgentRuns {
     where namespace.identity?.modelName == "kvstore.agent"
       && namespace.identity?.layout == "records"
     {
-      let register = AgentKey.digest([
-        "kvstore.agent": AgentKey.quoted("register"), "of": AgentKey.quoted("runs"),
-      ])
-      for record in try list(register, namespace.id) {
+      var known: Set<[UInt8]> = []
+      for record in try list(register(namespace.id), namespace.id) {
         guard let entry = record.content(AgentRun.Entry.self) else { continue }
         let run = AgentRun(namespace: namespace.id, entry: entry)
-        // One whose life has ended is still in the register.
-        if try !payloads([recordKey(run)], namespace.id).isEmpty { found.append(run) }
+        // One whose life has ended is still in the register, and another of its name may have been made since.
+        struct Life: Decodable { var created: Double }
+        let key = recordKey(run)
+        let record = try payloads([key], namespace.id).first.flatMap(AgentRecord.init)
+        guard record?.content(Life.self)?.created == entry.created else { continue }
+        // One that was removed and imported again is entered twice.
+        if known.insert(key).inserted { found.append(run) }
       }
     }
     return found
+  }
+
+  /// The list that a user's runs are in: that of the current generation (rolling.py).
+  func register(_ namespace: NamespaceID) throws(StoreError) -> [UInt8] {
+    let key = AgentKey.digest([
+      "kvstore.agent": AgentKey.quoted("register"), "of": AgentKey.quoted("runs"),
+    ])
+    func mark(_ number: Int) -> [UInt8] {
+      SHA256.hash(Array("begins".utf8) + key + AgentKey.bigEndian(number))
+    }
+    guard try !payloads([mark(0)], namespace).isEmpty else { return key }
+    var number = 0
+    for place in [UInt8(0), 1] {
+      let path = SHA256.hash(Array("place".utf8) + key + [place])
+      let record = try payloads([path], namespace).first.flatMap(AgentRecord.init)
+      guard let noted = record?.content, noted.count == 8 else { continue }
+      number = max(number, Int(truncatingIfNeeded: noted.reduce(0) { $0 << 8 | UInt64($1) }))
+    }
+    while try !payloads([mark(number + 1)], namespace).isEmpty { number += 1 }
+    guard number > 0 else { return key }
+    return SHA256.hash(Array("generation".utf8) + key + AgentKey.bigEndian(number))
   }
 
   /// Its steps, in order.

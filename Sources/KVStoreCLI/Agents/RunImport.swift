@@ -136,9 +136,7 @@ struct RunImport {
       "{\"run\":\(AgentKey.quoted(name)),\"session\":\(AgentKey.quoted(session)),"
       + "\"created\":\(created),\"origin\":\(origin ?? "null")}"
     let entry = AgentRecord.encoded(content: Array(text.utf8), storedNanoseconds: now)
-    let list = AgentKey.digest([
-      "kvstore.agent": AgentKey.quoted("register"), "of": AgentKey.quoted("runs"),
-    ])
+    let list = try reader.register(records.id)
     var page = 0
     while true {
       let digests = AgentKey.page(page, ofList: list)

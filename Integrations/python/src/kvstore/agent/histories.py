@@ -16,6 +16,7 @@ from .blocks import KIND_BYTES, Blocks, Entry, NotStoredError
 from .calls import DIGEST_BYTES
 from .canonical import digest
 from .lists import AppendList
+from .rolling import Generations, forget_list
 from .scope import LEVELS, Level, Scope
 
 if TYPE_CHECKING:
@@ -30,20 +31,40 @@ _LISTS_MAX = 512
 
 
 class _History:
-    """The writes to one resource, of one scope: a list of those that were begun, and one of those that ended."""
+    """The writes to one resource, of one scope: a list of those that were begun, and one of those that ended.
+
+    Both begin anew when they are long and no write is under way. What was read before depends on the generation.
+    """
 
     def __init__(self, agents: AgentStore, blocks: Blocks, key: dict[str, object]) -> None:
-        self._agents, self._blocks = agents, blocks
-        self._begun = AppendList(blocks, agents.claims, digest({**key, "what": "begun"}), claim_seconds=agents.claim_seconds)
-        self._ended = AppendList(blocks, agents.claims, digest({**key, "what": "ended"}), claim_seconds=agents.claim_seconds)
+        self._agents, self._blocks, self._key = agents, blocks, key
+        self._generations = Generations(blocks, agents.claims, digest(key), claim_seconds=agents.claim_seconds, pinned=True)
+        self._enter(0)
+
+    def _enter(self, generation: int) -> None:
+        self._generation = generation
+        self._begun, self._ended = (self._list(generation, what) for what in ("begun", "ended"))
         # The mark of the last write that began, by its number: it never changes.
         self._mark = (0, "")
 
+    def _list(self, generation: int, what: str) -> AppendList:
+        key = self._key if generation == 0 else {**self._key, "generation": generation}
+        return AppendList(
+            self._blocks, self._agents.claims, digest({**key, "what": what}), claim_seconds=self._agents.claim_seconds
+        )
+
     def state(self) -> tuple[str, bool]:
         """What stands for all writes so far, and whether one is under way."""
-        # In this order: a write that ends in between is seen as under way, and not the other way round.
-        ended = self._ended.count()
-        begun = self._begun.count()
+        while True:
+            generation = self._generations.number()
+            if generation != self._generation:
+                self._enter(generation)
+            # In this order: a write that ends in between is seen as under way, and not the other way round.
+            ended = self._ended.count()
+            begun = self._begun.count()
+            # None were begun, or all of them were left behind meanwhile.
+            if begun or self._generations.number() == generation:
+                break
         if begun > ended:
             self._end_dead(begun, ended)
             return "", True
@@ -52,10 +73,23 @@ class _History:
             last = self._begun.get(begun - 1) if begun else None
             mark = last.meta["mark"] if last is not None else ""
             self._mark = (begun, mark)
-        return f"{begun}:{mark}", False
+        return f"{begun}:{mark}" if generation == 0 else f"{generation}:{begun}:{mark}", False
 
-    def begin(self, mark: str) -> int:
-        """A write begins: from now on, until it ends, nothing that depends on this is answered or stored."""
+    def begin(self, mark: str) -> tuple[AppendList, int]:
+        """A write begins: from now on, until it ends, nothing that depends on this is answered or stored. Returns what `end` takes."""
+        with self._generations.alone() as generation:
+            if generation != self._generation:
+                self._enter(generation)
+            if Generations.is_long(self._begun.count()) and self._ended.count() >= self._begun.count():
+                left = self._begun, self._ended
+                self._generations.begin(generation + 1)
+                self._enter(generation + 1)
+                # Its pins end with it. What was begun goes first: who finds none of it looks for another generation.
+                for found in left:
+                    forget_list(self._blocks, found)
+            return self._ended, self._append(mark)
+
+    def _append(self, mark: str) -> int:
         meta = {"mark": mark, "process": os.getpid(), "network": _network()}
         index = self._begun.append(Entry(b"", KIND_BYTES, meta, stored=time.time()))
         path = self._begun.path(index)
@@ -70,12 +104,13 @@ class _History:
             self._agents.store.unpin(before.meta["pin"])
         return pin.id if pin else 0
 
-    def end(self, mark: str, pin: int, seconds: float) -> None:
+    def end(self, mark: str, begun: tuple[AppendList, int], seconds: float) -> None:
         """It has ended, however it did."""
-        if seconds > _WRITE_SECONDS_MAX / 2 and mark in self._ended_marks(self._ended.count()):
+        ended, pin = begun
+        if seconds > _WRITE_SECONDS_MAX / 2 and (mark in self._ended_marks(ended.count()) or ended.count() == 0):
             # Somebody took it for dead.
             return
-        self._ended.append(Entry(b"", KIND_BYTES, {"mark": mark, "pin": pin}, stored=time.time()))
+        ended.append(Entry(b"", KIND_BYTES, {"mark": mark, "pin": pin}, stored=time.time()))
 
     def _ended_marks(self, ended: int) -> set[str]:
         return {entry.meta["mark"] for index in range(max(0, ended - 64), ended) if (entry := self._ended.get(index))}
@@ -158,7 +193,7 @@ class Histories:
         known = scope.known()
         levels = [(level, False)]
         levels += [(wider, True) for wider in LEVELS[LEVELS.index(level) + 1 :] if wider in known]
-        held: list[tuple[_History, str, int]] = []
+        held: list[tuple[_History, str, tuple[AppendList, int]]] = []
         start = time.monotonic()
         with contextlib.ExitStack() as claims:
             try:
@@ -171,9 +206,9 @@ class Histories:
                         held.append((history, mark, history.begin(mark)))
                 yield
             finally:
-                for history, mark, pin in held:
+                for history, mark, begun in held:
                     try:
-                        history.end(mark, pin, time.monotonic() - start)
+                        history.end(mark, begun, time.monotonic() - start)
                     except (KVStoreError, NotStoredError):
                         # Nothing is answered until somebody ends it for us: the effect has happened, and its result is returned.
                         self._agents.metrics.count("history", "end", "refused")

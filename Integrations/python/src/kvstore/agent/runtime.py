@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..hygiene import canonical as canonical_messages
-from .answers import Question
+from .answers import Question, usage_of
 from .blocks import Entry, encoded
 from .canonical import digest
-from .lists import AppendList
 from .memory import Compaction, Memory, Message, estimated_tokens
 from .policies import AnswerRule
+from .rolling import GENERATION_ENTRIES, RollingList
 from .run import Run
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Send = Callable[[dict[str, Any]], Mapping[str, Any]]
 
+FRONTS_MAX = GENERATION_ENTRIES
+"""Of the fronts that are registered the newest half of these stay, at least."""
 _PING_SECONDS = 240.0
 _PING_SECONDS_MIN = 1.0
 
@@ -98,6 +100,8 @@ class Runtime:
     send: posts the body of a chat completion and returns the answer, for example
     `lambda body: client.chat.completions.create(**body).model_dump(exclude_none=True)`. What it answered is stored in the run: a program
     that is started again asks no model twice. settings: further fields of each request. goal: recited at the end of each user message.
+    window_tokens: beyond it results of tools of `long_tokens` and more become placeholders, and then `summarise` makes a text of the
+    middle; the first `keep_first` and the last `keep_last` messages stay.
     mask: how tools are ruled out: "allowed_tools" (OpenAI's `tool_choice`), or "text", a line at the end of the user message.
     """
 
@@ -115,6 +119,7 @@ class Runtime:
         keep_first: int = 2,
         keep_last: int = 6,
         summarise: Callable[[list[Message]], str] | None = None,
+        long_tokens: int = 200,
         mask: Literal["allowed_tools", "text"] = "text",
         tokens: Callable[[Mapping[str, Any]], int] = estimated_tokens,
         ping_seconds: float = _PING_SECONDS,
@@ -124,7 +129,7 @@ class Runtime:
         self._settings = dict(settings or {})
         self._goal, self._mask = goal, mask
         self._window = (window_tokens, keep_first, keep_last)
-        self._summarise = summarise
+        self._summarise, self._long_tokens = summarise, long_tokens
         self.memory = Memory(run, tokens=tokens)
         front = canonical_messages([{"role": "system", "content": system}], list(tools))
         self._tools: list[dict[str, Any]] = front["tools"]
@@ -183,20 +188,28 @@ class Runtime:
         body["messages"] = self.memory.messages()
         return body
 
+    def compact(self) -> Compaction | None:
+        """Makes the prompt smaller if it is beyond the window; None: it is not. A step does so by itself. In a pause, with `warm`
+        behind it, the next step finds even this prompt in the server's cache."""
+        window, keep_first, keep_last = self._window
+        if window is None:
+            return None
+        # To half of it, so that it is not done again at the next step: what is behind the front is computed anew.
+        done = self.memory.compact(
+            to_tokens=window // 2,
+            over_tokens=window,
+            keep_first=keep_first,
+            keep_last=keep_last,
+            summarise=self._summarise,
+            long_tokens=self._long_tokens,
+        )
+        if done is not None:
+            self.compactions.append(done)
+        return done
+
     def step(self, *, model: str | None = None) -> Message:
         """Asks the model, appends its message and returns it. model: another one for this step; each model's prefix stays its own."""
-        window, keep_first, keep_last = self._window
-        if window is not None:
-            # To half of it, so that it is not done again at the next step: what is behind the front is computed anew.
-            done = self.memory.compact(
-                to_tokens=window // 2,
-                over_tokens=window,
-                keep_first=keep_first,
-                keep_last=keep_last,
-                summarise=self._summarise,
-            )
-            if done is not None:
-                self.compactions.append(done)
+        self.compact()
         body = self.body(model)
         answer = self._answer(body)
         message: Message = dict(answer["choices"][0]["message"])
@@ -222,7 +235,7 @@ class Runtime:
             question.failed(error)
             raise
         content, kind = encoded(dict(answer))
-        question.store(content, kind, time.monotonic() - began, tokens=(cached_of(answer)[0], 0))
+        question.store(content, kind, time.monotonic() - began, tokens=usage_of(answer))
         stored: Mapping[str, Any] = Entry(content, kind).value
         return stored
 
@@ -338,8 +351,15 @@ class Runtime:
         }
 
 
-def _fronts(agents: AgentStore) -> AppendList:
-    return AppendList(agents.blocks(None), agents.claims, digest({"kvstore.agent": "fronts"}), claim_seconds=agents.claim_seconds)
+def _fronts(agents: AgentStore) -> RollingList:
+    return RollingList(
+        agents.blocks(None),
+        agents.claims,
+        digest({"kvstore.agent": "fronts"}),
+        is_kept=lambda _: True,
+        entries_max=FRONTS_MAX // 2,
+        claim_seconds=agents.claim_seconds,
+    )
 
 
 def fronts(agents: AgentStore) -> list[Front]:

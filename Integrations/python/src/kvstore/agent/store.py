@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,11 @@ from .blocks import KIND_JSON, Blocks, Entry, encoded
 from .canonical import digest
 from .claims import Claims
 from .histories import Histories
-from .lists import AppendList
 from .metrics import Metrics
 from .pieces import Recent
 from .policies import Policies
 from .prices import Prices
+from .rolling import RollingList
 from .run import Run
 from .scope import Level, Scope, seconds
 
@@ -184,25 +184,60 @@ class AgentStore(Closing):
         finally:
             context.current.reset(token)
 
-    def _register(self, user: str | None, what: str) -> AppendList:
-        return AppendList(
-            self.blocks(user), self.claims, digest({"kvstore.agent": "register", "of": what}), claim_seconds=self.claim_seconds
+    def _register(self, user: str | None, what: str, is_kept: Callable[[Entry], bool]) -> RollingList:
+        return RollingList(
+            self.blocks(user),
+            self.claims,
+            digest({"kvstore.agent": "register", "of": what}),
+            is_kept=is_kept,
+            claim_seconds=self.claim_seconds,
         )
+
+    def _runs(self, user: str | None) -> RollingList:
+        # One that was removed and imported again is entered twice.
+        seen: set[tuple[str | None, str]] = set()
+
+        def is_kept(entry: Entry) -> bool:
+            value = entry.value
+            is_first = (value["session"], value["run"]) not in seen and self._has_run(user, value)
+            if is_first:
+                seen.add((value["session"], value["run"]))
+            return is_first
+
+        return self._register(user, "runs", is_kept)
+
+    def _has_run(self, user: str | None, value: dict[str, Any]) -> bool:
+        path = digest({"kvstore.agent": "run", "session": value["session"], "run": value["run"], "record": 1})
+        record = self.blocks(user).get(path)
+        # Another one of that name may have been made since.
+        return record is not None and record.value["created"] == value["created"]
+
+    def _kv(self, user: str) -> RollingList:
+        def is_kept(entry: Entry) -> bool:
+            namespace = self.store.existing_namespace(self._identity_of(user, entry.value))
+            if namespace is not None:
+                namespace.close()
+                return True
+            # It is entered again when it is opened again.
+            self.blocks(user).forget(digest({"kvstore.agent": "kv", "identity": entry.value}))
+            return False
+
+        return self._register(user, "kv", is_kept)
 
     def register_run(self, scope: Scope, record: dict[str, Any]) -> None:
         """Notes a run that was made, for `runs`."""
         content, kind = encoded({name: record[name] for name in ("run", "session", "created", "origin")})
-        self._register(scope.user, "runs").append(Entry(content, kind, stored=record["created"]))
+        self._runs(scope.user).append(Entry(content, kind, stored=record["created"]))
 
     def runs(self, user: str | None = None) -> list[RunRecord]:
         """The runs of a user (or of nobody in particular) that are in the store, oldest first."""
-        found = []
-        for entry in self._register(user, "runs").entries():
+        found: dict[tuple[str | None, str], RunRecord] = {}
+        for entry in self._runs(user).entries():
             value = entry.value
-            record = digest({"kvstore.agent": "run", "session": value["session"], "run": value["run"], "record": 1})
-            if self.blocks(user).peek(record):
-                found.append(RunRecord(value["run"], user, value["session"], value["created"], value["origin"]))
-        return found
+            if self._has_run(user, value):
+                record = RunRecord(value["run"], user, value["session"], value["created"], value["origin"])
+                found.setdefault((value["session"], value["run"]), record)
+        return list(found.values())
 
     # ------------------------------------------------------------ KV, purge
 
@@ -214,7 +249,7 @@ class AgentStore(Closing):
         }
         fields = {name: {"bytes": value.hex()} if isinstance(value, bytes) else value for name, value in fields.items()}
         fields["groups"] = [[group.first_region, group.region_count, group.window_tokens] for group in identity.groups]
-        register = self._register(user, "kv")
+        register = self._kv(user)
         known = self.blocks(user).peek(digest({"kvstore.agent": "kv", "identity": fields}))
         if not known:
             content, kind = encoded(fields)
@@ -223,15 +258,18 @@ class AgentStore(Closing):
         return self.store.namespace(identity, **options)
 
     def _kv_identities(self, user: str) -> Iterator[Identity]:
+        for entry in self._kv(user).entries():
+            yield self._identity_of(user, entry.value)
+
+    def _identity_of(self, user: str, value: dict[str, Any]) -> Identity:
         from .. import Group
 
-        for entry in self._register(user, "kv").entries():
-            fields: dict[str, Any] = {
-                name: bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value for name, value in entry.value.items()
-            }
-            fields["groups"] = tuple(Group(*group) for group in fields["groups"])
-            fields["region_bytes"] = tuple(fields["region_bytes"])
-            yield Identity(**fields, salt=self.salt(user))
+        fields: dict[str, Any] = {
+            name: bytes.fromhex(item["bytes"]) if isinstance(item, dict) else item for name, item in value.items()
+        }
+        fields["groups"] = tuple(Group(*group) for group in fields["groups"])
+        fields["region_bytes"] = tuple(fields["region_bytes"])
+        return Identity(**fields, salt=self.salt(user))
 
     def purge(self, *, user: str, kv: Sequence[Identity | Namespace] = ()) -> int:
         """Removes all that is a user's, durably: runs, states, tool results, answers, embeddings, logs, and the KV of the namespaces
