@@ -122,6 +122,40 @@ def test_the_window_keeps_the_front(agents: AgentStore) -> None:
         assert runtime.report()["hit_rate"] > 0.5
 
 
+def test_the_prompt_is_made_smaller_in_a_pause(agents: AgentStore) -> None:
+    server = Prefixes()
+    server.calls_left = 0
+
+    def program(run: Run) -> tuple[Runtime, list[str]]:
+        runtime = Runtime(
+            run, server, model="m", system=SYSTEM, tools=TOOLS, window_tokens=600, keep_last=2, long_tokens=30,
+            summarise=lambda _: "what was",
+        )  # fmt: skip
+        said = []
+        for number in range(12):
+            runtime.result("1", f"row {number} " * 30)
+            runtime.say(f"question {number}")
+            said.append(runtime.step()["content"])
+            if runtime.compact(ahead=True):
+                runtime.warm()
+        return runtime, said
+
+    with agents.run("r") as run:
+        runtime, said = program(run)
+    assert len(runtime.compactions) >= 2 and all(done.replaced for done in runtime.compactions)
+    # What a compaction changed was computed in the pauses: a step computes what is new alone.
+    steps = [turn for turn in runtime.turns if turn.purpose == "step"][1:]
+    assert len(runtime.turns) - len(steps) - 1 == len(runtime.compactions)
+    assert all(turn.tokens_cached >= turn.expected for turn in steps), runtime.turns
+    asked = len(server.bodies)
+    with agents.replay("r") as run:
+        assert program(run)[1] == said
+    with agents.run("r") as run:
+        # Who goes on is warmed again, and asks no model twice.
+        assert program(run)[1] == said
+    assert len(server.bodies) == asked + len(runtime.compactions)
+
+
 def test_it_notices_that_the_cache_was_lost_and_warms_it(agents: AgentStore) -> None:
     server = Prefixes()
     server.calls_left = 0

@@ -188,16 +188,19 @@ class Runtime:
         body["messages"] = self.memory.messages()
         return body
 
-    def compact(self) -> Compaction | None:
-        """Makes the prompt smaller if it is beyond the window; None: it is not. A step does so by itself. In a pause, with `warm`
-        behind it, the next step finds even this prompt in the server's cache."""
+    def compact(self, *, ahead: bool = False) -> Compaction | None:
+        """Makes the prompt smaller if it is beyond the window; None: it is not. A step does so by itself.
+
+        ahead: beyond three quarters of it. Called in a pause, with `warm` behind it, the next step finds even this prompt in the server's
+        cache, where it would be made smaller, and computed anew, otherwise.
+        """
         window, keep_first, keep_last = self._window
         if window is None:
             return None
         # To half of it, so that it is not done again at the next step: what is behind the front is computed anew.
         done = self.memory.compact(
             to_tokens=window // 2,
-            over_tokens=window,
+            over_tokens=window * 3 // 4 if ahead else window,
             keep_first=keep_first,
             keep_last=keep_last,
             summarise=self._summarise,
