@@ -951,6 +951,7 @@ def test_pages_and_trace(place, processes):
 
 
 if __name__ == "__main__":
+    import agents
     import interfaces
     import load
     import order
@@ -959,7 +960,7 @@ if __name__ == "__main__":
     import steps
     import surface
 
-    for module in (interfaces, outside, order, recordings, surface, steps, load):
+    for module in (agents, interfaces, outside, order, recordings, surface, steps, load):
         globals().update({name: value for name, value in vars(module).items() if name.startswith("test_")})
     tests = [value for name, value in list(globals().items()) if name.startswith("test_")]
     sys.exit(run_all(tests, sys.argv[1:]))
