@@ -679,6 +679,9 @@ def test_the_log_says_why_a_result_was_not_there(agents: AgentStore) -> None:
             while agents.blocks("ann").get(path) is not None or agents.blocks("ann").get(bytes.fromhex(run.events()[-1].key)):
                 time.sleep(0.01)
         assert [event.reason for event in run.events()] == ["", "", "expired", "expired"]
+    assert agents.metrics.reasons() == {("tool", "t", "stored", "expired"): 1, ("answer", "(no model)", "stored", "expired"): 1}
+    line = 'kvstore_agent_unanswered_total{layer="tool",name="t",outcome="stored",reason="expired"} 1'
+    assert line in agents.metrics.text().splitlines()
     with agents.run("q", user="ann") as run:
         kept = tool_cache(scope="user", ttl=None, name="kept")(lambda x: x)
         kept(1)

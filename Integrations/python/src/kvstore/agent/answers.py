@@ -155,7 +155,7 @@ class Question:
                 # What cannot be kept is returned all the same.
                 outcome = "refused"
         set_last_answer(Answer(outcome, False, 0.0, self.run.id if self.run else "", self.path.hex()))
-        self.agents.metrics.count("answer", self.model, outcome)
+        self.agents.metrics.count("answer", self.model, outcome, reason or missing_since)
         self._note(outcome, reason=reason or missing_since, answer=(content, kind), took=took, tokens=tokens, money=self._money(tokens))
 
     def failed(self, error: BaseException) -> None:

@@ -14,6 +14,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._reasons: dict[tuple[str, str, str, str], int] = defaultdict(int)
         self._saved: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0, 0.0])
 
     def _name(self, layer: str, name: str) -> str:
@@ -22,9 +23,12 @@ class Metrics:
             return "(others)"
         return name
 
-    def count(self, layer: str, name: str, outcome: str) -> None:
-        """One more of these."""
+    def count(self, layer: str, name: str, outcome: str, reason: str = "") -> None:
+        """One more of these. reason: why it was not answered from the store, of a few fixed texts."""
         self.add(layer, name, outcome, 1)
+        if reason:
+            with self._lock:
+                self._reasons[layer, self._name(layer, name), outcome, reason] += 1
 
     def add(self, layer: str, name: str, outcome: str, count: int) -> None:
         """So many more of these."""
@@ -47,6 +51,11 @@ class Metrics:
         with self._lock:
             return dict(self._counts)
 
+    def reasons(self) -> dict[tuple[str, str, str, str], int]:
+        """Calls that were not answered, by (layer, name, outcome, reason): expired, evicted, a write under way, by policy …"""
+        with self._lock:
+            return dict(self._reasons)
+
     def saved(self) -> dict[tuple[str, str], dict[str, float]]:
         """By (layer, name): calls that were not made, and the seconds, tokens and money they took when they were."""
         with self._lock:
@@ -62,6 +71,12 @@ class Metrics:
         for (layer, name, outcome), count in sorted(self.counts().items()):
             lines.append(
                 f'kvstore_agent_calls_total{{layer="{_label(layer)}",name="{_label(name)}",outcome="{_label(outcome)}"}} {count}'
+            )
+        lines.append("# TYPE kvstore_agent_unanswered_total counter")
+        for (layer, name, outcome, reason), count in sorted(self.reasons().items()):
+            lines.append(
+                f'kvstore_agent_unanswered_total{{layer="{_label(layer)}",name="{_label(name)}",outcome="{_label(outcome)}",'
+                f'reason="{_label(reason)}"}} {count}'
             )
         saved = sorted(self.saved().items())
         for what in ("calls", "seconds", "tokens", "money"):

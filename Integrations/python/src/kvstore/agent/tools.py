@@ -282,7 +282,7 @@ class _Lookup:
         if not self.bypass:
             outcome = self._put(Entry(content, kind, self._meta(took)), self.rule.ttl_seconds, outcome)
         _last.set(Answer(outcome, False, 0.0, self.run.id if self.run else "", self.path.hex()))
-        self.store.metrics.count("tool", self.rule.name, outcome)
+        self.store.metrics.count("tool", self.rule.name, outcome, self.bypass or self.missing_since)
         self.note(outcome, reason=self.bypass or self.missing_since, answer=(content, kind), took=took)
         value = Entry(content, kind).value
         return self.tool.decode(value) if self.tool.decode else value
