@@ -5,18 +5,46 @@ As a program it is that process; `Engine` starts it and talks to it.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+COMMAND = Path(os.environ.get("KVSTORE_PREFIX") or Path(__file__).resolve().parents[4] / ".build-install") / "bin/kvstore"
 ANSWER = "@answer "
 START_SECONDS = 600
 CALL_SECONDS = 300
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether it comes to hold in that time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def ask(*words: object) -> Any:
+    """What the command answers, beside the engine."""
+    said = subprocess.run([COMMAND, *map(str, words), "--json"], capture_output=True, text=True, check=True)
+    return json.loads(said.stdout)
+
+
+def stats(path: Path) -> dict[str, Any]:
+    """The counters of a store, asked for beside the engine."""
+    import kvstore
+
+    with kvstore.Store(path, capacity="512MiB", host="32MiB") as outside:
+        return outside.stats()
 
 
 class Engine:
@@ -55,12 +83,26 @@ class Engine:
         """Generates for all at once; by the number of a prompt, `abort` has the steps after which it is aborted."""
         return self._call("together", prompts=prompts, tokens=tokens, abort=abort, salt=None)
 
+    def again(self, prompt: list[int], cached: int, *, seconds: float = 60) -> dict[str, Any]:
+        """The answer without vLLM's own cache, once so many tokens of the prompt come from the store: what was saved just now
+        is found when it has been committed, and the scheduler has heard of it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.reset_prefix_cache()
+            answer = self.generate(prompt)[0]
+            if answer["cached"] == cached or time.monotonic() > deadline:
+                return answer
+
     def reset_prefix_cache(self) -> None:
         """Empties vLLM's own cache, so that only the store can help; waits while blocks of it are being saved."""
         deadline = time.monotonic() + 30
         while self._call("reset") is not True:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+    def sleep(self, level: int) -> None:
+        """Sleeps, and wakes up again. On a CPU vLLM does all of it but to give memory away."""
+        self._call("sleep", level=level)
 
     def pool(self) -> int:
         """How many blocks vLLM has in all."""
@@ -109,6 +151,11 @@ class Engine:
     def said(self) -> str:
         """Everything that the engine has written."""
         return self.log.read_text(errors="replace")
+
+    def counts(self) -> dict[str, Any]:
+        """The counters of the worker that ended last."""
+        found = re.findall(r"blocks durable, (\{.*\})", self.said())
+        return dict(ast.literal_eval(found[-1]))
 
     def _call(self, what: str, **arguments: Any) -> Any:
         self._send(what, arguments)
@@ -163,6 +210,11 @@ def main() -> None:
             break
         if call["what"] == "reset":
             answer(llm.reset_prefix_cache())
+            continue
+        if call["what"] == "sleep":
+            llm.sleep(level=call["level"])
+            llm.wake_up()
+            answer("awake")
             continue
         if call["what"] == "pool":
             answer(llm.llm_engine.vllm_config.cache_config.num_gpu_blocks)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import Engine
+from engine import COMMAND, Engine, ask, stats, within
 from tiny_model import write_model
-
-import kvstore
 
 pytestmark = pytest.mark.slow
 
 BLOCK = 128
 # K and V of four layers with four heads of 64.
 BLOCK_BYTES = BLOCK * 4 * 4 * 64 * 2 * 2
-COMMAND = Path(os.environ.get("KVSTORE_PREFIX") or Path(__file__).resolve().parents[4] / ".build-install") / "bin/kvstore"
 
 
 def tokens(seed: int, count: int) -> list[int]:
@@ -43,19 +40,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, 
 
 
 def blocks(path: Path) -> int:
-    with kvstore.Store(path, capacity="512MiB", host="32MiB") as outside:
-        return int(outside.stats()["blocks_stored"])
+    return int(stats(path)["blocks_stored"])
 
 
 def payload(path: Path) -> int:
-    with kvstore.Store(path, capacity="512MiB", host="32MiB") as outside:
-        return int(outside.stats()["payload_bytes_stored"])
-
-
-def inspect(what: str, *words: object) -> Any:
-    """What `kvstore inspect` shows beside the engine."""
-    said = subprocess.run([COMMAND, "inspect", what, *map(str, words), "--json"], capture_output=True, text=True, check=True)
-    return json.loads(said.stdout)
+    return int(stats(path)["payload_bytes_stored"])
 
 
 def stored(engine: Engine, prompt: list[int]) -> int:
@@ -64,15 +53,6 @@ def stored(engine: Engine, prompt: list[int]) -> int:
     engine.generate(tokens(99, 8))
     engine.reset_prefix_cache()
     return int(engine.generate(prompt, tokens=1)[0]["cached"])
-
-
-def within(seconds: float, condition: Any) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_a_session_is_recorded_step_by_step(running: tuple[Engine, Path]) -> None:
@@ -106,7 +86,7 @@ def test_a_session_that_ends_frees_its_bytes_though_nothing_else_runs(
     other = SYSTEM + tokens(12, BLOCK + 10)
     (tmp_path / "other").write_text(json.dumps(other))
     engine.generate(other)
-    assert within(60, lambda: len(inspect("prefix", path, tmp_path / "other")["blocks"]) == 5)
+    assert within(60, lambda: len(ask("inspect", "prefix", path, tmp_path / "other")["blocks"]) == 5)
     conversation = SYSTEM + tokens(13, 20 * BLOCK + 5)
     before = payload(path)
     engine.generate(conversation, hints={"session": "long"})
@@ -125,13 +105,19 @@ def test_priority_and_pin_are_those_of_the_blocks(running: tuple[Engine, Path], 
     (tmp_path / "prompt").write_text(json.dumps(prompt))
     engine.generate(prompt, hints={"priority": 7, "pin_seconds": 600})
     ends = time.time() + 600
-    assert within(60, lambda: len(inspect("prefix", path, tmp_path / "prompt")["blocks"]) == 3)
-    keys = [block["blockKey"] for block in inspect("prefix", path, tmp_path / "prompt")["blocks"]]
-    assert [inspect("block", path, key)[0]["priority"] for key in keys] == [7, 7, 7]
-    assert within(60, lambda: keys[2] in {pin["lastBlockKey"] for pin in inspect("pins", path)})
-    (pin,) = [pin for pin in inspect("pins", path) if pin["lastBlockKey"] == keys[2]]
-    assert pin["blockCount"] == 3
-    assert ends - 60 < pin["endNanoseconds"] / 1e9 < ends + 120
+
+    def keys() -> list[str]:
+        return [block["block_key"] for block in ask("inspect", "prefix", path, tmp_path / "prompt")["blocks"]]
+
+    def pins() -> list[dict[str, Any]]:
+        return [pin for pin in ask("inspect", "pins", path)["pins"] if pin["last_block_key"] == keys()[-1]]
+
+    assert within(60, lambda: len(keys()) == 3)
+    assert [ask("inspect", "block", path, key)["blocks"][0]["priority"] for key in keys()] == [7, 7, 7]
+    assert within(60, lambda: bool(pins()))
+    (pin,) = pins()
+    assert pin["block_count"] == 3
+    assert ends - 60 < datetime.fromisoformat(pin["ends_at"]).timestamp() < ends + 120
 
 
 def test_a_compacted_conversation_drops_what_came_before(running: tuple[Engine, Path]) -> None:
