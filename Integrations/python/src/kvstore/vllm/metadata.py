@@ -76,6 +76,8 @@ class Ending:
     remove: bool = False
     """Remove what no other prompt shares."""
     pin_seconds: float = 0.0
+    blocks_begun: int = 0
+    """What the request began with: recurrent states before it are those of others."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ from ..namespace import Namespace
 from ..prompt import Prompt
 from .groups import CacheGroups
 from .layout import NULL_BLOCK
-from .metadata import Rank, StepMetadata, Tenant, Transfer, WorkerNews
+from .metadata import Ending, Rank, StepMetadata, Tenant, Transfer, WorkerNews
 from .options import Options
 from .scheduler import NAMESPACES_MAX, SchedulerSide, _Tracked
 from .states import SECTION, StateMemory
@@ -77,6 +77,8 @@ class MixedSchedulerSide(SchedulerSide):
             if request_id in fresh:
                 tracked.loading = None
                 tracked.blocks_saved = tracked.blocks_brought = before // self._tokens_per_block
+                begun = tracked.blocks_begun
+                tracked.blocks_begun = tracked.blocks_brought if begun is None else min(begun, tracked.blocks_brought)
             tracked.blocks_saved = min(tracked.blocks_saved, before // self._tokens_per_block)
             self._save_step(tracked, before + output.num_scheduled_tokens[request_id], output.kv_connector_block_state)
         step, self._step = self._step, StepMetadata()
@@ -279,6 +281,21 @@ class MixedWorkerSide(WorkerSide):
 
         self._attempt("save", tenant, offload)
         self._attempt("save", tenant, lambda _: self._notice_drops())
+
+    def _pin(self, ending: Ending, namespace: Namespace, prompt: Prompt) -> None:
+        """The blocks, and the states without which they cannot be used: the request's own, and the one that it began with."""
+        super()._pin(ending, namespace, prompt)
+        if not self._states.byte_count:
+            return
+        section, size = self._section(ending.tenant, namespace), self.identity.tokens_per_block
+        while prompt.token_count >= size:
+            blocks = namespace.match_sections([section], prompt, peek=True)[0].tokens // size
+            if blocks:
+                place = Prompt(digests=[section.section_digest(prompt, blocks)])
+                section.pin(place, ending.pin_seconds)
+            if blocks <= ending.blocks_begun:
+                return
+            prompt = prompt.prefix(tokens=(blocks - 1) * size)
 
     def _section(self, tenant: Tenant, namespace: Namespace) -> Namespace:
         with self._namespaces_lock:

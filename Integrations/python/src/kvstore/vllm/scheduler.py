@@ -49,7 +49,9 @@ class _Tracked:
     loading: Transfer | None = None
     hints: Hints = field(default_factory=Hints)
     blocks_brought: int = 0
-    """What it began with, from vLLM's cache or the store."""
+    """What it began with, from vLLM's cache or the store; after a preemption, anew."""
+    blocks_begun: int | None = None
+    """The least of these; None: not scheduled yet."""
 
 
 class SchedulerSide:
@@ -286,7 +288,12 @@ class SchedulerSide:
         hints, request = tracked.hints, tracked.request
         if hints == Hints() or not tracked.savable:
             return
-        prompt = Ending(tracked.tenant, array("I", request.all_token_ids[:]), self._extra(request))
+        prompt = Ending(
+            tracked.tenant,
+            array("I", request.all_token_ids[:]),
+            self._extra(request),
+            blocks_begun=tracked.blocks_begun or 0,
+        )
         before = self._sessions.last(hints.session, tracked.tenant, prompt) if hints.session else None
         if hints.compacted and before is not None:
             self._step.endings.append(replace(before, remove=True))

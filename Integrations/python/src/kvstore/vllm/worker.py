@@ -342,12 +342,15 @@ class WorkerSide:
 
         def end(namespace: Namespace) -> None:
             if ending.pin_seconds:
-                namespace.pin(prompt, ending.pin_seconds)
+                self._pin(ending, namespace, prompt)
             if ending.remove:
                 namespace.purge(prompt, only_tail=True)
 
         if not self._options.read_only:
             self._attempt("end of a session", ending.tenant, end)
+
+    def _pin(self, ending: Ending, namespace: Namespace, prompt: Prompt) -> None:
+        namespace.pin(prompt, ending.pin_seconds)
 
     def _note_save(self, status: Status) -> None:
         if status not in (Status.OK, Status.BUSY, Status.PARENT_MISSING, Status.DECLINED):
