@@ -65,6 +65,18 @@ def namespace(store: kvstore.Store) -> kvstore.Namespace:
 
 
 @pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 40 MiB; needs the right to mount one."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "kvstore-test", str(path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
 def agents(path: Path) -> Iterator[AgentStore]:
     with open_store(path) as opened, AgentStore(opened) as records:
         yield records

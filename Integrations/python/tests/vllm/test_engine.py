@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import Engine
+from engine import Engine, stats
 from tiny_model import write_model
 
 import kvstore
@@ -202,16 +202,26 @@ def test_other_engines_share_nothing(warm: Warm, models: Path, store: Path, tmp_
         assert engine.generate(PROMPT)[0]["cached"] == usable(PROMPT)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 MiB; needs the right to mount one."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "kvstore-test", str(path)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system: {mounted.stderr.decode().strip()}")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+@pytest.mark.slow
+def test_an_engine_that_sleeps(warm: Warm, store: Path, tmp_path: Path) -> None:
+    """It finds what was stored when it wakes up, also of the last request before; one that gave its weights away stops."""
+    with Engine(warm.model, settings(store), tmp_path / "log") as engine:
+        last = tokens(60, 900)
+        cold = engine.generate(last)[0]
+        assert cold["cached"] == 0
+        engine.sleep(1)
+        for name, prompt in {"plain": PROMPT, "whole": WHOLE}.items():
+            restored = engine.generate(prompt)[0]
+            assert restored["cached"] == usable(prompt) and same(restored, warm.hits[name]), name
+        restored = engine.again(last, usable(last))
+        assert restored["cached"] == usable(last) and near(restored, cold)
+        engine.sleep(2)
+        assert near(engine.generate(PROMPT)[0], warm.hits["plain"])
+        engine.reset_prefix_cache()
+        assert engine.generate(PROMPT)[0]["cached"] == 0
+        assert "sleep at level 2 may have changed the weights" in engine.said()
+    # What others may use was not touched.
+    assert stats(store)["blocks_stored"] > 0
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from vllm.v1.request import Request
 
 logger = logging.getLogger("vllm.kvstore")
+
 
 class KVStoreConnector(KVConnectorBase_V1, SupportsHMA):
     """Keeps vLLM's KV cache in a kvstore.
@@ -106,6 +109,11 @@ class KVStoreConnector(KVConnectorBase_V1, SupportsHMA):
             self._worker = MixedWorkerSide(self._options, rank, identity, layout, memory, watch, states=states)
         else:
             self._worker = WorkerSide(self._options, rank, identity, layout, memory, watch)
+
+    def unregister_kv_caches(self) -> None:
+        """The KV cache's memory is about to go: waits until nothing reads or writes it."""
+        if self._worker:
+            self._worker.drain()
 
     def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
         """Tells the scheduler this worker's identity record."""
@@ -225,8 +233,14 @@ class KVStoreConnector(KVConnectorBase_V1, SupportsHMA):
         return self._scheduler is not None and self._scheduler.is_saving
 
     def reset_cache(self) -> bool | None:
-        """Forgets what this engine has stored and used."""
-        return self._scheduler.reset() if self._scheduler else None
+        """Forgets what this engine has stored and used, where a client asks for it.
+
+        vLLM also calls it with each pause and sleep, in case the weights are about to change. They are part of the record
+        here: what the old ones have computed is found by nobody who has others, and by the same engine when it wakes up.
+        """
+        if self._scheduler is None:
+            return None
+        return True if _is_called_by("_reset_caches") else self._scheduler.reset()
 
     # ------------------------------------------------------------ both
 
@@ -239,3 +253,14 @@ class KVStoreConnector(KVConnectorBase_V1, SupportsHMA):
     def _step(self) -> StepMetadata | None:
         return self._connector_metadata if isinstance(self._connector_metadata, StepMetadata) else None
 
+
+def _is_called_by(name: str) -> bool:
+    """Whether a function of that name is among the innermost callers of ours."""
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(6):
+        if frame is None:
+            return False
+        if frame.f_code.co_name == name:
+            return True
+        frame = frame.f_back
+    return False

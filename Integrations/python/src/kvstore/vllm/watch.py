@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .. import loaded
@@ -28,6 +29,8 @@ class Watch:
         """Calls that may have changed the weights."""
         self.adapters: dict[int, bytes] = {}
         """Digest of each adapter that was loaded, by its number, of what was loaded."""
+        self.before_sleep: Callable[[], None] = lambda: None
+        """Called before vLLM gives the memory of its KV cache away for a while."""
         self._managers: list[Any] = []
 
     @classmethod
@@ -89,9 +92,24 @@ def _watch_calls(wrapper: type) -> None:
         if not (name in HARMLESS_CALLS or own or name.startswith("__") or (name in _FIELDS and caller.startswith("vllm."))):
             for watch in _watches:
                 watch.unknown_calls.append(name)
+        if name == "sleep":
+            return _watched_sleep(original(self, "worker").sleep)  # type: ignore[call-arg]
         return original(self, name)  # type: ignore[call-arg]
 
     wrapper.__getattribute__ = fetch  # type: ignore[method-assign,assignment]
+
+
+def _watched_sleep(sleep: Callable[..., Any]) -> Callable[..., Any]:
+    """From the second level on a worker wakes up without its weights, until somebody loads some."""
+
+    def watched(level: int = 1, *arguments: Any, **named: Any) -> Any:
+        for watch in _watches:
+            watch.before_sleep()
+            if level > 1:
+                watch.unknown_calls.append(f"sleep at level {level}")
+        return sleep(level, *arguments, **named)
+
+    return watched
 
 
 def _watch_adapters(manager: type) -> None:

@@ -8,7 +8,7 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,6 +70,7 @@ class WorkerSide:
         self.identity = identity
         self.state_bytes = state_bytes
         self._watch = watch or Watch()
+        self._watch.before_sleep = self.drain
         self._news: WorkerNews | None = None
         self._adapters_said: dict[int, bytes] = {}
         self._adapters_wanted: list[Any] = []
@@ -84,6 +85,7 @@ class WorkerSide:
         self._loads = ThreadPoolExecutor(options.load_threads, thread_name_prefix="kvstore-load")
         # One thread: a block is stored after its parent.
         self._saves = ThreadPoolExecutor(1, thread_name_prefix="kvstore-save")
+        self._loading: set[Future[None]] = set()
         self._loaded: queue.SimpleQueue[tuple[str, set[int], list[int]]] = queue.SimpleQueue()
         self._layers: dict[str, list[Future[None]]] = {}
         self._failed_blocks: set[int] = set()
@@ -140,7 +142,9 @@ class WorkerSide:
                 else:
                     self._failed_blocks |= set(load.block_ids)
             elif self._options.load == "async":
-                self._loads.submit(self._load_async, load)
+                future = self._loads.submit(self._load_async, load)
+                self._loading.add(future)
+                future.add_done_callback(self._loading.discard)
             elif self._options.load == "layerwise":
                 self._load_layers(load)
             else:
@@ -211,6 +215,12 @@ class WorkerSide:
     def failed_requests(self) -> set[str]:
         """Requests whose loads failed, since the last call, where vLLM does not know them by their blocks."""
         return set()
+
+    def drain(self) -> None:
+        """Waits until nothing reads or writes vLLM's memory."""
+        wait(list(self._loading))
+        # One thread does the saves in turn.
+        self._saves.submit(lambda: None).result()
 
     def close(self) -> None:
         """Ends what is under way, makes it durable, and closes the store."""
