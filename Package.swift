@@ -75,6 +75,8 @@ let package = Package(
       dependencies: ["KVCore", "KVFile"],
       swiftSettings: swiftSettings
     ),
+    // What lies outside this machine: the seam to the clients, and the chunks that go through it.
+    .target(name: "KVRemote", swiftSettings: swiftSettings),
     .target(
       name: "KVStore",
       dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVPolicy", "KVCatalog", "KVTiers"],
