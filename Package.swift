@@ -77,6 +77,12 @@ let package = Package(
     ),
     // What lies outside this machine: the seam to the clients, and the chunks that go through it.
     .target(name: "KVRemote", swiftSettings: swiftSettings),
+    // A client of Valkey and Redis.
+    .target(
+      name: "KVRedis",
+      dependencies: ["KVCore", "KVFile", "KVRemote"],
+      swiftSettings: swiftSettings
+    ),
     .target(
       name: "KVStore",
       dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVPolicy", "KVCatalog", "KVTiers"],
@@ -164,7 +170,7 @@ let package = Package(
       name: "KVFuzzTargets",
       dependencies: [
         "KVCore", "KVCodec", "KVCatalog", "KVStore", "KVAdmin", "KVSimulation", "KVVocabulary",
-        "KVRequests",
+        "KVRequests", "KVRedis",
       ],
       path: "Tests/Fuzzing/Targets",
       swiftSettings: testSettings
@@ -218,6 +224,11 @@ let package = Package(
     .testTarget(
       name: "KVSimulationTests",
       dependencies: ["KVCore", "KVPolicy", "KVSimulation", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
+    .testTarget(
+      name: "KVRedisTests",
+      dependencies: ["KVRedis", "KVRemote", "KVFile", "KVCore"],
       swiftSettings: testSettings
     ),
     .testTarget(

@@ -17,6 +17,7 @@ extension FuzzTarget {
     case .blockFile: BlockFileFuzzer.seeds(Self.identities)
     case .modelFile: ModelFileFuzzer.seeds
     case .requestLogs: RequestFuzzer.seeds
+    case .serverReplies: ReplyFuzzer.seeds
     }
   }
 

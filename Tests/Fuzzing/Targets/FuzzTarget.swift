@@ -16,6 +16,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case blockFile = "block-file"
   case modelFile = "model-file"
   case requestLogs = "request-logs"
+  case serverReplies = "server-replies"
 
   /// Parses the bytes.
   public func run(_ bytes: UnsafeRawBufferPointer) {
@@ -30,6 +31,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case .blockFile: BlockFileFuzzer.run(unsafe Array(bytes))
     case .modelFile: ModelFileFuzzer.run(unsafe Array(bytes))
     case .requestLogs: RequestFuzzer.run(unsafe Array(bytes))
+    case .serverReplies: ReplyFuzzer.run(unsafe Array(bytes))
     }
   }
 

@@ -1,0 +1,249 @@
+import Glibc
+import KVCore
+import KVRemote
+import Testing
+
+@testable import KVRedis
+
+/// A server that answers as it is told, on a thread of its own; ends with the test.
+private final class Script: @unchecked Sendable {
+  let port: UInt16
+  private let listener: Int32
+
+  /// - Parameter serve: gets each connection in turn, and closes it by returning.
+  init(_ serve: @escaping @Sendable (_ connection: Int32) -> Void) {
+    let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+        _ = bind(listener, pointer, length)
+        _ = listen(listener, 16)
+        _ = getsockname(listener, pointer, &length)
+      }
+    }
+    port = UInt16(bigEndian: address.sin_port)
+    self.listener = listener
+    let thread = ServiceThread.start {
+      while true {
+        let connection = accept(listener, nil, nil)
+        if connection < 0 { return }
+        serve(connection)
+        close(connection)
+      }
+    }
+    thread?.detach()
+  }
+
+  func stop() {
+    shutdown(listener, Int32(SHUT_RDWR))
+    close(listener)
+  }
+
+  /// Reads until so many commands have come (each ends with a line end after its last argument), or the end.
+  static func read(_ connection: Int32, until isEnough: (String) -> Bool) -> String {
+    var text = ""
+    var buffer = [UInt8](repeating: 0, count: 65_536)
+    while !isEnough(text) {
+      let count = recv(connection, &buffer, buffer.count, 0)
+      if count <= 0 { return text }
+      text += String(decoding: buffer[..<count], as: UTF8.self)
+    }
+    return text
+  }
+
+  static func write(_ connection: Int32, _ text: String) {
+    let bytes = Array(text.utf8)
+    _ = send(connection, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+  }
+}
+
+/// What is asked first of every server: whether it is a cluster.
+private let noCluster = "-ERR This instance has cluster support disabled\r\n"
+
+private func answerMap(_ connection: Int32) {
+  _ = Script.read(connection) { $0.contains("SLOTS\r\n") }
+  Script.write(connection, noCluster)
+}
+
+@Suite(.serialized) struct ServerTests {
+  private func objects(_ script: Script, _ change: (inout RedisConfiguration) -> Void = { _ in })
+    throws
+    -> RedisObjects
+  {
+    var configuration = try RedisConfiguration(url: "redis://127.0.0.1:\(script.port)")
+    configuration.connectMilliseconds = 10_000
+    change(&configuration)
+    return try RedisObjects(configuration)
+  }
+
+  private static let second: UInt64 = 1_000_000_000
+
+  /// Replies to commands that nobody sent: the connection is not used again.
+  @Test func tooManyReplies() throws {
+    let script = Script { connection in
+      let text = Script.read(connection) { $0.contains("SLOTS\r\n") || $0.contains("EXISTS") }
+      if text.contains("SLOTS\r\n") {
+        Script.write(connection, noCluster)
+        _ = Script.read(connection) { $0.contains("EXISTS") }
+      }
+      Script.write(connection, ":1\r\n:1\r\n:1\r\n")
+      _ = Script.read(connection) { _ in false }
+    }
+    defer { script.stop() }
+    let objects = try objects(script)
+    for _ in 0..<3 {
+      // Each on a connection of its own, on which the surplus is not taken for an answer.
+      let found = try? objects.exist([RemoteName("a")], deadline: deadline(after: 20 * Self.second))
+      #expect(found == [true] || found == nil)
+    }
+  }
+
+  @Test(arguments: ["*1\r\n", "$99999999999\r\n", "\0\0\0\0", "+OK\r\nxx", "$-5\r\n"])
+  func hostileReplies(_ reply: String) throws {
+    let script = Script { connection in
+      answerMap(connection)
+      _ = Script.read(connection) { $0.contains("GET") }
+      Script.write(connection, reply)
+    }
+    defer { script.stop() }
+    let objects = try objects(script)
+    var reads: [RemoteRead] = []
+    #expect(throws: RemoteError.self) {
+      try objects.get(
+        [RemoteName("a")],
+        deadline: deadline(after: 20 * Self.second),
+        memory: { _, _ in nil },
+        done: { _, read in reads.append(read) }
+      )
+    }
+    #expect(reads.count == 1)
+    if case .failed = reads.first {} else { Issue.record("\(reads)") }
+  }
+
+  /// A server that goes silent in the middle of an object: the call ends at its deadline, and the memory is the caller's again.
+  @Test func silenceInAnObject() throws {
+    let script = Script { connection in
+      answerMap(connection)
+      _ = Script.read(connection) { $0.contains("GET") }
+      Script.write(connection, "$100\r\nhalf")
+      _ = Script.read(connection) { _ in false }
+    }
+    defer { script.stop() }
+    let objects = try objects(script)
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 100, alignment: 8)
+    defer { memory.deallocate() }
+    var reads: [RemoteRead] = []
+    #expect(throws: RemoteError.timedOut) {
+      try objects.get(
+        [RemoteName("a")],
+        deadline: deadline(after: Self.second / 2),
+        memory: { _, _ in memory },
+        done: { _, read in reads.append(read) }
+      )
+    }
+    #expect(reads == [.failed(.timedOut)])
+  }
+
+  /// One that takes connections and says nothing, and one that takes none.
+  @Test func silence() throws {
+    let script = Script { connection in _ = Script.read(connection) { _ in false } }
+    let objects = try objects(script)
+    #expect(throws: RemoteError.timedOut) {
+      try objects.exist([RemoteName("a")], deadline: deadline(after: Self.second / 5))
+    }
+    script.stop()
+    let nobody = try RedisObjects(RedisConfiguration(url: "redis://127.0.0.1:1"))
+    #expect(throws: RemoteError.unreachable(errno: ECONNREFUSED)) {
+      try nobody.exist([RemoteName("a")], deadline: deadline(after: 20 * Self.second))
+    }
+  }
+
+  /// The server closed an idle connection: the next call does not notice.
+  @Test func closedWhileIdle() throws {
+    let script = Script { connection in
+      var text = Script.read(connection) { $0.contains("SLOTS\r\n") || $0.contains("EXISTS") }
+      if text.contains("SLOTS\r\n") {
+        Script.write(connection, noCluster)
+        text = Script.read(connection) { $0.contains("EXISTS") }
+      }
+      Script.write(connection, ":1\r\n")
+    }
+    defer { script.stop() }
+    let objects = try objects(script)
+    for _ in 0..<20 {
+      let found = try objects.exist([RemoteName("a")], deadline: deadline(after: 20 * Self.second))
+      #expect(found == [true])
+    }
+  }
+
+  /// A map that leads in circles.
+  @Test func redirectionsEnd() throws {
+    let script = Script { connection in
+      answerMap(connection)
+      var seen = 0
+      while seen < 64 {
+        let text = Script.read(connection) { $0.contains("EXISTS") }
+        if text.isEmpty { return }
+        Script.write(connection, "-MOVED 15495 :\(seen % 2 == 0 ? "0" : "")\r\n")
+        seen += 1
+      }
+    }
+    defer { script.stop() }
+    let objects = try objects(script)
+    #expect(throws: RemoteError.unavailable) {
+      try objects.exist([RemoteName("a")], deadline: deadline(after: 20 * Self.second))
+    }
+  }
+
+  @Test func closeEndsCalls() throws {
+    let script = Script { connection in
+      answerMap(connection)
+      _ = Script.read(connection) { _ in false }
+    }
+    defer { script.stop() }
+    let objects = try objects(script)
+    let thread = ServiceThread.start {
+      usleep(200_000)
+      objects.close()
+    }
+    #expect(throws: RemoteError.closed) {
+      try objects.exist([RemoteName("a")], deadline: deadline(after: 600 * Self.second))
+    }
+    thread?.join()
+    #expect(throws: RemoteError.closed) {
+      try objects.exist([RemoteName("a")], deadline: deadline(after: 600 * Self.second))
+    }
+  }
+
+  /// No secret in what a failed greeting says.
+  @Test func greetingsAreRefused() throws {
+    let script = Script { connection in
+      _ = Script.read(connection) { $0.contains("hunter2\r\n") }
+      Script.write(connection, "-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+    }
+    defer { script.stop() }
+    let objects = try objects(script) {
+      $0.credentials = RedisCredentials(user: "kv", password: "hunter2")
+    }
+    #expect(throws: RemoteError.unauthorized) {
+      try objects.exist([RemoteName("a")], deadline: deadline(after: 20 * Self.second))
+    }
+  }
+
+  @Test func tooLargeIsSaidBeforeItIsSent() throws {
+    let nobody = try RedisObjects(RedisConfiguration(url: "redis://127.0.0.1:1"))
+    let page = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 8)
+    defer { page.deallocate() }
+    #expect(throws: RemoteError.tooLarge) {
+      try nobody.putIfAbsent(
+        RemoteName("a"),
+        pieces: Array(repeating: UnsafeRawBufferPointer(page), count: 513),
+        timeToLiveMilliseconds: nil,
+        deadline: deadline(after: Self.second)
+      )
+    }
+  }
+}
