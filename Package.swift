@@ -153,6 +153,13 @@ let package = Package(
       path: "Tests/CrashTest",
       swiftSettings: testSettings
     ),
+    // Makes a client's calls for Tests/remote.
+    .executableTarget(
+      name: "remote-probe",
+      dependencies: ["KVRedis", "KVRemote", "KVCore"],
+      path: "Tests/remote/Probe",
+      swiftSettings: testSettings
+    ),
     .target(
       name: "KVReplaySupport",
       dependencies: ["KVCore", "KVStore"],
