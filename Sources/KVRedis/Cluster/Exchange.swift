@@ -31,6 +31,8 @@ internal import KVRemote
   private var openCount: Int
   private var redirectionCounts: [Int: Int] = [:]
   private var isStopped = false
+  private var polledLanes: [Lane] = []
+  private var entries: [pollfd] = []
   /// Redirections that a request follows: a map that changes right now settles in a few.
   private static let redirectionCountMax = 5
 
@@ -163,20 +165,19 @@ internal import KVRemote
   }
 
   private func wait(_ now: UInt64) {
-    var polled: [(lane: Lane, entry: pollfd)] = []
+    polledLanes.removeAll(keepingCapacity: true)
+    entries.removeAll(keepingCapacity: true)
     var until = min(deadline, now + 50_000_000)  // then `close` is looked for
     for lane in lanes {
       guard lane.isWorking, let connection = lane.connection else { continue }
       if connection.hasMore { until = now }
       if !connection.isReady { until = min(until, connection.readyDeadline) }
-      polled.append(
-        (lane, pollfd(fd: connection.descriptor, events: connection.events, revents: 0))
-      )
+      polledLanes.append(lane)
+      entries.append(pollfd(fd: connection.descriptor, events: connection.events, revents: 0))
     }
-    var entries = polled.map(\.entry)
     let milliseconds = until > now ? Int32(clamping: (until - now + 999_999) / 1_000_000) : 0
     _ = unsafe poll(&entries, UInt(entries.count), milliseconds)
-    for (entry, (lane, _)) in zip(entries, polled) {
+    for (entry, lane) in zip(entries, polledLanes) {
       let hasMore = lane.connection?.hasMore ?? false
       if entry.revents != 0 || hasMore {
         advance(lane, events: entry.revents == 0 ? Int16(POLLIN) : entry.revents)

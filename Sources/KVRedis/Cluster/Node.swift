@@ -35,7 +35,7 @@ final class Node: Sendable {
   /// - Returns: with whether it was used before: the server may have closed it at this moment.
   func connection(deadline: UInt64) throws(RemoteError) -> (connection: Connection, wasUsed: Bool) {
     while let idle = state.withLock({ $0.idle.popLast() }) {
-      if idle.isIdle { return (idle, true) }
+      if idle.isQuiet { return (idle, true) }
     }
     return (try newConnection(deadline: deadline), false)
   }

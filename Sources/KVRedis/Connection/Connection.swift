@@ -67,11 +67,11 @@ protocol ReplyReceiver: AnyObject {
 
   var isReady: Bool { if case .ready = phase { true } else { false } }
 
-  /// Nothing is on the wire in either direction.
-  var isIdle: Bool {
-    guard isReady, output.isEmpty, inputRange.isEmpty, parser.isBetweenReplies else { return false }
-    return socket?.isQuiet ?? false
-  }
+  /// All that was asked is answered, as far as was received.
+  var isIdle: Bool { isReady && output.isEmpty && inputRange.isEmpty && parser.isBetweenReplies }
+
+  /// Nothing came that nobody asked for, and the server did not hang up.
+  var isQuiet: Bool { socket?.isQuiet ?? false }
 
   var descriptor: Int32 { socket?.number ?? -1 }
 
@@ -203,7 +203,7 @@ protocol ReplyReceiver: AnyObject {
     hasMore = true
     while receivedByteCount < end, hasMore {
       try parse(receiver)
-      hasMore = try receiveSome()
+      hasMore = try receiveSome(isOfBulk: (greeter ?? receiver).expectsBulk)
     }
     try parse(receiver)
   }
@@ -264,16 +264,24 @@ protocol ReplyReceiver: AnyObject {
     return missing == 0
   }
 
-  /// Receives into the string's memory first, then into `input`, which is empty; false when there is nothing for now.
-  private func receiveSome() throws(RemoteError) -> Bool {
+  /// So much is received to see how long a string is; the rest goes to its memory at once.
+  private static let headByteCount = 256
+
+  /// Receives into the string's memory first, then into `input`, which is empty; false when nothing more is there for now.
+  private func receiveSome(isOfBulk: Bool) throws(RemoteError) -> Bool {
     if inputRange.isEmpty { inputRange = 0..<0 }
     guard unsafe inputRange.upperBound < input.count else { return true }
-    let free = unsafe UnsafeMutableRawBufferPointer(rebasing: input[inputRange.upperBound...])
+    var free = unsafe UnsafeMutableRawBufferPointer(rebasing: input[inputRange.upperBound...])
     var target: UnsafeMutableRawBufferPointer? = nil
     if let (memory, byteCount, missing) = unsafe bulk, let memory = unsafe memory {
       unsafe target = UnsafeMutableRawBufferPointer(rebasing: memory[(byteCount - missing)...])
     }
+    if isOfBulk, unsafe bulk == nil || bulk?.memory != nil {
+      unsafe free = UnsafeMutableRawBufferPointer(rebasing: free.prefix(Self.headByteCount))
+    }
     guard let count = try unsafe receive(into: target, then: free) else { return false }
+    // Less than there was room for: the socket is empty. Records of TLS end anywhere.
+    let isAll = unsafe secure == nil && count < (target?.count ?? 0) + free.count
     receivedByteCount += count
     var rest = count
     if let target = unsafe target {
@@ -282,7 +290,7 @@ protocol ReplyReceiver: AnyObject {
       unsafe bulk?.missing -= taken
     }
     inputRange = inputRange.lowerBound..<inputRange.upperBound + rest
-    return true
+    return !isAll
   }
 
   private func receive(
