@@ -117,7 +117,7 @@ let package = Package(
       name: "KVStoreCLI",
       dependencies: [
         "KVAdmin", "KVStore", "KVCore", "KVFile", "KVCodec", "KVSimulation", "KVVocabulary",
-        "KVRequests", "CCallBench",
+        "KVRequests", "KVRemote", "KVRedis", "CCallBench",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swiftSettings

@@ -83,6 +83,14 @@ package struct RedisConfiguration: Sendable {
     guard endpoints.count <= 64 else { throw .init("it has more than 64 hosts") }
   }
 
+  /// Whether all hosts are this machine itself; waits for name servers.
+  package var isOnThisMachine: Bool {
+    endpoints.allSatisfy { endpoint in
+      let addresses = SocketAddress.resolve(endpoint.host, port: endpoint.port, isNumeric: false)
+      return !addresses.isEmpty && addresses.allSatisfy(\.isLoopback)
+    }
+  }
+
   /// The user that the URL names; the one of the credentials, if they name one, wins.
   package private(set) var userName: String?
 

@@ -49,3 +49,42 @@ extension RedisObjects {
     return fields
   }
 }
+
+extension RedisObjects {
+  /// What is known of an object without reading it.
+  package struct Object: Sendable, Equatable {
+    package let byteCount: Int
+    /// It never leaves by itself.
+    package let isEndless: Bool
+  }
+
+  /// Of each name: the length and the life of what it names; nil where there is no string.
+  package func objects(_ names: [RemoteName], deadline: UInt64) throws(RemoteError) -> [Object?] {
+    var lengths = [Int?](repeating: nil, count: names.count)
+    var lives = [Int64?](repeating: nil, count: names.count)
+    let requests = names.map { Request("STRLEN", $0) } + names.map { Request("PTTL", $0) }
+    var error: RemoteError?
+    unsafe run(requests, deadline: deadline) { index, outcome in
+      switch outcome {
+      case .reply(let reply) where index < names.count:
+        lengths[index] = reply.number.flatMap { Int(exactly: $0) }
+      case .reply(let reply): lives[index - names.count] = reply.number
+      // A list or the like: nothing that is an object.
+      case .refused(let refusal) where refusal.code == "WRONGTYPE": break
+      case .refused(let refusal): error = error ?? refusal.remoteError
+      case .failed(let failure): error = error ?? failure
+      case .bulk: break
+      }
+      return .goOn
+    }
+    if let error { throw error }
+    return names.indices.map { index in
+      // -2: there is none; -1: it has no end.
+      guard let byteCount = lengths[index], byteCount >= 0, let life = lives[index], life != -2
+      else {
+        return nil
+      }
+      return Object(byteCount: byteCount, isEndless: life == -1)
+    }
+  }
+}

@@ -30,7 +30,7 @@ struct KVStoreCommand: ParsableCommand {
       PurgeCommand.self,
       GCCommand.self, PinCommand.self, UnpinCommand.self, ExportCommand.self,
       ImportCommand.self, GrowCatalogCommand.self, SetCommand.self, WeightsDigestCommand.self,
-      LintCommand.self,
+      LintCommand.self, RemoteCommand.self,
       BenchCommand.self, ReplayCommand.self, PlanCommand.self, ManualCommand.self,
     ]
   )

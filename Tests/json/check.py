@@ -52,7 +52,9 @@ def broken_rules(value, path=""):
 
 
 def main():
-    folder, docs = map(pathlib.Path, sys.argv[1:])
+    folder, docs = map(pathlib.Path, sys.argv[1:3])
+    # Schemas of commands that could not be run here.
+    unseen = {f"kvstore/{name}/1" for name in sys.argv[3:]}
     schemas = {}
     for file in sorted((docs / "json").glob("*.json")):
         schema = json.loads(file.read_text())
@@ -81,8 +83,8 @@ def main():
                 sys.exit(f"FAIL: {text}: {faults[:5]}\n{json.dumps(document)[:2000]}")
             seen.add(name)
             count += 1
-    if schemas.keys() - seen:
-        sys.exit(f"FAIL: no command printed {sorted(schemas.keys() - seen)}")
+    if schemas.keys() - seen - unseen:
+        sys.exit(f"FAIL: no command printed {sorted(schemas.keys() - seen - unseen)}")
     for name in schemas:
         if f"](json/{name.split('/')[1]}.json)" not in page:
             sys.exit(f"FAIL: docs/json.md does not name {name}")

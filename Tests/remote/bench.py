@@ -9,7 +9,7 @@ from pathlib import Path
 import servers as remote_servers
 from servers import Servers
 
-ROUNDS = 9
+ROUNDS = 15
 MEBIBYTE = 1 << 20
 
 
@@ -26,7 +26,7 @@ def main():
             source = Path(__file__).with_name("raw_loop.c")
             subprocess.run(["cc", "-O2", "-pthread", "-o", raw, source], check=True)
             for length in (288 * 1024, 2 * MEBIBYTE):
-                count = 512 * MEBIBYTE // length
+                count = 256 * MEBIBYTE // length
                 rows = []
                 for _ in range(ROUNDS):
                     server.do("FLUSHALL", "SYNC")

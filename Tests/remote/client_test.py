@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The client of Valkey and Redis against real servers, and what can go wrong with them. See run."""
 import argparse
+import os
 import random
 import re
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import servers as remote_servers
 from proxy import Proxy
 from servers import Refused, Servers, wait_for
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 # A call has to end within its deadline; a loaded machine may wake us late.
 LATE = 20
 SIZE = 300_000
@@ -242,8 +245,10 @@ class Cases:
             path.chmod(0o600)
             return path
 
-        server.do("ACL", "SETUSER", "kv", "on", ">secret", "~kv1:*", "+@read", "+@write", "-@dangerous",
-                  "+scan", "+info", "+cluster|slots", "+select")
+        # The rights that the page says are enough.
+        page = (ROOT / "docs/commands/remote.md").read_text()
+        rights = re.search(r"ACL SETUSER kvstore on >SECRET ([^`]*)```", page).group(1).split()
+        server.do("ACL", "SETUSER", "kv", "on", ">secret", *rights)
         good = credentials("good", "user=kv\npassword=secret\n")
         with self.probe(server.url()) as probe:
             assert probe("exist", 9000, "kv1:a") == "error unauthorized"
@@ -255,6 +260,10 @@ class Cases:
             assert probe("put", 9000, "kv1:a", SIZE, 60000, 1) == "ok stored"
             assert probe("get", 9000, "kv1:a") == f"ok {OBJECT}"
             assert probe("list", 9000, "kv1:").startswith("ok 1 ")
+            assert probe("exist", 9000, "kv1:a") == "ok 1"
+            assert probe("extend", 9000, 90000, "kv1:a") == "ok "
+            assert "role=master" in probe("information", 9000)
+            assert probe("remove", 9000, "kv1:b") == "ok 0"
             assert probe("put", 9000, "other", SIZE, 60000, 1) == "error unauthorized"
             server.do("ACL", "SETUSER", "kv", "-get")
             assert "unauthorized" in probe("get", 9000, "kv1:a")
@@ -331,6 +340,48 @@ class Cases:
         with self.probe("redis://no-such-host.invalid:6379") as probe:
             answer = probe("exist", 500, "a")
             assert "unreachable" in answer or "timedOut" in answer, answer
+
+    def command(self):
+        """`kvstore remote`: what it says, and that no secret is in it."""
+        kvstore = Path(os.environ.get("KVSTORE_PREFIX", ROOT / ".build-install")) / "bin/kvstore"
+        if not kvstore.exists():
+            return
+        server = self.server("--requirepass", "secret-word", password="secret-word")
+        path = self.servers.folder / "credentials"
+        path.write_text("password=secret-word\n")
+        path.chmod(0o600)
+
+        def run(status, pattern, *arguments):
+            result = subprocess.run(
+                [kvstore, "remote", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
+            )
+            text = result.stdout + result.stderr
+            assert result.returncode == status and re.search(pattern, text), (arguments, result.returncode, text)
+            assert "secret-word" not in text
+            assert all(len(line) <= 100 for line in result.stdout.splitlines()), text
+            return text
+
+        one, two = "a1" * 16, "b2" * 16
+        for index in range(2500):
+            server.do("SET", f"kv1:{one}:{index:032x}", "hello", "PX", 600_000)
+        server.do("SET", f"kv1:{two}:{1:032x}", "x" * 2048)
+        server.do("RPUSH", f"kv1:{two}:{2:032x}", "no string")
+        server.do("MSET", "kv1:of somebody", "x", "kv10", "x", "other", "x")
+        known = ["--credentials", str(path), "--timeout", "60s"]
+        run(0, r"5 round trips +median .* worst ", "ping", server.url(), *known, "--count", "5")
+        run(1, "refuses these credentials", "ping", server.url())
+        run(64, "belongs in a credentials file", "ping", "redis://u:secret-word@127.0.0.1".replace("secret-word", "other"))
+        run(1, "cannot be reached", "ping", "redis://127.0.0.1:1")
+        run(1, "others may read it", "ping", server.url(), "--credentials", "/etc/passwd")
+        run(64, 'Did you mean "kvstore remote ping"', "pign", server.url())
+        text = run(0, rf"{one} .* 2500 ", "stat", server.url(), *known)
+        assert re.search(rf"{two} .* 1 +2 KiB", text) and "noeviction" in text and "1 object without an end" in text, text
+        run(64, "give --yes", "purge", server.url(), *known, "--all")
+        run(1, "no identity begins with", "purge", server.url(), *known, "--identity", "ffff", "--yes")
+        run(0, "would remove 2500 objects", "purge", server.url(), *known, "--identity", "a1a1", "--dry-run")
+        run(0, "2500 objects removed", "purge", server.url(), *known, "--identity", "a1a1", "--yes")
+        run(0, "2 objects removed", "purge", server.url(), *known, "--all", "--yes")
+        assert sorted(server.do("KEYS", "*")) == [b"kv10", b"kv1:of somebody", b"other"]
 
     # ------------------------------------------------------------ a cluster
 
@@ -473,7 +524,7 @@ def main():
     # A test that hangs is a failed one.
     signal.alarm(900 if not arguments.long else 3600)
     nothing_linked(arguments.program)
-    cases = ["calls", "killed_and_stopped", "half_an_object", "flipped", "slow", "full", "users", "tls", "names",
+    cases = ["calls", "killed_and_stopped", "half_an_object", "flipped", "slow", "full", "users", "tls", "names", "command",
              "cluster", "cluster_down", "cluster_with_tls"]
     programs = remote_servers.programs()
     if not programs:

@@ -298,3 +298,17 @@ def wait_for(condition, what, seconds=START_SECONDS):
         if time.monotonic() > end:
             raise TimeoutError(f"there is no {what} after {seconds} s")
         time.sleep(0.02)
+
+
+def main():
+    """Holds a server for a script: prints its URL, and ends it with standard input."""
+    program = next(iter(programs().values()), None)
+    if program is None:
+        return print("none", flush=True)
+    with Servers() as servers:
+        print(servers.server(program).url(), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
