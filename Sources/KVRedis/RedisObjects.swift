@@ -27,7 +27,7 @@ package final class RedisObjects: RemoteObjects {
     if let settings = configuration.tls { tls = try TLSContext(settings) } else { tls = nil }
     let settings = ConnectionSettings(
       tls: tls,
-      greetings: greetings,
+      greetings: { [greetings] in greetings },
       connectNanoseconds: max(configuration.connectMilliseconds, 1) * 1_000_000
     )
     topology = Topology(configuration, settings)

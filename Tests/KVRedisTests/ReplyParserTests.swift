@@ -56,15 +56,18 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
     + "!9\r\nERR no go\r\n=7\r\ntxt:abc\r\n%2\r\n+a\r\n:1\r\n+b\r\n*1\r\n:2\r\n~1\r\n:7\r\n"
     + ">2\r\n+invalidate\r\n*1\r\n+k\r\n|1\r\n+ttl\r\n:9\r\n:5\r\n*2\r\n|1\r\n+x\r\n:1\r\n+y\r\n%0\r\n"
 
-  static let expected: [Reply] = [
-    .text(bytes("OK")), .error(ServerError(bytes("MOVED 3999 127.0.0.1:6381"))), .integer(-42),
-    .null, .text([]), .text(bytes("he\r\no")), .null, .array([]),
-    .array([.array([.integer(1), .text(bytes("a"))]), .array([.null])]), .null, .integer(1),
-    .integer(0), .text(bytes("3.25")), .text(bytes("12345678901234567890")),
-    .error(ServerError(bytes("ERR no go"))), .text(bytes("txt:abc")),
-    .array([.text(bytes("a")), .integer(1), .text(bytes("b")), .array([.integer(2)])]),
-    .array([.integer(7)]), .integer(5), .array([.text(bytes("y")), .array([])]),
-  ]
+  // Computed: the leak checker does not see what enums in a static array refer to.
+  static var expected: [Reply] {
+    [
+      .text(bytes("OK")), .error(ServerError(bytes("MOVED 3999 127.0.0.1:6381"))), .integer(-42),
+      .null, .text([]), .text(bytes("he\r\no")), .null, .array([]),
+      .array([.array([.integer(1), .text(bytes("a"))]), .array([.null])]), .null, .integer(1),
+      .integer(0), .text(bytes("3.25")), .text(bytes("12345678901234567890")),
+      .error(ServerError(bytes("ERR no go"))), .text(bytes("txt:abc")),
+      .array([.text(bytes("a")), .integer(1), .text(bytes("b")), .array([.integer(2)])]),
+      .array([.integer(7)]), .integer(5), .array([.text(bytes("y")), .array([])]),
+    ]
+  }
 
   @Test(arguments: Array(1...40) + [.max], [false, true])
   func everyTypeInPiecesOfEachLength(_ pieceByteCount: Int, _ lendsBulk: Bool) throws {

@@ -29,7 +29,11 @@ private final class Script: @unchecked Sendable {
     let thread = ServiceThread.start {
       while true {
         let connection = accept(listener, nil, nil)
-        if connection < 0 { return }
+        // Shut down; closed here only, since its number is somebody else's then.
+        if connection < 0 {
+          close(listener)
+          return
+        }
         serve(connection)
         close(connection)
       }
@@ -39,7 +43,6 @@ private final class Script: @unchecked Sendable {
 
   func stop() {
     shutdown(listener, Int32(SHUT_RDWR))
-    close(listener)
   }
 
   /// Reads until so many commands have come (each ends with a line end after its last argument), or the end.
@@ -181,21 +184,23 @@ private func answerMap(_ connection: Int32) {
 
   /// A map that leads in circles.
   @Test func redirectionsEnd() throws {
+    let port = Monitor<UInt16>(0)
+    let asked = Monitor(0)
     let script = Script { connection in
       answerMap(connection)
-      var seen = 0
-      while seen < 64 {
-        let text = Script.read(connection) { $0.contains("EXISTS") }
-        if text.isEmpty { return }
-        Script.write(connection, "-MOVED 15495 :\(seen % 2 == 0 ? "0" : "")\r\n")
-        seen += 1
+      while Script.read(connection, until: { $0.contains("EXISTS") }).contains("EXISTS") {
+        asked.withLock { $0 += 1 }
+        // Itself.
+        Script.write(connection, "-MOVED 15495 :\(port.withLock { $0 })\r\n")
       }
     }
     defer { script.stop() }
+    port.withLock { $0 = script.port }
     let objects = try objects(script)
     #expect(throws: RemoteError.unavailable) {
       try objects.exist([RemoteName("a")], deadline: deadline(after: 20 * Self.second))
     }
+    #expect(asked.withLock { $0 } == 6)
   }
 
   @Test func closeEndsCalls() throws {
@@ -244,6 +249,61 @@ private func answerMap(_ connection: Int32) {
         timeToLiveMilliseconds: nil,
         deadline: deadline(after: Self.second)
       )
+    }
+  }
+}
+
+@Suite struct ConnectionTests {
+  private final class Nobody: ReplyReceiver {
+    var expectsBulk: Bool { false }
+    func memory(byteCount: Int) -> UnsafeMutableRawBufferPointer? { nil }
+    func receive(_ reply: Reply, byteCount: Int, wasKept: Bool) {}
+  }
+
+  /// A name with two addresses, of which the first takes no connection: it does not cost the second one's time.
+  @Test func anAddressThatDoesNotAnswer() throws {
+    // A queue of one that is never emptied: the kernel answers no more calls.
+    let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(listener) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+        _ = bind(listener, pointer, length)
+        _ = listen(listener, 0)
+        _ = getsockname(listener, pointer, &length)
+      }
+    }
+    let full = SocketAddress.resolve(
+      "127.0.0.1",
+      port: UInt16(bigEndian: address.sin_port),
+      isNumeric: true
+    )
+    let kind = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue)
+    let fillers = (0..<4).map { _ in socket(AF_INET, kind, 0) }
+    defer { for filler in fillers { close(filler) } }
+    for filler in fillers {
+      full[0].bytes.withUnsafeBytes { bytes in
+        _ = connect(
+          filler,
+          bytes.assumingMemoryBound(to: sockaddr.self).baseAddress,
+          socklen_t(bytes.count)
+        )
+      }
+    }
+    let script = Script { connection in _ = Script.read(connection) { _ in false } }
+    defer { script.stop() }
+    let good = SocketAddress.resolve("127.0.0.1", port: script.port, isNumeric: true)
+    let settings = ConnectionSettings(tls: nil, greetings: { [] }, connectNanoseconds: 0)
+    let end = deadline(after: 4_000_000_000)
+    let connection = try Connection(settings, host: "x", addresses: full + good, readyDeadline: end)
+    while !connection.isReady {
+      var entry = pollfd(fd: connection.descriptor, events: connection.events, revents: 0)
+      poll(&entry, 1, 20)
+      try connection.advance(entry.revents, Nobody())
+      try connection.checkTime()
     }
   }
 }

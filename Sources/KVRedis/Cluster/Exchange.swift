@@ -66,6 +66,7 @@ internal import KVRemote
             enqueue(index, on: node)
           }
         } else {
+          topology.noteUnavailable()
           end(index, .failed(.unavailable))
         }
       }
@@ -147,7 +148,7 @@ internal import KVRemote
     do throws(RemoteError) {
       lane.fill(requests)
       try connection.advance(events, lane)
-      if !connection.isReady, monotonicNanoseconds() >= connection.readyDeadline { throw .timedOut }
+      try connection.checkTime()
     } catch {
       lane.connection = nil
       // A connection that lay idle may have been closed by the server just now, as if there had been none.
@@ -171,7 +172,7 @@ internal import KVRemote
     for lane in lanes {
       guard lane.isWorking, let connection = lane.connection else { continue }
       if connection.hasMore { until = now }
-      if !connection.isReady { until = min(until, connection.readyDeadline) }
+      if !connection.isReady { until = min(until, connection.stepDeadline) }
       polledLanes.append(lane)
       entries.append(pollfd(fd: connection.descriptor, events: connection.events, revents: 0))
     }

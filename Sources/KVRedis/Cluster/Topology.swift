@@ -18,6 +18,9 @@ final class Topology: Sendable {
     var isClosed = false
     /// Changes with each change of the map.
     var version: UInt64 = 0
+
+    /// Outside a cluster nobody else has what a server has.
+    mutating func doubt() { isStale = isStale || isCluster }
   }
 
   private let state: Monitor<State>
@@ -95,12 +98,12 @@ final class Topology: Sendable {
   }
 
   /// A node cannot serve what should be its own.
-  func noteUnavailable() { state.withLock { $0.isStale = true } }
+  func noteUnavailable() { state.withLock { $0.doubt() } }
 
   /// A node did not answer: another one may have its slots by now.
   func noteFailure(of node: Node) {
     node.noteFailure()
-    state.withLock { $0.isStale = true }
+    state.withLock { $0.doubt() }
   }
 
   /// Asks for the map if it is doubtful and was not asked for a moment ago.

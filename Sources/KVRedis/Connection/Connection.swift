@@ -45,7 +45,9 @@ protocol ReplyReceiver: AnyObject {
   /// Bytes that came, ever.
   private(set) var receivedByteCount = 0
   /// When it has to be ready.
-  let readyDeadline: UInt64
+  private let readyDeadline: UInt64
+  /// When the next address is tried, where there is one; else `readyDeadline`.
+  private(set) var stepDeadline: UInt64
 
   /// Begins to connect to the first of the addresses that takes it.
   init(
@@ -58,7 +60,8 @@ protocol ReplyReceiver: AnyObject {
     self.host = host
     self.addresses = addresses[...]
     self.readyDeadline = readyDeadline
-    greetings = settings.greetings
+    stepDeadline = readyDeadline
+    greetings = settings.greetings()
     unsafe input = .allocate(byteCount: 65_536, alignment: 64)
     try connectToNext(SocketError(errno: EHOSTUNREACH))
   }
@@ -125,14 +128,26 @@ protocol ReplyReceiver: AnyObject {
     var sendError: RemoteError?
     do throws(RemoteError) { try flush() } catch { sendError = error }
     // Also after a failed send: the server may have said why it closes.
-    if events != 0 || sendError != nil { try receive(receiver) }
+    let isReadable = events & ~Int16(POLLOUT) != 0 || secure != nil && events != 0
+    if isReadable || sendError != nil { try receive(receiver) }
     if let sendError { throw sendError }
+  }
+
+  /// Throws once it should be ready; an address that takes no connection has its share of the time.
+  func checkTime() throws(RemoteError) {
+    guard !isReady, monotonicNanoseconds() >= stepDeadline else { return }
+    guard case .connecting = phase, !addresses.isEmpty else { throw .timedOut }
+    try connectToNext(SocketError(errno: ETIMEDOUT))
   }
 
   private func connectToNext(_ error: SocketError) throws(RemoteError) {
     var error = error
     socket = nil
     while let address = addresses.popFirst() {
+      let now = monotonicNanoseconds()
+      let rest = readyDeadline > now ? readyDeadline - now : 0
+      stepDeadline =
+        addresses.isEmpty ? readyDeadline : now + rest / UInt64(addresses.count + 1)
       do throws(SocketError) {
         socket = try Socket.connecting(to: address)
         return
@@ -156,7 +171,8 @@ protocol ReplyReceiver: AnyObject {
   // MARK: Sending
 
   private func flush() throws(RemoteError) {
-    while !output.isEmpty {
+    let end = output.byteCount - Self.turnByteCount
+    while !output.isEmpty, output.byteCount > end {
       guard try sendSome() else { return }
     }
   }
@@ -194,7 +210,7 @@ protocol ReplyReceiver: AnyObject {
 
   // MARK: Receiving
 
-  /// So many bytes are received before others have their turn.
+  /// So many bytes are sent or received before others have their turn.
   private static let turnByteCount = 4 << 20
 
   private func receive(_ receiver: any ReplyReceiver) throws(RemoteError) {
@@ -356,6 +372,8 @@ struct ConnectionSettings: Sendable {
   /// Commands that are sent first; each has to be answered with OK.
   ///
   /// They hold the password: not for logs.
-  let greetings: [[UInt8]]
+  ///
+  /// A closure, into which no dump looks.
+  let greetings: @Sendable () -> [[UInt8]]
   let connectNanoseconds: UInt64
 }

@@ -2,7 +2,7 @@
 ///
 /// RESP3's types are told apart only as far as somebody asks: maps, sets and pushes are arrays (a map's keys and values take turns, as in RESP2), doubles, big
 /// numbers and verbatim strings are texts, booleans are integers.
-package indirect enum Reply: Equatable, Sendable {
+package enum Reply: Equatable, Sendable {
   case text([UInt8])
   case integer(Int64)
   case null
