@@ -76,7 +76,7 @@ let package = Package(
       swiftSettings: swiftSettings
     ),
     // What lies outside this machine: the seam to the clients, and the chunks that go through it.
-    .target(name: "KVRemote", swiftSettings: swiftSettings),
+    .target(name: "KVRemote", dependencies: ["KVCore", "KVCodec"], swiftSettings: swiftSettings),
     // A client of Valkey and Redis.
     .target(
       name: "KVRedis",
@@ -138,7 +138,7 @@ let package = Package(
     // Tests: one target for each part, on the shared support.
     .target(
       name: "KVTestSupport",
-      dependencies: ["KVCore", "KVFile"],
+      dependencies: ["KVCore", "KVFile", "KVRemote"],
       path: "Tests/KVTestSupport",
       swiftSettings: testSettings
     ),
@@ -176,8 +176,8 @@ let package = Package(
     .target(
       name: "KVFuzzTargets",
       dependencies: [
-        "KVCore", "KVCodec", "KVCatalog", "KVStore", "KVAdmin", "KVSimulation", "KVVocabulary",
-        "KVRequests", "KVRedis",
+        "KVCore", "KVCodec", "KVCatalog", "KVRemote", "KVRedis", "KVStore", "KVAdmin",
+        "KVSimulation", "KVVocabulary", "KVRequests",
       ],
       path: "Tests/Fuzzing/Targets",
       swiftSettings: testSettings
@@ -218,6 +218,11 @@ let package = Package(
     .testTarget(
       name: "KVTiersTests",
       dependencies: ["KVCore", "KVFile", "KVTiers", "KVTestSupport"],
+      swiftSettings: testSettings
+    ),
+    .testTarget(
+      name: "KVRemoteTests",
+      dependencies: ["KVCore", "KVCodec", "KVRemote", "KVTestSupport"],
       swiftSettings: testSettings
     ),
     .testTarget(

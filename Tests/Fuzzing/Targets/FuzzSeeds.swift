@@ -18,6 +18,7 @@ extension FuzzTarget {
     case .modelFile: ModelFileFuzzer.seeds
     case .requestLogs: RequestFuzzer.seeds
     case .serverReplies: ReplyFuzzer.seeds
+    case .remoteChunk: ChunkFuzzer.seeds
     }
   }
 

@@ -17,6 +17,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case modelFile = "model-file"
   case requestLogs = "request-logs"
   case serverReplies = "server-replies"
+  case remoteChunk = "remote-chunk"
 
   /// Parses the bytes.
   public func run(_ bytes: UnsafeRawBufferPointer) {
@@ -32,6 +33,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case .modelFile: ModelFileFuzzer.run(unsafe Array(bytes))
     case .requestLogs: RequestFuzzer.run(unsafe Array(bytes))
     case .serverReplies: ReplyFuzzer.run(unsafe Array(bytes))
+    case .remoteChunk: ChunkFuzzer.run(unsafe Array(bytes))
     }
   }
 
