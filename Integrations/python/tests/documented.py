@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -10,7 +11,19 @@ PAGES = Path(__file__).resolve().parents[3] / "docs/engines"
 
 def commands(page: str) -> list[list[str]]:
     """All commands of a page's sh blocks, as the shell would split them; `VAR=value` in front is left out."""
-    found: list[list[str]] = []
+    found = []
+    for text in lines(page):
+        words = shlex.split(text.replace("\\\n", " "), comments=True)
+        while words and "=" in words[0] and words[0].split("=")[0].isupper():
+            words = words[1:]
+        if words:
+            found.append(words)
+    return found
+
+
+def lines(page: str) -> list[str]:
+    """The same, as they are written."""
+    found: list[str] = []
     waiting: list[str] = []
     in_block = False
     for line in (PAGES / page).read_text().splitlines():
@@ -30,10 +43,8 @@ def commands(page: str) -> list[list[str]]:
             # A quotation goes on.
             continue
         waiting = []
-        while words and "=" in words[0] and words[0].split("=")[0].isupper():
-            words = words[1:]
         if words:
-            found.append(words)
+            found.append(text)
     return found
 
 
@@ -50,3 +61,9 @@ def others(page: str, *begins: str) -> list[str]:
     """The page's commands that begin with none of these: what no test runs."""
     lines = [" ".join(words) for words in commands(page)]
     return [line for line in lines if not line.startswith(begins)]
+
+
+def program(page: str) -> str:
+    """The page's only block of Python."""
+    (text,) = re.findall(r"^```python\n(.*?)^```$", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE)
+    return str(text)
