@@ -173,6 +173,21 @@ done:
     return status;
 }
 
+uint64_t kvstore_llama_end(kvstore_llama_t *adapter, const llama_token *tokens, int32_t n) {
+    if (adapter == NULL || n < 0 || (tokens == NULL && n > 0)) return 0;
+    memset(&adapter->report, 0, sizeof adapter->report);
+    const kvstore_prompt_t prompt = prompt_of(tokens, leading_tokens(tokens, n));
+    /* An empty prompt is the whole namespace to the store. */
+    if (prompt.token_count < (size_t)adapter->tokens_per_block) return 0;
+    adapter->report.status =
+        kvstore_purge(adapter->ns, &prompt, KVSTORE_PURGE_TAIL, &adapter->report.blocks);
+    return adapter->report.blocks;
+}
+
+kvstore_namespace_t *kvstore_llama_namespace(const kvstore_llama_t *adapter) {
+    return adapter->ns;
+}
+
 void kvstore_llama_close(kvstore_llama_t *adapter) {
     if (adapter == NULL) return;
     if (adapter->states != NULL) kvstore_namespace_close(adapter->states);

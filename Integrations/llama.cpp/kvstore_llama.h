@@ -139,7 +139,17 @@ int32_t kvstore_llama_next(kvstore_llama_t *adapter, llama_seq_id seq, int32_t a
 int32_t kvstore_llama_offload(kvstore_llama_t *adapter, llama_seq_id seq, const llama_token *tokens,
                               int32_t n);
 
-/* What the last kvstore_llama_restore or kvstore_llama_offload did. Valid until the next one. */
+/* The conversation of tokens[0 ... n) is over, or goes on from a summary of it: removes of its
+ * blocks, and of their recurrent states, what no other prompt shares, durably when it returns, and
+ * returns how many blocks that are. Blocks for one durable commit. 0 also if nothing is stored, or
+ * the store fails: kvstore_llama_report tells. */
+uint64_t kvstore_llama_end(kvstore_llama_t *adapter, const llama_token *tokens, int32_t n);
+
+/* The namespace of the adapter's blocks, for what kvstore.h does with one: sessions
+ * (kvstore_session_begin), pins, keep-alives, explanations. The adapter's: do not close it. */
+kvstore_namespace_t *kvstore_llama_namespace(const kvstore_llama_t *adapter);
+
+/* What the last kvstore_llama_restore, _offload or _end did. Valid until the next one. */
 const kvstore_llama_report_t *kvstore_llama_report(const kvstore_llama_t *adapter);
 
 /* The SHA-256 of a file; of a model in parts, given the first one ("NAME-00001-of-00003.gguf"), that

@@ -38,6 +38,7 @@ from .errors import (
     UnavailableError,
     VersionError,
 )
+from .hints import Hints
 from .library import LibraryNotFoundError, version
 from .memory import Spans
 from .moving import Operation, View
@@ -57,6 +58,7 @@ __all__ = [
     "Flush",
     "ForkedError",
     "Group",
+    "Hints",
     "Identity",
     "IdentityError",
     "InternalError",

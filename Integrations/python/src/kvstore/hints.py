@@ -1,8 +1,8 @@
 """What a client knows of a conversation and the engine does not: how long it goes on, and when it is over.
 
-    "kv_transfer_params": {"kvstore": {"session": "run 17", "ttl_seconds": 3600, "priority": 80}}
+    {"session": "run 17", "ttl_seconds": 3600, "priority": 80}
 
-in a request over HTTP, or `SamplingParams(extra_args={"kv_transfer_params": {"kvstore": {...}}})` in Python.
+vLLM takes them in a request's `kv_transfer_params`, under "kvstore"; SGLang in an action of its `kv_hints`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-logger = logging.getLogger("vllm.kvstore")
+logger = logging.getLogger(__name__)
 
 _PIN_SECONDS_MAX = 90 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """The hints of a request; each field is a key of "kvstore" in its kv_transfer_params."""
+    """The hints of a request; each field is a key of what the client gives."""
 
     session: str = ""
     """The name of a conversation, whose steps `kvstore inspect sessions` shows."""
@@ -37,10 +37,13 @@ class Hints:
 
     @classmethod
     def of(cls, params: Any) -> Hints:
-        """Reads a request's kv_transfer_params. A hint that makes no sense is ignored, and said so once."""
+        """Reads vLLM's kv_transfer_params of a request."""
         given = params.get("kvstore") if isinstance(params, dict) else None
-        if given is None:
-            return _NONE
+        return _NONE if given is None else cls.read(given)
+
+    @classmethod
+    def read(cls, given: Any) -> Hints:
+        """Reads what a client gave. A hint that makes no sense is ignored, and said so once."""
         if not isinstance(given, dict):
             _ignored("kvstore", given)
             return _NONE

@@ -33,6 +33,8 @@ from llama_cpp.llama_cache import BaseLlamaCache
 from . import llama_loaded as loaded
 from . import llama_recurrent as recurrent
 from .errors import KVStoreError
+from .hints import Hints
+from .llama_sessions import Conversations, HintsFromHeaders, of_request
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
@@ -116,6 +118,9 @@ class KVStoreCache(BaseLlamaCache):
         self._buffer = (ctypes.c_uint8 * self._block_bytes)()
         self._changed = False
         self._described = ""
+        self.hints: Hints | None = None
+        """What is known of the requests that follow; in the server, each request's headers come first."""
+        self._conversations = Conversations()
         self._namespace = self._current_namespace()
 
     @property
@@ -130,7 +135,9 @@ class KVStoreCache(BaseLlamaCache):
         """Puts the longest stored prefix into the context; always raises KeyError, for there is no state to load."""
         try:
             if self._is_usable():
-                self._restore(array("I", key))
+                tokens = array("I", key)
+                self._restore(tokens)
+                self._note(tokens)
         except KVStoreError as reason:
             logger.warning("kvstore: load failed: %s", reason)
         raise KeyError("what is stored of the prompt is in the context")
@@ -140,11 +147,28 @@ class KVStoreCache(BaseLlamaCache):
         try:
             if self._is_usable():
                 # What evaluation wrote. An image is in the context, too, but not by a token id of its own.
-                self._offload(array("I", self._loaded.written[: self._llama.n_tokens]))
+                tokens, hints = array("I", self._loaded.written[: self._llama.n_tokens]), self._hints()
+                self._offload(tokens, hints)
+                self._conversations.answered(self._current_namespace(), hints, tokens)
         except KVStoreError as reason:
             logger.warning("kvstore: save failed: %s", reason)
 
+    def close(self) -> None:
+        """Ends the sessions that are open; before the store is closed."""
+        self._conversations.close()
+
     # ------------------------------------------------------------ private
+
+    def _hints(self) -> Hints:
+        return of_request.get() or self.hints or Hints()
+
+    def _note(self, tokens: array[int]) -> None:
+        """Records the request that has just been looked up, if it is one of a session."""
+        if (hints := self._hints()).session:
+            llama = self._llama
+            present = llama.longest_token_prefix(llama.input_ids[: llama.n_tokens].tolist(), tokens.tolist())
+            computed = len(tokens) - min(present, len(tokens) - 1)
+            self._conversations.asked(self._current_namespace(), hints, Prompt(tokens), computed)
 
     def _is_usable(self) -> bool:
         """False once the model's files were written to: they are mapped, so that nobody knows what is computed with."""
@@ -261,7 +285,7 @@ class KVStoreCache(BaseLlamaCache):
         _call("llama_memory_seq_rm")(memory, _SCRATCH, -1, -1)
         return bool(done)
 
-    def _offload(self, tokens: array[int]) -> None:
+    def _offload(self, tokens: array[int], hints: Hints) -> None:
         size = self._tokens_per_block
         blocks = len(tokens) // size
         prompt = Prompt(tokens[: blocks * size])
@@ -284,6 +308,7 @@ class KVStoreCache(BaseLlamaCache):
                 Spans.at([ctypes.addressof(self._buffer)], taken),
                 first_block=block,
                 block_count=1,
+                **hints.of_blocks,
             )
             if done.blocks_done != 1:
                 logger.warning("kvstore: save stopped: %s", done.status.name)
@@ -415,9 +440,11 @@ def main() -> None:
     with Store(arguments.kvstore, capacity=arguments.kvstore_bytes, host=arguments.kvstore_host_bytes) as store:
         application = server.create_app(server_settings=settings, model_settings=[model])
         llama = server._llama_proxy()
-        llama.set_cache(KVStoreCache(llama, model.model, store))
+        cache = KVStoreCache(llama, model.model, store)
+        llama.set_cache(cache)
         # Returns when the server was told to stop; the store is closed, and durable, after that.
-        uvicorn.run(application, host=settings.host, port=settings.port)
+        uvicorn.run(HintsFromHeaders(application), host=settings.host, port=settings.port)
+        cache.close()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 /* c_engine.c — an engine of llama.cpp with the adapter, configured by its arguments:
  *
- *   c_engine MODEL STORE [model FIELD VALUE | context FIELD VALUE | override KEY TYPE VALUE | block TOKENS]...
+ *   c_engine MODEL STORE [model FIELD VALUE | context FIELD VALUE | override KEY TYPE VALUE | block TOKENS | checkpoint TOKENS |
+ *                         count TOKENS | fork AT | session NAME | end YES]...
  *
  * Any field of both parameter structs can be set: fields.h is made from llama.h's text. Prints one line of JSON: a block key
- * of the namespace, how many tokens were restored, how many the store has afterwards, and the logits of the last token. */
+ * of the namespace, how many tokens were restored, how many the store has afterwards, how many blocks went with the end of the
+ * conversation, and the logits of the last token. count: tokens of the prompt; fork: from there on it is another one. */
 #include "kvstore_llama_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TOKENS = 401 };
+enum { TOKENS = 401, TOKENS_MAX = 1024 };
 
 typedef struct {
     const char *name;
@@ -64,7 +66,10 @@ int main(int argc, char **argv) {
     struct llama_model_params model_params = llama_model_default_params();
     struct llama_context_params params = llama_context_default_params();
     int override_count = 0;
-    uint32_t tokens_per_block = 0;
+    uint32_t tokens_per_block = 0, checkpoint_tokens = 0;
+    int32_t token_count = TOKENS, fork_at = TOKENS_MAX;
+    const char *session_name = NULL;
+    bool ends = false;
     llama_log_set(quiet, NULL);
     llama_backend_init();
     model_params.n_gpu_layers = 0;
@@ -81,6 +86,21 @@ int main(int argc, char **argv) {
             i += 3;
         } else if (strcmp(argv[i], "block") == 0) {
             tokens_per_block = (uint32_t)atoi(argv[i + 1]);
+            i += 2;
+        } else if (strcmp(argv[i], "checkpoint") == 0) {
+            checkpoint_tokens = (uint32_t)atoi(argv[i + 1]);
+            i += 2;
+        } else if (strcmp(argv[i], "count") == 0) {
+            token_count = atoi(argv[i + 1]);
+            i += 2;
+        } else if (strcmp(argv[i], "fork") == 0) {
+            fork_at = atoi(argv[i + 1]);
+            i += 2;
+        } else if (strcmp(argv[i], "session") == 0) {
+            session_name = argv[i + 1];
+            i += 2;
+        } else if (strcmp(argv[i], "end") == 0) {
+            ends = true;
             i += 2;
         } else {
             struct llama_model_kv_override *entry = &overrides[override_count++];
@@ -116,6 +136,7 @@ int main(int argc, char **argv) {
     binding.context_params = params;
     binding.weights_digest = (kvstore_bytes_t){digest, sizeof digest};
     binding.tokens_per_block = tokens_per_block;
+    if (checkpoint_tokens != 0) binding.checkpoint_tokens = checkpoint_tokens;
     kvstore_llama_t *adapter = NULL;
     /* Parameters that nobody set are none that the model was loaded with. */
     if (kvstore_llama_open(&binding, &adapter) != KVSTORE_E_INVALID_ARGUMENT) return 3;
@@ -126,27 +147,45 @@ int main(int argc, char **argv) {
         return 1;
     }
 
-    static llama_token tokens[TOKENS];
-    for (int i = 0; i < TOKENS; i++) tokens[i] = 3 + (i * 7919 + i * i) % 500;
+    static llama_token tokens[TOKENS_MAX];
+    if (token_count > TOKENS_MAX) return 1;
+    for (int i = 0; i < token_count; i++) {
+        tokens[i] = 3 + (i * 7919 + i * i + (i >= fork_at ? 100 + token_count : 0)) % 500;
+    }
     kvstore_block_key_t key;
     size_t key_count = 0;
     kvstore_prompt_t prompt = prompt_of(tokens, adapter->tokens_per_block);
-    if (kvstore_block_keys(adapter->ns, &prompt, &key, 1, &key_count) != KVSTORE_OK) return 1;
-    const int32_t restored = kvstore_llama_restore(adapter, 0, tokens, TOKENS);
+    if (kvstore_block_keys(kvstore_llama_namespace(adapter), &prompt, &key, 1, &key_count) != KVSTORE_OK) return 1;
+    kvstore_session_t *session = NULL;
+    if (session_name != NULL) {
+        uint64_t number = 0;
+        kvstore_match_t match;
+        memset(&match, 0, sizeof match);
+        match.struct_size = sizeof match;
+        prompt = prompt_of(tokens, token_count);
+        if (kvstore_session_begin(kvstore_llama_namespace(adapter), session_name, &session, &number) != KVSTORE_OK) return 1;
+        const kvstore_status_t found = kvstore_session_match(session, &prompt, KVSTORE_MATCH_LEAVE_ONE_TOKEN, 0, &match);
+        if (found != KVSTORE_OK && found != KVSTORE_MISS) return 1;
+        if (match.lease != 0) kvstore_lease_release(store, match.lease);
+    }
+    const int32_t restored = kvstore_llama_restore(adapter, 0, tokens, token_count);
+    if (session != NULL && kvstore_session_step(session, (uint64_t)(token_count - restored), NULL) != KVSTORE_OK) return 1;
     const int32_t step = (int32_t)llama_n_batch(llama) < 256 ? (int32_t)llama_n_batch(llama) : 256;
     int32_t stored = 0;
-    for (int32_t at = restored; at < TOKENS;) {
-        const int32_t next = kvstore_llama_next(adapter, 0, at, TOKENS);
+    for (int32_t at = restored; at < token_count;) {
+        const int32_t next = kvstore_llama_next(adapter, 0, at, token_count);
         const int32_t count = next < step ? next : step;
         if (llama_decode(llama, llama_batch_get_one(tokens + at, count)) != 0) return 1;
         at += count;
         stored = kvstore_llama_offload(adapter, 0, tokens, at);
     }
+    const uint64_t ended = ends ? kvstore_llama_end(adapter, tokens, token_count) : 0;
+    if (session != NULL && kvstore_session_end(session) != KVSTORE_OK) return 1;
     const float *logits = llama_get_logits_ith(llama, -1);
     if (logits == NULL) return 1;
     printf("{\"identity\": \"");
     for (size_t i = 0; i < sizeof key.bytes; i++) printf("%02x", key.bytes[i]);
-    printf("\", \"restored\": %d, \"stored\": %d, \"logits\": [", restored, stored);
+    printf("\", \"restored\": %d, \"stored\": %d, \"ended\": %d, \"logits\": [", restored, stored, (int)ended);
     const int32_t vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model));
     for (int32_t i = 0; i < vocabulary; i++) printf("%s%.9g", i > 0 ? ", " : "", (double)logits[i]);
     printf("]}\n");

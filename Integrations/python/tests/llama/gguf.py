@@ -194,6 +194,139 @@ def write_hybrid(path: Path, kind: str, *, seed: int = 3) -> Path:
     return path
 
 
+def write_recurrent(path: Path, kind: str, *, seed: int = 3) -> Path:
+    """Layers with a state alone: "mamba", "mamba2"."""
+    random = np.random.default_rng(seed)
+    layers, inner, state, ranks, kernel = 3, 256, 16, 8, 4
+
+    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+
+    def constant(*shape: int, value: float = 1.0) -> np.ndarray:
+        return np.full(shape, value, np.float32)
+
+    numbers = {"conv_kernel": kernel, "inner_size": inner, "state_size": state, "time_step_rank": ranks}
+    if kind == "mamba2":
+        numbers["group_count"] = 1
+    values: dict[str, tuple[int, Any]] = {
+        "general.architecture": (_STRING, kind),
+        "general.name": (_STRING, f"tiny {kind}"),
+        "context_length": (_U32, CONTEXT),
+        "embedding_length": (_U32, EMBEDDING),
+        "block_count": (_U32, layers),
+        "feed_forward_length": (_U32, 0),
+        "attention.head_count": (_U32, 0),
+        "attention.layer_norm_rms_epsilon": (_F32, 1e-5),
+        "vocab_size": (_U32, VOCABULARY),
+        **{f"ssm.{name}": (_U32, number) for name, number in numbers.items()},
+    }
+    tensors = {
+        "token_embd.weight": random.standard_normal((VOCABULARY, EMBEDDING)).astype(np.float16),
+        "output_norm.weight": constant(EMBEDDING),
+        "output.weight": weight(VOCABULARY, EMBEDDING),
+    }
+    for layer in range(layers):
+        name = f"blk.{layer}."
+        width = inner + (2 * state if kind == "mamba2" else 0)
+        tensors |= {
+            name + "attn_norm.weight": constant(EMBEDDING),
+            name + "ssm_conv1d.weight": (random.standard_normal((width, kernel)) * 0.5).astype(np.float32),
+            name + "ssm_conv1d.bias": constant(width, value=0.0),
+            name + "ssm_out.weight": weight(EMBEDDING, inner, 2.0),
+        }
+        if kind == "mamba2":
+            tensors |= {
+                name + "ssm_in.weight": weight(2 * inner + 2 * state + ranks, EMBEDDING, 1.5),
+                name + "ssm_dt.bias": constant(ranks, value=-2.0),
+                # So that the state holds what was long before.
+                name + "ssm_a": constant(ranks, 1, value=-0.003),
+                name + "ssm_d": constant(ranks, 1),
+                name + "ssm_norm.weight": constant(1, inner),
+            }
+        else:
+            tensors |= {
+                name + "ssm_in.weight": weight(2 * inner, EMBEDDING, 1.5),
+                name + "ssm_x.weight": weight(ranks + 2 * state, inner, 1.5),
+                name + "ssm_dt.weight": weight(inner, ranks),
+                name + "ssm_dt.bias": constant(inner, value=-2.0),
+                name + "ssm_a": constant(inner, state, value=-0.003),
+                name + "ssm_d": constant(inner),
+            }
+    keys = {key if key.startswith("general.") else f"{kind}.{key}": value for key, value in values.items()}
+    keys |= {key: value for key, value in metadata().items() if key.startswith("tokenizer.")}
+    _write(path, keys, tensors)
+    return path
+
+
+def write_rwkv(path: Path, *, seed: int = 3) -> Path:
+    """An RWKV 7, whose layers have a state of another kind, and nothing else."""
+    random = np.random.default_rng(seed)
+    kind, layers, rank, size = "rwkv7", 3, 8, 64
+
+    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+
+    def vector(value: float, *, spread: float = 0.0, shape: tuple[int, ...] = (EMBEDDING,)) -> np.ndarray:
+        return (value + spread * random.standard_normal(shape)).astype(np.float32)
+
+    values: dict[str, tuple[int, Any]] = {
+        "general.architecture": (_STRING, kind),
+        "general.name": (_STRING, f"tiny {kind}"),
+        "context_length": (_U32, CONTEXT),
+        "embedding_length": (_U32, EMBEDDING),
+        "block_count": (_U32, layers),
+        "feed_forward_length": (_U32, FEED_FORWARD),
+        "attention.head_count": (_U32, 0),
+        "attention.layer_norm_epsilon": (_F32, 1e-5),
+        "vocab_size": (_U32, VOCABULARY),
+        "wkv.head_size": (_U32, size),
+        **{f"attention.{name}_lora_rank": (_U32, rank) for name in ("decay", "iclr", "value_residual_mix", "gate")},
+    }
+    tensors = {
+        "token_embd.weight": random.standard_normal((VOCABULARY, EMBEDDING)).astype(np.float16),
+        "output.weight": weight(VOCABULARY, EMBEDDING),
+    }
+    for name in ("token_embd_norm", "output_norm"):
+        tensors |= {name + ".weight": vector(1), name + ".bias": vector(0)}
+    for layer in range(layers):
+        name = f"blk.{layer}."
+        for norm in ("attn_norm", "attn_norm_2", "time_mix_ln"):
+            tensors |= {name + norm + ".weight": vector(1), name + norm + ".bias": vector(0)}
+        # So that the state holds what was long before.
+        for mix, bias in {"w": -9.0, "a": -2.0, "v": 0.0}.items():
+            tensors |= {
+                f"{name}time_mix_{mix}0.weight": vector(bias, spread=0.5),
+                f"{name}time_mix_{mix}1.weight": weight(rank, EMBEDDING),
+                f"{name}time_mix_{mix}2.weight": weight(EMBEDDING, rank),
+            }
+        for part in ("key", "value", "receptance", "output"):
+            tensors[f"{name}time_mix_{part}.weight"] = weight(EMBEDDING, EMBEDDING, 1.5)
+        tensors |= {
+            name + "time_mix_g1.weight": weight(rank, EMBEDDING),
+            name + "time_mix_g2.weight": weight(EMBEDDING, rank, 2.0),
+            name + "time_mix_lerp_fused.weight": vector(0.5, spread=0.2, shape=(6, 1, 1, EMBEDDING)),
+            name + "time_mix_k_k.weight": vector(1, spread=0.2),
+            name + "time_mix_k_a.weight": vector(1, spread=0.2),
+            name + "time_mix_r_k.weight": vector(0, spread=0.5),
+            name + "channel_mix_lerp_k.weight": vector(0.5, spread=0.2, shape=(1, 1, EMBEDDING)),
+            name + "channel_mix_key.weight": weight(FEED_FORWARD, EMBEDDING),
+            name + "channel_mix_value.weight": weight(EMBEDDING, FEED_FORWARD),
+        }
+    keys = {key if key.startswith("general.") else f"{kind}.{key}": value for key, value in values.items()}
+    keys |= {key: value for key, value in metadata().items() if key.startswith("tokenizer.")}
+    _write(path, keys, tensors)
+    return path
+
+
+def write_kind(path: Path, kind: str, *, seed: int = 3) -> Path:
+    """A model of any kind by its name."""
+    if kind == "llama":
+        return write_model(path, seed=seed)[0]
+    if kind == "rwkv7":
+        return write_rwkv(path, seed=seed)
+    return (write_recurrent if kind.startswith("mamba") else write_hybrid)(path, kind, seed=seed)
+
+
 def write_lora(path: Path, seed: int) -> Path:
     """An adapter of the attention's K and V."""
     random = np.random.default_rng(seed)

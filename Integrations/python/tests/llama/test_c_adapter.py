@@ -14,6 +14,8 @@ import gguf
 import numpy as np
 import pytest
 
+import kvstore
+
 ROOT = Path(__file__).resolve().parents[4]
 PREFIX = Path(os.environ.get("KVSTORE_PREFIX") or ROOT / ".build-install")
 # Scripts/setup-llama makes it.
@@ -224,10 +226,10 @@ def test_every_part_of_a_split_model_counts(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("block", [64, 128])
-@pytest.mark.parametrize("kind", ["lfm2", "granitehybrid"])
+@pytest.mark.parametrize("kind", ["lfm2", "granitehybrid", "mamba", "mamba2", "rwkv7"])
 def test_layers_with_a_state(runs: Runs, kind: str, block: int) -> None:
     """What another process stored is restored bit for bit, the recurrent state included; and nothing of other weights."""
-    path = gguf.write_hybrid(runs.folder / "hybrid.gguf", kind)
+    path = gguf.write_kind(runs.folder / "hybrid.gguf", kind)
     options = ("block", block)
     store = runs.folder / "store"
     first = runs(*options, model=path, store=store)
@@ -237,6 +239,55 @@ def test_layers_with_a_state(runs: Runs, kind: str, block: int) -> None:
     assert again["logits"] == first["logits"]
     # Without a store the same is computed.
     assert runs(*options, model=path)["logits"] == first["logits"]
-    other = gguf.write_hybrid(runs.folder / "other.gguf", kind, seed=4)
+    other = gguf.write_kind(runs.folder / "other.gguf", kind, seed=4)
     assert runs(*options, model=other, store=store)["restored"] == 0
 
+
+
+def flip(folder: Path) -> int:
+    """Flips a bit in each 4 KiB of what the slots hold; returns how many."""
+    count = 0
+    for file in (folder / "slots").iterdir():
+        content = file.read_bytes()
+        with file.open("r+b") as opened:
+            for at in range(5000, len(content), 4096):
+                if content[at]:
+                    opened.seek(at)
+                    opened.write(bytes([content[at] ^ 1]))
+                    count += 1
+    return count
+
+
+@pytest.mark.parametrize("kind", ["llama", "granitehybrid", "mamba"])
+def test_damage(runs: Runs, kind: str) -> None:
+    """What is damaged is computed, and stored again."""
+    path, store = gguf.write_kind(runs.folder / "model.gguf", kind), runs.folder / "store"
+    first = runs("block", 64, model=path, store=store)
+    assert flip(store) > 0
+    again = runs("block", 64, model=path, store=store)
+    assert (again["restored"], again["logits"]) == (0, first["logits"])
+    assert runs("block", 64, model=path, store=store)["restored"] == 384
+
+
+@pytest.mark.parametrize("kind", ["llama", "granitehybrid", "rwkv7"])
+def test_a_conversation_that_is_over(runs: Runs, kind: str) -> None:
+    """What it shares with another one stays, and nothing else; its record does, too."""
+    path, store = gguf.write_kind(runs.folder / "model.gguf", kind), runs.folder / "store"
+    # A checkpoint at each block's end, so that the front can be restored.
+    options = ("block", 64, "checkpoint", 64)
+    runs(*options, "count", 450, model=path, store=store)
+    kept = payload(store)
+    over = runs(*options, "count", 1000, "fork", 192, "session", "run 17", "end", "yes", model=path, store=store)
+    assert (over["restored"], over["stored"], over["ended"]) == (192, 960, 12)
+    assert payload(store) == kept
+    again = runs(*options, "count", 1000, "fork", 192, model=path, store=store)
+    assert (again["restored"], again["logits"]) == (192, over["logits"])
+    shown = subprocess.run([PREFIX / "bin/kvstore", "inspect", "sessions", store, "--json"], capture_output=True, text=True)
+    (session,) = json.loads(shown.stdout)["sessions"]
+    assert (session["name"], session["is_ended"], session["step_count"]) == ("run 17", True, 1)
+    assert session["steps"][0]["computed_token_count"] == 1000 - 192
+
+
+def payload(path: Path) -> int:
+    with kvstore.Store(path, capacity="128MiB", host="16MiB") as outside:
+        return int(outside.stats()["payload_bytes_stored"])

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from documented import command, others  # noqa: E402
+from documented import command  # noqa: E402
 from served import Served, free_port  # noqa: E402
 
 MODEL = os.environ.get("KVSTORE_LLAMA_MODEL", "")
@@ -43,12 +43,6 @@ class Server(Served):
         evaluated = re.findall(r"prompt eval time =.*?/\s*(\d+) tokens", said)
         assert evaluated, said[-3000:]
         return answer["choices"][0]["message"]["content"], int(evaluated[-1])
-
-
-def test_every_command_of_the_page_is_run() -> None:
-    """Here, and those that install by Tests/packages."""
-    installs = ("Scripts/install", "pip wheel", "pip install")
-    assert others("llama-cpp-python.md", "python -m kvstore.llama_cpp", *installs) == []
 
 
 @pytest.mark.skipif(not MODEL, reason="KVSTORE_LLAMA_MODEL names no model")

@@ -1,0 +1,5 @@
+"""Hints of a request, for vLLM."""
+
+from ..hints import Hints
+
+__all__ = ["Hints"]
