@@ -61,7 +61,12 @@ package final class RedisObjects: RemoteObjects {
       withoutActuallyEscaping(done) { done in
         unsafe run(requests, deadline: deadline, memory: memory) { index, outcome in
           let read = Self.read(outcome)
-          if case .failed(let reason) = read { error = error ?? reason } else { answeredCount += 1 }
+          switch read {
+          // What is wrong with one object ends nothing: no string lies there.
+          case .failed(.refused): answeredCount += 1
+          case .failed(let reason): error = error ?? reason
+          default: answeredCount += 1
+          }
           done(index, read)
           return .goOn
         }

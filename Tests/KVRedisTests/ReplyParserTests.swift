@@ -105,7 +105,7 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
     "$9999999999\r\n", "*9999999999\r\n", "%9223372036854775807\r\n", "$3\r\nabcd\r\n",
     "$3\r\nabc\n\r",
     "+a\rb\r\n", "+a\nb\r\n", "#x\r\n", "$?\r\n", "=-1\r\n", "!-1\r\n", "%-1\r\n", "~-1\r\n",
-    "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n", "*200000\r\n*200000\r\n",
+    "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n", "*600000\r\n*600000\r\n",
     "HTTP/1.1 400 Bad Request\r\n",
   ])
   func whatIsNoReplyIsRefused(_ text: String) {

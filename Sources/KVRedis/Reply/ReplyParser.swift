@@ -8,7 +8,9 @@ package struct ReplyParser {
     /// Arrays in arrays; `CLUSTER SLOTS` has four levels.
     package var depth = 8
     /// Values of a reply, all levels together.
-    package var valueCount = 262_144
+    ///
+    /// The map of a cluster whose slots are all apart has 300,000.
+    package var valueCount = 1 << 20
     /// Bytes of a reply's texts together.
     package var byteCount = 8 << 20
     /// Of a line: simple texts, errors, numbers.
