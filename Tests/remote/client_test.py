@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The client of Valkey and Redis against real servers, and what can go wrong with them. See run."""
 import argparse
+import json
 import os
 import random
 import re
@@ -28,10 +29,10 @@ SECOND = ["calls", "killed_and_stopped", "users", "cluster"]
 class Probe:
     """The client in a process of its own: one call at a time."""
 
-    def __init__(self, program, url, **options):
+    def __init__(self, program, url, environment=None, **options):
         arguments = [f"{name}={value}" for name, value in options.items()]
         self.process = subprocess.Popen(
-            [program, url, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [program, url, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def begin(self, command, milliseconds, *arguments):
@@ -340,6 +341,17 @@ class Cases:
         with self.probe("redis://no-such-host.invalid:6379") as probe:
             answer = probe("exist", 500, "a")
             assert "unreachable" in answer or "timedOut" in answer, answer
+        # A name server that does not answer.
+        shim = self.servers.folder / "slow_names.so"
+        source = Path(__file__).with_name("slow_names.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
+        environment = {**os.environ, "LD_PRELOAD": str(shim)}
+        with Probe(self.program, f"redis://localhost:{server.port}", environment) as probe:
+            for _ in range(3):
+                answer = probe("exist", 200, "a")
+                assert "unreachable" in answer or "timedOut" in answer, answer
+        with Probe(self.program, server.url(), environment) as probe:
+            assert probe("exist", 9000, "a") == "ok 0"
 
     def command(self):
         """`kvstore remote`: what it says, and that no secret is in it."""
@@ -382,6 +394,64 @@ class Cases:
         run(0, "2500 objects removed", "purge", server.url(), *known, "--identity", "a1a1", "--yes")
         run(0, "2 objects removed", "purge", server.url(), *known, "--all", "--yes")
         assert sorted(server.do("KEYS", "*")) == [b"kv10", b"kv1:of somebody", b"other"]
+
+    def verify(self):
+        """`kvstore remote verify`: sound chunks, and every kind of damage."""
+        kvstore = Path(os.environ.get("KVSTORE_PREFIX", ROOT / ".build-install")) / "bin/kvstore"
+        if not kvstore.exists():
+            return
+        server = self.server()
+        key = self.servers.folder / "key"
+        key.write_text("k" * 40)
+        key.chmod(0o600)
+        with self.probe(server.url()) as probe:
+            record, *chunks = probe("chunks", 60000, 6, "model-one").split()[1:]
+            _, *keyed = probe("chunks", 60000, 3, "model-two", "k" * 40).split()[1:]
+
+        def run(status, *arguments):
+            result = subprocess.run(
+                [kvstore, "remote", "verify", server.url(), "--json", "--timeout", "60s", *arguments],
+                capture_output=True, text=True, timeout=300,
+            )
+            assert result.returncode == status, (arguments, result)
+            return json.loads(result.stdout)
+
+        found = run(0)
+        assert (found["object_count"], found["chunk_count"], found["record_count"]) == (11, 9, 2), found
+        assert found["unproven_count"] == 4, found
+        found = run(0, "--key-file", key)
+        assert found["unproven_count"] == 0, found
+        client = server.client()
+
+        def damaged(name, change, kind, *arguments):
+            before = client("GET", name)
+            client("SET", name, change(before))
+            found = run(2, *arguments)
+            assert [finding["name"] for finding in found["findings"]] == [name], (kind, found)
+            assert kind in (None, found["findings"][0]["kind"]), (kind, found)
+            client("SET", name, before)
+
+        whole = client("GET", chunks[0])
+        places = [0, 8, 30, 100, 159] + [self.random.randrange(len(whole)) for _ in range(15 if not self.long else 300)]
+        for place in places:
+            flip = bytes([1 << self.random.randrange(8)])
+            damaged(chunks[0], lambda b: b[:place] + bytes([b[place] ^ flip[0]]) + b[place + 1:], None)
+        damaged(chunks[0], lambda b: b[:-1], "length")
+        damaged(chunks[0], lambda b: b + b"x", "length")
+        damaged(chunks[0], lambda b: b"", "format")
+        damaged(chunks[0], lambda b: b"something else", "format")
+        damaged(chunks[0], lambda b: client("GET", chunks[1]), "name")
+        damaged(chunks[0], lambda b: client("GET", keyed[0]), "identity")
+        damaged(keyed[0], lambda b: b[:-1] + bytes([b[-1] ^ 1]), "code", "--key-file", key)
+        damaged(record, lambda b: b"no record", "record")
+        client("SET", chunks[2], "x" * 1000)
+        client("DEL", chunks[3])
+        client("RPUSH", chunks[3], "x")
+        found = run(2, "--remove")
+        assert (found["finding_count"], found["removed_count"]) == (2, 2), found
+        assert run(0)["object_count"] == 9
+        assert client("EXISTS", *chunks) == 4
+        client.close()
 
     # ------------------------------------------------------------ a cluster
 
@@ -524,7 +594,7 @@ def main():
     # A test that hangs is a failed one.
     signal.alarm(900 if not arguments.long else 3600)
     nothing_linked(arguments.program)
-    cases = ["calls", "killed_and_stopped", "half_an_object", "flipped", "slow", "full", "users", "tls", "names", "command",
+    cases = ["calls", "killed_and_stopped", "half_an_object", "flipped", "slow", "full", "users", "tls", "names", "command", "verify",
              "cluster", "cluster_down", "cluster_with_tls"]
     programs = remote_servers.programs()
     if not programs:

@@ -19,7 +19,7 @@ struct RemoteCommand: ParsableCommand {
         kvstore remote stat rediss://cache --credentials /etc/kvstore/remote --ca /etc/kvstore/ca.pem
         kvstore remote purge redis://cache --identity 2f9c1d66a3b0e5f7 --dry-run
       """,
-    subcommands: [RemotePing.self, RemoteStat.self, RemotePurge.self]
+    subcommands: [RemotePing.self, RemoteStat.self, RemoteVerify.self, RemotePurge.self]
   )
 }
 
@@ -142,11 +142,19 @@ extension RedisCredentials.FileProblem {
   fileprivate var text: String {
     switch self {
     case .malformed: "has to have the line password=SECRET and may have user=NAME, and nothing else"
-    case .file(.unreadable(let code)): "cannot be read: \(errorText(code))"
-    case .file(.looseMode(let mode)):
-      "others may read it (mode \(String(mode, radix: 8))): chmod 600"
-    case .file(.foreignOwner): "belongs to another user"
-    case .file(.unsuitable): "is no file of credentials"
+    case .file(let error): error.text
+    }
+  }
+}
+
+extension PrivateFileError {
+  /// What keeps a file with a secret from being read, and what to do.
+  var text: String {
+    switch self {
+    case .unreadable(let code): "cannot be read: \(errorText(code))"
+    case .looseMode(let mode): "others may read it (mode \(String(mode, radix: 8))): chmod 600"
+    case .foreignOwner: "belongs to another user"
+    case .unsuitable: "is no file of a secret"
     }
   }
 }

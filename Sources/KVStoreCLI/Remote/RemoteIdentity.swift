@@ -1,4 +1,4 @@
-import KVCore
+import ArgumentParser
 import KVRedis
 import KVRemote
 
@@ -22,12 +22,20 @@ enum RemoteIdentity {
       && text.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
   }
 
-  /// What the record beside an identity's objects says of the model; nil where there is none, or not a whole one.
-  static func model(
+  /// The digits of an identity that somebody typed.
+  static func checkDigits(_ text: String) throws {
+    guard (4...32).contains(text.utf8.count), isDigits(text.lowercased(), count: text.utf8.count)
+    else {
+      throw ValidationError("--identity takes 4 to 32 hexadecimal digits.")
+    }
+  }
+
+  /// The record beside an identity's objects; nil where there is none.
+  static func record(
     of identity: String,
     _ remote: RedisObjects,
     _ options: RemoteOptions
-  ) throws -> String? {
+  ) throws -> [UInt8]? {
     // The longest that a record is.
     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
     defer { unsafe memory.deallocate() }
@@ -39,6 +47,6 @@ enum RemoteIdentity {
     } done: { _, read in
       if case .whole(let byteCount) = read { record = unsafe Array(memory[..<byteCount]) }
     }
-    return record.flatMap { NamespaceIdentity(record: $0) }?.modelName
+    return record
   }
 }

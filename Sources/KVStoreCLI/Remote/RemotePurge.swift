@@ -38,11 +38,7 @@ struct RemotePurge: ParsableCommand {
     guard (identity != nil) != all else {
       throw ValidationError("name what is to be removed: --identity DIGITS, or --all.")
     }
-    if let identity {
-      guard (4...32).contains(identity.utf8.count),
-        RemoteIdentity.isDigits(identity.lowercased(), count: identity.utf8.count)
-      else { throw ValidationError("--identity takes 4 to 32 hexadecimal digits.") }
-    }
+    if let identity { try RemoteIdentity.checkDigits(identity) }
     if !dryRun, !yes, isatty(0) != 1 {
       throw ValidationError("nobody can be asked here: give --yes, or --dry-run to see what it is.")
     }

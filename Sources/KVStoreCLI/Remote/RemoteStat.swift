@@ -98,7 +98,8 @@ struct RemoteInventory {
   mutating func readRecords(_ remote: RedisObjects, _ options: RemoteOptions) throws {
     let names = identities.filter(\.value.hasRecord).keys.sorted()
     for name in names {
-      identities[name]?.model = try RemoteIdentity.model(of: name, remote, options)
+      let record = try RemoteIdentity.record(of: name, remote, options)
+      identities[name]?.model = record.flatMap { NamespaceIdentity(record: $0) }?.modelName
     }
   }
 }

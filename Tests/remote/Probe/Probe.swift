@@ -102,6 +102,15 @@ struct Probe {
       return
         "version=\(all.version.replacing(" ", with: "-")) used=\(all.usedByteCount ?? 0) max=\(all.byteCountMax ?? 0)"
         + " policy=\(all.evictionPolicy ?? "-") role=\(all.role ?? "-") nodes=\(all.nodes.joined(separator: ","))"
+    case "chunks":
+      // COUNT MODEL [KEY]
+      return try Chunks.put(
+        Int(words[0]) ?? 0,
+        model: words[1],
+        key: words.count > 2 ? Array(words[2].utf8) : nil,
+        objects,
+        limit
+      )
     case "load": return Load(objects, prefix: words[0], seconds: Double(words[1]) ?? 1).run()
     case "bench":
       return try Bench(objects, byteCount: Int(words[0]) ?? 0, count: Int(words[1]) ?? 0).run()
