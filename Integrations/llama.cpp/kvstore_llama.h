@@ -89,7 +89,7 @@ typedef struct {
     kvstore_status_t status;
     /* Why the call stopped early, a static string; NULL if it did not. */
     const char *note;
-    uint64_t blocks;      /* restored into, or newly taken from, the sequence */
+    uint64_t blocks;      /* restored into, or newly taken from, the sequence; or removed */
     uint64_t blocks_host; /* restore: of those, from the store's RAM */
     uint64_t blocks_disk; /* restore: of those, from disk */
     uint64_t bytes;       /* of blobs moved */

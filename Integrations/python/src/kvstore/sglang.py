@@ -12,24 +12,26 @@ serves. docs/engines/sglang.md tells what is stored. Importing this module needs
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from sglang.srt.mem_cache.hicache_storage import HiCacheStorage, HiCacheStorageConfig, HiCacheStorageExtraInfo
 
 from . import loaded
-from .effective import Effective, digest_setting, environment, nonce
+from .effective import digest_setting, nonce
 from .errors import KVStoreError, Status
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
-from .sglang_left_out import ENVIRONMENT, ENVIRONMENT_LEFT_OUT, HARMLESS_CALLS, LEFT_OUT
+from .sglang_identity import effective_configuration, effective_environment, watch_weights
+from .sglang_sessions import Conversations
 from .store import Store
 from .weights import IdentityUnknownError, files_digest, weight_files
+
+__all__ = ["KVStoreHiCache", "effective_configuration", "effective_environment"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class KVStoreHiCache(HiCacheStorage):
         if storage_config.dcp_size > 1:
             raise ValueError("kvstore: decode context parallelism is not supported")
         # From here on what happens to the weights is noticed, so that the record is of those that it was made of.
-        self._weight_calls = _watch_weights()
+        self._weight_calls = watch_weights()
         self._weights = self._weights_digest()
         self._engine_bytes = hashlib.sha256(effective_configuration().encode()).digest()
         self._store: Store | None = None
@@ -79,6 +81,7 @@ class KVStoreHiCache(HiCacheStorage):
         self._warned: set[str] = set()
         self._chains: list[list[str]] = []
         self._page_bytes: int | None = None
+        self._conversations: Conversations | None = None
 
     # ------------------------------------------------------------ SGLang's contract
 
@@ -102,6 +105,10 @@ class KVStoreHiCache(HiCacheStorage):
             )
         except KVStoreError as reason:
             logger.error("kvstore: running without the store: %s", reason)
+            return
+        if self._settings.get("interface_v1") and not self._settings.get("read_only"):
+            ranks = (self._config.tp_rank, self._config.pp_rank, self._config.attn_cp_rank, self._config.dp_rank)
+            self._conversations = Conversations(self, mem_pool_host.page_size, records=not any(ranks))
 
     def register_mem_host_pool_v2(self, host_pool: Any, host_pool_name: Any) -> None:
         """Refuses models whose cache has more pools than KV: their pages would be of no use without the others."""
@@ -114,8 +121,10 @@ class KVStoreHiCache(HiCacheStorage):
 
     def batch_exists(self, keys: list[str], extra_info: HiCacheStorageExtraInfo | None = None) -> int:
         """The number of leading keys whose pages are stored."""
-        prefix = _prefix(extra_info)
-        if prefix is None and (known := self._from_the_start(keys)):
+        prefix = self._prefix(extra_info)
+        if self._conversations is not None:
+            self._conversations.looked_up(keys)
+        if prefix is None and self._settings.get("interface_v1") and (known := self._from_the_start(keys)):
             return known
 
         def look(namespace: Namespace) -> int:
@@ -226,6 +235,9 @@ class KVStoreHiCache(HiCacheStorage):
 
     def close(self) -> None:
         """Makes durable what was stored, and closes."""
+        if self._conversations is not None:
+            self._conversations.close()
+            self._conversations = None
         store, self._store = self._store, None
         if store is not None:
             try:
@@ -243,14 +255,14 @@ class KVStoreHiCache(HiCacheStorage):
             return 0
         addresses, sizes = self.mem_pool_host.get_page_buffer_meta(host_indices)
         pieces = len(addresses) // len(keys)
-        prefix = _prefix(extra_info)
+        prefix = self._prefix(extra_info)
         if prefix is None and what == "load":
             prefix = self._known_prefix(keys)
 
         def move(namespace: Namespace) -> int:
             if prefix is not None:
                 chain = _chain([*prefix, *keys])
-                return self._move(what, namespace, chain, Spans.at(addresses, sizes), len(prefix))
+                return self._move(what, namespace, chain, Spans.at(addresses, sizes), len(prefix), keys)
             for index, key in enumerate(keys):
                 part = slice(index * pieces, (index + 1) * pieces)
                 if self._move(what, namespace, _chain([key]), Spans.at(addresses[part], sizes[part]), 0) != 1:
@@ -267,14 +279,31 @@ class KVStoreHiCache(HiCacheStorage):
         chain = _chain([key])
         return self._attempt(what, (size,), False, lambda ns: self._move(what, ns, chain, spans, 0) == 1, False)
 
-    def _move(self, what: str, namespace: Namespace, chain: Prompt, spans: Spans, first: int) -> int:
+    def _move(
+        self, what: str, namespace: Namespace, chain: Prompt, spans: Spans, first: int, keys: list[str] | None = None
+    ) -> int:
         if what == "load":
             timeout = self._settings.get("load_timeout_seconds", 30.0)
             return namespace.restore(chain, spans, first_block=first, timeout_seconds=timeout).blocks_done
-        answer = namespace.offload(chain, spans, first_block=first)
+        told = self._conversations if keys else None
+        answer = namespace.offload(chain, spans, first_block=first, **(told.wishes(keys) if told and keys else {}))
         if answer.status not in (Status.OK, Status.BUSY):
             self._warn("save", answer.status.name)
+        if told and keys:
+            told.saved(keys)
         return answer.blocks_done
+
+    def chain(self, keys: list[str]) -> Prompt:
+        """The pages' keys as a prompt."""
+        return _chain(keys)
+
+    def attempt_chained(self, what: str, work: Callable[[Namespace], Any]) -> Any:
+        """Does something with the namespace of pages that follow each other; a failure is logged."""
+        return self._attempt(what, self._piece_bytes(), True, work, None)
+
+    def _prefix(self, extra_info: HiCacheStorageExtraInfo | None) -> list[str] | None:
+        """The keys before a call's pages. Without interface_v1 SGLang tells them on look-ups alone, and pages stand alone."""
+        return extra_info.prefix_keys if extra_info is not None and self._settings.get("interface_v1") else None
 
     def _piece_bytes(self) -> tuple[int, ...]:
         """The pieces of a page, as the last call that moved any had them; before that, as the pool says."""
@@ -360,89 +389,6 @@ class KVStoreHiCache(HiCacheStorage):
         if kind not in self._warned and len(self._warned) < 100:
             self._warned.add(kind)
             logger.warning("kvstore: %s failed; SGLang goes on without: %s", what, reason)
-
-
-def effective_environment() -> dict[str, str]:
-    """The variables of SGLang, also those that a later version declares, and of its libraries, without what is left out."""
-    from sglang.srt import environ
-
-    declared = [name for name in dir(getattr(environ, "Envs", None)) if name.isupper()]
-    return environment(ENVIRONMENT, ENVIRONMENT_LEFT_OUT, declared)
-
-
-def effective_configuration(models: list[Any] | None = None, configs: list[Any] | None = None) -> str:
-    """SGLang's published settings, the models' configurations, their weights and their code, without what is left out.
-
-    Models and configurations are those that this process has, if none are given.
-    """
-    from sglang.srt.configs.model_config import ModelConfig
-    from sglang.srt.runtime_context import get_context
-
-    settings: dict[str, Any] = {}
-    for bag in (getattr(get_context(), "_config_bags", None) or {}).values():
-        settings.update(_settings_of(bag))
-    if not settings:
-        raise IdentityUnknownError("kvstore: this version of SGLang does not tell its settings")
-    effective = Effective(LEFT_OUT)
-    if models is None or configs is None:
-        models, configs = loaded.models_of(), loaded.instances_of(ModelConfig)
-    record = {
-        "settings": effective.record(settings),
-        "models": sorted({effective.text(config) for config in configs}),
-        "environment": effective_environment(),
-        "numbers": torch.get_float32_matmul_precision(),
-        "weights": sorted(loaded.weights_digest([model]).hex() for model in models),
-        "code": loaded.code_digests(models),
-    }
-    if settings.get("lora.enable_lora") or settings.get("lora.lora_paths"):
-        logger.warning(
-            "kvstore: SGLang does not tell its storage what an adapter holds: pages of this process serve it alone"
-        )
-        record["process"] = nonce().hex()
-    elif effective.unnameable:
-        logger.warning(
-            "kvstore: what these settings hold cannot be told, so that pages of this process serve it alone: %s",
-            ", ".join(sorted(set(effective.unnameable))),
-        )
-        record["process"] = nonce().hex()
-    return json.dumps(record, sort_keys=True)
-
-
-def _settings_of(bag: Any) -> dict[str, Any]:
-    """The settings of a group and of those in it, by their whole names, without those that are left out."""
-    if bag._path in LEFT_OUT:
-        return {}
-    found = {f"{bag._path}.{name}": value for name, value in bag._fields.items()}
-    found = {name: value for name, value in found.items() if name not in LEFT_OUT}
-    for part in bag._subs.values():
-        found.update(_settings_of(part))
-    return found
-
-
-_weight_calls: list[str] = []
-_watched: list[type] = []
-
-
-def _watch_weights() -> list[str]:
-    """What this process is told to do to its weights from now on: names of calls, all but those known to be harmless."""
-    # Where it is gone, SGLang does not start with this backend: better than hits of other weights.
-    from sglang.srt.model_executor.model_runner_components.weight_updater import WeightUpdater
-
-    if WeightUpdater not in _watched:
-        original = WeightUpdater.__getattribute__
-
-        def fetch(self: Any, name: str) -> Any:
-            if name not in HARMLESS_CALLS and not name.startswith("__"):
-                _weight_calls.append(name)
-            return original(self, name)
-
-        WeightUpdater.__getattribute__ = fetch
-        _watched.append(WeightUpdater)
-    return _weight_calls
-
-
-def _prefix(extra_info: HiCacheStorageExtraInfo | None) -> list[str] | None:
-    return extra_info.prefix_keys if extra_info is not None else None
 
 
 def _chain(keys: Sequence[str]) -> Prompt:

@@ -117,8 +117,8 @@ def write_hybrid(path: Path, kind: str, *, seed: int = 3) -> Path:
     """Layers with a state beside attention: "lfm2" has short convolutions, "granitehybrid" Mamba2."""
     random = np.random.default_rng(seed)
     attention = {"lfm2": (1, 3), "granitehybrid": (3,)}[kind]
-    layers, heads, kv_heads, size = 4, 4, 2, 32
-    inner, state, ranks = 256, 64, 8
+    layers, heads, kv_heads, size = 4, 4, 2, EMBEDDING // 4
+    inner, state, ranks = 2 * EMBEDDING, 64, 8
 
     def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
         return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
@@ -197,7 +197,7 @@ def write_hybrid(path: Path, kind: str, *, seed: int = 3) -> Path:
 def write_recurrent(path: Path, kind: str, *, seed: int = 3) -> Path:
     """Layers with a state alone: "mamba", "mamba2"."""
     random = np.random.default_rng(seed)
-    layers, inner, state, ranks, kernel = 3, 256, 16, 8, 4
+    layers, inner, state, ranks, kernel = 3, 2 * EMBEDDING, 16, 8, 4
 
     def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
         return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)

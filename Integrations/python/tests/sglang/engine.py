@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,15 @@ def environment() -> dict[str, str]:
 class Engine:
     """The tests' end of it."""
 
-    def __init__(self, model: Path, storage: dict[str, Any] | None, log: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        model: Path,
+        storage: dict[str, Any] | None,
+        log: Path,
+        *,
+        variables: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
         self.log = log
         self._log = log.open("ab")
         self._process = subprocess.Popen(
@@ -53,13 +63,32 @@ class Engine:
             stdout=subprocess.PIPE,
             stderr=self._log,
             start_new_session=True,
-            env=environment(),
+            env={**environment(), **(variables or {})},
         )
         self._answer()
 
-    def generate(self, prompt: list[int], *, salt: str | None = None) -> dict[str, Any]:
-        """Eight tokens, and how many of the prompt's came from a cache."""
-        return self._call("generate", prompt=prompt, salt=salt)
+    def generate(
+        self,
+        prompt: list[int],
+        *,
+        salt: str | None = None,
+        adapter: str | None = None,
+        session: str | None = None,
+        hints: dict[str, Any] | None = None,
+        count: int = 8,
+    ) -> dict[str, Any]:
+        """So many tokens, and how many of the prompt's came from a cache."""
+        named: dict[str, Any] = {"cache_salt": salt, "lora_path": adapter, "session_id": session}
+        if hints is not None:
+            action = {"action_id": "1", "action_type": "kvstore", "action_version": "1", "payload": hints}
+            other = {"action_id": "2", "action_type": "another", "action_version": "1", "payload": {"end": True}}
+            named["kv_hints"] = {"protocol_version": "1", "message_id": "1", "actions": [other, action]}
+        named = {key: value for key, value in named.items() if value}
+        return self._call("generate", prompt=prompt, named=named, count=count)
+
+    def close_session(self, session: str) -> None:
+        """What a client says when a conversation is over."""
+        self._call("close", session=session)
 
     def flush(self) -> None:
         """Empties SGLang's own caches on device and host."""
@@ -153,16 +182,22 @@ def main() -> None:
             engine.flush_cache()
             answer(None)
             continue
+        if call["what"] == "close":
+            engine.close_session(call["session"])
+            answer(None)
+            continue
+        before = time.monotonic()
         made = engine.generate(
             input_ids=call["prompt"],
-            sampling_params={"max_new_tokens": 8, "temperature": 0, "ignore_eos": True},
+            sampling_params={"max_new_tokens": call["count"], "temperature": 0, "ignore_eos": True},
             return_logprob=True,
-            **({"cache_salt": call["salt"]} if call["salt"] else {}),
+            **call["named"],
         )
         about = made["meta_info"]
         answer(
             {
                 "cached": about["cached_tokens"],
+                "seconds": time.monotonic() - before,
                 "tokens": made["output_ids"],
                 "logprobs": [float(step[0]).hex() for step in about["output_token_logprobs"]],
             }

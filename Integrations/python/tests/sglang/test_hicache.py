@@ -164,6 +164,16 @@ def test_pages_as_tensors(backend: Make, layout: str) -> None:
         assert torch.equal(content(other, target), content(host, source))
 
 
+def test_pages_stand_alone_without_interface_v1(backend: Make) -> None:
+    """There SGLang tells the keys before a page on look-ups, and not when it stores."""
+    host = pool("page_first", seed=1)
+    storage = backend(host, interface_v1=0)
+    chain = keys(list(range(6 * PAGE)))
+    assert storage.batch_set(chain, [host.get_data_page(page * PAGE) for page in range(6)]) is True
+    assert storage.batch_exists(chain, HiCacheStorageExtraInfo(prefix_keys=None)) == 6
+    assert storage.batch_exists(chain[2:], HiCacheStorageExtraInfo(prefix_keys=chain[:2])) == 4
+
+
 def test_ranks_layouts_and_weights_share_nothing(backend: Make) -> None:
     host = pool("page_first", seed=1)
     chain = keys(list(range(2 * PAGE)))

@@ -31,6 +31,10 @@ USERS = (
 )
 
 
+# Its buffers on the host are pinned, which takes a GPU.
+PINNED = "sglang.srt.lora.layers"
+
+
 class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Modules whose every name is a stand-in."""
 
@@ -59,7 +63,7 @@ class Copies(importlib.abc.MetaPathFinder):
     """Puts the copies below into the modules that use them."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in USERS:
+        if name not in USERS and name != PINNED:
             return None
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target) if finder is not self and hasattr(finder, "find_spec") else None
@@ -69,6 +73,9 @@ class Copies(importlib.abc.MetaPathFinder):
 
         def and_replace(module: Any) -> None:
             execute(module)
+            if name == PINNED:
+                leave_unpinned()
+                return
             for copy in COPIES:
                 setattr(module, copy, globals()[copy])
             if name.endswith("common"):
@@ -76,6 +83,21 @@ class Copies(importlib.abc.MetaPathFinder):
 
         spec.loader.exec_module = and_replace
         return spec
+
+
+def leave_unpinned() -> None:
+    """torch's functions that make tensors, without pinning them."""
+    import torch
+
+    for name in ("tensor", "empty", "zeros", "ones", "full"):
+        make = getattr(torch, name)
+
+        def unpinned(*arguments: Any, make: Any = make, **named: Any) -> Any:
+            named.pop("pin_memory", None)
+            return make(*arguments, **named)
+
+        setattr(torch, name, unpinned)
+    torch.Tensor.pin_memory = lambda self, *_: self
 
 
 def pages(sources: Any, targets: Any, size: int) -> list[tuple[int, int]]:
