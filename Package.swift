@@ -85,7 +85,10 @@ let package = Package(
     ),
     .target(
       name: "KVStore",
-      dependencies: ["KVCore", "KVFile", "KVCodec", "KVIndex", "KVPolicy", "KVCatalog", "KVTiers"],
+      dependencies: [
+        "KVCore", "KVFile", "KVCodec", "KVIndex", "KVPolicy", "KVCatalog", "KVTiers", "KVRemote",
+        "KVRedis",
+      ],
       swiftSettings: swiftSettings
     ),
     // What a store's owner does with it; no engine links it.
@@ -228,8 +231,8 @@ let package = Package(
     .testTarget(
       name: "KVStoreTests",
       dependencies: [
-        "KVCore", "KVFile", "KVCatalog", "KVSimulation", "KVStore", "KVAdmin", "KVTestSupport",
-        "KVReplaySupport",
+        "KVCore", "KVFile", "KVCatalog", "KVRemote", "KVSimulation", "KVStore", "KVAdmin",
+        "KVTestSupport", "KVReplaySupport",
       ],
       swiftSettings: testSettings
     ),

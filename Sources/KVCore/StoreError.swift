@@ -54,7 +54,7 @@ public enum Argument: Sendable, Equatable {
   case blockRange, regionRange, spanCount, spanLength, spanNull, leaseDuration, textNotUTF8,
     namespacesDiffer, namespace, archivePath, archiveSize, priority, pinDuration, timeToLive,
     deviceSlotCount, sequence, sequenceNotEmpty, groups, prefixBlockCount, salt, sectionName,
-    sessionName
+    sessionName, remote, remoteKey, remoteCredentials, remoteTLS
 }
 
 /// What was being done to which file.

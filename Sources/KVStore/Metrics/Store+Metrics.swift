@@ -12,7 +12,10 @@ extension Store {
     defer { leave() }
     var page = MetricsText()
     try core.addSizes(now, to: &page)
-    if includesProcess { core.addCounters(now, to: &page) }
+    if includesProcess {
+      core.addCounters(now, to: &page)
+      if let remote = now.remote { remote.add(to: &page) }
+    }
     return page.text
   }
 }

@@ -72,6 +72,7 @@ extension StoreCore {
     }
     result.slotsErasePending = erasePendingSlotCount
     deviceMeter.fill(&result)
+    result.remote = remote?.statistics
     result.poisoned = health.isPoisoned
     return result
   }

@@ -152,6 +152,8 @@ public struct StoreStatistics: Sendable, Equatable {
   public var deviceBytesIn: UInt64 = 0
   /// Bytes copied from devices.
   public var deviceBytesOut: UInt64 = 0
+  /// The remote tier; nil where there is none.
+  public var remote: RemoteStatistics?
 
   /// Zero everywhere.
   public init() {}

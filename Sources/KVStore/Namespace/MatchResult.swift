@@ -18,6 +18,14 @@ public struct MatchResult: Sendable, Equatable {
   ///
   /// 0 as long as that is not known.
   public var restoreNanosecondsEstimated: UInt64 = 0
+  /// What the remote tier has behind the prefix is being looked up or fetched: a later match finds more.
+  ///
+  /// It ends in any case, with more blocks or without, after the time limits of `RemoteConfiguration` at the latest.
+  public var isBeingFetched = false
+  /// Blocks behind the prefix that were found there and are on their way; 0 as long as that is not known.
+  public var remoteBlockCount = 0
+  /// How long they are expected to take; 0 as long as that is not known.
+  public var fetchNanosecondsEstimated: UInt64 = 0
 
   /// Nothing matched.
   public init() {}

@@ -10,6 +10,8 @@ public struct MatchOptions: OptionSet, Sendable {
   public static let peek = MatchOptions(rawValue: 1)
   /// Leave at least one token to compute.
   public static let leaveOneToken = MatchOptions(rawValue: 2)
+  /// Where the stored prefix is shorter than the prompt, the remote tier may be asked for the rest.
+  public static let remote = MatchOptions(rawValue: 4)
 }
 
 /// The blocks of one identity in a store.

@@ -38,6 +38,8 @@ public struct StoreConfiguration: Sendable {
   public var hostBytes: Int = 256 << 20
   /// Payloads of at most this many bytes live in the catalog.
   public var inlinePayloadBytesMax: Int = 16 << 10
+  /// A tier outside this machine; none by default.
+  public var remote = RemoteConfiguration()
   /// How long an offload may wait for arena room, in nanoseconds.
   public var offloadTimeoutNanoseconds: UInt64 = 10_000_000_000
   /// How long offloaded blocks may wait for company before they are synced, in nanoseconds.
@@ -90,6 +92,7 @@ public struct StoreConfiguration: Sendable {
     guard archiveBytes == 0 || (archiveBytesMin...1 << 60).contains(archiveBytes) else {
       throw .invalidArgument(.archiveSize)
     }
+    try remote.validate()
     guard !archivePath.utf8.contains(0) else { throw .invalidArgument(.archivePath) }
     guard (0...1 << 46).contains(hostBytes), (0...1 << 30).contains(inlinePayloadBytesMax) else {
       throw .invalidArgument(.capacity)

@@ -40,6 +40,8 @@ package final class StoreCore: Sendable {
   let writerQueue = Monitor(WriterQueue())
   let pendingParents: PendingParents
   let archiveUses = ArchiveUses()
+  /// nil where none is configured, or the store is read-only.
+  let remote: RemoteTier?
   let catalogWriter: CatalogWriter
   let slotBounds: SlotBounds
   package let coders = SlotCoders()
@@ -235,6 +237,9 @@ package final class StoreCore: Sendable {
     } catch {
       throw StoreError(error, .openSlotFile)
     }
+    remote =
+      configuration.readOnly
+      ? nil : try RemoteTier.open(configuration.remote, folder.files, owner: owner)
     pendingParents = PendingParents(writerQueue)
     catalogWriter = CatalogWriter(
       catalog,
@@ -292,6 +297,7 @@ package final class StoreCore: Sendable {
     followerBox.withLock { $0 }?.stop()
     followerBox.withLock { $0 = nil }
     prefetchCancellation.cancel()
+    remote?.stop(self)
     prefetchQueue.stop()
     restoreQueue.stop()
     offloadQueue.stop()

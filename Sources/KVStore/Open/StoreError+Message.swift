@@ -87,6 +87,14 @@ extension Argument {
       "groups must be in the order of their regions, without overlap, each of at least one of the namespace's regions"
     case .sectionName:
       "a section's name must be 1...64 bytes of UTF-8, and a section has no sections of its own"
+    case .remote:
+      "a setting of the remote tier is out of range, or its URL is none that this library knows"
+    case .remoteKey:
+      "remote_key_file cannot be used: it must be yours, of mode 0600, and hold 32 to 4096 bytes"
+    case .remoteCredentials:
+      "remote_credentials_file cannot be used: it must be yours, of mode 0600, with a line password=… and perhaps one user=…"
+    case .remoteTLS:
+      "the remote tier wants TLS, and OpenSSL or the certificates for it are not to be had"
     case .sessionName: "a session's name has at most 64 bytes of UTF-8"
     case .prefixBlockCount:
       "prefix_block_count must be 0, or reach from the transfer's last block to the prompt's"

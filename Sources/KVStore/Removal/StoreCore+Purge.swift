@@ -22,6 +22,8 @@ extension StoreCore {
       try transaction.namespace(namespace)
     }
     guard let row else { throw .invalidArgument(.namespace) }
+    try queueRemotePurge(row)
+    defer { startRemotePurges() }
     // The sections first: each step is then as large as it says.
     var removedCount = 0
     for section in try sectionNamespaces(ofRecord: row.identityRecord) {

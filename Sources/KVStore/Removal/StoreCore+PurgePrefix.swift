@@ -35,6 +35,7 @@ extension StoreCore {
       try purgeBelow(namespace, end, leftOver, onlyTail: onlyTail, keys)
     }
     guard count > 0 else { return 0 }
+    startRemotePurges()
     for (namespace, keys) in keys.withLock({ $0 }) { try holdMovedCopies(namespace, keys) }
     writer.enqueueErasing()
     return count
@@ -61,6 +62,12 @@ extension StoreCore {
       try transaction.holdForErasing(removed.freedSlots)
       let gone = transaction.removedKeys ?? [:]
       keys.withLock { $0 = gone }
+      do throws(StoreError) {
+        try queueRemotePurge(namespace, gone[namespace.id] ?? [])
+      } catch {
+        // Nothing is removed then, and the caller hears it.
+        throw .io(errno: error.errorNumber)
+      }
       return removed
     }
     return removed.countOfBlocksOrSections

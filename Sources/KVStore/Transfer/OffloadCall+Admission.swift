@@ -11,7 +11,9 @@ extension OffloadCall {
   /// Decided for the whole of the range at once, so with a rule all of it is looked up first.
   mutating func admittedEnd() throws(StoreError) -> Int {
     // Without its parent nothing is taken anyhow.
-    guard !core.admitsAll, try findStored(range.blocks) else { return range.blocks.upperBound }
+    guard !isAdmitted, !core.admitsAll, try findStored(range.blocks) else {
+      return range.blocks.upperBound
+    }
     return admittedEndOfRest()
   }
 

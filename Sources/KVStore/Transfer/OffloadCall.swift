@@ -32,6 +32,8 @@ struct OffloadCall {
   /// What the blocks get.
   let offered: OfferedExpiry
   var result: TransferResult
+  /// Whatever the rule: the blocks come from a remote tier, so they were used before.
+  var isAdmitted = false
   /// How far the index has the path.
   var path = PathMark()
   /// Before the next block to come in.

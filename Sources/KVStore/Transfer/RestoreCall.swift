@@ -85,6 +85,13 @@ struct RestoreCall {
     return result
   }
 
+  /// The same for a remote tier: no engine restores it, so nothing of it is counted.
+  mutating func copyOut() throws(StoreError) -> TransferResult {
+    if core.health.isPoisoned { return result }
+    try run()
+    return result
+  }
+
   /// Pins and lends the range's leading blocks, as many as are stored and may be lent; the caller ends that.
   mutating func lend() throws(StoreError) -> (slots: [HostSlot], result: TransferResult) {
     if core.health.isPoisoned { return ([], result) }

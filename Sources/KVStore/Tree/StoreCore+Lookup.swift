@@ -29,10 +29,11 @@ extension StoreCore {
       blockCount -= 1
     }
     blockCount = min(blockCount, blockCountMax)
+    let began = remote == nil ? 0 : monotonicNanoseconds()
     while true {
       // Before the walk: the follower may catch up between it and the look at the lease.
       let seen = followedSnapshotID
-      let (result, end) = try matchOnce(
+      var (result, end) = try matchOnce(
         namespace,
         prompt,
         blockCount,
@@ -47,6 +48,12 @@ extension StoreCore {
       }
       if let end, !options.contains(.peek) {
         noteUse(namespace, end.target, end.key, blockCount: result.blockCount, isRequest: true)
+        if let remote, case .published(let position) = end.target {
+          remote.noteReuse(self, namespace, position, blockCount: result.blockCount)
+        }
+      }
+      if let remote, result.blockCount < blockCount, remote.isAsked(by: options) {
+        remote.lookUp(self, namespace, prompt, since: began, into: &result)
       }
       return result
     }

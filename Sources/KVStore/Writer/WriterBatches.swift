@@ -374,6 +374,12 @@ final class WriterBatches: @unchecked Sendable {
       state.meters.noteDropped(counts)
     }
     core.state.notifyAll()
+    if let remote = core.remote {
+      for item in placed {
+        guard case .published(let position, _) = item.outcome else { continue }
+        remote.noteStored(core, item.block.namespace, position, blockCount: item.block.depth + 1)
+      }
+    }
     for item in placed {
       let fate = item.fate
       item.block.ledger.note(fate)

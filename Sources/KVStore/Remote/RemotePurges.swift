@@ -1,0 +1,201 @@
+internal import KVCore
+internal import KVFile
+internal import KVRemote
+
+/// Purges that have not reached the other side: a file each in the store's folder `remote`, so that none is forgotten.
+///
+/// The file is synced before anything of the store is removed, and goes when the other side has confirmed. Names are never given twice (owner and
+/// number), so several processes may add some; who opens the store next takes over what is left.
+final class RemotePurges: Sendable {
+  /// What is to go there.
+  enum Purge: Equatable {
+    /// All names that begin with this.
+    case all(RemoteName)
+    case names([RemoteName])
+  }
+
+  private struct State {
+    var pending: [(file: String, purge: Purge)] = []
+    var addedCount: UInt64 = 0
+    var isRunning = false
+  }
+
+  static let folderName = "remote"
+  private static let magic: [UInt8] = Array("KVSPRG".utf8) + [1, 10]
+  private static let byteCountMax = 256 << 20
+
+  private let files: any Storage
+  private let owner: OwnerID
+  private let state = Monitor(State())
+  private let pool = ServicePool(threadCount: 1)
+
+  init(_ files: any Storage, owner: OwnerID) {
+    self.files = files
+    self.owner = owner
+    do throws(FileError) {
+      guard try files.fileExists(Self.folderName) else { return }
+      for name in try files.list(Self.folderName).sorted() {
+        let path = Self.folderName + "/" + name
+        // Cut by a crash: its purge was not reported.
+        if let purge = try read(path) {
+          state.withLock { $0.pending.append((path, purge)) }
+        } else {
+          try files.remove(path)
+        }
+      }
+    } catch {
+      // The next open sees them.
+    }
+  }
+
+  var pendingCount: Int { state.withLock { $0.pending.count } }
+
+  /// Queues a purge durably.
+  func add(_ purge: Purge) throws(FileError) {
+    if try !files.fileExists(Self.folderName) {
+      try files.makeDirectory(Self.folderName)
+      try files.syncDirectory(".")
+    }
+    let number = state.withLock { state in
+      state.addedCount += 1
+      return state.addedCount
+    }
+    let path = "\(Self.folderName)/purge-\(owner.rawValue)-\(number)"
+    let file = try files.openFile(path, mode: .createNew, direct: false)
+    defer { file.close() }
+    let bytes = Self.encode(purge)
+    try unsafe bytes.span.withUnsafeBytes { (bytes) throws(FileError) in
+      try unsafe file.write(bytes, at: 0)
+    }
+    try file.sync()
+    try files.syncDirectory(Self.folderName)
+    state.withLock { $0.pending.append((path, purge)) }
+  }
+
+  /// Lets a thread of their own do what is pending, until it is done or the tier stops.
+  func start(_ tier: RemoteTier) {
+    let mustStart = state.withLock { state in
+      guard !state.pending.isEmpty, !state.isRunning else { return false }
+      state.isRunning = true
+      return true
+    }
+    guard mustStart else { return }
+    let refusal = pool.submit { [self, unowned tier] in run(tier) }
+    if refusal != nil { state.withLock { $0.isRunning = false } }
+  }
+
+  func stop() { pool.stop() }
+
+  private func run(_ tier: RemoteTier) {
+    var pause: UInt64 = 1_000_000_000
+    while !tier.cancellation.isCancelled {
+      let next = state.withLock { state in
+        if state.pending.isEmpty { state.isRunning = false }
+        return state.pending.first
+      }
+      guard let next else { return }
+      // What was read for sending before is there by then.
+      tier.waitForSends()
+      do throws(RemoteError) {
+        try perform(next.purge, tier)
+        do throws(FileError) { try files.remove(next.file) } catch {
+          // It is done once more after the next open.
+        }
+        state.withLock { state in _ = state.pending.removeFirst() }
+        pause = 1_000_000_000
+      } catch {
+        tier.note(error)
+        let end = KVCore.deadline(after: pause)
+        while monotonicNanoseconds() < end, !tier.cancellation.isCancelled {
+          let _: Void? = state.wait(until: KVCore.deadline(after: 20_000_000)) { _ in nil }
+        }
+        pause = min(pause * 2, 30_000_000_000)
+      }
+    }
+  }
+
+  private func perform(_ purge: Purge, _ tier: RemoteTier) throws(RemoteError) {
+    // The breaker does not keep it from trying: nobody waits for it.
+    switch purge {
+    case .names(let names):
+      var rest = names[...]
+      while !rest.isEmpty {
+        _ = try tier.objects.remove(Array(rest.prefix(512)), deadline: tier.transferDeadline)
+        rest = rest.dropFirst(512)
+      }
+    case .all(let prefix):
+      var cursor: ListCursor?
+      repeat {
+        let page = try tier.objects.list(
+          prefix: prefix,
+          after: cursor,
+          deadline: tier.transferDeadline
+        )
+        if !page.names.isEmpty {
+          _ = try tier.objects.remove(page.names, deadline: tier.transferDeadline)
+        }
+        cursor = page.next
+      } while cursor != nil && !tier.cancellation.isCancelled
+      if tier.cancellation.isCancelled { throw .closed }
+    }
+    tier.state.withLock { $0.forgetKnown() }
+  }
+
+  // MARK: The file
+
+  private static func encode(_ purge: Purge) -> [UInt8] {
+    let (kind, names): (UInt32, [RemoteName]) =
+      switch purge {
+      case .all(let prefix): (1, [prefix])
+      case .names(let names): (2, names)
+      }
+    var writer = ByteWriter(capacity: names.count * 80 + 24)
+    writer.append(contentsOf: magic)
+    writer.append(kind)
+    writer.append(UInt32(names.count))
+    for name in names {
+      writer.append(UInt16(name.text.utf8.count))
+      writer.append(contentsOf: Array(name.text.utf8))
+    }
+    writer.append(unsafe writer.bytes.withUnsafeBytes { xxh3Checksum($0) })
+    return writer.bytes
+  }
+
+  /// nil for a file that is not whole.
+  private func read(_ path: String) throws(FileError) -> Purge? {
+    let file = try files.openFile(path, mode: .readOnly, direct: false)
+    defer { file.close() }
+    let byteCount = try file.byteCount()
+    guard (24...UInt64(Self.byteCountMax)).contains(byteCount) else { return nil }
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(byteCount), alignment: 8)
+    defer { unsafe memory.deallocate() }
+    try unsafe file.read(into: memory, at: 0)
+    return unsafe Self.decode(Array(memory))
+  }
+
+  static func decode(_ bytes: [UInt8]) -> Purge? {
+    guard bytes.count >= 24 else { return nil }
+    return unsafe bytes.withUnsafeBytes { bytes in
+      let body = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - 8)])
+      var sum = unsafe ByteReader(bytes, offset: body.count)
+      guard sum.read(UInt64.self) == xxh3Checksum(body) else { return nil }
+      var reader = unsafe ByteReader(body)
+      guard reader.readBytes(8) == magic, let kind = reader.read(UInt32.self),
+        let count = reader.read(UInt32.self), Int(count) <= body.count
+      else { return nil }
+      var names: [RemoteName] = []
+      for _ in 0..<count {
+        guard let length = reader.read(UInt16.self), let text = reader.readBytes(Int(length)),
+          text.starts(with: Array(RemoteNamespace.allPrefix.text.utf8))
+        else { return nil }
+        names.append(RemoteName(String(decoding: text, as: UTF8.self)))
+      }
+      guard reader.remainingByteCount == 0 else { return nil }
+      switch (kind, names.count) {
+      case (1, 1): return .all(names[0])
+      case (2, _): return .names(names)
+      default: return nil
+      }
+    }
+  }
+}

@@ -1,0 +1,175 @@
+internal import KVCore
+internal import KVPolicy
+internal import KVRemote
+
+/// What a remote tier knows and counts; nothing in it grows without end.
+struct RemoteState {
+  /// A namespace of this process.
+  struct Known {
+    let core: NamespaceCore
+    /// nil: it stays local.
+    let remote: RemoteNamespace?
+    var identity = Identity.unknown
+    /// When that is looked at again.
+    var identityEndsAt: UInt64 = 0
+  }
+
+  /// The identity record that lies there under a namespace's name.
+  enum Identity {
+    case unknown
+    case same
+    /// Another one: nothing of the namespace is read or written.
+    case other
+    case absent
+  }
+
+  /// What tells one look-up from another.
+  struct FetchName: Hashable {
+    let namespace: NamespaceID
+    /// Of the prompt's whole chunks.
+    let blockCount: Int
+    /// Of their words and extra bytes: what is stored here grows while it goes on.
+    let digest: BlockKey
+  }
+
+  struct FetchState {
+    /// nil while it is under way.
+    var endedAt: UInt64?
+    /// Blocks that it found there, and has not brought yet.
+    var blockCount = 0
+  }
+
+  private static let namespaceCountMax = 1024
+  /// So long it is believed what record lies there.
+  private static let identityNanoseconds: UInt64 = 60_000_000_000
+  private static let fetchCountMax = 256
+
+  var breaker: CircuitBreaker
+  var statistics = RemoteStatistics()
+  var budget: Admission
+  var bandwidth = BandwidthAverage()
+  var roundNanoseconds: UInt64 = 0
+  /// Until then nothing is written.
+  var pausedUntil: UInt64 = 0
+  private(set) var namespaces: [NamespaceID: Known] = [:]
+  private(set) var fetches: [FetchName: FetchState] = [:]
+  var known = KnownChunks()
+  /// Paths whose use was looked at.
+  private var uses = KnownChunks()
+
+  /// So long a look-up that ended is not made again: others' writes are seen after that.
+  private let pauseNanoseconds: UInt64
+
+  init(budget: Admission, pauseNanoseconds: UInt64) {
+    self.budget = budget
+    self.pauseNanoseconds = pauseNanoseconds
+    breaker = CircuitBreaker(pauseNanoseconds: pauseNanoseconds)
+  }
+
+  mutating func add(_ known: Known) {
+    // They come again with their next call.
+    if namespaces.count >= Self.namespaceCountMax { namespaces = [:] }
+    namespaces[known.core.id] = known
+  }
+
+  func identity(of id: NamespaceID, now: UInt64) -> Identity {
+    guard let known = namespaces[id], now < known.identityEndsAt else { return .unknown }
+    return known.identity
+  }
+
+  mutating func noteIdentity(_ identity: Identity, of id: NamespaceID, now: UInt64) {
+    namespaces[id]?.identity = identity
+    namespaces[id]?.identityEndsAt = now &+ Self.identityNanoseconds
+  }
+
+  /// Whether a look-up is to be made: it is not under way, and did not end just now.
+  mutating func beginFetch(_ name: FetchName, now: UInt64) -> Bool {
+    if let known = fetches[name] {
+      guard let end = known.endedAt, now >= end &+ pauseNanoseconds else { return false }
+    }
+    if fetches.count >= Self.fetchCountMax {
+      fetches = fetches.filter { [pauseNanoseconds] fetch in
+        fetch.value.endedAt.map { now < $0 &+ pauseNanoseconds } ?? true
+      }
+      // Those under way are fewer.
+      if fetches.count >= Self.fetchCountMax {
+        fetches = fetches.filter { $0.value.endedAt == nil }
+      }
+    }
+    fetches[name] = FetchState()
+    return true
+  }
+
+  mutating func noteFound(_ name: FetchName, blockCount: Int) {
+    fetches[name]?.blockCount = blockCount
+  }
+
+  mutating func endFetch(_ name: FetchName, now: UInt64) {
+    fetches[name] = FetchState(endedAt: now)
+  }
+
+  /// What was there may be another thing by now.
+  mutating func forgetKnown() {
+    known.removeAll()
+    uses.removeAll()
+    for id in namespaces.keys { namespaces[id]?.identity = .unknown }
+  }
+
+  /// Whether a use of a path, with so many chunks down to a block of a run, is to be looked at: it was not for a while.
+  mutating func noteUse(_ namespace: NamespaceID, _ run: RunID, _ chunkCount: Int) -> Bool {
+    let key = BlockKey(
+      high: UInt64(namespace.rawValue) << 32 | UInt64(chunkCount & 0xFFFF_FFFF),
+      low: run.rawValue
+    )
+    guard !uses.contains(key) else { return false }
+    uses.insert(key, now: monotonicNanoseconds())
+    return true
+  }
+
+  mutating func noteRound(nanoseconds: UInt64) {
+    roundNanoseconds =
+      roundNanoseconds == 0 ? nanoseconds : (roundNanoseconds * 7 + nanoseconds) / 8
+  }
+}
+
+/// Chunks that were seen to be there, in two generations: when the newer one is full or old, it becomes the older one.
+///
+/// A hint: what the server evicts since is missed until then.
+struct KnownChunks {
+  private static let countMax = 65_536
+  private static let nanoseconds: UInt64 = 300_000_000_000
+  private var newer: Set<BlockKey> = []
+  private var older: Set<BlockKey> = []
+  private var turnsAt: UInt64 = 0
+
+  func contains(_ key: BlockKey) -> Bool { newer.contains(key) || older.contains(key) }
+
+  mutating func insert(_ key: BlockKey, now: UInt64) {
+    if newer.count >= Self.countMax || now >= turnsAt {
+      older = newer
+      newer = []
+      turnsAt = now &+ Self.nanoseconds
+    }
+    newer.insert(key)
+  }
+
+  mutating func remove(_ key: BlockKey) {
+    newer.remove(key)
+    older.remove(key)
+  }
+
+  mutating func removeAll() {
+    newer = []
+    older = []
+  }
+}
+
+extension RemoteNamespace {
+  /// Tells chunks of all namespaces apart.
+  func known(_ lastBlockKey: BlockKey) -> BlockKey {
+    BlockKey(
+      high: lastBlockKey.high ^ chain.rootKey.high,
+      low: lastBlockKey.low ^ chain.rootKey.low
+    )
+  }
+}
