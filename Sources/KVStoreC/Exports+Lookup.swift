@@ -154,7 +154,7 @@ func matchOptions(
   _ flags: UInt32,
   _ leaseNanoseconds: UInt64
 ) throws(StoreError) -> MatchOptions {
-  let known = UInt32(KVSTORE_MATCH_PEEK | KVSTORE_MATCH_LEAVE_ONE_TOKEN)
+  let known = UInt32(KVSTORE_MATCH_PEEK | KVSTORE_MATCH_LEAVE_ONE_TOKEN | KVSTORE_MATCH_REMOTE)
   guard flags & ~known == 0 else { throw .invalidArgument(.flags) }
   guard leaseNanoseconds <= Namespace.leaseNanosecondsMax else {
     throw .invalidArgument(.leaseDuration)
@@ -162,6 +162,7 @@ func matchOptions(
   var options: MatchOptions = []
   if flags & UInt32(KVSTORE_MATCH_PEEK) != 0 { options.insert(.peek) }
   if flags & UInt32(KVSTORE_MATCH_LEAVE_ONE_TOKEN) != 0 { options.insert(.leaveOneToken) }
+  if flags & UInt32(KVSTORE_MATCH_REMOTE) != 0 { options.insert(.remote) }
   return options
 }
 
@@ -177,6 +178,9 @@ func answer(
   copy.lease = result.lease
   copy.estimated_restore_nanoseconds = result.restoreNanosecondsEstimated
   copy.blocks_archive = UInt64(result.archiveBlockCount)
+  copy.being_fetched = result.isBeingFetched ? 1 : 0
+  copy.blocks_remote = UInt64(result.remoteBlockCount)
+  copy.estimated_fetch_nanoseconds = result.fetchNanosecondsEstimated
   try unsafe copyStruct(copy, to: match, minimum: matchSizeMin)
   if result.blockCount == 0 { return Status.miss }
   return result.leaseRefused

@@ -15,6 +15,8 @@ private func defaultConfig() -> kvstore_config_t {
   unsafe config.commit_interval_nanoseconds = defaults.commitIntervalNanoseconds
   unsafe config.wait_timeout_nanoseconds = defaults.waitTimeoutNanoseconds
   unsafe config.eviction_policy = UInt32(defaults.evictionPolicy.rawValue)
+  unsafe config.remote_look_up_timeout_nanoseconds = defaults.remote.lookUpTimeoutNanoseconds
+  unsafe config.remote_transfer_timeout_nanoseconds = defaults.remote.transferTimeoutNanoseconds
   return unsafe config
 }
 
@@ -102,7 +104,50 @@ private func configuration(
   if unsafe config.archive_path != nil {
     configuration.archivePath = try unsafe text(config.archive_path)
   }
+  configuration.remote = try unsafe remote(config)
   return configuration
+}
+
+@unsafe private func remote(_ config: kvstore_config_t) throws(StoreError) -> RemoteConfiguration {
+  var remote = RemoteConfiguration()
+  if unsafe config.remote_url != nil { remote.url = try unsafe text(config.remote_url) }
+  guard !remote.url.isEmpty else { return remote }
+  if unsafe config.remote_credentials_file != nil {
+    remote.credentialsFile = try unsafe text(config.remote_credentials_file)
+  }
+  if unsafe config.remote_ca_file != nil { remote.caFile = try unsafe text(config.remote_ca_file) }
+  if unsafe config.remote_key_file != nil {
+    remote.keyFile = try unsafe text(config.remote_key_file)
+  }
+  switch unsafe config.remote_writes {
+  case UInt32(KVSTORE_REMOTE_WRITES_REUSED): remote.writes = .reused
+  case UInt32(KVSTORE_REMOTE_WRITES_ALL): remote.writes = .all
+  case UInt32(KVSTORE_REMOTE_WRITES_OFF): remote.writes = .off
+  default: throw .invalidArgument(.flags)
+  }
+  guard unsafe config.remote_match <= 1 else { throw .invalidArgument(.flags) }
+  remote.matchesAlways = unsafe config.remote_match == 1
+  remote.writeBytesPerDay = unsafe Int(clamping: config.remote_write_bytes_per_day)
+  remote.timeToLiveSeconds = unsafe Int(clamping: config.remote_time_to_live_seconds)
+  remote.lookUpTimeoutNanoseconds = unsafe config.remote_look_up_timeout_nanoseconds
+  remote.transferTimeoutNanoseconds = unsafe config.remote_transfer_timeout_nanoseconds
+  return remote
+}
+
+private func fill(_ copy: inout kvstore_stats_t, _ remote: RemoteStatistics) {
+  copy.remote_look_ups = remote.lookUps
+  copy.remote_look_up_rounds = remote.lookUpRounds
+  copy.remote_chunks_fetched = remote.chunksFetched
+  copy.remote_chunks_sent = remote.chunksSent
+  copy.remote_chunks_existed = remote.chunksExisted
+  copy.remote_bytes_fetched = remote.bytesFetched
+  copy.remote_bytes_sent = remote.bytesSent
+  copy.remote_blocks_fetched = remote.blocksFetched
+  copy.remote_misses = remote.misses.values.reduce(0, &+)
+  copy.remote_drops = remote.drops.values.reduce(0, &+)
+  copy.remote_objects_removed = remote.objectsRemoved
+  copy.remote_purges_pending = remote.purgesPending
+  copy.remote_left_alone = remote.isBreakerOpen ? 1 : 0
 }
 
 /// See kvstore.h.
@@ -189,6 +234,7 @@ public func exportStats(
     copy.misses_stale = now.missesStale
     copy.misses_corrupt = now.missesCorrupt
     copy.misses_unreadable = now.missesUnreadable
+    if let remote = now.remote { fill(&copy, remote) }
     copy.blocks_offloaded = now.blocksOffloaded
     copy.blocks_deduplicated = now.blocksDeduplicated
     copy.offloaded_bytes = now.offloadedBytes

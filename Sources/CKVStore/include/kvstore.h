@@ -115,6 +115,10 @@ typedef struct kvstore_session kvstore_session_t;         /* likewise */
                                      * reuse was seen, and for a while where LRU finds more. The
                                      * newest 64th of the blocks is never evicted by it */
 
+#define KVSTORE_REMOTE_WRITES_REUSED 0u /* blocks that a second request used */
+#define KVSTORE_REMOTE_WRITES_ALL 1u    /* all, once they are durable */
+#define KVSTORE_REMOTE_WRITES_OFF 2u    /* none: what others sent is read */
+
 typedef struct {
   uint32_t struct_size;
   uint32_t flags; /* KVSTORE_OPEN_* */
@@ -169,6 +173,25 @@ typedef struct {
    * starts afresh with each process. */
   uint32_t eviction_policy; /* KVSTORE_EVICTION_*; default density */
   uint32_t reserved2;       /* must be 0 */
+  /* A tier outside this machine, which other stores share (docs/remote.md): where it is, for
+   * example "redis://host:6379" or "rediss://host:6379" for TLS, without a password. NULL (the
+   * default) or empty: none, and nothing below is looked at. No call waits for it, and whatever it
+   * does is a miss. */
+  const char *remote_url;
+  const char *remote_credentials_file; /* 0600; NULL: none */
+  const char *remote_ca_file; /* certificates of those who may vouch for it; NULL: the system's */
+  /* A file (0600) of 32 to 4096 bytes, the same on all machines: chunks carry a code made with it,
+   * and namespaces with a salt go there too. NULL: whoever can write there must be trusted, and
+   * namespaces with a salt stay local. */
+  const char *remote_key_file;
+  uint32_t remote_writes; /* KVSTORE_REMOTE_WRITES_*; default reused */
+  uint32_t remote_match;  /* 1: every match that is no peek may look there; 0 (the default): those
+                           * with KVSTORE_MATCH_REMOTE */
+  uint64_t remote_write_bytes_per_day; /* as write_bytes_per_day, for what is sent there */
+  /* How long what was sent lives there, unless its blocks end before. 0: until it is evicted. */
+  uint64_t remote_time_to_live_seconds;
+  uint64_t remote_look_up_timeout_nanoseconds;  /* for a round of questions; default 250 ms */
+  uint64_t remote_transfer_timeout_nanoseconds; /* for a few chunks; default 2 s */
 } kvstore_config_t;
 
 /* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or
@@ -290,6 +313,16 @@ typedef struct {
   uint64_t blocks_declined; /* not admitted */
   uint64_t misses_unreadable; /* reads that failed: the slot file was truncated or removed, or the
                                * disk returned an error */
+  /* The remote tier (zeros without one): look-ups, rounds of questions that they took; chunks that
+   * were fetched, sent, there already; their bytes; blocks that were new here; reads that brought
+   * nothing, chunks that were to be sent and were not (kvstore_metrics_text has the causes);
+   * objects removed there since they were not sound; purges that it has not confirmed; 1 while it
+   * is left alone after failures. */
+  uint64_t remote_look_ups, remote_look_up_rounds;
+  uint64_t remote_chunks_fetched, remote_chunks_sent, remote_chunks_existed;
+  uint64_t remote_bytes_fetched, remote_bytes_sent, remote_blocks_fetched;
+  uint64_t remote_misses, remote_drops, remote_objects_removed, remote_purges_pending;
+  uint64_t remote_left_alone;
 } kvstore_stats_t;
 
 /* Fills *stats. Set stats->struct_size first. Does not block on disk. Returns OK, E_BAD_HANDLE,
@@ -472,6 +505,8 @@ kvstore_status_t kvstore_block_keys(kvstore_namespace_t *ns, const kvstore_promp
                                           * often as you like */
 #define KVSTORE_MATCH_LEAVE_ONE_TOKEN 2u /* leave at least one token to compute, since an engine
                                           * needs its logits */
+#define KVSTORE_MATCH_REMOTE 4u          /* where less is stored than the prompt has, the remote
+                                          * tier may be asked for the rest, in the background */
 
 #define KVSTORE_LEASE_NANOSECONDS_DEFAULT UINT64_C(60000000000)
 #define KVSTORE_LEASE_NANOSECONDS_MAX UINT64_C(600000000000)
@@ -488,6 +523,12 @@ typedef struct {
    * far (a moving average). 0: not known yet. Lets an engine choose to compute instead. */
   uint64_t estimated_restore_nanoseconds;
   uint64_t blocks_archive; /* of those: only in the archive */
+  /* 1: what the remote tier has of the rest is being looked up or fetched. Match again every few
+   * milliseconds until it is 0, or go on with what there is; it ends after the time limits of the
+   * configuration at the latest, with more blocks or without. Also set when MISS is returned. */
+  uint64_t being_fetched;
+  uint64_t blocks_remote; /* on their way from there; 0 while that is not known */
+  uint64_t estimated_fetch_nanoseconds; /* until they are here; 0: not known */
 } kvstore_match_t;
 
 /* The longest stored prefix of the prompt, in full blocks. A block counts as a hit only after its

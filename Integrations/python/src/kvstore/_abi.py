@@ -100,6 +100,16 @@ class Config(_Checked):
         ("write_bytes_per_day", c_uint64),
         ("eviction_policy", c_uint32),
         ("reserved2", c_uint32),
+        ("remote_url", c_char_p),
+        ("remote_credentials_file", c_char_p),
+        ("remote_ca_file", c_char_p),
+        ("remote_key_file", c_char_p),
+        ("remote_writes", c_uint32),
+        ("remote_match", c_uint32),
+        ("remote_write_bytes_per_day", c_uint64),
+        ("remote_time_to_live_seconds", c_uint64),
+        ("remote_look_up_timeout_nanoseconds", c_uint64),
+        ("remote_transfer_timeout_nanoseconds", c_uint64),
     ]
 
 
@@ -202,6 +212,19 @@ class Stats(Structure):
         ("device_bytes_out", c_uint64),
         ("blocks_declined", c_uint64),
         ("misses_unreadable", c_uint64),
+        ("remote_look_ups", c_uint64),
+        ("remote_look_up_rounds", c_uint64),
+        ("remote_chunks_fetched", c_uint64),
+        ("remote_chunks_sent", c_uint64),
+        ("remote_chunks_existed", c_uint64),
+        ("remote_bytes_fetched", c_uint64),
+        ("remote_bytes_sent", c_uint64),
+        ("remote_blocks_fetched", c_uint64),
+        ("remote_misses", c_uint64),
+        ("remote_drops", c_uint64),
+        ("remote_objects_removed", c_uint64),
+        ("remote_purges_pending", c_uint64),
+        ("remote_left_alone", c_uint64),
     ]
 
 
@@ -298,6 +321,9 @@ class Match(Structure):
         ("lease", c_uint64),
         ("estimated_restore_nanoseconds", c_uint64),
         ("blocks_archive", c_uint64),
+        ("being_fetched", c_uint64),
+        ("blocks_remote", c_uint64),
+        ("estimated_fetch_nanoseconds", c_uint64),
     ]
 
 

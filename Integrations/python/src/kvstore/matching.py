@@ -11,11 +11,16 @@ from .results import Explanation, Match, Transfer
 
 _MATCH_PEEK = 1
 _MATCH_LEAVE_ONE_TOKEN = 2
+_MATCH_REMOTE = 4
 
 
-def match_flags(peek: bool, leave_one_token: bool) -> int:
+def match_flags(peek: bool, leave_one_token: bool, remote: bool = False) -> int:
     """The flags of kvstore_match."""
-    return (_MATCH_PEEK if peek else 0) | (_MATCH_LEAVE_ONE_TOKEN if leave_one_token else 0)
+    return (
+        (_MATCH_PEEK if peek else 0)
+        | (_MATCH_LEAVE_ONE_TOKEN if leave_one_token else 0)
+        | (_MATCH_REMOTE if remote else 0)
+    )
 
 
 def match_of(status: int, found: _abi.Match, store: int) -> Match:
@@ -29,6 +34,9 @@ def match_of(status: int, found: _abi.Match, store: int) -> Match:
         lease=found.lease,
         estimated_restore_seconds=found.estimated_restore_nanoseconds / 1e9,
         blocks_archive=found.blocks_archive,
+        being_fetched=bool(found.being_fetched),
+        blocks_remote=found.blocks_remote,
+        estimated_fetch_seconds=found.estimated_fetch_nanoseconds / 1e9,
         _release=lambda lease: library().kvstore_lease_release(store, lease),
     )
 

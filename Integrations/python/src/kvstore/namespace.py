@@ -203,14 +203,17 @@ class Namespace(Closing):
         *,
         peek: bool = False,
         leave_one_token: bool = False,
+        remote: bool = False,
         lease_seconds: float = 0,
     ) -> Match:
         """The longest stored prefix of the prompt, with a lease on it unless `peek`.
 
         peek: no lease, and no trace in recency or counters. leave_one_token: leave one to compute, as an engine
-        needs its logits. lease_seconds: 0 is the library's default of 60, the most is 600.
+        needs its logits. remote: where less is stored than the prompt has, the store's remote tier may be asked for the
+        rest, in the background; the answer's `being_fetched` says so. lease_seconds: 0 is the library's default of 60,
+        the most is 600.
         """
-        flags = match_flags(peek, leave_one_token)
+        flags = match_flags(peek, leave_one_token, remote)
         found = _abi.Match(struct_size=ctypes.sizeof(_abi.Match))
         status = check(
             library().kvstore_match(

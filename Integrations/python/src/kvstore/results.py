@@ -27,6 +27,12 @@ class Match:
     """How long restoring it is expected to take; 0 before this process has measured it."""
     blocks_archive: int = 0
     """Of `blocks`: those in the archive only."""
+    being_fetched: bool = False
+    """More is being looked up or fetched from the remote tier: match again until it is not, or go on with what there is."""
+    blocks_remote: int = 0
+    """Blocks that are on their way from there; 0 while that is not known."""
+    estimated_fetch_seconds: float = 0
+    """How long those are expected to take; 0 while that is not known."""
     _release: Callable[[int], object] | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:

@@ -28,6 +28,7 @@ class Store(Closing):
 
     Sizes are in bytes, or text such as "200GiB", "200G" (the same) or "200GB". A path may begin with ~. What is left out has
     the library's default.
+    remote is the URL of a tier outside this machine (docs/remote.md), which other stores share.
     A store that was opened before fork() answers ForkedError in the child: open it there.
     """
 
@@ -49,6 +50,16 @@ class Store(Closing):
         wait_timeout_seconds: float | None = None,
         read_only: bool = False,
         buffered_io: bool = False,
+        remote: str | None = None,
+        remote_credentials_file: str | os.PathLike[str] | None = None,
+        remote_ca_file: str | os.PathLike[str] | None = None,
+        remote_key_file: str | os.PathLike[str] | None = None,
+        remote_writes: Literal["reused", "all", "off"] = "reused",
+        remote_match: bool = False,
+        remote_write_budget: int | str | None = None,
+        remote_ttl_seconds: float | None = None,
+        remote_look_up_timeout_seconds: float | None = None,
+        remote_transfer_timeout_seconds: float | None = None,
     ) -> None:
         self._handle: int | None = None
         if not isinstance(path, (str, os.PathLike)):
@@ -61,6 +72,19 @@ class Store(Closing):
         config.eviction_policy = ("lru", "density").index(eviction)
         if archive_path is not None:
             config.archive_path = os.fsencode(Path(archive_path).expanduser())
+        if remote is not None:
+            config.remote_url = os.fsencode(remote)
+        for field, file in (
+            ("remote_credentials_file", remote_credentials_file),
+            ("remote_ca_file", remote_ca_file),
+            ("remote_key_file", remote_key_file),
+        ):
+            if file is not None:
+                setattr(config, field, os.fsencode(Path(file).expanduser()))
+        config.remote_writes = ("reused", "all", "off").index(remote_writes)
+        config.remote_match = 1 if remote_match else 0
+        if remote_ttl_seconds is not None:
+            config.remote_time_to_live_seconds = _abi.in_range(int(remote_ttl_seconds), "remote_ttl_seconds")
         config.flags = (_OPEN_READ_ONLY if read_only else 0) | (_OPEN_BUFFERED_IO if buffered_io else 0)
         for field, size in (
             ("capacity_bytes", capacity),
@@ -69,6 +93,7 @@ class Store(Closing):
             ("archive_bytes", archive),
             ("write_bytes_per_day", write_budget),
             ("inline_payload_bytes_max", inline_payload_max),
+            ("remote_write_bytes_per_day", remote_write_budget),
         ):
             if size is not None:
                 setattr(config, field, byte_count(size))
@@ -76,6 +101,8 @@ class Store(Closing):
             ("offload_timeout_nanoseconds", offload_timeout_seconds),
             ("commit_interval_nanoseconds", commit_interval_seconds),
             ("wait_timeout_nanoseconds", wait_timeout_seconds),
+            ("remote_look_up_timeout_nanoseconds", remote_look_up_timeout_seconds),
+            ("remote_transfer_timeout_nanoseconds", remote_transfer_timeout_seconds),
         ):
             if seconds is not None:
                 setattr(config, field, nanoseconds(seconds))
