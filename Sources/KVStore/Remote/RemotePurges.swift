@@ -25,6 +25,8 @@ final class RemotePurges: Sendable {
   private static let byteCountMax = 256 << 20
 
   private let files: any Storage
+  /// The folder, once it is there.
+  private let folder = Monitor<(any Storage)?>(nil)
   private let owner: OwnerID
   private let state = Monitor(State())
   private let pool = ServicePool(threadCount: 1)
@@ -34,13 +36,13 @@ final class RemotePurges: Sendable {
     self.owner = owner
     do throws(FileError) {
       guard try files.fileExists(Self.folderName) else { return }
-      for name in try files.list(Self.folderName).sorted() {
-        let path = Self.folderName + "/" + name
+      let folder = try openFolder()
+      for name in try folder.list(".").sorted() {
         // Cut by a crash: its purge was not reported.
-        if let purge = try read(path) {
-          state.withLock { $0.pending.append((path, purge)) }
+        if let purge = try read(name, in: folder) {
+          state.withLock { $0.pending.append((name, purge)) }
         } else {
-          try files.remove(path)
+          try folder.remove(name)
         }
       }
     } catch {
@@ -49,6 +51,14 @@ final class RemotePurges: Sendable {
   }
 
   var pendingCount: Int { state.withLock { $0.pending.count } }
+
+  /// Opened once: nothing depends on its name any more then.
+  private func openFolder() throws(FileError) -> any Storage {
+    if let known = folder.withLock({ $0 }) { return known }
+    let opened = try files.openFolder(Self.folderName)
+    folder.withLock { $0 = opened }
+    return opened
+  }
 
   /// Queues a purge durably.
   func add(_ purge: Purge) throws(FileError) {
@@ -60,15 +70,16 @@ final class RemotePurges: Sendable {
       state.addedCount += 1
       return state.addedCount
     }
-    let path = "\(Self.folderName)/purge-\(owner.rawValue)-\(number)"
-    let file = try files.openFile(path, mode: .createNew, direct: false)
+    let folder = try openFolder()
+    let path = "purge-\(owner.rawValue)-\(number)"
+    let file = try folder.openFile(path, mode: .createNew, direct: false)
     defer { file.close() }
     let bytes = Self.encode(purge)
     try unsafe bytes.span.withUnsafeBytes { (bytes) throws(FileError) in
       try unsafe file.write(bytes, at: 0)
     }
     try file.sync()
-    try files.syncDirectory(Self.folderName)
+    try folder.syncDirectory(".")
     state.withLock { $0.pending.append((path, purge)) }
   }
 
@@ -98,7 +109,7 @@ final class RemotePurges: Sendable {
       tier.waitForSends()
       do throws(RemoteError) {
         try perform(next.purge, tier)
-        do throws(FileError) { try files.remove(next.file) } catch {
+        do throws(FileError) { try openFolder().remove(next.file) } catch {
           // It is done once more after the next open.
         }
         state.withLock { state in _ = state.pending.removeFirst() }
@@ -162,8 +173,8 @@ final class RemotePurges: Sendable {
   }
 
   /// nil for a file that is not whole.
-  private func read(_ path: String) throws(FileError) -> Purge? {
-    let file = try files.openFile(path, mode: .readOnly, direct: false)
+  private func read(_ name: String, in folder: any Storage) throws(FileError) -> Purge? {
+    let file = try folder.openFile(name, mode: .readOnly, direct: false)
     defer { file.close() }
     let byteCount = try file.byteCount()
     guard (24...UInt64(Self.byteCountMax)).contains(byteCount) else { return nil }
