@@ -1,30 +1,32 @@
-"""Figures of kvstore.agent: its caches beside others, and what a runtime makes of a server's prefix cache.
+"""Figures of kvstore.agent beside others: answers, steps, growing state, vectors.
 
-    python agent_layers.py caches                      # answers, steps, growing state, vectors
-    python agent_layers.py prefix http://127.0.0.1:8080 [--sessions 50] [--turns 10]
+    python agent_layers.py [--rounds 9]
 
-`prefix` runs the same conversations in four ways against a real server with OpenAI's chat completions (llama-server), one
-after the other, and counts by what the server says. Numbers are ratios of one run on one machine.
+SQLite is Python's; a Redis is started on this machine if redis-server and the package redis are there, LMDB needs the package lmdb.
+They take turns, and numbers are ratios within a round: median and range of all. agent_strategies.py has what prompts cost on a server.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
+import os
 import random
+import shutil
+import socket
 import sqlite3
 import statistics
+import subprocess
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import kvstore
-from kvstore.agent import AgentStore, Answers, Runtime
-from kvstore.agent.runtime import cached_of
+from kvstore.agent import AgentStore, Answers
 
 WORDS = "valve pump roof lift gate north south urgent done open closed week month report hall east west seal motor spring".split()
 
@@ -42,10 +44,54 @@ def median_us(call: Callable[[], Any], count: int = 2_000) -> float:
     return statistics.median(times) * 1e6
 
 
+def compare(what: str, ways: dict[str, Callable[[], Any]], own: str, rounds: int, count: int) -> None:
+    """Prints how long each takes, and how many times as long the own one takes; in another order in each round."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in random.Random(number).sample(list(ways), len(ways)):
+            times[name].append(median_us(ways[name], count))
+    print(f"{what}, {rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    for name in ways:
+        ratios = sorted(mine / other for mine, other in zip(times[own], times[name]))
+        ratio = "" if name == own else f"; {own} ÷ this: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"  {name}: {statistics.median(times[name]):,.0f} us{ratio}")
+
+
+@contextlib.contextmanager
+def local_redis() -> Iterator[Any]:
+    """A client of a Redis of its own, which keeps nothing; None: there is none here."""
+    program = shutil.which("redis-server")
+    try:
+        import redis
+    except ImportError:
+        program = None
+    if program is None:
+        print("without Redis: it needs redis-server and the package redis")
+        yield None
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
+    )
+    try:
+        client = redis.Redis(port=port)
+        for _ in range(200):
+            with contextlib.suppress(redis.ConnectionError):
+                client.ping()
+                break
+            time.sleep(0.1)
+        yield client
+    finally:
+        process.terminate()
+        process.wait()
+
+
 # ---------------------------------------------------------------- caches
 
 
-def caches() -> None:
+def caches(rounds: int) -> None:
     source = random.Random(1)
     request = {
         "model": "m", "temperature": 0,
@@ -64,15 +110,24 @@ def caches() -> None:
         database.execute("insert into answers values (?, ?)", (key, json.dumps(answer)))
         database.commit()
 
-        def by_sqlite() -> Any:
-            digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-            return json.loads(database.execute("select value from answers where key = ?", (digest,)).fetchone()[0])
+        def digest() -> str:
+            return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
-        plain = median_us(lambda: hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest())
-        hit = median_us(lambda: answers.ask(request, lambda _: None))
-        other = median_us(by_sqlite)
-        print(f"answer hit, request of {len(json.dumps(request))} bytes: {hit:.0f} us; json and SHA-256 of it {plain:.0f} us "
-              f"({hit / plain:.2f} x); SQLite with such keys {other:.0f} us ({hit / other:.2f} x)")
+        def by_sqlite() -> Any:
+            return json.loads(database.execute("select value from answers where key = ?", (digest(),)).fetchone()[0])
+
+        ways: dict[str, Callable[[], Any]] = {
+            "json and SHA-256 of the request": digest,
+            "answer hit": lambda: answers.ask(request, lambda _: None),
+            "SQLite with such keys": by_sqlite,
+        }
+        with local_redis() as client:
+            if client is not None:
+                client.set(key, json.dumps(answer))
+                ways["Redis with such keys, over loopback"] = lambda: json.loads(client.get(digest()))
+            for call in list(ways.values())[1:]:
+                assert call() == answer
+            compare(f"a request of {len(json.dumps(request)) >> 10} KiB", ways, "answer hit", rounds, 300)
 
         messages: list[str] = []
         whole = 0
@@ -93,10 +148,10 @@ def caches() -> None:
         with agents.run("growing") as run:
             assert run.skip() == state
         print(f"resume behind 1,000 steps: {(time.perf_counter() - began) * 1e3:.0f} ms")
-        vectors(agents, folder)
+        vectors(agents, folder, rounds)
 
 
-def vectors(agents: AgentStore, folder: str) -> None:
+def vectors(agents: AgentStore, folder: str, rounds: int) -> None:
     try:
         import lmdb
         import numpy
@@ -117,100 +172,15 @@ def vectors(agents: AgentStore, folder: str) -> None:
         with environment.begin() as transaction:
             return numpy.stack([numpy.frombuffer(transaction.get(key), "<f4") for key in embeddings.keys(documents)])
 
-    own, other = median_us(lambda: embeddings.get(documents), 7), median_us(by_lmdb, 7)
-    print(f"10,000 vectors of 768 in a call: {own / 1e3:.0f} ms; LMDB by Python, with the same keys: {other / 1e3:.0f} ms")
-
-
-# ---------------------------------------------------------------- prefix
-
-
-class Server:
-    """A real one; counts what it says of its cache."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.rates: list[float] = []
-        self.computed = 0
-        self.seconds: list[float] = []
-
-    def __call__(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            self.url + "/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        began = time.perf_counter()
-        with urllib.request.urlopen(request, timeout=600) as response:
-            answer: dict[str, Any] = json.load(response)
-        self.seconds.append(time.perf_counter() - began)
-        tokens, cached = cached_of(answer)
-        self.rates.append(cached / tokens if tokens else 0)
-        self.computed += tokens - cached
-        return answer
-
-
-SYSTEM = "You keep the books of a caretaker. Answer in one short sentence. " * 8
-TOOLS = [
-    {"type": "function", "function": {"name": f"tool_{name}", "description": f"Looks at each {name}.", "parameters": {"type": "object"}}}
-    for name in WORDS[:8]
-]
-
-
-def conversation(strategy: str, server: Server, agents: AgentStore, number: int, turns: int, settings: dict[str, Any]) -> None:
-    source = random.Random(number)
-    rows = [json.dumps([{"row": row, "text": text(source, 4)} for row in range(12)]) for _ in range(turns)]
-    if strategy in ("naive", "stable front"):
-        messages: list[dict[str, Any]] = []
-        for turn in range(turns):
-            now = f"Now: {time.time_ns()}"
-            if strategy == "naive":
-                # What is often seen: the time in the system text, tools in the order of a set.
-                front, tools = {"role": "system", "content": f"{now}\n{SYSTEM}"}, random.sample(TOOLS, len(TOOLS))
-                said = f"Result: {rows[turn]}\nQuestion {turn}?"
-            else:
-                front, tools = {"role": "system", "content": SYSTEM}, TOOLS
-                said = f"Result: {rows[turn]}\nQuestion {turn}?\n{now}"
-            messages.append({"role": "user", "content": said})
-            answer = server({"model": "m", "tools": tools, "messages": [front, *messages], **settings})
-            messages.append({"role": "assistant", "content": answer["choices"][0]["message"].get("content") or ""})
-        return
-    window = 1_500 if strategy == "with a window" else None
-    with agents.run(f"{strategy} {number}") as run:
-        runtime = Runtime(
-            run, server, model="m", system=SYSTEM, tools=TOOLS, settings=settings, window_tokens=window or 3_000,
-            summarise=lambda found: f"{len(found)} messages about the house",
-        )  # fmt: skip
-        for turn in range(turns):
-            runtime.say(f"Result: {rows[turn]}\nQuestion {turn}?", volatile={"Now": time.time_ns()})
-            runtime.step()
-
-
-def prefix(url: str, sessions: int, turns: int) -> None:
-    settings = {"temperature": 0, "max_tokens": 1, "cache_prompt": True}
-    with tempfile.TemporaryDirectory() as folder, kvstore.Store(Path(folder) / "store", capacity="1GiB") as store:
-        agents = AgentStore(store)
-        for strategy in ("naive", "stable front", "with a window", "whole runtime"):
-            server = Server(url)
-            for number in range(sessions):
-                conversation(strategy, server, agents, number, turns, settings)
-            seconds = sorted(server.seconds)
-            print(
-                f"{strategy:14}  {sessions} x {turns}: hit rate {statistics.mean(server.rates):.0%}, {server.computed} tokens computed, "
-                f"first token p50 {statistics.median(seconds) * 1e3:.0f} ms, p95 {seconds[int(len(seconds) * 0.95)] * 1e3:.0f} ms"
-            )
+    ways = {"one call": lambda: embeddings.get(documents), "LMDB by Python, with the same keys": by_lmdb}
+    assert (ways["one call"]() == by_lmdb()).all()
+    compare("10,000 vectors of 768", ways, "one call", rounds, 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="what", required=True)
-    commands.add_parser("caches")
-    command = commands.add_parser("prefix")
-    command.add_argument("server")
-    command.add_argument("--sessions", type=int, default=50)
-    command.add_argument("--turns", type=int, default=10)
-    arguments = parser.parse_args()
-    if arguments.what == "caches":
-        caches()
-    else:
-        prefix(arguments.server, arguments.sessions, arguments.turns)
+    parser.add_argument("--rounds", type=int, default=9)
+    caches(parser.parse_args().rounds)
 
 
 if __name__ == "__main__":
