@@ -47,6 +47,14 @@ def stats(path: Path) -> dict[str, Any]:
         return outside.stats()
 
 
+def found_damaged(path: Path) -> int:
+    """Blocks and states of a store that were found damaged, by its own events."""
+    import kvstore
+
+    with kvstore.Store(path, capacity="512MiB", host="32MiB") as outside:
+        return sum(event.block_count for event in outside.events(limit=65_536).events if event.reason == "corrupt")
+
+
 class Engine:
     """A running engine; the tests' end of it."""
 

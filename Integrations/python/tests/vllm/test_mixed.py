@@ -20,11 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import Engine
-
-import kvstore
-
-COMMAND = Path(os.environ.get("KVSTORE_PREFIX") or Path(__file__).resolve().parents[4] / ".build-install") / "bin/kvstore"
+from engine import Engine, ask, found_damaged, stats, within
 
 # What vLLM takes for Qwen3-Next's attention by itself; on a CPU, its recurrent layers would have another block size.
 OPTIONS: dict[str, dict[str, Any]] = {"qwen3-next": {"block_size": 256}}
@@ -54,6 +50,7 @@ def near(one: dict[str, Any], other: dict[str, Any]) -> bool:
 LONG = tokens(1, 3000)
 DAMAGED = tokens(2, 1100)
 SHORT = tokens(3, 700)
+LOST = tokens(4, 1300)
 
 
 def write(folder: Path, kind: str) -> Path:
@@ -70,6 +67,7 @@ class Warm:
     model: Path
     path: Path
     hits: dict[str, dict[str, Any]]
+    inexact: set[str]
     turn: list[int]
     block: int
     capacity: str
@@ -85,7 +83,7 @@ def warm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Run 1: cold, from vLLM's own cache, and from the store within one process."""
     folder = tmp_path_factory.mktemp(request.param)
     model = write(folder / "model", request.param)
-    prompts = {"long": LONG, "damaged": DAMAGED, "short": SHORT}
+    prompts = {"long": LONG, "damaged": DAMAGED, "short": SHORT, "lost": LOST}
     with Engine(model, settings(folder / "store"), folder / "log", **OPTIONS.get(request.param, {})) as engine:
         said = engine.said()
         assert "Turning off hybrid kv cache manager" not in said
@@ -105,18 +103,23 @@ def warm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         # Generated tokens are stored too: the next turn of a conversation finds them.
         answer = engine.generate(LONG, tokens=2 * block)[0]
         turn = LONG + answer["tokens"] + tokens(6, 50)
-        engine.generate(turn)
+        settled(engine, folder / "store")
+        first = engine.generate(turn)[0]
         hits["turn"] = engine.generate(turn)[0]
+        # vLLM itself may have forgotten windows of what was generated. Where the scheduler had not heard of them yet either, it
+        # has computed them as a prompt, which differs in the last bits.
+        inexact = {"turn"} if first["cached"] < hits["turn"]["cached"] else set()
 
         assert engine.generate(SHORT, salt="tenant")[0]["cached"] == 0
         engine.reset_prefix_cache()
         for name, prompt in {**prompts, "turn": turn}.items():
             restored = engine.generate(prompt)[0]
             assert restored["cached"] == hits[name]["cached"], name
-            assert same(restored, hits[name]), name
+            assert (near if name in inexact else same)(restored, hits[name]), name
         (capacity,) = re.findall(r"[CG]PU KV cache size: ([\d,]+) tokens", engine.said())
         pool = engine.pool()
-    yield Warm(request.param, OPTIONS.get(request.param, {}), model, folder / "store", hits, turn, block, capacity, pool)
+    options = OPTIONS.get(request.param, {})
+    yield Warm(request.param, options, model, folder / "store", hits, inexact, turn, block, capacity, pool)
 
 
 @pytest.fixture
@@ -126,23 +129,28 @@ def store(warm: Warm, tmp_path: Path) -> Path:
 
 
 def test_after_a_restart(warm: Warm, store: Path, tmp_path: Path) -> None:
-    """Run 2: everything comes from disk, bit for bit; a request with a damaged block is computed."""
+    """Run 2: everything comes from disk, bit for bit; a request with a damaged block is computed, as is what the store lost."""
     damage(store, DAMAGED, warm.block)
+    forget_last_block(store, LOST, warm.block, tmp_path / "lost")
     with Engine(warm.model, settings(store), tmp_path / "log", **warm.options) as engine:
         for name, prompt in {"long": LONG, "turn": warm.turn, "short": SHORT}.items():
             restored = engine.generate(prompt)[0]
             assert restored["cached"] == warm.hits[name]["cached"], name
-            assert same(restored, warm.hits[name]), name
+            assert (near if name in warm.inexact else same)(restored, warm.hits[name]), name
         assert near(engine.generate(DAMAGED)[0], warm.hits["damaged"])
+        # Windows come as they were at the new end; the only state of this prompt has left with its last block.
+        shorter = engine.generate(LOST)[0]
+        assert shorter["cached"] == (0 if warm.kind == "qwen3-next" else warm.hits["lost"]["cached"] - warm.block)
+        assert near(shorter, warm.hits["lost"])
         # What was computed again is stored again.
-        engine.reset_prefix_cache()
-        healed = engine.generate(DAMAGED)[0]
-        assert healed["cached"] == warm.hits["damaged"]["cached"]
-        assert near(healed, warm.hits["damaged"])
+        for name, prompt in {"damaged": DAMAGED, "lost": LOST}.items():
+            healed = engine.again(prompt, warm.hits[name]["cached"])
+            assert healed["cached"] == warm.hits[name]["cached"], name
+            assert near(healed, warm.hits[name]), name
         # Nothing is held for good.
         engine.reset_prefix_cache()
-        with kvstore.Store(store, capacity="512MiB", host="64MiB") as outside:
-            assert outside.stats()["leases_active"] == 0
+        assert stats(store)["leases_active"] == 0
+        assert found_damaged(store) == 1
         shutil.rmtree(store)
         assert near(engine.generate(SHORT)[0], warm.hits["short"])
 
@@ -172,24 +180,19 @@ def damage(path: Path, prompt: list[int], size: int) -> None:
     assert places == 1, f"{places} slots hold block {block}"
 
 
-def ask(*words: object) -> Any:
-    """What the command says of the store, beside the engine."""
-    said = subprocess.run([COMMAND, *map(str, words), "--json"], capture_output=True, text=True, check=True)
-    return json.loads(said.stdout)
-
-
-def within(seconds: float, condition: Any) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+def forget_last_block(path: Path, prompt: list[int], size: int, file: Path) -> None:
+    """Removes the last full block of a prompt, as an eviction would."""
+    file.write_text(json.dumps(prompt))
+    for found in ask("inspect", "namespaces", path)["namespaces"]:
+        if found["identity"]["side_section"] is None and found["salt_mark"] is None:
+            keys = [block["block_key"] for block in ask("inspect", "prefix", path, file, "--namespace", found["id"])["blocks"]]
+            assert len(keys) == (len(prompt) - 1) // size
+            ask("forget", path, keys[-1])
 
 
 def payload(path: Path) -> int:
     """Bytes of all blocks and states that are committed."""
-    return sum(int(found["payloadByteCount"]) for found in ask("inspect", "namespaces", path))
+    return sum(int(found["payload_bytes"]) for found in ask("inspect", "namespaces", path)["namespaces"])
 
 
 def settled(engine: Engine, path: Path) -> int:
@@ -200,6 +203,34 @@ def settled(engine: Engine, path: Path) -> int:
         time.sleep(1)
         if payload(path) == before:
             return before
+
+
+@pytest.mark.slow
+def test_a_full_disk(warm: Warm, small_disk: Path, tmp_path: Path) -> None:
+    """The store makes do with what the file system has, less than it was given, and evicts; answers stay right."""
+    with Engine(warm.model, settings(small_disk / "store"), tmp_path / "log", **warm.options) as engine:
+        for seed in range(70, 118, 8):
+            answers = engine.generate(*(tokens(seed + index, 1500) for index in range(8)), tokens=1)
+            assert [answer["cached"] for answer in answers] == [0] * 8
+        # A file of slots takes 8 MiB.
+        assert shutil.disk_usage(small_disk).free < 16 << 20
+        engine.reset_prefix_cache()
+        assert near(engine.generate(SHORT)[0], warm.hits["short"])
+        assert near(engine.again(SHORT, warm.hits["short"]["cached"]), warm.hits["short"])
+    counts = engine.counts()
+    assert counts["blocks_evicted"] + counts["blocks_dropped_full"] > 0, counts
+
+
+@pytest.mark.slow
+def test_a_store_that_is_only_read(warm: Warm, store: Path, tmp_path: Path) -> None:
+    before = stats(store)["blocks_stored"]
+    with Engine(warm.model, settings(store, read_only=True), tmp_path / "log", **warm.options) as engine:
+        restored = engine.generate(SHORT)[0]
+        assert restored["cached"] == warm.hits["short"]["cached"] and same(restored, warm.hits["short"])
+        for _ in range(2):
+            assert engine.generate(tokens(40, 700))[0]["cached"] == 0
+            engine.reset_prefix_cache()
+    assert stats(store)["blocks_stored"] == before
 
 
 @pytest.mark.slow
@@ -216,7 +247,7 @@ def test_what_the_store_lost_is_stored_again(warm: Warm, store: Path, tmp_path: 
             full = (len(turn) - 1) // block * block
             before = settled(engine, store)
             if name == "all":
-                for found in ask("inspect", "namespaces", store):
+                for found in ask("inspect", "namespaces", store)["namespaces"]:
                     ask("purge", store, "--namespace", found["id"])
                 assert payload(store) == 0
             else:
@@ -292,8 +323,8 @@ def test_random_mixes(warm: Warm, store: Path, tmp_path: Path) -> None:
             assert hit["cached"] == (len(prompt) - 1) // block * block
 
     mixes = Mixes()
-    # Room for about one and a half of the longest prompts; prompts are computed in several steps.
-    small = {"num_gpu_blocks_override": warm.blocks(4000), "max_num_batched_tokens": max(512, block), "max_num_seqs": 8}
+    # Room for about two of the longest prompts, with the states of recurrent layers; prompts are computed in several steps.
+    small = {"num_gpu_blocks_override": warm.blocks(5000), "max_num_batched_tokens": max(512, block), "max_num_seqs": 8}
     with Engine(warm.model, settings(store), tmp_path / "second", **warm.options, **small) as engine:
         for _ in range(count):
             way = generator.randrange(4)
@@ -326,5 +357,4 @@ def test_random_mixes(warm: Warm, store: Path, tmp_path: Path) -> None:
                 assert near(answer, hits[index]), (index, answer, hits[index])
     print(f"{warm.kind}: {mixes}")
     assert mixes.reused >= 0.95 * mixes.usable, mixes
-    with kvstore.Store(store, capacity="512MiB", host="64MiB") as outside:
-        assert outside.stats()["leases_active"] == 0
+    assert stats(store)["leases_active"] == 0
