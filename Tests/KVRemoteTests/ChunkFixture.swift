@@ -52,10 +52,15 @@ struct ChunkFixture {
         }
       )
     }
+    chainKeys()
   }
 
-  /// Keys of all blocks.
-  var keys: [BlockKey] {
+  /// Keys of all blocks, from when they were last chained.
+  private(set) var keys: [BlockKey] = []
+
+  mutating func chainKeys() { keys = chainedKeys }
+
+  private var chainedKeys: [BlockKey] {
     var keys: [BlockKey] = []
     for (words, extra) in zip(words, extra) {
       let key = words.withUnsafeBytes { words in
@@ -98,7 +103,6 @@ struct ChunkFixture {
   ) throws -> [UInt8] {
     let count = namespace.blocksPerChunk
     let blocks = chunk * count..<(chunk + 1) * count
-    let keys = self.keys
     let made = ChunkWriter(
       namespace,
       firstBlock: blocks.lowerBound,
@@ -139,7 +143,6 @@ struct ChunkFixture {
         prefixDigest: prefixDigest(blockCount: past)
       )
     else { throw .tokens }
-    let keys = self.keys
     for (index, block) in (first..<past).enumerated() {
       let isRight = words[block].withUnsafeBytes { words in
         extra[block].withUnsafeBytes {

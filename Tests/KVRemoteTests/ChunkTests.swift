@@ -44,7 +44,8 @@ import Testing
     let path = try small(key: key)
     let object = try path.object(1)
     var random = SeededGenerator(seed: 3)
-    for index in object.indices {
+    // The fixed part whole, entries and payload at every seventh byte.
+    for index in object.indices where index < 300 || index % 7 == 0 {
       var damaged = object
       damaged[index] ^= 1 << UInt8.random(in: 0..<8, using: &random)
       #expect(throws: ChunkFlaw.self, "byte \(index)") { try path.read(damaged, chunk: 1) }
@@ -54,7 +55,7 @@ import Testing
   @Test func noCutOrLongerObjectPasses() throws {
     let path = try small()
     let object = try path.object(0)
-    for count in 0..<object.count {
+    for count in 0..<object.count where count < 300 || count % 13 == 0 {
       #expect(throws: ChunkFlaw.self) { try path.read(Array(object.prefix(count)), chunk: 0) }
     }
     #expect(throws: ChunkFlaw.length) { try path.read(object + [0], chunk: 0) }
@@ -68,7 +69,7 @@ import Testing
     let headerByteCount = object[24..<28].reversed().reduce(0) { $0 << 8 | Int($1) }
     var random = SeededGenerator(seed: 5)
     var refusedCount = 0
-    for _ in 0..<20_000 {
+    for _ in 0..<2000 {
       var changed = object
       let place = Int.random(in: 8..<headerByteCount - 8, using: &random) & ~3
       let value =
@@ -86,7 +87,7 @@ import Testing
         refusedCount += 1
       }
     }
-    #expect(refusedCount > 15_000)
+    #expect(refusedCount > 1500)
   }
 
   @Test func anotherPathsChunkIsNone() throws {
@@ -98,6 +99,7 @@ import Testing
     var joined = other
     joined.words[64...] = path.words[64...]
     joined.extra[64...] = path.extra[64...]
+    joined.chainKeys()
     #expect(throws: ChunkFlaw.tokens) { try path.read(joined.object(1), chunk: 1) }
     // Even if the keys before it collide.
     var object = try path.object(1)
