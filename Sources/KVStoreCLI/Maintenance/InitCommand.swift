@@ -89,6 +89,7 @@ struct InitDocument: CommandDocument {
     let made =
       "\(printable(path)): an empty store of \(byteText(capacityByteCount)), \(byteText(catalogByteCount)) of them for the catalog\(archive)"
     guard let freeByteCount, freeByteCount < capacityByteCount else { return made }
-    return made + "\nonly \(byteText(freeByteCount)) are free there: it evicts when they are used up"
+    return made
+      + "\nonly \(byteText(freeByteCount)) are free there: it evicts when they are used up"
   }
 }
