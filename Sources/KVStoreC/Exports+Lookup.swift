@@ -129,9 +129,12 @@ public func exportMatchAll(
   }
   do throws(StoreError) {
     let options = try matchOptions(flags, leaseNanoseconds)
-    for index in 0..<namespaceCount {
-      try unsafe copyStruct(kvstore_match_t(), to: matches + index, minimum: matchSizeMin)
-    }
+    try unsafe copyStruct(
+      kvstore_match_t(),
+      toEachOf: matches,
+      count: namespaceCount,
+      minimum: matchSizeMin
+    )
     let results = try unsafe withPrompt(prompt, in: open[0]) { (prompt) throws(StoreError) in
       try Namespace.matchAll(
         open,
@@ -142,7 +145,7 @@ public func exportMatchAll(
     }
     var status = Status.ok
     for (index, result) in results.enumerated() {
-      status = try unsafe answer(result, matches + index)
+      status = try unsafe answer(result, element(index, of: matches))
     }
     return status
   } catch {

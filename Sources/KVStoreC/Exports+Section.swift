@@ -100,15 +100,18 @@ public func exportMatchSections(
   }
   do throws(StoreError) {
     let options = try matchOptions(flags, leaseNanoseconds)
-    for index in 0...sectionCount {
-      try unsafe copyStruct(kvstore_match_t(), to: matches + index, minimum: matchSizeMin)
-    }
+    try unsafe copyStruct(
+      kvstore_match_t(),
+      toEachOf: matches,
+      count: 1 + sectionCount,
+      minimum: matchSizeMin
+    )
     let results = try unsafe withPrompt(prompt, in: namespace) { (prompt) throws(StoreError) in
       try namespace.match(prompt, with: open, options: options, leaseNanoseconds: leaseNanoseconds)
     }
     var status = Status.ok
     for (index, result) in results.enumerated() {
-      let one = try unsafe answer(result, matches + index)
+      let one = try unsafe answer(result, element(index, of: matches))
       if index == 0 || one != Status.ok { status = one }
     }
     return status

@@ -52,6 +52,34 @@ func copyStruct<Struct: BitwiseCopyable>(
   }
 }
 
+/// An element of a caller's array of structs, which are as far apart as his version of the struct is long.
+@unsafe func element<Struct>(
+  _ index: Int,
+  of first: UnsafeMutablePointer<Struct>
+) -> UnsafeMutablePointer<Struct> {
+  let size = unsafe Int(UnsafeRawPointer(first).loadUnaligned(as: UInt32.self))
+  return unsafe UnsafeMutableRawPointer(first).advanced(by: index * size)
+    .assumingMemoryBound(to: Struct.self)
+}
+
+/// Copies our struct out over each of a caller's array; all have the `struct_size` of the first.
+func copyStruct<Struct: BitwiseCopyable>(
+  _ value: Struct,
+  toEachOf first: UnsafeMutablePointer<Struct>,
+  count: Int,
+  minimum: Int
+) throws(StoreError) {
+  let size = unsafe UnsafeRawPointer(first).loadUnaligned(as: UInt32.self)
+  for index in 0..<count {
+    // The first one's size is checked before another one is looked for by it.
+    let next = unsafe index == 0 ? first : element(index, of: first)
+    guard unsafe UnsafeRawPointer(next).loadUnaligned(as: UInt32.self) == size else {
+      throw .invalidArgument(.structSize)
+    }
+    try unsafe copyStruct(value, to: next, minimum: minimum)
+  }
+}
+
 /// Every struct holds 64-bit fields, so no version of one ever had another size than a multiple of 8.
 func isStructSize(_ size: Int, minimum: Int, maximum: Int) -> Bool {
   size >= minimum && size <= maximum && size % 8 == 0

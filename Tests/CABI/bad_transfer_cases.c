@@ -95,7 +95,7 @@ static void match_arguments(void) {
         match.struct_size = sizes[i];
         CHECK_STATUS(kvstore_match(ns, &prompt, 0, 0, &match), KVSTORE_E_INVALID_ARGUMENT);
     }
-    for (i = 2; i < 32; i++) {
+    for (i = 3; i < 32; i++) {
         match = match_zero();
         CHECK_STATUS(kvstore_match(ns, &prompt, UINT32_C(1) << i, 0, &match), KVSTORE_E_INVALID_ARGUMENT);
         CHECK_STATUS(kvstore_match(ns, &prompt, KVSTORE_MATCH_PEEK | (UINT32_C(1) << i), 0, &match),

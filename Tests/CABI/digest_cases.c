@@ -137,7 +137,7 @@ static void digest_mode_bad_input(void) {
 
     CHECK_STATUS(kvstore_match_keys(by_digest, NULL, 4, 0, 0, &match), KVSTORE_E_INVALID_ARGUMENT);
     CHECK_STATUS(kvstore_match_keys(by_digest, digests, 4, 0, 0, NULL), KVSTORE_E_INVALID_ARGUMENT);
-    CHECK_STATUS(kvstore_match_keys(by_digest, digests, 4, 4, 0, &match), KVSTORE_E_INVALID_ARGUMENT);
+    CHECK_STATUS(kvstore_match_keys(by_digest, digests, 4, 8, 0, &match), KVSTORE_E_INVALID_ARGUMENT);
     CHECK_STATUS(kvstore_match_keys(by_digest, digests, SIZE_MAX, 0, 0, &match), KVSTORE_E_INVALID_ARGUMENT);
     CHECK_STATUS(kvstore_match_keys(by_digest, digests, SIZE_MAX / 32 + 1, 0, 0, &match),
                  KVSTORE_E_INVALID_ARGUMENT);

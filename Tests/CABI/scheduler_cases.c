@@ -55,6 +55,9 @@ static void ranks_match_together(void) {
     CHECK_STATUS(kvstore_match_all(ranks, SIZE_MAX, &prompt, 0, 0, matches), KVSTORE_E_INVALID_ARGUMENT);
     CHECK_STATUS(kvstore_match_all(ranks, 3, &prompt, 0, 0, NULL), KVSTORE_E_INVALID_ARGUMENT);
     CHECK_STATUS(kvstore_match_all(ranks, 3, &prompt, 1u << 20, 0, matches), KVSTORE_E_INVALID_ARGUMENT);
+    matches[1].struct_size = 48; /* of an older header than the others */
+    CHECK_STATUS(kvstore_match_all(ranks, 3, &prompt, 0, 0, matches), KVSTORE_E_INVALID_ARGUMENT);
+    matches[1].struct_size = sizeof matches[1];
     other.tokens_per_block = 32;
     odd = open_namespace(store, &other);
     ranks[2] = odd;

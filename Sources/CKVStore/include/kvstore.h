@@ -549,8 +549,8 @@ kvstore_status_t kvstore_match_keys(kvstore_namespace_t *ns, const void *digests
 
 /* The longest prefix stored in every one of the namespaces, with a lease in each: for the ranks of
  * one model, whose namespaces differ only in their ranks. All belong to one store and share the
- * identity mode and tokens_per_block. `matches` has namespace_count entries, each with its
- * struct_size set; they get the same tokens_matched and blocks_matched.
+ * identity mode and tokens_per_block. `matches` has namespace_count entries, each with the same
+ * struct_size; they get the same tokens_matched and blocks_matched.
  * Returns as kvstore_match does; FULL when a lease was refused, and then none was taken. */
 kvstore_status_t kvstore_match_all(kvstore_namespace_t *const *namespaces, size_t namespace_count,
                                    const kvstore_prompt_t *prompt, uint32_t flags,
@@ -590,9 +590,9 @@ kvstore_status_t kvstore_section_digest(kvstore_namespace_t *section, const kvst
 /* The longest *usable* prefix: the longest stored one at whose end all of the `section_count`
  * sections are stored as well; their bytes are those of the section after matches[0].blocks_matched
  * blocks. A lease on the prefix and one on each section. `matches` has 1 + section_count entries,
- * each with its struct_size set: of ns, then of each section (blocks_matched 1). Searches backwards
- * from the end of the stored prefix, and in tokens mode computes a SHA-256 of the prefix (some
- * milliseconds for 100,000 tokens).
+ * each with the same struct_size: of ns, then of each section (blocks_matched 1). Searches
+ * backwards from the end of the stored prefix, and in tokens mode computes a SHA-256 of the prefix
+ * (some milliseconds for 100,000 tokens).
  * Returns as kvstore_match does; FULL when a lease was refused, and then none was taken. */
 kvstore_status_t kvstore_match_sections(kvstore_namespace_t *ns, kvstore_namespace_t *const *sections,
                                         size_t section_count, const kvstore_prompt_t *prompt,
