@@ -114,6 +114,9 @@ def test_code_is_told_by_what_it_does() -> None:
     assert module_code_digest(made("# a comment\n" + source)) == before
     for old, new in {"FACTOR = 2": "FACTOR = 3", "x * FACTOR": "x + FACTOR", "y=1": "y=2", "Model": "Other"}.items():
         assert module_code_digest(made(source.replace(old, new))) != before, new
+    listed = {"remote.FACTOR": "why"}
+    assert module_code_digest(made(source.replace("= 2", "= 3")), listed) == module_code_digest(made(source), listed)
+    assert module_code_digest(made(source), {"another.FACTOR": "why"}) == before
 
     assert code_digest((lambda: {1, 2}).__code__) == code_digest((lambda: {1, 2}).__code__)
 

@@ -138,8 +138,11 @@ def code_digest(code: types.CodeType) -> bytes:
     return digest.digest()
 
 
-def module_code_digest(module: types.ModuleType) -> bytes:
-    """A digest of the functions, classes and plain constants that a Python module defines, as they were loaded."""
+def module_code_digest(module: types.ModuleType, left_out: Mapping[str, str] | None = None) -> bytes:
+    """A digest of the functions, classes and plain constants that a Python module defines, as they were loaded.
+
+    `left_out` maps "module.NAME" of a constant to the reason why it cannot matter.
+    """
     digest = hashlib.sha256()
 
     def add(name: str, value: Any) -> None:
@@ -165,7 +168,7 @@ def module_code_digest(module: types.ModuleType) -> bytes:
 
     ours = getattr(module, "__name__", None)
     for name, value in sorted(vars(module).items()):
-        if name.startswith("__"):
+        if name.startswith("__") or f"{ours}.{name}" in (left_out or {}):
             continue
         if isinstance(value, type):
             if value.__module__ == ours:

@@ -14,6 +14,7 @@ _BATCH = "which tokens are computed together: within one engine, that differs fr
 _KERNELS = "how kernels are captured; they compute the same"
 _SAME = "in the record elsewhere"
 _MOVE = "moves KV or other data between processes; the pool's layout is a field of the record"
+_CHECK = "a hash of fields that are in the record, by which transformers sees changes; Python salts it in each process"
 _PICK = "how the next token is chosen; a page's tokens are in its key"
 
 
@@ -50,6 +51,7 @@ LEFT_OUT: dict[str, str] = {
     **_all(_BATCH, "parallel", "pp_max_micro_batch_size pp_async_batch_depth load_balance_method"),
     **_all(_PLACE, "disagg", "disaggregation_bootstrap_port encoder_bootstrap_port"),
     **_all(_SAME, "ModelConfig", "model_path"),
+    **_all(_CHECK, "GenerationConfig", "_original_object_hash"),
     **_all(_SAME, "PreTrainedConfig", "_name_or_path _commit_hash transformers_version"),
     **_all(_SAME, "PretrainedConfig", "_name_or_path _commit_hash transformers_version"),
 }

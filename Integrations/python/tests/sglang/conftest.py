@@ -38,10 +38,11 @@ sys.path.append(str(Path(__file__).parents[1] / "vllm"))
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Llama of random weights."""
-    from tiny_model import write_model
+    from tiny_model import write_generation_config, write_model
 
     folder = tmp_path_factory.mktemp("models") / "one"
     write_model(folder, seed=1)
+    write_generation_config(folder)
     return folder
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from engine import CPU, Engine, environment
-from tiny_model import write_adapter, write_model, write_tokenizer
+from mixed_models import write_mixed_model
+from tiny_model import write_adapter, write_generation_config, write_model, write_tokenizer
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -44,6 +45,7 @@ LONG = tokens(4, 2200)
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "one"
     write_model(folder, seed=1)
+    write_generation_config(folder)
     return folder
 
 
@@ -99,6 +101,23 @@ def test_a_restart(model: Path, tmp_path: Path, layout: str, copies: str, page: 
         shutil.rmtree(tmp_path / "store")
         engine.flush()
         assert engine.generate(LONG)["tokens"][0] == first["tokens"][0]
+
+
+def test_gemma3_after_a_restart(tmp_path: Path) -> None:
+    """Its sliding windows share a pool with full attention, and its class inherits from transformers'."""
+    write_mixed_model(tmp_path / "gemma3", "gemma3")
+    settings = storage(tmp_path / "store", tmp_path / "gemma3")
+    with Engine(tmp_path / "gemma3", settings, tmp_path / "first") as engine:
+        assert engine.generate(PROMPT)["cached"] == 0
+        first = engine.generate(PROMPT)
+        assert first["cached"] == STORED
+    with Engine(tmp_path / "gemma3", settings, tmp_path / "second") as engine:
+        restored = engine.generate(PROMPT)
+        assert restored["cached"] == STORED and same(restored, first)
+        # Nothing but what the prompts have in common.
+        assert engine.generate([*PROMPT[:PAGE], *tokens(5, 300)])["cached"] == PAGE
+    stored = [part for part in inspect("namespaces", tmp_path / "store")["namespaces"] if part["block_count"]]
+    assert len(stored) == 1, stored
 
 
 def test_damaged_pages_are_computed(model: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from engine import Engine
+from engine import Engine, environment
 from mutate import UNKNOWN, mutations_of, other
 from runner import Refused, Runner, is_listed
 from tiny_model import write_model
 from variables import variables_read, wrong_variables
 
-from kvstore import sglang
+from kvstore import loaded, sglang
 from kvstore.sglang_left_out import ENVIRONMENT_LEFT_OUT, LEFT_OUT
 
 PAGE = 64
@@ -106,6 +108,56 @@ def test_environment(published: Any, monkeypatch: pytest.MonkeyPatch, variable: 
     before = record(published)
     monkeypatch.setenv(variable, "another")
     assert (record(published) != before) == counts
+
+
+# What two processes say of the same model, whose class inherits from one of transformers', as Gemma's in SGLang does.
+RECORD = """
+import sys
+import torch, transformers
+from sglang.srt.configs.model_config import ModelConfig
+from sglang.srt.runtime_context import get_context
+from sglang.srt.server_args import ServerArgs
+from kvstore import sglang
+
+class Model(transformers.PreTrainedModel):
+    config_class = transformers.LlamaConfig
+
+arguments = ServerArgs(model_path=sys.argv[1], device="cpu", skip_tokenizer_init=True, attention_backend="torch_native")
+get_context().set_server_args(arguments)
+config = ModelConfig.from_server_args(arguments)
+print("@", sglang.effective_configuration([Model(config.hf_config)], [config]))
+"""
+
+
+def test_processes_agree(small_model: Path) -> None:
+    """The identity holds nothing that a process makes up, as Python does the hashes of strings."""
+    said = []
+    for seed in ("1", "2"):
+        variables = {**environment(), "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", RECORD, str(small_model)], env=variables, capture_output=True, text=True, check=True
+        )
+        said.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("@ "))[2:]))
+    assert "transformers.utils.hub" in said[0]["code"] and "_from_model_config" in said[0]["models"][0]
+    assert said[0] == said[1]
+
+
+def test_a_constant_of_a_models_code(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the one that is on the list is left out."""
+    import transformers
+    from transformers.utils import hub
+
+    class Model(transformers.PreTrainedModel):
+        config_class = transformers.LlamaConfig
+
+    models = [Model(published.hf_config)]
+    before = loaded.code_digests(models)
+    monkeypatch.setattr(hub, "SESSION_ID", "another")
+    assert loaded.code_digests(models) == before
+    for name, value in {"SESSION_ID_OF_A_LATER_VERSION": "1", "PushToHubMixin": type("PushToHubMixin", (), {})}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(hub, name, value, raising=False)
+            assert loaded.code_digests(models) != before, name
 
 
 @pytest.mark.parametrize("digest", ["", " ", "00", "zz" * 32])
