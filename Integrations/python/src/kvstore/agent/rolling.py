@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .. import KVStoreError, Prompt
-from .blocks import DIGEST_BYTES, KIND_BYTES, Blocks, Entry, NotStoredError
+from .blocks import KIND_BYTES, Blocks, Entry, NotStoredError
+from .calls import DIGEST_BYTES
 from .claims import Claims
 from .lists import _PAGE, AppendList
 
