@@ -44,10 +44,10 @@ package struct RedisConfiguration: Sendable {
   ///
   /// - Throws: what is wrong with it, without repeating it: it may hold a password.
   package init(url: String) throws(InvalidURL) {
-    guard let colon = url.firstRange(of: "://") else {
+    guard let colon = url.firstIndex(of: ":"), url[colon...].hasPrefix("://") else {
       throw .init("it has no scheme: redis:// or rediss://")
     }
-    switch url[..<colon.lowerBound] {
+    switch url[..<colon] {
     case "redis": tls = nil
     case "rediss": tls = TLS()
     default: throw .init("its scheme is neither redis nor rediss")
@@ -55,7 +55,7 @@ package struct RedisConfiguration: Sendable {
     guard url.utf8.count <= 4096, url.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) else {
       throw .init("it is too long or has characters that do not belong in a URL")
     }
-    var rest = url[colon.upperBound...]
+    var rest = url[colon...].dropFirst(3)
     if rest.contains("?") || rest.contains("#") { throw .init("it has options, and takes none") }
     if let slash = rest.firstIndex(of: "/") {
       let path = rest[rest.index(after: slash)...]
