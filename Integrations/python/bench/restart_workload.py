@@ -1,15 +1,16 @@
 """What a store saves a small agent workload after a restart, beside the engine alone and LMCache.
 
     PYTHONPATH=... python restart_workload.py [--models full,sliding,recurrent] [--arms alone,kvstore,lmcache] [--rounds 3]
-        [--sessions 3] [--steps 6] [--restart-after 3] [--json FILE]
+        [--sessions 2] [--steps 5] [--restart-after 3] [--json FILE]
 
 A real vLLM on CPU with a small model of random weights runs the same conversations in each arm, with vLLM's own prefix cache
 on in all of them; the arms take turns, in another order each round. Each session starts with the same 512 tokens; a step
-appends 200 tokens (a tool's output) and generates 64. The engine, and LMCache's server, is stopped and started again in the
-middle. Prints a table for the docs: prompt tokens that were computed before and after the restart, and the sum of the times to
-first token in each, divided by that of the engine alone in the same round: the median of the rounds, and their range; and how
-many tokens the engine says that its KV cache has room for. A model that an arm cannot run has a line that says so. LMCache
-stores in files of its own (its `fs` adapter).
+appends 1,200 tokens (a tool's output) and an answer of 64. The engine, and LMCache's server, is stopped and started again in the
+middle. Prints a table for the docs: how many tokens the engine says that its KV cache has room for; then of the steps before the
+restart, of the first step after it, and of those that follow: the prompt tokens that were computed, and the sum of the times to
+first token divided by that of the engine alone in the same round, the median of the rounds and their range. A model that an arm
+cannot run has a line that says so. LMCache stores in files of its own (its `fs` adapter). On a CPU it transfers one group of
+KV cache only, so that with it the model with windows runs without vLLM's hybrid KV cache manager.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vllm"
 from engine import Engine  # noqa: E402
 from tiny_model import write_model  # noqa: E402
 
-SHARED_TOKENS, STEP_TOKENS, GENERATED_TOKENS = 512, 200, 64
+SHARED_TOKENS, STEP_TOKENS, ANSWER_TOKENS, GENERATED_TOKENS = 512, 1200, 64, 16
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("llama", {}),
     "sliding": ("gemma3", {}),
     "recurrent": ("qwen3-next", {"block_size": 256}),
 }
+LENGTH_MAX = 8192
+FOR_LMCACHE: dict[str, dict[str, Any]] = {"sliding": {"disable_hybrid_kv_cache_manager": True}}
 CHUNK_TOKENS = 256
 """LMCache's unit; its default."""
 
@@ -121,9 +124,12 @@ def run(arm: str, model: Path, work: Path, engine: dict[str, Any], options: argp
     prompts = [tokens("shared", SHARED_TOKENS) for _ in range(options.sessions)]
     steps: list[list[dict[str, Any]]] = []
     for part in (range(options.restart_after), range(options.restart_after, options.steps)):
-        with connector(arm, work) as settings, Engine(model, settings, work / "log", **engine) as running:
+        with connector(arm, work) as settings, Engine(model, settings, work / "log", max_model_len=LENGTH_MAX, **engine) as running:
+            without = re.search(r"kvstore: (running without the store: .*)", running.said())
+            assert not without, f"Error: {without[1]}"
             room = re.findall(r"[CG]PU KV cache size: ([\d,]+) tokens", running.said())[-1]
-            # The first requests of a process compile kernels: none that counts.
+            # The first requests of a process compile kernels: none that counts. One is new, and one comes back from the store.
+            running.generate(tokens(f"warm-up {part}", 1500), tokens=4)
             running.generate(tokens("warm-up", 700), tokens=4)
             for step in part:
                 costs = []
@@ -133,7 +139,7 @@ def run(arm: str, model: Path, work: Path, engine: dict[str, Any], options: argp
                     computed = len(prompt) - answer["cached"]
                     costs.append({"prompt": len(prompt), "computed": computed, "ttft": answer["first_token_seconds"]})
                     # All arms see the same conversation, whatever was generated.
-                    prompt += tokens(f"{session} {step} answer", GENERATED_TOKENS)
+                    prompt += tokens(f"{session} {step} answer", ANSWER_TOKENS)
                 steps.append(costs)
     return {"steps": steps, "room": room, "load": os.getloadavg()[0]}
 
@@ -147,8 +153,8 @@ def main() -> None:
     parser.add_argument("--models", default="full,sliding,recurrent")
     parser.add_argument("--arms", default="alone,kvstore,lmcache")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sessions", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--sessions", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--restart-after", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -166,28 +172,31 @@ def main() -> None:
                         continue
                     try:
                         place = work / f"{name}-{arm}-{index}"
-                        of_arms[arm].append(run(arm, work / name, place, MODELS[name][1], options))
+                        engine = MODELS[name][1] | (FOR_LMCACHE.get(name, {}) if arm == "lmcache" else {})
+                        of_arms[arm].append(run(arm, work / name, place, engine, options))
                     except AssertionError as reason:
                         lines = [line for line in str(reason).splitlines() if "Error" in line]
-                        refused[name, arm] = (lines or str(reason).splitlines())[-1]
+                        # The first one is the cause; those behind it say that the engine did not start.
+                        refused[name, arm] = lines[0] if lines else str(reason).splitlines()[-1]
                     print(f"{name}, round {index + 1}: {arm}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
                     if options.json:
                         options.json.write_text(json.dumps(results))
 
-    print("| model | | room, tokens | computed before | after | TTFT before ÷ alone | after ÷ alone |")
-    print("|---|---|---|---|---|---|---|")
+    after = options.restart_after
+    parts = {"before": slice(0, after), "first": slice(after, after + 1), "later": slice(after + 1, None)}
+    print("| model | | room, tokens | " + " | ".join(f"{what} {part}" for what in ("computed", "TTFT") for part in parts) + " |")
+    print("|---" * (3 + 2 * len(parts)) + "|")
     for name, of_arms in results.items():
         for arm, rounds in of_arms.items():
-            if (name, arm) in refused:
-                print(f"| {name} | {arm} | {refused[name, arm]} | | | | |")
+            if (name, arm) in refused or not rounds:
+                print(f"| {name} | {arm} | {refused.get((name, arm), 'not run')} |" + " |" * 2 * len(parts))
                 continue
             words = [name, arm, rounds[0]["room"]]
-            parts = (slice(0, options.restart_after), slice(options.restart_after, None))
-            words += [f"{total(rounds[0]['steps'][part], 'computed'):,.0f}" for part in parts]
-            for part in parts:
-                pairs = zip(rounds, of_arms["alone"], strict=False)
-                ratios = [total(one["steps"][part], "ttft") / total(other["steps"][part], "ttft") for one, other in pairs]
-                words.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+            words += [f"{total(rounds[0]['steps'][part], 'computed'):,.0f}" for part in parts.values()]
+            for part in parts.values():
+                pairs = zip(rounds, of_arms.get("alone", []), strict=False)
+                ratios = [total(one["steps"][part], "ttft") / (total(other["steps"][part], "ttft") or 1) for one, other in pairs]
+                words.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "")
             print("| " + " | ".join(words) + " |")
 
 
