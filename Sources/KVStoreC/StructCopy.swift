@@ -63,6 +63,8 @@ func copyStruct<Struct: BitwiseCopyable>(
 }
 
 /// Copies our struct out over each of a caller's array; all have the `struct_size` of the first.
+///
+/// None is longer than ours: where the second one lies would be the word of a number that may be anything.
 func copyStruct<Struct: BitwiseCopyable>(
   _ value: Struct,
   toEachOf first: UnsafeMutablePointer<Struct>,
@@ -70,6 +72,9 @@ func copyStruct<Struct: BitwiseCopyable>(
   minimum: Int
 ) throws(StoreError) {
   let size = unsafe UnsafeRawPointer(first).loadUnaligned(as: UInt32.self)
+  guard count <= 1 || Int(size) <= MemoryLayout<Struct>.size else {
+    throw .invalidArgument(.structSize)
+  }
   for index in 0..<count {
     // The first one's size is checked before another one is looked for by it.
     let next = unsafe index == 0 ? first : element(index, of: first)

@@ -58,6 +58,9 @@ static void ranks_match_together(void) {
     matches[1].struct_size = 48; /* of an older header than the others */
     CHECK_STATUS(kvstore_match_all(ranks, 3, &prompt, 0, 0, matches), KVSTORE_E_INVALID_ARGUMENT);
     matches[1].struct_size = sizeof matches[1];
+    for (r = 0; r < 3; r++) matches[r].struct_size = sizeof matches[r] + 8; /* where would the second one lie? */
+    CHECK_STATUS(kvstore_match_all(ranks, 3, &prompt, 0, 0, matches), KVSTORE_E_INVALID_ARGUMENT);
+    for (r = 0; r < 3; r++) matches[r].struct_size = sizeof matches[r];
     other.tokens_per_block = 32;
     odd = open_namespace(store, &other);
     ranks[2] = odd;

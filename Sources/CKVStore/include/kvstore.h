@@ -20,6 +20,7 @@
  *    where a function is documented to borrow it.
  *  - Structs begin with `struct_size`: set it to sizeof. Fields are only ever added at the end, and
  *    a field that an older caller does not know takes its default. Unknown flags are refused.
+ *    Those of an array all have the same `struct_size`, not above that of the library's version.
  *  - No signal handler, no exit, and no callback except the copy function of an engine that
  *    attaches a device of its own: the process that links the store never goes down because of it.
  *    (One limit: a page fault on a truncated or failing catalog file, or on one of our files in
