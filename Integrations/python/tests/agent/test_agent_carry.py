@@ -96,7 +96,7 @@ def operate(*words: object, status: int = 0) -> str:
         program = command()
     except CommandNotFoundError:
         pytest.skip("there is no kvstore command")
-    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["kvstore", *map(str, words)], executable=program, capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 
@@ -259,7 +259,8 @@ def test_the_operators_command_shows_the_runs_of_all_users(tmp_path: Path) -> No
     path = tmp_path / "one"
 
     def inspect(*words: str) -> Any:
-        done = subprocess.run([command(), "inspect", words[0], path, *words[1:], "--json"], capture_output=True, text=True, timeout=60)
+        words = ("kvstore", "inspect", words[0], str(path), *words[1:], "--json")
+        done = subprocess.run(words, executable=command(), capture_output=True, text=True, timeout=60)
         return json.loads(done.stdout)["runs"] if done.returncode == 0 else done.stdout + done.stderr
 
     try:
