@@ -44,7 +44,7 @@ final class RestoreSequence: Sendable {
   private let prompt: PromptCopy
   private let state: Monitor<State>
 
-  /// Bytes of a block from which on a group is large enough: pieces of that size come as fast as whole slots do
+  /// Bytes of a block from which on a group is large enough: larger ones keep later layers waiting
   /// (docs/decisions/0015).
   private static let groupByteCountMax = 512 << 10
   /// And that a group behind the first has at least.
