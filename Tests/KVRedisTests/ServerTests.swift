@@ -5,6 +5,23 @@ import Testing
 
 @testable import KVRedis
 
+/// A socket that listens on a free port of loopback.
+private func listening(queueLength: Int32) -> (listener: Int32, port: UInt16) {
+  let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+  var address = sockaddr_in()
+  address.sin_family = sa_family_t(AF_INET)
+  address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+  var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+  withUnsafeMutablePointer(to: &address) { pointer in
+    pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+      _ = bind(listener, pointer, length)
+      _ = listen(listener, queueLength)
+      _ = getsockname(listener, pointer, &length)
+    }
+  }
+  return (listener, UInt16(bigEndian: address.sin_port))
+}
+
 /// A server that answers as it is told, on a thread of its own; ends with the test.
 private final class Script: @unchecked Sendable {
   let port: UInt16
@@ -12,19 +29,8 @@ private final class Script: @unchecked Sendable {
 
   /// - Parameter serve: gets each connection in turn, and closes it by returning.
   init(_ serve: @escaping @Sendable (_ connection: Int32) -> Void) {
-    let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-        _ = bind(listener, pointer, length)
-        _ = listen(listener, 16)
-        _ = getsockname(listener, pointer, &length)
-      }
-    }
-    port = UInt16(bigEndian: address.sin_port)
+    let (listener, port) = listening(queueLength: 16)
+    self.port = port
     self.listener = listener
     let thread = ServiceThread.start {
       while true {
@@ -268,22 +274,11 @@ private func answerMap(_ connection: Int32) {
   /// A name with two addresses, of which the first takes no connection: it does not cost the second one's time.
   @Test func anAddressThatDoesNotAnswer() throws {
     // A queue of one that is never emptied: the kernel answers no more calls.
-    let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    let (listener, port) = listening(queueLength: 0)
     defer { close(listener) }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-        _ = bind(listener, pointer, length)
-        _ = listen(listener, 0)
-        _ = getsockname(listener, pointer, &length)
-      }
-    }
     let full = SocketAddress.resolve(
       "127.0.0.1",
-      port: UInt16(bigEndian: address.sin_port),
+      port: port,
       isNumeric: true
     )
     let kind = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue)

@@ -171,8 +171,7 @@ private struct Examination {
   }
 
   private mutating func lookAtSharedMemory() {
-    var space = statvfs()
-    guard unsafe statvfs("/dev/shm", &space) == 0, unsafe access("/dev/shm", W_OK) == 0 else {
+    guard let free = freeByteCount(at: "/dev/shm"), unsafe access("/dev/shm", W_OK) == 0 else {
       return add(
         "/dev/shm",
         .bad,
@@ -180,7 +179,6 @@ private struct Examination {
         "processes that share a store keep their leases there; mount a tmpfs on it"
       )
     }
-    let free = Int(clamping: UInt64(space.f_bavail) * UInt64(space.f_frsize))
     if free < 8 << 20 {
       add("/dev/shm", .bad, "\(byteText(free)) free", "leases of each store take a few MiB of it")
     } else {

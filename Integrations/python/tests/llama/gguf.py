@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ CONTEXT = 8192
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY, _U64 = 4, 5, 6, 7, 8, 9, 10
 _FORMATS = {_U32: "<I", _I32: "<i", _F32: "<f", _BOOL: "<?", _U64: "<Q"}
 _ALIGNMENT = 32
+
+
+def _weight(random: np.random.Generator, rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+    return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
 
 
 def metadata() -> dict[str, tuple[int, Any]]:
@@ -65,8 +70,7 @@ def write_model(
     """Equal arguments write equal files. second_seed: of the weights behind the first layer. Returns the parts' paths."""
     random = np.random.default_rng(seed)
 
-    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+    weight = partial(_weight, random)
 
     ones = np.ones(EMBEDDING, np.float32)
     tensors: dict[str, np.ndarray] = {
@@ -120,8 +124,7 @@ def write_hybrid(path: Path, kind: str, *, seed: int = 3) -> Path:
     layers, heads, kv_heads, size = 4, 4, 2, EMBEDDING // 4
     inner, state, ranks = 2 * EMBEDDING, 64, 8
 
-    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+    weight = partial(_weight, random)
 
     def constant(*shape: int, value: float = 1.0) -> np.ndarray:
         return np.full(shape, value, np.float32)
@@ -199,8 +202,7 @@ def write_recurrent(path: Path, kind: str, *, seed: int = 3) -> Path:
     random = np.random.default_rng(seed)
     layers, inner, state, ranks, kernel = 3, 2 * EMBEDDING, 16, 8, 4
 
-    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+    weight = partial(_weight, random)
 
     def constant(*shape: int, value: float = 1.0) -> np.ndarray:
         return np.full(shape, value, np.float32)
@@ -263,8 +265,7 @@ def write_rwkv(path: Path, *, seed: int = 3) -> Path:
     random = np.random.default_rng(seed)
     kind, layers, rank, size = "rwkv7", 3, 8, 64
 
-    def weight(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) * (gain / np.sqrt(columns))).astype(np.float16)
+    weight = partial(_weight, random)
 
     def vector(value: float, *, spread: float = 0.0, shape: tuple[int, ...] = (EMBEDDING,)) -> np.ndarray:
         return (value + spread * random.standard_normal(shape)).astype(np.float32)

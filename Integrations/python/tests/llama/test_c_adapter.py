@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from damage import flip
 
 import kvstore
 
@@ -241,21 +242,6 @@ def test_layers_with_a_state(runs: Runs, kind: str, block: int) -> None:
     assert runs(*options, model=path)["logits"] == first["logits"]
     other = gguf.write_kind(runs.folder / "other.gguf", kind, seed=4)
     assert runs(*options, model=other, store=store)["restored"] == 0
-
-
-
-def flip(folder: Path) -> int:
-    """Flips a bit in each 4 KiB of what the slots hold; returns how many."""
-    count = 0
-    for file in (folder / "slots").iterdir():
-        content = file.read_bytes()
-        with file.open("r+b") as opened:
-            for at in range(5000, len(content), 4096):
-                if content[at]:
-                    opened.seek(at)
-                    opened.write(bytes([content[at] ^ 1]))
-                    count += 1
-    return count
 
 
 @pytest.mark.parametrize("kind", ["llama", "granitehybrid", "mamba"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import gguf
 import pytest
+from damage import flip
 
 KINDS = ["lfm2", "granitehybrid", "mamba", "mamba2", "rwkv7"]
 COMMAND = Path(os.environ.get("KVSTORE_PREFIX") or Path(__file__).resolve().parents[4] / ".build-install") / "bin/kvstore"
@@ -101,16 +102,7 @@ def test_damage(tmp_path: Path, kind: str) -> None:
     model, store = gguf.write_kind(tmp_path / "model.gguf", kind), tmp_path / "store"
     prompt = tokens(1, 700)
     (first,) = run(model, store, prompt)
-    count = 0
-    for file in (store / "slots").iterdir():
-        content = file.read_bytes()
-        with file.open("r+b") as opened:
-            for at in range(5000, len(content), 4096):
-                if content[at]:
-                    opened.seek(at)
-                    opened.write(bytes([content[at] ^ 1]))
-                    count += 1
-    assert count > 0
+    assert flip(store) > 0
     (again,) = run(model, store, prompt)
     assert (again["generated"], again["logits"]) == (first["generated"], first["logits"])
     assert again["evaluated"] >= len(prompt)
