@@ -15,8 +15,15 @@ import Testing
   )
   private static let prompt = tokens(0..<40)
 
-  private static func storedFixture(_ storage: FaultInjectingStorage) throws -> StoreFixture {
-    let fixture = try StoreFixture { $0.storage = storage }
+  /// In 16 MiB of RAM there is room for copies of 7 of the blocks, in 64 for all.
+  private static func storedFixture(
+    _ storage: FaultInjectingStorage,
+    hostBytes: Int = 16 << 20
+  ) throws -> StoreFixture {
+    let fixture = try StoreFixture {
+      $0.storage = storage
+      $0.hostBytes = hostBytes
+    }
     let namespace = try fixture.store.openNamespace(identity)
     try namespace.offload(prompt)
     try namespace.offload(tokens(1000..<1040))
@@ -61,6 +68,91 @@ import Testing
     #expect(storage.count(of: .read) - count <= 8 * Self.blockCount)
     let payload = Self.blockCount * Self.layerCount * Self.layerByteCount
     #expect(storage.readByteCount - byteCount <= payload * 5 / 4)
+  }
+
+  /// Every byte of a slot comes once, in as few reads as there are groups, and the blocks are in RAM afterwards.
+  @Test func whatCameLayerByLayerStaysInMemory() throws {
+    let storage = FaultInjectingStorage()
+    let fixture = try Self.storedFixture(storage, hostBytes: 64 << 20)
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    let layers = Self.buffers(Self.layers)
+    let (count, byteCount) = (storage.count(of: .read), storage.readByteCount)
+    let operations = try Self.started(layers, namespace, storage)
+    storage.release()
+    for (operation, layer) in zip(operations, layers) {
+      #expect(try operation.wait()?.doneBlockCount == Self.blockCount)
+      #expect(layer.isRight(Self.prompt))
+    }
+    #expect(storage.count(of: .read) - count <= 4 * Self.blockCount)
+    // The first layer, which came alone, again.
+    let slot = 4096 + (Self.layerCount + 1) * Self.layerByteCount + 4096
+    #expect(storage.readByteCount - byteCount <= Self.blockCount * slot)
+    // They are when the sequence has ended, shortly after its last operation. One layer is too little to stay itself.
+    let one = try #require(Self.buffers([3..<4]).first)
+    let limit = monotonicNanoseconds() + 60_000_000_000
+    while try one.restore(Self.prompt, from: namespace).hostBlockCount < Self.blockCount,
+      monotonicNanoseconds() < limit
+    {
+      usleep(1000)
+    }
+    let whole = TransferBuffers(Self.identity, blockCount: Self.blockCount)
+    #expect(try whole.restore(Self.prompt, from: namespace).hostBlockCount == Self.blockCount)
+    #expect(whole.isRight(Self.prompt))
+  }
+
+  /// Copies that are not whole at the end give their room back.
+  @Test func halfOfTheLayersLeaveNothingBehind() throws {
+    let storage = FaultInjectingStorage()
+    let fixture = try Self.storedFixture(storage)
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    for _ in 0..<8 {
+      let layers = Self.buffers(Array(Self.layers[..<8]))
+      let operations = try Self.started(layers, namespace, storage)
+      storage.release()
+      for operation in operations { _ = try operation.wait() }
+    }
+    let limit = monotonicNanoseconds() + 60_000_000_000
+    while try fixture.store.statistics().hostBytesUsed > 0, monotonicNanoseconds() < limit {
+      usleep(1000)
+    }
+    #expect(try fixture.store.statistics().hostBytesUsed == 0)
+  }
+
+  /// Blocks that leave while their layers come, and whose slots others get: never bytes of both.
+  @Test func slotsThatGoToOthersInBetween() async throws {
+    let storage = FaultInjectingStorage()
+    let fixture = try Self.storedFixture(storage, hostBytes: 64 << 20)
+    let namespace = try fixture.store.openNamespace(Self.identity)
+    let layers = Self.buffers(Self.layers)
+    let operations = try Self.started(layers, namespace, storage)
+    while try operations[0].poll() == nil {
+      if storage.heldCount > 0 { storage.release(1) }
+      _ = try operations[0].wait(timeoutNanoseconds: 1_000_000)
+    }
+    // Of the second group a few reads are over, the others held; they go on one by one, as do those of who removes.
+    #expect(storage.waitUntilHeld(1))
+    storage.release(2)
+    let removal = Task.detached {
+      let count = try namespace.forget(Array(Self.prompt[..<4]))
+      try namespace.offload(tokens(5000..<5080))
+      try fixture.store.flush()
+      return count
+    }
+    for operation in operations {
+      while try operation.wait(timeoutNanoseconds: 1_000_000) == nil {
+        if storage.heldCount > 0 { storage.release(1) }
+      }
+    }
+    storage.release()
+    #expect(try await removal.value == Self.blockCount)
+    for (operation, layer) in zip(operations, layers) {
+      let result = try #require(try operation.wait())
+      #expect(layer.isRight(Self.prompt, blockCount: result.doneBlockCount))
+    }
+    let others = TransferBuffers(Self.identity, blockCount: 20)
+    #expect(try others.restore(tokens(5000..<5080), from: namespace).doneBlockCount == 20)
+    #expect(others.isRight(tokens(5000..<5080)))
+    #expect(try namespace.peek(Self.prompt) == 0)
   }
 
   /// The others of a group do not end with one that is cancelled, and its memory is left alone from then on.

@@ -2,10 +2,21 @@ internal import KVCodec
 internal import KVCore
 
 extension StoreCore {
-  /// Blocks moved under one pass of the state lock: a quarter of the arena, at most 16 MiB.
+  /// Bytes moved under one pass of the state lock: a quarter of the arena, at most 16 MiB.
+  var windowByteCount: Int { min(effectiveHostBytes / 4, 16 << 20) }
+
+  /// Blocks of as many bytes.
   func windowBlockCount(_ namespace: NamespaceCore) -> Int {
-    let bytes = min(effectiveHostBytes / 4, 16 << 20)
-    return max(1, min(256, bytes / namespace.layout.slotByteCount))
+    max(1, min(256, windowByteCount / namespace.layout.slotByteCount))
+  }
+
+  /// Blocks of whose regions some are read, with their headers.
+  func windowBlockCount(_ namespace: NamespaceCore, regions: Range<Int>) -> Int {
+    let layout = namespace.layout
+    let byteCount =
+      layout.headerByteCount + layout.regionEnd(regions.upperBound - 1)
+      - layout.regionOffset(regions.lowerBound)
+    return max(1, min(256, windowByteCount / roundUp(byteCount, to: 4096)))
   }
 
   /// Waits for what `attempt` wants of the host tier, and hurries the writer; nil when the limit comes first.

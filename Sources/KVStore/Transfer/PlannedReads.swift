@@ -46,9 +46,15 @@ struct PlannedReads {
   init(_ call: RestoreCall) {
     var requests: [ReadRequest] = []
     for (index, planned) in call.plan.enumerated() {
-      guard case .disk(let place, let slot) = planned.source else { continue }
       let first = requests.count
-      var memory = Self.append(planned.block, place, slot, call, to: &requests)
+      var memory: Memory?
+      switch planned.source {
+      case .disk(let place, let slot):
+        memory = Self.append(planned.block, place, slot, call, to: &requests)
+      case .piece(let place, let slot):
+        memory = Self.append(planned.block, place, pieceOf: slot, call, to: &requests)
+      case .host, .inline, .nothing: continue
+      }
       memory?.requests = first..<requests.count
       memories[index] = memory
     }
@@ -107,11 +113,40 @@ struct PlannedReads {
     return memory
   }
 
+  /// The read of what a block's growing copy has not got yet, if anything.
+  private static func append(
+    _ block: Int,
+    _ place: BlockPlace,
+    pieceOf slot: HostSlot,
+    _ call: RestoreCall,
+    to requests: inout [ReadRequest]
+  ) -> Memory? {
+    guard let copies = call.copies else { return nil }
+    let missing = copies.missingBytes(ofBlock: block, upToRegion: call.range.regions.upperBound)
+    let pieces = SlotPieces(byteCount: missing.upperBound)
+    guard let memory = Memory(call.core, slot, pieces) else { return nil }
+    if !missing.isEmpty {
+      unsafe requests.append(
+        ReadRequest(
+          address: SlotAddress(tier: place.tier, file: place.file, slot: place.slot),
+          slotByteCount: call.namespace.layout.slotByteCount,
+          offset: missing.lowerBound,
+          buffer: UnsafeMutableRawBufferPointer(
+            start: memory.base + missing.lowerBound,
+            count: missing.count
+          )
+        )
+      )
+    }
+    return memory
+  }
+
   /// Waits for a block's reads: its memory once they are over, nil when none was possible.
   ///
   /// Throws when the limit came first; then `abandon` must follow.
   func wait(_ index: Int, _ limit: TransferLimit) throws(GaveUp) -> Memory? {
-    guard let batch, var memory = memories[index] else { return nil }
+    guard var memory = memories[index] else { return nil }
+    guard let batch else { return memory }
     for request in memory.requests {
       switch limit.wait(batch, request) {
       case .finished(let error): memory.failure = memory.failure ?? error
@@ -123,7 +158,9 @@ struct PlannedReads {
 
   /// Gives a block's reads up; `release` runs once nothing writes into its memory any more.
   func abandon(_ index: Int, release: @escaping @Sendable () -> Void) {
-    guard let batch, let memory = memories[index] else { return release() }
+    guard let batch, let memory = memories[index], !memory.requests.isEmpty else {
+      return release()
+    }
     // Of an arena slot there is one read; memory of its own lives as long as a read knows it.
     let buffer = memory.buffer
     let first = memory.requests.lowerBound

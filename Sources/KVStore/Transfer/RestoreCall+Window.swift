@@ -11,7 +11,8 @@ internal import KVTiers
 extension RestoreCall {
   // MARK: Planning
 
-  /// Plans a window (blocks, not more than fit in a quarter of the arena) and starts its reads.
+  /// Plans a window (blocks, whose bytes fit in a quarter of the arena) and starts its reads; one that has no room for
+  /// all of the blocks ends before.
   mutating func begin(_ window: Range<Int>) throws(StoreError) {
     (doneCount, hasMoved, isMixed) = (0, false, false)
     try core.withStoredPrefix(
@@ -36,6 +37,8 @@ extension RestoreCall {
     of prefix: StoredPrefix,
     _ state: inout StoreState
   ) -> BlockOutcome {
+    let byteCountMax = core.windowByteCount
+    var byteCount = 0
     var next = prefix.firstBlock
     for segment in prefix.segments {
       let first = next
@@ -43,9 +46,15 @@ extension RestoreCall {
       for block in max(first, window.lowerBound)..<max(next, window.lowerBound) {
         let location = segment.location(at: block - first)
         guard let entry = state.tree.entry(at: location) else { return .miss }
+        // What is stored encoded is read whole, however little of it is wanted.
+        if entry.place?.tier == .archive {
+          byteCount += namespace.layout.slotByteCount
+          if byteCount > byteCountMax, !plan.isEmpty { return .done }
+        }
         let source: PlannedBlock.Source
         do throws(Refusal) {
-          source = try self.source(block, entry, &state)
+          let position = state.tree.position(of: location)
+          source = try self.source(block, entry, position, &state)
         } catch {
           return error.outcome
         }
@@ -68,6 +77,7 @@ extension RestoreCall {
   @inline(__always) private mutating func source(
     _ block: Int,
     _ entry: IndexEntry,
+    _ position: BlockPosition?,
     _ state: inout StoreState
   ) throws(Refusal) -> PlannedBlock.Source {
     let regions = selection.ranges(ofBlock: block)
@@ -86,6 +96,11 @@ extension RestoreCall {
     }
     guard let place = entry.place else { throw Refusal(outcome: .miss) }
     isMixed = true
+    if let copies, regions == [range.regions],
+      let slot = copies.slot(ofBlock: block, entry, position, range.regions, &state)
+    {
+      return .piece(place, of: slot)
+    }
     var slot: HostSlot?
     // What is copied out of the catalog, or read in part, is not promoted.
     if destination != .memory
@@ -125,7 +140,7 @@ extension RestoreCall {
       let memory = unsafe core.hostMemory(of: slot)
       guard let bytes = unsafe BlockBytes(hostCopy: memory, namespace) else { return .miss }
       return take(bytes, of: planned)
-    case .disk(let place, _): return read(planned, place)
+    case .disk(let place, _), .piece(let place, _): return read(planned, place)
     case .inline(let place, _): return readRow(planned, place)
     }
   }
@@ -148,6 +163,9 @@ extension RestoreCall {
     }
     let bytes = unsafe BlockBytes(read: memory.base, memory.pieces, place, planned, self)
     let outcome = bytes.map { take($0, of: planned) } ?? .miss
+    if outcome == .done, let bytes, case .piece = planned.source {
+      copies?.noteSound(bytes, ofBlock: planned.block, range.regions)
+    }
     if outcome == .miss { hasMoved = core.failedCheck(namespace, planned.position, place) }
     return outcome
   }
@@ -204,10 +222,16 @@ extension RestoreCall {
   /// Gives up the reads of blocks that were not brought; a slot comes back when nothing is read into it any more.
   private func abandonReads() {
     for index in doneCount..<plan.count {
-      guard case .disk(_, let slot) = plan[index].source else { continue }
-      if destination == .view, let slot { core.state.withLock { $0.host.endLoan(slot) } }
-      reads.abandon(index) { [core] in
-        if let slot { core.drop(slot) }
+      switch plan[index].source {
+      case .disk(_, let slot):
+        if destination == .view, let slot { core.state.withLock { $0.host.endLoan(slot) } }
+        reads.abandon(index) { [core] in
+          if let slot { core.drop(slot) }
+        }
+      case .piece(_, let slot):
+        copies?.giveUp(plan[index].block)
+        reads.abandon(index) { [core] in core.drop(slot) }
+      case .host, .inline, .nothing: continue
       }
     }
   }

@@ -24,6 +24,8 @@ struct RestoreCall {
   let selection: RegionSelection
   let destination: Destination
   let limit: TransferLimit
+  /// Of the sequence that the call belongs to.
+  let copies: LayerCopies?
   private var result: TransferResult
   private var meter = RestoreMeter()
   /// View: those of the blocks that are done.
@@ -56,9 +58,11 @@ struct RestoreCall {
     _ prompt: Prompt,
     _ range: NamespaceCore.Range,
     to destination: Destination,
-    _ limit: TransferLimit
+    _ limit: TransferLimit,
+    copies: LayerCopies? = nil
   ) {
     self.core = core
+    self.copies = copies
     self.namespace = namespace
     self.prompt = prompt
     self.range = range
@@ -116,7 +120,7 @@ struct RestoreCall {
 
   /// A window at a time, until a block is not to be had.
   private mutating func run() throws(StoreError) {
-    let windowBlockCount = core.windowBlockCount(namespace)
+    let windowBlockCount = core.windowBlockCount(namespace, regions: range.regions)
     defer { if let slotInHand { core.drop(slotInHand) } }
     var movedCount = 0
     var next = range.blocks.lowerBound
@@ -128,7 +132,7 @@ struct RestoreCall {
       bring()
       next += doneCount
       finish()
-      if next == window.upperBound {
+      if end == .done {
         windowMeter.divide(monotonicNanoseconds() - started) {
           core.state.withLock { $0.meters.bandwidth.disk.bytesPerSecond }
         }
@@ -210,7 +214,7 @@ struct RestoreCall {
     result.outcomes[planned.block - range.blocks.lowerBound] = .done
     switch planned.source {
     case .host: result.hostBlockCount += 1
-    case .disk(let place, _), .inline(let place, _):
+    case .disk(let place, _), .piece(let place, _), .inline(let place, _):
       result.diskBlockCount += 1
       if place.tier == .archive {
         windowMeter.archiveBlockCount += 1

@@ -74,9 +74,13 @@ final class RestoreSequence: Sendable {
 
   /// Restores what has come and what comes meanwhile, in order.
   func run() {
+    let copies = LayerCopies(core, use.core)
+    defer { copies.finish() }
     while let group = takeGroup() {
-      if group.count == 1 || !restoreTogether(group) {
-        for part in group where part.operation.begin() { restoreAlone(part) }
+      // One by itself may be all that ever comes: it takes no room in the arena.
+      copies.mayBegin = group.count > 1
+      if group.count == 1 || !restoreTogether(group, copies) {
+        for part in group where part.operation.begin() { restoreAlone(part, copies) }
       }
     }
   }
@@ -101,25 +105,33 @@ final class RestoreSequence: Sendable {
     }
   }
 
-  private func restoreAlone(_ part: Part) {
+  private func restoreAlone(_ part: Part, _ copies: LayerCopies) {
     part.operation.finish { () throws(StoreError) in
       try prompt.withPrompt { (prompt) throws(StoreError) in
-        var call = RestoreCall(core, use.core, prompt, part.range, to: .memory, part.limit)
+        var call = RestoreCall(
+          core,
+          use.core,
+          prompt,
+          part.range,
+          to: .memory,
+          part.limit,
+          copies: copies
+        )
         return try call.restore()
       }
     }
   }
 
   /// One call for all of them; false when it did not bring everything: then each is to be begun and restored alone.
-  private func restoreTogether(_ group: [Part]) -> Bool {
+  private func restoreTogether(_ group: [Part], _ copies: LayerCopies) -> Bool {
     let begun = group.filter { $0.operation.begin() }
-    let isDone = begun.count == group.count && restoreBegun(group)
+    let isDone = begun.count == group.count && restoreBegun(group, copies)
     // So that one that is cancelled does not wait for the others.
     if !isDone { for part in begun { part.operation.putBack() } }
     return isDone
   }
 
-  private func restoreBegun(_ group: [Part]) -> Bool {
+  private func restoreBegun(_ group: [Part], _ copies: LayerCopies) -> Bool {
     let cancellation = Cancellation()
     for part in group { part.limit.cancellation?.forward(to: cancellation) }
     defer { for part in group { part.limit.cancellation?.forward(to: nil) } }
@@ -138,7 +150,8 @@ final class RestoreSequence: Sendable {
           prompt,
           try use.core.range(of: transfer, in: prompt),
           to: .memory,
-          TransferLimit(deadline: deadline, cancellation: cancellation)
+          TransferLimit(deadline: deadline, cancellation: cancellation),
+          copies: copies
         )
         return try call.restoreWhole()
       }

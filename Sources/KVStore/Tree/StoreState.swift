@@ -15,6 +15,8 @@ struct StoreState {
   var namespaces = OpenNamespaces()
   var fullness = Fullness()
   var meters = StoreMeters()
+  /// Of the arena, pinned by restores that read layer by layer (`LayerCopies`).
+  var layerCopyByteCount = 0
   var spare = SpareArrays()
 
   /// Empty arrays that calls take and give back, so that a short one allocates none.
