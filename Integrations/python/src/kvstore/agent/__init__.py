@@ -21,9 +21,10 @@ from .metrics import Metrics
 from .policies import Policies, PolicyError
 from .prices import Prices
 from .memory import Memory
-from .run import Checkpoint, LostStepError, Run, RunBusyError, RunChangedError, Step, UnconfirmedStepError
+from .run import Run
 from .runtime import Runtime
 from .scope import Scope
+from .steps import Checkpoint, LostStepError, RunBusyError, RunChangedError, Step, UnconfirmedStepError
 from .store import AgentStore, RunRecord
 from .tools import Answer, RecordedToolError, last_answer, tool_cache
 

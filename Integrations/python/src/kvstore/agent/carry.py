@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .blocks import Blocks, NotStoredError, pieces_of
 from .calls import DIGEST_BYTES
 from .canonical import digest
+from .lane import Lane
 from .lists import AppendList
-from .run import Run, _Lane
+from .run import Run
 from .scope import Scope
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _paths(run: Run) -> Iterator[tuple[bytes, bool]]:
     for segments in ways:
         # What `Memory` noted of the prompts.
         yield from _list_paths(run._list(f"growth {segments[0][0]}"))
-        lane = _Lane(run, [(label, end) for label, end in segments], "run")
+        lane = Lane(run, run._blocks, [(label, end) for label, end in segments], "run")
         count = lane.count()
         yield lane.path_to(count)[: count * DIGEST_BYTES], False
         for number in range(1, count + 1):
@@ -130,7 +131,7 @@ def _paths(run: Run) -> Iterator[tuple[bytes, bool]]:
             if "lane" in entry.meta:
                 lanes[entry.meta["lane"]] = None
     for label in lanes:
-        inner = _Lane(run, [(label, None)], "")
+        inner = Lane(run, run._blocks, [(label, None)], "")
         yield inner.path_to(inner.count()), False
 
 

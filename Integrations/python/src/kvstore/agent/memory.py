@@ -11,7 +11,8 @@ from typing import Any
 
 from .blocks import KIND_JSON, Entry
 from .canonical import digest, keyed
-from .run import Run, StepCall
+from .run import Run
+from .steps import StepCall
 
 Message = dict[str, Any]
 

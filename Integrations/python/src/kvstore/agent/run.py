@@ -7,12 +7,10 @@ import contextlib
 import hashlib
 import inspect
 import json
-import threading
 import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,10 +18,12 @@ from .. import Namespace, Prompt
 from . import context
 from .blocks import KIND_BYTES, KIND_JSON, Blocks, Entry, NotStoredError, decoded, encoded
 from .calls import DIGEST_BYTES
-from .canonical import NotCanonicalError, digest
+from .canonical import digest
+from .lane import Lane
 from .lists import AppendList
-from .log import DivergenceError, Event, Opening, Place, Recorder, Replayer, RunLog, first_difference, place
+from .log import DivergenceError, Event, Opening, Recorder, Replayer, RunLog, first_difference, place
 from .scope import Scope
+from .steps import Checkpoint, LostStepError, RunBusyError, RunChangedError, Step, StepCall, UnconfirmedStepError, asked_of, step_of
 
 if TYPE_CHECKING:
     from .store import AgentStore
@@ -31,133 +31,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PRIORITY = 90
-_ROOT = digest({"kvstore.agent": "steps"})
-# How many steps behind those that are known are looked for in one match.
-_LOOK = 64
 PIN_SECONDS_MAX = 90 * 86_400.0
 
-
-class LostStepError(RuntimeError):
-    """A step that was confirmed has left the store: evicted, expired or damaged."""
-
-
-class UnconfirmedStepError(RuntimeError):
-    """A step that is to happen once was begun, and nothing tells whether it happened."""
-
-
-class RunChangedError(RuntimeError):
-    """The run was rewound by somebody else; open it again."""
-
-
-class RunBusyError(RuntimeError):
-    """Another thread or process has been in the same step for too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step that is confirmed."""
-
-    number: int
-    """From 1 on."""
-    name: str
-    kind: str
-    """"step", "tool", "state" or "checkpoint"."""
-    key: str
-    """SHA-256 of the canonical JSON of what it was called with and of the key before it."""
-    stored: float
-    seconds: float
-    """How long it took."""
-    asked: Any
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A named place in a run, and in the model's KV."""
-
-    name: str
-    number: int
-    """The step that it is."""
-    tokens: tuple[int, ...]
-    """The prompt's tokens at that place."""
-    kv_tokens: int
-    """So many of them have their KV in the store, and pinned."""
-    state: Any
-    until: float | None
-    """When its pins end, in seconds of Unix time."""
-
-    def prompt(self) -> Prompt:
-        """The tokens, to match and restore."""
-        return Prompt(self.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class StepCall:
-    """A step that is asked for."""
-
-    kind: str
-    name: str
-    asked: dict[str, Any]
-    version: str
-    once: bool
-    encode: Callable[[Any], Any] | None
-    decode: Callable[[Any], Any] | None
-
-
-class _Lane:
-    """Steps that come one after the other: those of the run, those within one step, those of a named lane."""
-
-    def __init__(self, run: Run, segments: list[tuple[str, int | None]], name: str) -> None:
-        self.run = run
-        self.name = name
-        # Labels of the branches that the path follows, and the step at which each is left.
-        self.segments = segments
-        self.path = b""
-        self.parents: list[str] = []
-        self.cursor = 0
-        self.place = Place(name)
-        self.lock = threading.RLock()
-        # A lock is of one event loop.
-        self.async_lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-
-    def label(self, number: int) -> str:
-        """Of the branch that a step belongs to."""
-        return next(label for label, end in self.segments if end is None or number <= end)
-
-    def path_to(self, count: int) -> bytes:
-        """The digests of the first `count` steps."""
-        have = len(self.path) // DIGEST_BYTES
-        if have < count:
-            parts = [self.path]
-            last = self.path[-DIGEST_BYTES:] or _ROOT
-            for number in range(have + 1, count + 1):
-                last = hashlib.sha256(bytes.fromhex(self.label(number)) + last + number.to_bytes(8, "big")).digest()
-                parts.append(last)
-            self.path = b"".join(parts)
-        return self.path[: count * DIGEST_BYTES]
-
-    def count(self) -> int:
-        """How many steps are stored."""
-        reach = _LOOK
-        while True:
-            found = self.run._blocks.count(self.path_to(reach))
-            if found < reach:
-                return found
-            reach *= 2
-
-    def entry(self, number: int, *, content: bool = True) -> Entry | None:
-        """What is stored of a step."""
-        return self.run._blocks.get(self.path_to(number), content=content)
-
-    def below(self, name: str) -> list[tuple[str, int | None]]:
-        """The segments of a lane that begins where this one stands."""
-        here = self.path_to(self.cursor)[-DIGEST_BYTES:] or _ROOT
-        # By the branch of the step that comes next: a fork shares the lanes of its front, and not those that begin where it begins.
-        label = digest({"kvstore.agent": "lane", "branch": self.label(self.cursor + 1), "at": here.hex(), "lane": name})
-        return [(label.hex(), None)]
-
-
-_lane: ContextVar[_Lane | None] = ContextVar("kvstore.agent.lane", default=None)
+_lane: ContextVar[Lane | None] = ContextVar("kvstore.agent.lane", default=None)
 
 
 class Run:
@@ -199,7 +75,7 @@ class Run:
             if last is None:
                 raise LostStepError(f"the branches of run {self.id} have left the store")
             record["segments"] = last.value["segments"]
-        self._main = _Lane(self, [(label, end) for label, end in record["segments"]], "run")
+        self._main = Lane(self, self._blocks, [(label, end) for label, end in record["segments"]], "run")
         self.log = RunLog(
             self._blocks, self._claims, self._key, ttl_seconds=self._rest(), claim_seconds=agents.claim_seconds
         )
@@ -319,7 +195,7 @@ class Run:
         for number in range(first, self.confirmed + 1):
             entry = self._main.entry(number)
             if entry is not None:
-                yield _step_of(number, entry)
+                yield step_of(number, entry)
 
     def step(
         self,
@@ -341,7 +217,7 @@ class Run:
         """
         rule = self._agents.policies.step(name)
         version = str(rule.get("version", version))
-        asked = _asked(name, arguments, named, key, version)
+        asked = asked_of(name, arguments, named, key, version)
         call = StepCall("step", name, asked, version, once, encode, decode)
         if rule.get("bypass"):
             if inspect.iscoroutinefunction(function):
@@ -351,7 +227,7 @@ class Run:
             return self._step_async(call, lambda: function(*arguments, **named))
         return self._step(call, lambda: function(*arguments, **named))
 
-    def _here(self) -> _Lane:
+    def _here(self) -> Lane:
         lane = _lane.get()
         return lane if lane is not None and lane.run is self else self._main
 
@@ -450,7 +326,7 @@ class Run:
     @contextlib.contextmanager
     def _outside(self, where: str) -> Iterator[None]:
         """Steps within one that is bypassed are a sequence of their own, and not done again."""
-        inner = _Lane(self, self._here().below(f"bypassed {where}"), where)
+        inner = Lane(self, self._blocks, self._here().below(f"bypassed {where}"), where)
         tokens = (_lane.set(inner), place.set(inner.place))
         try:
             yield
@@ -473,15 +349,15 @@ class Run:
         self._agents.metrics.count("step", call.name, outcome)
         self.note_call("step", outcome, call.name, call=where, version=call.version, asked=call.asked, **rest)
 
-    def _inside(self, lane: _Lane, call: StepCall) -> _Lane:
+    def _inside(self, lane: Lane, call: StepCall) -> Lane:
         """Where the steps that the function itself takes go."""
-        return _Lane(self, lane.below(f"inside {call.name}"), f"{lane.name}/{lane.cursor + 1}:{call.name}")
+        return Lane(self, self._blocks, lane.below(f"inside {call.name}"), f"{lane.name}/{lane.cursor + 1}:{call.name}")
 
-    def _step_key(self, lane: _Lane, call: StepCall) -> str:
+    def _step_key(self, lane: Lane, call: StepCall) -> str:
         before = lane.parents[lane.cursor - 1] if lane.cursor else lane.segments[0][0]
         return digest({"parent": before, "kind": call.kind, **call.asked}).hex()
 
-    def _answer(self, lane: _Lane, call: StepCall) -> tuple[Any] | None:
+    def _answer(self, lane: Lane, call: StepCall) -> tuple[Any] | None:
         """What is stored of the step that comes next, if it is this one."""
         number = lane.cursor + 1
         if self._end is not None and time.time() >= self._end:
@@ -526,7 +402,7 @@ class Run:
 
     def _note(
         self,
-        lane: _Lane,
+        lane: Lane,
         call: StepCall,
         outcome: str,
         key: str,
@@ -549,10 +425,10 @@ class Run:
             lane="" if lane is self._main else lane.segments[-1][0],
         )
 
-    def _intent(self, lane: _Lane, number: int) -> bytes:
+    def _intent(self, lane: Lane, number: int) -> bytes:
         return digest({"kvstore.agent": "intent", "at": lane.path_to(number)[-DIGEST_BYTES:].hex()})
 
-    def _begin(self, lane: _Lane, call: StepCall) -> None:
+    def _begin(self, lane: Lane, call: StepCall) -> None:
         if self.is_replay:
             raise DivergenceError(f"{lane.name}/{lane.cursor + 1}:{call.name}", "the step", "no call", call.asked)
         if not call.once:
@@ -586,14 +462,14 @@ class Run:
             raise ValueError("store the result with run.step(name, lambda: result, key=…) after resolve(again=True)")
         self._blocks.forget(where)
 
-    def _failed(self, lane: _Lane, call: StepCall, error: BaseException) -> None:
+    def _failed(self, lane: Lane, call: StepCall, error: BaseException) -> None:
         self._agents.metrics.count("step", call.name, "failed")
         self._note(lane, call, "failed", self._step_key(lane, call), reason=f"{type(error).__name__}: {error}")
         if call.once and isinstance(error, Exception):
             # The function says itself that it failed: that is no doubt.
             self._blocks.forget(self._intent(lane, lane.cursor + 1))
 
-    def _confirm(self, lane: _Lane, call: StepCall, result: Any, seconds: float) -> Any:
+    def _confirm(self, lane: Lane, call: StepCall, result: Any, seconds: float) -> Any:
         content, kind = encoded(call.encode(result) if call.encode else result)
         number = lane.cursor + 1
         key = self._step_key(lane, call)
@@ -821,7 +697,7 @@ class Run:
         Each lane that begins at one place has a name of its own.
         """
         above = self._here()
-        lane = _Lane(self, above.below(f"lane {name}"), f"{above.name}/{above.cursor}~{name}")
+        lane = Lane(self, self._blocks, above.below(f"lane {name}"), f"{above.name}/{above.cursor}~{name}")
         tokens = (_lane.set(lane), place.set(lane.place))
         try:
             yield
@@ -870,35 +746,3 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
-
-
-def _asked(name: str, arguments: tuple[Any, ...], named: dict[str, Any], key: Any, version: str) -> dict[str, Any]:
-    asked: dict[str, Any] = {"name": name}
-    if version:
-        asked["version"] = version
-    if key is not None:
-        asked["key"] = key
-    else:
-        if arguments:
-            asked["arguments"] = list(arguments)
-        if named:
-            asked["named"] = named
-    try:
-        digest(asked)
-    except NotCanonicalError as reason:
-        raise TypeError(f"the arguments of step {name!r} are no JSON ({reason}): give a key that stands for them") from None
-    return asked
-
-
-def _step_of(number: int, entry: Entry) -> Step:
-    meta = entry.meta
-    return Step(
-        number,
-        meta.get("name", ""),
-        meta.get("kind", ""),
-        meta.get("step", ""),
-        entry.stored,
-        meta.get("seconds", 0.0),
-        meta.get("asked"),
-        entry.value,
-    )

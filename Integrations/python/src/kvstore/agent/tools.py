@@ -427,7 +427,7 @@ async def _compute_async(
 
 
 def _step_of(lookup: _Lookup) -> Any:
-    from .run import StepCall
+    from .steps import StepCall
 
     lookup.store.metrics.count("tool", lookup.rule.name, "written")
     return StepCall("tool", lookup.rule.name, lookup.asked, lookup.rule.version, lookup.rule.once, lookup.tool.encode, lookup.tool.decode)
