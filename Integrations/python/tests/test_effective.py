@@ -90,6 +90,23 @@ def test_only_the_listed_field_is_left_out() -> None:
     assert digest(later, listed) != digest(Part(), listed)
 
 
+def test_a_configuration_that_refuses_to_tell_a_field() -> None:
+    @dataclasses.dataclass
+    class OfLayers:
+        """As transformers' configurations are whose layers differ."""
+
+        head_dim: int = 64
+        overrides: dict[int, int] = dataclasses.field(default_factory=dict)
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "head_dim":
+                raise RuntimeError("it varies across layers")
+            return super().__getattribute__(name)
+
+    assert digest(OfLayers()) == digest(OfLayers())
+    assert len({digest(made) for made in (OfLayers(), OfLayers(head_dim=128), OfLayers(overrides={1: 2}))}) == 3
+
+
 def test_what_holds_itself() -> None:
     one, other = Whole(), Whole()
     one.value = [one]
@@ -119,6 +136,26 @@ def test_code_is_told_by_what_it_does() -> None:
     assert module_code_digest(made(source), {"another.FACTOR": "why"}) == before
 
     assert code_digest((lambda: {1, 2}).__code__) == code_digest((lambda: {1, 2}).__code__)
+
+
+def test_code_beside_values_that_answer_anything_or_nothing() -> None:
+    class Missing:
+        """As what stands for a package that is not installed."""
+
+        def __getattr__(self, name: str) -> Any:
+            raise ModuleNotFoundError(name)
+
+    class Anything:
+        def __getattr__(self, name: str) -> Any:
+            return self
+
+    def made(factor: int) -> types.ModuleType:
+        module = types.ModuleType("remote")
+        exec(f"def double(x):\n    return x * {factor}\n", module.__dict__)
+        vars(module).update(missing=Missing(), anything=Anything(), other=types, slot=types.FunctionType.__dict__["__code__"])
+        return module
+
+    assert module_code_digest(made(2)) == module_code_digest(made(2)) != module_code_digest(made(3))
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,10 +147,10 @@ def module_code_digest(module: types.ModuleType, left_out: Mapping[str, str] | N
 
     def add(name: str, value: Any) -> None:
         value = inner(value)
-        code = getattr(value, "__code__", None)
-        if code is not None:
+        code = part_of(value, "__code__")
+        if isinstance(code, types.CodeType):
             digest.update(f"{name}\0".encode() + code_digest(code))
-            defaults = (getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None))
+            defaults = (part_of(value, "__defaults__"), part_of(value, "__kwdefaults__"))
             digest.update(_ADDRESS.sub("", repr(defaults)).encode())
         elif isinstance(value, property):
             for part in (value.fget, value.fset, value.fdel):
@@ -160,11 +160,22 @@ def module_code_digest(module: types.ModuleType, left_out: Mapping[str, str] | N
 
     def inner(value: Any) -> Any:
         for _ in range(20):
-            below = getattr(value, "__func__", None) or getattr(value, "__wrapped__", None)
+            below = part_of(value, "__func__")
+            below = part_of(value, "__wrapped__") if below is None else below
             if below is None:
                 break
             value = below
         return value
+
+    def part_of(value: Any, name: str) -> Any:
+        if isinstance(value, types.ModuleType):
+            # It has a digest of its own, and may import others when it is asked.
+            return None
+        try:
+            return getattr(value, name, None)
+        except Exception:
+            # What stands for a package that is not installed says so.
+            return None
 
     ours = getattr(module, "__name__", None)
     for name, value in sorted(vars(module).items()):
@@ -214,8 +225,11 @@ def _all_fields(value: Any) -> dict[str, Any]:
         fields[name] = getattr(value, name)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            if hasattr(value, field.name):
-                fields[field.name] = getattr(value, field.name)
+            try:
+                # Not getattr: transformers' configurations refuse to tell what differs between layers.
+                fields[field.name] = object.__getattribute__(value, field.name)
+            except AttributeError:
+                continue
     fields.update(getattr(value, "__dict__", {}))
     return fields
 

@@ -53,15 +53,16 @@ class ModelCache:
     ) -> None:
         """digest: what `model_digest` said of this model, if it is known. identity: further fields, for example a salt."""
         config = model.config.get_text_config()
+        # First: a configuration whose layers differ refuses to tell what is asked for below.
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
+            raise ValueError(f"only models whose layers all have full attention can be restored, and this one has {sorted(kinds)}")
         self._layers = int(config.num_hidden_layers)
         self._heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
         self._head_size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
         self._dtype = model.dtype
         self._device = model.device
         self._block = tokens_per_block
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
-            raise ValueError(f"only models whose layers all have full attention can be restored, and this one has {sorted(kinds)}")
         size = self._heads * tokens_per_block * self._head_size * torch.empty(0, dtype=self._dtype).element_size()
         self.namespace = store.namespace(
             Identity(
