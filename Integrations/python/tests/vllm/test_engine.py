@@ -154,6 +154,10 @@ def test_after_a_restart(warm: Warm, store: Path, tmp_path: Path, mode: str) -> 
             assert restored["cached"] == usable(prompt), name
             assert same(restored, warm.hits[name]), name
         assert "KV load failure" not in engine.said()
+        # vLLM binds the threads that compute, each to a core; ours may be anywhere.
+        worker, cores = engine.worker_process(), os.sched_getaffinity(0)
+        assert len(cores) == 1 or os.sched_getaffinity(worker) != cores
+        assert sum(os.sched_getaffinity(int(thread)) == cores for thread in os.listdir(f"/proc/{worker}/task")) >= 4
 
         for name, prompt in {"late": DAMAGED_LATE, "first": DAMAGED_FIRST}.items():
             assert near(engine.generate(prompt)[0], warm.hits[name]), name

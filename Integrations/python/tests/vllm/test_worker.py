@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import subprocess
 import threading
 import time
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 import kvstore
+from kvstore.moving import Operation
 from kvstore.vllm.layout import kv_layout
 from kvstore.vllm.metadata import RequestUpdate, StepMetadata, Tenant, Transfer
 from kvstore.vllm.options import Options
@@ -27,10 +30,10 @@ RANK = (0, 0)
 
 
 class Worker:
-    """A worker with a KV cache of two layers and ten blocks."""
+    """A worker with a KV cache of a few layers and ten blocks."""
 
-    def __init__(self, path: Path, **settings: Any) -> None:
-        self.kv = {f"layer{index}": torch.zeros(BLOCKS, 2, BLOCK, 128, dtype=torch.bfloat16) for index in range(2)}
+    def __init__(self, path: Path, *, layers: int = 2, **settings: Any) -> None:
+        self.kv = {f"layer{index}": torch.zeros(BLOCKS, 2, BLOCK, 128, dtype=torch.bfloat16) for index in range(layers)}
         layout = kv_layout(self.kv, BLOCKS)
         identity = kvstore.Identity(
             tokens_per_block=BLOCK, region_bytes=tuple(region.byte_count for region in layout.regions)
@@ -105,6 +108,78 @@ def test_blocks_come_back(worker: Worker) -> None:
         assert all(torch.equal(one, other) for one, other in zip(worker.block(block), content, strict=True))
     for block, content in others.items():
         assert all(torch.equal(one, other) for one, other in zip(worker.block(block), content, strict=True))
+
+
+def test_layers_that_wait_are_read_together(tmp_path: Path) -> None:
+    layers = 32
+    worker = Worker(tmp_path / "store", layers=layers, load="layerwise")
+    worker.fill(1)
+    save(worker, "a", range(128), list(range(1, 9)))
+    expected = [worker.block(block) for block in range(1, 9)]
+    worker.side.close()
+    # One that has nothing in memory.
+    worker = Worker(tmp_path / "store", layers=layers, load="layerwise")
+    one_by_one = 8 * layers * (4096 + 2 * BLOCK * 128 * 2)
+
+    def bytes_read(number: int) -> int:
+        before = worker.side._store.stats()["disk_bytes_read"]
+        worker.fill(2)
+        _, _, failed = worker.step(
+            layers=True,
+            updates=[update(f"b{number}", range(128), list(range(1, 9)))],
+            loads=[Transfer(f"b{number}", 0, 8)],
+        )
+        assert not failed
+        for block, content in zip(range(1, 9), expected, strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(worker.block(block), content, strict=True))
+        return worker.side._store.stats()["disk_bytes_read"] - before
+
+    # On a busy machine each layer may have come before the next one is asked for.
+    assert any(bytes_read(number) < 0.9 * one_by_one for number in range(20))
+    worker.side.close()
+
+
+def test_layers_are_loaded_where_the_library_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(tmp_path / "store", load="layerwise")
+    worker.fill(1)
+    save(worker, "a", range(32), [3, 7])
+    # What an operation is whose start was refused.
+    refused = Operation.__new__(Operation)
+    refused._handle, refused._result = None, kvstore.Transfer(kvstore.Status.BUSY, 0, 0, 0, 0)
+    monkeypatch.setattr(worker.side._memory, "start_restore", lambda *_: refused)
+    assert is_stored(worker, range(32), [3, 7])
+    worker.side.close()
+
+
+def test_nothing_runs_on_the_core_of_the_thread_that_computes(tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one core")
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    process = context.Process(target=bound_worker, args=(tmp_path / "store", answers))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    for mode, cores in answers.get().items():
+        # Writer, follower and the pools' threads.
+        assert len(cores) >= 4 and all(found == os.sched_getaffinity(0) for found in cores), (mode, cores)
+
+
+def bound_worker(path: Path, answers: Any) -> None:
+    """A worker process, whose first thread is bound to a core as vLLM does it; answers where the others run."""
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    before = set(os.listdir("/proc/self/task"))
+    found = {}
+    for mode in ("layerwise", "sync", "async"):
+        worker = Worker(path, load=mode)
+        worker.fill(1)
+        save(worker, "a", range(32), [3, 7])
+        worker.step(layers=True, updates=[update("b", range(32), [0, 5])], loads=[Transfer("b", 0, 2)])
+        since = set(os.listdir("/proc/self/task")) - before
+        found[mode] = [os.sched_getaffinity(int(thread)) for thread in since]
+        worker.side.close()
+    answers.put(found)
 
 
 def test_blocks_that_are_not_there_are_named(worker: Worker) -> None:

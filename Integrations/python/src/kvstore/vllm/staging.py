@@ -14,6 +14,7 @@ import torch
 
 from ..errors import Status
 from ..memory import Spans
+from ..moving import Operation
 from ..namespace import Namespace
 from ..prompt import Prompt
 from .layout import NULL_BLOCK, KVLayout, Region
@@ -47,6 +48,18 @@ class Memory(ABC):
     ) -> int:
         """Fills these blocks, or some regions of each; returns how many leading ones are good."""
 
+    def start_restore(
+        self,
+        namespace: Namespace,
+        prompt: Prompt,
+        tables: list[list[int]],
+        first_block: int,
+        first_region: int,
+        region_count: int,
+    ) -> Operation | None:
+        """The same by a thread of the library's, which returns at once; None where blocks pass through other memory."""
+        return None
+
     @abstractmethod
     def offload(
         self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any, **hints: Any
@@ -76,16 +89,38 @@ class HostMemory(Memory):
         first_region: int,
         region_count: int,
     ) -> int:
-        nowhere = 0 if self._rest is None else self._rest.data_ptr()
         return namespace.restore(
             prompt,
-            self._layout.spans(tables, first_region, region_count, nowhere),
+            self._spans(tables, first_region, region_count),
             first_block=first_block,
             block_count=self._layout.block_count(tables),
             first_region=first_region,
             region_count=region_count,
             timeout_seconds=self._load_timeout_seconds,
         ).blocks_done
+
+    def start_restore(
+        self,
+        namespace: Namespace,
+        prompt: Prompt,
+        tables: list[list[int]],
+        first_block: int,
+        first_region: int,
+        region_count: int,
+    ) -> Operation | None:
+        return namespace.start_restore(
+            prompt,
+            self._spans(tables, first_region, region_count),
+            first_block=first_block,
+            block_count=self._layout.block_count(tables),
+            first_region=first_region,
+            region_count=region_count,
+            timeout_seconds=self._load_timeout_seconds,
+        )
+
+    def _spans(self, tables: list[list[int]], first_region: int, region_count: int) -> Spans:
+        nowhere = 0 if self._rest is None else self._rest.data_ptr()
+        return self._layout.spans(tables, first_region, region_count, nowhere)
 
     def offload(
         self, namespace: Namespace, prompt: Prompt, tables: list[list[int]], first_block: int, ready: Any, **hints: Any

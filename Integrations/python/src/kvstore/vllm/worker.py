@@ -8,11 +8,12 @@ import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import KVStoreError, Status
+from ..moving import Operation
 from ..namespace import Identity, Namespace
 from ..prompt import Prompt
 from ..store import Store
@@ -21,6 +22,7 @@ from .layout import KVLayout
 from .metadata import Ending, Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
 from .options import Options
 from .staging import Memory
+from .threads import cores_allowed, thread_pool
 from .watch import Watch
 
 logger = logging.getLogger("vllm.kvstore")
@@ -54,6 +56,19 @@ class _Load:
     blocks_good: int = 0
 
 
+@dataclass
+class _LayerLoad:
+    """A layer's part of a load under way."""
+
+    load: _Load
+    regions: tuple[int, int]
+    """The first one, and their number."""
+    is_last: bool
+    started: Future[Operation | int] = field(default_factory=Future)
+    """The operation, or how many blocks are good already."""
+    has_ended: bool = False
+
+
 class WorkerSide:
     """Loads and saves what the scheduler's metadata says. vLLM's thread calls it; threads of its own do the work."""
 
@@ -82,14 +97,14 @@ class WorkerSide:
         self._requests: dict[str, _Request] = {}
         self._namespaces: OrderedDict[Tenant, Namespace] = OrderedDict()
         self._namespaces_lock = threading.Lock()
-        self._loads = ThreadPoolExecutor(options.load_threads, thread_name_prefix="kvstore-load")
+        cores = cores_allowed()
+        self._loads = thread_pool(options.load_threads, "kvstore-load", cores)
         # One thread: a block is stored after its parent.
-        self._saves = ThreadPoolExecutor(1, thread_name_prefix="kvstore-save")
+        self._saves = thread_pool(1, "kvstore-save", cores)
         self._loading: set[Future[None]] = set()
         self._loaded: queue.SimpleQueue[tuple[str, set[int], list[int]]] = queue.SimpleQueue()
-        self._layers: dict[str, list[Future[None]]] = {}
+        self._layers: dict[str, list[_LayerLoad]] = {}
         self._failed_blocks: set[int] = set()
-        self._failed_layers: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
         self._replaced: dict[str, _Request] = {}
         """Requests that end in this step, whose ids are in use again."""
         self._finishing: list[tuple[str, _Request | None]] = []
@@ -97,7 +112,8 @@ class WorkerSide:
         self._dropped = {"error": 0, "full": 0}
         self._store: Store | None = None
         try:
-            self._store = options.open(max(layout.block_bytes, state_bytes))
+            # Not in this thread: the library's threads run where the one does that opens the store.
+            self._store = self._saves.submit(options.open, max(layout.block_bytes, state_bytes)).result()
             # The one that requests without salt and adapter use: what is wrong with it shows at the start.
             self._namespace(Tenant())
         except KVStoreError as reason:
@@ -133,6 +149,7 @@ class WorkerSide:
         self._notice_changes()
         for update in step.updates:
             self._update(update)
+        loads: list[Future[set[int]]] = []
         for transfer in step.loads:
             load = self._prepare(transfer)
             if self._stopped or not self._has_adapter(self._requests[transfer.request_id]):
@@ -148,12 +165,14 @@ class WorkerSide:
             elif self._options.load == "layerwise":
                 self._load_layers(load)
             else:
-                self._failed_blocks |= self._load_all(load)
+                loads.append(self._loads.submit(self._load_all, load))
+        for whole in loads:
+            self._failed_blocks |= whole.result()
 
     def wait_for_layer(self, layer: str) -> None:
         """Returns when the layer's part of all blocks of this step has come."""
-        for future in self._layers.pop(layer, ()):
-            future.result()
+        for part in self._layers.pop(layer, ()):
+            self._end_layer(part)
 
     def save(self, step: StepMetadata) -> None:
         """After the step: starts its saves. Their blocks were computed in earlier steps."""
@@ -206,11 +225,7 @@ class WorkerSide:
     def failed_blocks(self) -> set[int]:
         """Ids of blocks that did not come, since the last call; vLLM calls it after finished()."""
         failed, self._failed_blocks = self._failed_blocks, set()
-        while True:
-            try:
-                failed |= self._failed_layers.get_nowait()
-            except queue.Empty:
-                return failed
+        return failed
 
     def failed_requests(self) -> set[str]:
         """Requests whose loads failed, since the last call, where vLLM does not know them by their blocks."""
@@ -284,25 +299,50 @@ class WorkerSide:
 
     def _load_layers(self, load: _Load) -> None:
         """Loads layer by layer, in the order in which they are computed."""
-        load.blocks_good = len(load.block_ids)
         parts = list(dict.fromkeys(self._layout.layer_regions.values()))
-        futures = {}
-        for part in parts:
-            futures[part] = self._loads.submit(self._load_layer, load, part, part == parts[-1])
+        loads = {part: _LayerLoad(load, part, is_last=part == parts[-1]) for part in parts}
+        self._loads.submit(self._start_layers, load, list(loads.values()))
         for layer, part in self._layout.layer_regions.items():
-            self._layers.setdefault(layer, []).append(futures[part])
+            self._layers.setdefault(layer, []).append(loads[part])
 
-    def _load_layer(self, load: _Load, part: tuple[int, int], last: bool) -> None:
+    def _start_layers(self, load: _Load, parts: list[_LayerLoad]) -> None:
+        """Has the library read all layers: those that wait for each other it reads together."""
+
+        def start(namespace: Namespace) -> None:
+            for part in parts:
+                moved = (load.prompt, [load.block_ids], load.transfer.first_block, *part.regions)
+                operation = self._memory.start_restore(namespace, *moved)
+                refused = operation is not None and (at_once := operation.poll()) and at_once.status == Status.BUSY
+                if operation is None or refused:
+                    part.started.set_result(self._memory.restore(namespace, *moved))
+                else:
+                    part.started.set_result(operation)
+
+        self._attempt("load", load.tenant, start)
+        for part in parts:
+            if not part.started.done():
+                part.started.set_result(0)
+
+    def _end_layer(self, part: _LayerLoad) -> None:
+        """Waits for a part of a load; layers may share one."""
+        if part.has_ended:
+            return
+        part.has_ended = True
         good = 0
 
-        def restore(namespace: Namespace) -> None:
+        def end(_: Namespace) -> None:
             nonlocal good
-            good = self._memory.restore(namespace, load.prompt, [load.block_ids], load.transfer.first_block, *part)
+            started = part.started.result()
+            if isinstance(started, Operation):
+                moved = started.wait()
+                good = moved.blocks_done if moved else 0
+            else:
+                good = started
 
-        self._attempt("load", load.tenant, restore)
-        self._failed_layers.put(set(load.block_ids[good:]))
-        if last:
-            self._release(load.transfer)
+        self._attempt("load", part.load.tenant, end)
+        self._failed_blocks |= set(part.load.block_ids[good:])
+        if part.is_last:
+            self._release(part.load.transfer)
 
     def _release(self, transfer: Transfer) -> None:
         for lease in transfer.leases.get(self._rank, ()):
