@@ -47,7 +47,9 @@ static void read_blocks(const blocks_t *blocks, size_t first, size_t step) {
     check(mdb_txn_begin(environment, NULL, MDB_RDONLY, &txn), "mdb_txn_begin");
     for (block = first; block < blocks->block_count; block += step) {
         MDB_val key = key_of(blocks, block), value;
-        check(mdb_get(txn, table, &key, &value), "mdb_get");
+        int code = mdb_get(txn, table, &key, &value);
+        if (code == MDB_NOTFOUND || (code == MDB_SUCCESS && value.mv_size != blocks->block_bytes)) continue;
+        check(code, "mdb_get");
         memcpy(blocks->target + block * blocks->block_bytes, value.mv_data, value.mv_size);
     }
     mdb_txn_abort(txn);

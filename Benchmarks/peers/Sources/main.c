@@ -15,11 +15,6 @@
 
 #include "peer.h"
 
-_Noreturn void fail(const char *what, const char *why) {
-    fprintf(stderr, "kvstore-peers: %s: %s\n", what, why);
-    exit(1);
-}
-
 static uint64_t now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);

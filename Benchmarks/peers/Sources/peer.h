@@ -21,7 +21,8 @@ typedef struct {
     void (*write)(const blocks_t *blocks);
     /* Before the page cache is dropped: everything in its last place. */
     void (*settle)(void);
-    /* Copies blocks first, first + step, ... to the target; several threads call it. */
+    /* Copies blocks first, first + step, ... to the target; several threads call it. Leaves the target of a block that is
+     * not there, or that the store finds damaged, as it is. */
     void (*read)(const blocks_t *blocks, size_t first, size_t step);
     /* How many of the keys are there, without their values. */
     size_t (*count)(const blocks_t *blocks);
