@@ -214,6 +214,66 @@ private func answerMap(_ connection: Int32) {
     #expect(asked.withLock { $0 } == 6)
   }
 
+  /// A reply that leads elsewhere: whoever listens there hears nothing, least of all the password, until the cluster's map names it.
+  @Test(arguments: ["MOVED", "ASK"]) func redirectionsToStrangersAreNotFollowed(
+    kind: String
+  ) throws {
+    let heard = Monitor("")
+    let stranger = Script { connection in
+      while true {
+        let text = Script.read(connection) { $0.contains("hunter2\r\n") || $0.contains("EXISTS") }
+        if text.isEmpty { return }
+        heard.withLock { $0 += text }
+        if text.contains("hunter2") { Script.write(connection, "+OK\r\n") }
+        if text.contains("ASKING") { Script.write(connection, "+OK\r\n") }
+        if text.contains("EXISTS") { Script.write(connection, ":1\r\n") }
+      }
+    }
+    defer { stranger.stop() }
+    let isNamed = Monitor(false)
+    let strangerPort = stranger.port
+    let own = Monitor<UInt16>(0)
+    let script = Script { connection in
+      while true {
+        let text = Script.read(connection) {
+          $0.contains("hunter2\r\n") || $0.contains("SLOTS\r\n") || $0.contains("EXISTS")
+        }
+        if text.isEmpty { return }
+        if text.contains("hunter2") { Script.write(connection, "+OK\r\n") }
+        if text.contains("SLOTS\r\n") {
+          // All slots are here; the other one is a node that has none yet.
+          var map = "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:\(own.withLock { $0 })\r\n"
+          if isNamed.withLock({ $0 }) {
+            map = map.replacing("*3", with: "*4") + "*2\r\n$9\r\n127.0.0.1\r\n:\(strangerPort)\r\n"
+          }
+          Script.write(connection, map)
+        }
+        if text.contains("EXISTS") {
+          Script.write(connection, "-\(kind) 15495 127.0.0.1:\(strangerPort)\r\n")
+        }
+      }
+    }
+    defer { script.stop() }
+    own.withLock { $0 = script.port }
+    let objects = try objects(script) {
+      $0.credentials = RedisCredentials(user: "kv", password: "hunter2")
+    }
+    for _ in 0..<3 {
+      #expect(throws: RemoteError.unavailable) {
+        try objects.exist([RemoteName("a")], deadline: deadline(after: 20 * Self.second))
+      }
+    }
+    #expect(heard.withLock { $0 } == "")
+    isNamed.withLock { $0 = true }
+    var found = false
+    for _ in 0..<600 where !found {
+      let limit = deadline(after: 20 * Self.second)
+      found = (try? objects.exist([RemoteName("a")], deadline: limit)) == [true]
+      if !found { usleep(100_000) }
+    }
+    #expect(found)
+  }
+
   @Test func closeEndsCalls() throws {
     let script = Script { connection in
       answerMap(connection)

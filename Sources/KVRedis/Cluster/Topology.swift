@@ -75,11 +75,15 @@ final class Topology: Sendable {
 
   // MARK: What changes it
 
-  /// A node said where a slot is; the node there, or nil when it names nothing usable.
+  /// A node said where a slot is; the node there, or nil when it is none of the cluster's.
+  ///
+  /// Credentials and KV go only to nodes that the URL or the cluster's map names: a reply to some request does not add one. A node that joined just
+  /// now is known by the next map, which is asked for then.
   func redirected(_ redirection: ServerError.Redirection, by node: Node) -> Node? {
     let host = redirection.host.isEmpty ? node.endpoint.host : redirection.host
     return state.withLock { state in
-      guard let target = self.node(.init(host: host, port: redirection.port), &state) else {
+      guard let target = state.nodes[.init(host: host, port: redirection.port)] else {
+        state.isStale = true
         return nil
       }
       if redirection.isOnce { return target }
