@@ -39,6 +39,9 @@ package import KVCore
   package let parentKey: BlockKey
   package let blocks: [Block]
 
+  /// Which blocks of its path it says that it has.
+  package var range: Range<Int> { firstBlock..<firstBlock + blocks.count }
+
   /// Looks at bytes that may be anything, and must outlive the view.
   package init(_ bytes: UnsafeRawBufferPointer) throws(ChunkFlaw) {
     unsafe self.bytes = bytes
@@ -175,18 +178,19 @@ package import KVCore
   ///
   /// - Parameters:
   ///   - namespace: that is asked for.
-  ///   - firstBlock: that is asked for.
+  ///   - asked: which blocks of the path are asked for.
   ///   - now: Unix time in nanoseconds.
   /// - Throws: what it is not.
   package func check(
     _ namespace: RemoteNamespace,
-    firstBlock: Int,
+    blocks asked: Range<Int>,
     now: UInt64
   ) throws(ChunkFlaw) {
     let identity = namespace.identity
     guard unsafe bytes[recordDigest].elementsEqual(namespace.recordDigest),
-      rootKey == namespace.chain.rootKey, blocks.count == namespace.blocksPerChunk,
-      self.firstBlock == firstBlock, regionCount == identity.regionByteCounts.count,
+      rootKey == namespace.chain.rootKey, range == asked,
+      asked.count == namespace.blocksOfChunk(endingAfter: asked.upperBound),
+      regionCount == identity.regionByteCounts.count,
       wordsPerBlock == identity.wordsPerBlock
     else { throw .identity }
     for block in blocks {

@@ -34,7 +34,7 @@ package import KVCore
   ///   - firstBlock: blocks before the chunk.
   ///   - parentKey: of the block before the first; the root key when there is none.
   ///   - prefixDigest: of the path down to the last block.
-  ///   - blocks: `blocksPerChunk` of them.
+  ///   - blocks: as many as the chunk that ends there has (`blocksOfChunk`).
   package init?(
     _ namespace: RemoteNamespace,
     firstBlock: Int,
@@ -42,9 +42,9 @@ package import KVCore
     prefixDigest: [UInt8],
     _ blocks: [Block]
   ) {
-    let count = namespace.blocksPerChunk
-    guard blocks.count == count, firstBlock >= 0, firstBlock % count == 0,
-      UInt32(exactly: firstBlock) != nil, prefixDigest.count == 32,
+    let count = blocks.count
+    guard firstBlock >= 0, UInt32(exactly: firstBlock) != nil, count > 0,
+      count == namespace.blocksOfChunk(endingAfter: firstBlock + count), prefixDigest.count == 32,
       blocks.allSatisfy({
         $0.words.count == namespace.identity.wordsPerBlock
           && $0.extra.count <= namespace.identity.extraByteCountMax
@@ -83,6 +83,17 @@ package import KVCore
     return unsafe UnsafeMutableRawBufferPointer(
       rebasing: memory[offset..<offset + bounds[region]]
     )
+  }
+
+  /// A payload that was written, to find out by how such are encoded: the first block's, or of one that is not full its first region.
+  ///
+  /// - Parameter regionByteCounts: as for `seal`, before which this is called.
+  /// - Returns: bytes of the writer's memory.
+  package func firstPayload(_ regionByteCounts: [[Int]]) -> UnsafeRawBufferPointer {
+    let counts = regionByteCounts.first ?? []
+    let isFull = counts == namespace.identity.regionByteCounts
+    let byteCount = isFull ? counts.reduce(0, +) : counts.first ?? 0
+    return unsafe UnsafeRawBufferPointer(rebasing: memory[headerByteCount...].prefix(byteCount))
   }
 
   /// Makes the object of what was written.

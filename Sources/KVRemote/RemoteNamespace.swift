@@ -18,20 +18,28 @@ package struct RemoteNamespace: Sendable {
   /// What all names begin with, of any namespace.
   package static let allPrefix = RemoteName("kv1:")
 
-  /// Nil for a namespace that stays local: it has a salt, and there is no key.
+  /// Nil for a namespace that stays local: it has a salt, and there is no key; or it holds side sections, has a salt, and its owner is not known.
   ///
   /// - Parameters:
   ///   - identity: of the namespace, checked, its salt included.
   ///   - key: what the machines share.
+  ///   - owner: of a namespace of side sections: the identity beside whose blocks they stand. The record that names it by its digest is another one
+  ///     there when it has a salt.
   ///   - keyBitCount: of each block key; 128 but in tests.
   ///   - blocksPerChunk: nil but in tests.
   package init?(
     _ identity: NamespaceIdentity,
     key: RemoteKey?,
+    owner: NamespaceIdentity? = nil,
     keyBitCount: Int = 128,
     blocksPerChunk: Int? = nil
   ) {
     guard key != nil || identity.salt.isEmpty else { return nil }
+    var identity = identity
+    if identity.sideSection != nil, !identity.salt.isEmpty {
+      guard let owner, let key else { return nil }
+      identity.sideSection?.ownerDigest = SHA256.hash(owner.encoded(saltKey: key.saltKey))
+    }
     self.identity = identity
     self.key = key
     record = identity.encoded(saltKey: key?.saltKey ?? [])
@@ -42,8 +50,10 @@ package struct RemoteNamespace: Sendable {
       wordsPerBlock: identity.wordsPerBlock,
       keyBitCount: keyBitCount
     )
+    // A section is the first block of a path of its own.
     self.blocksPerChunk =
-      blocksPerChunk ?? Self.blocksPerChunk(blockByteCount: identity.payloadByteCountMax)
+      identity.sideSection != nil
+      ? 1 : blocksPerChunk ?? Self.blocksPerChunk(blockByteCount: identity.payloadByteCountMax)
     name = Self.hexadecimal(key?.name(recordDigest) ?? Array(recordDigest.prefix(16)))
   }
 
@@ -57,6 +67,32 @@ package struct RemoteNamespace: Sendable {
     while count < 64, count * 2 * max(1, blockByteCount) <= byteCountMax { count *= 2 }
     return count
   }
+
+  // MARK: Chunks of a path
+
+  /// How many blocks the chunk has that ends with a path's first `blockCount` blocks: each end has one chunk, so a name means one object.
+  ///
+  /// A whole chunk where whole ones end, and else a part of one, as long as it can be aligned.
+  package func blocksOfChunk(endingAfter blockCount: Int) -> Int {
+    blockCount > 0 ? min(blocksPerChunk, 1 << blockCount.trailingZeroBitCount) : 0
+  }
+
+  /// The chunks of a path's first `blockCount` blocks, each as a range of blocks: whole ones, then ever shorter parts of one.
+  ///
+  /// Those without a block behind the first `stored` ones are left out.
+  package func chunks(after stored: Int, through blockCount: Int) -> [Range<Int>] {
+    var chunks: [Range<Int>] = []
+    var first = stored / blocksPerChunk * blocksPerChunk
+    while first < blockCount {
+      var count = blocksPerChunk
+      while count > blockCount - first { count /= 2 }
+      if first + count > stored { chunks.append(first..<first + count) }
+      first += count
+    }
+    return chunks
+  }
+
+  // MARK: Names
 
   /// Of the object with the identity record.
   package var recordName: RemoteName { RemoteName("kv1:\(name):id") }

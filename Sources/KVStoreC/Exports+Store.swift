@@ -131,6 +131,11 @@ private func configuration(
   remote.timeToLiveSeconds = unsafe Int(clamping: config.remote_time_to_live_seconds)
   remote.lookUpTimeoutNanoseconds = unsafe config.remote_look_up_timeout_nanoseconds
   remote.transferTimeoutNanoseconds = unsafe config.remote_transfer_timeout_nanoseconds
+  guard let encoding = unsafe RemoteEncoding(rawValue: Int(config.remote_encoding)),
+    unsafe config.remote_demotes <= 1
+  else { throw .invalidArgument(.flags) }
+  remote.encoding = encoding
+  remote.demotes = unsafe config.remote_demotes == 1
   return remote
 }
 

@@ -135,8 +135,8 @@ struct ChunkFixture {
     unsafe copy.copyBytes(from: object)
     let view = try unsafe ChunkView(UnsafeRawBufferPointer(copy))
     let first = chunk * namespace.blocksPerChunk
-    try view.check(namespace, firstBlock: first, now: now)
     let past = first + namespace.blocksPerChunk
+    try view.check(namespace, blocks: first..<past, now: now)
     guard
       view.isOf(
         path: parentKey(ofBlock: first),

@@ -21,6 +21,52 @@ import Testing
     }
   }
 
+  /// Each end of a path has one chunk, and these cover the path.
+  @Test func partsOfChunksHaveOnePlaceEach() throws {
+    let path = try small()
+    let size = path.namespace.blocksPerChunk
+    #expect(size == 64)
+    var places: [Int: Range<Int>] = [:]
+    for end in 0...200 {
+      let chunks = path.namespace.chunks(after: 0, through: end)
+      #expect(chunks.reduce(0) { $0 == $1.lowerBound ? $1.upperBound : -1 } == end)
+      for chunk in chunks {
+        #expect(places[chunk.upperBound] ?? chunk == chunk)
+        places[chunk.upperBound] = chunk
+        #expect(chunk.lowerBound % chunk.count == 0)
+        #expect(chunk.count == path.namespace.blocksOfChunk(endingAfter: chunk.upperBound))
+      }
+      #expect(chunks.count <= end / size + 6)
+      let rest = path.namespace.chunks(after: 70, through: end)
+      #expect(rest == chunks.filter { $0.upperBound > 70 && $0.lowerBound >= 64 })
+    }
+    #expect(path.namespace.blocksOfChunk(endingAfter: 0) == 0)
+  }
+
+  @Test func sectionsAreChunksOfOneBlock() throws {
+    var owner = NamespaceIdentity()
+    owner.tokensPerBlock = 4
+    owner.regionByteCounts = [1000]
+    func remote(_ salt: [UInt8], localKey: [UInt8], knowsOwner: Bool = true) -> RemoteNamespace? {
+      owner.salt = salt
+      let record = owner.encoded(saltKey: localKey)
+      return RemoteNamespace(
+        owner.ofSections(named: "state", byteCountMax: 100, record: record),
+        key: RemoteKey(Self.key),
+        owner: knowsOwner ? owner : nil
+      )
+    }
+    let one = try #require(remote([], localKey: [1], knowsOwner: false))
+    #expect(one.blocksPerChunk == 1)
+    #expect(one.record == remote([], localKey: [2])?.record)
+    // Each store knows its owner by another record; all machines know it by the same.
+    let salted = try #require(remote([5], localKey: [1]))
+    #expect(salted.record == remote([5], localKey: [2])?.record)
+    #expect(salted.record != one.record)
+    #expect(salted.record != remote([6], localKey: [1])?.record)
+    #expect(remote([5], localKey: [1], knowsOwner: false) == nil)
+  }
+
   @Test(arguments: [false, true], [nil, key])
   func whatWasPutInComesOut(isEncoded: Bool, key: [UInt8]?) throws {
     for isVariable in [false, true] {

@@ -10,7 +10,7 @@ import Testing
   private let identity = StoreFixture.identity([2000, 1000])
 
   /// Waits until the remote has confirmed all purges of a store.
-  private func waitForPurges(_ fixture: StoreFixture) throws {
+  static func waitForPurges(_ fixture: StoreFixture) throws {
     for _ in 0..<6000 {
       if try fixture.store.statistics().remote?.purgesPending == 0 { return }
       usleep(10_000)
@@ -25,7 +25,7 @@ import Testing
     try machines.write(tokens(0..<32), other)
     #expect(machines.remote.objects.count == 14)
     _ = try machines.a.store.openNamespace(identity).purge()
-    try waitForPurges(machines.a)
+    try Self.waitForPurges(machines.a)
     #expect(machines.remote.objects.count == 5)
     #expect(try machines.find(tokens(0..<64), identity).blockCount == 0)
     #expect(try machines.find(tokens(0..<32), other).blockCount == 8)
@@ -38,7 +38,7 @@ import Testing
     let machines = try RemoteFixture()
     try machines.write(tokens(0..<64), identity)
     _ = try machines.a.store.openNamespace(identity).purgePrefix(tokens(0..<24))
-    try waitForPurges(machines.a)
+    try Self.waitForPurges(machines.a)
     // Two chunks of four blocks before it, and the record; the third one held its last block.
     #expect(machines.remote.objects.count == 3)
     #expect(try machines.find(tokens(0..<64), identity).blockCount == 4)
@@ -58,7 +58,7 @@ import Testing
     #expect(try machines.a.store.statistics().remote?.purgesPending == 1)
     #expect(machines.remote.objects.count == count)
     machines.remote.fault = nil
-    try waitForPurges(machines.a)
+    try Self.waitForPurges(machines.a)
     #expect(machines.remote.objects.isEmpty)
     try machines.a.reopen { $0.remote.objects = SharedRemote(machines.remote) }
     #expect(try machines.a.store.statistics().remote?.purgesPending == 0)

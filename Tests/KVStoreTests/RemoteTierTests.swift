@@ -65,6 +65,81 @@ import Testing
     try fixture.reopenClosed()
   }
 
+  /// Encoded where that is shorter; the reader need not ask for it.
+  @Test(arguments: ["fp16", ""]) func payloadsGoInFrames(dtype: String) throws {
+    let machines = try RemoteFixture { configuration, index in
+      if index == 0 { configuration.remote.encoding = .frames }
+    }
+    let identity = StoreFixture.identity([40_000, 24_000]) { $0.kvDtype = dtype }
+    try machines.write(tokens(0..<32), identity)
+    let raw = 4 * 2 * 64_000
+    let sent = try #require(try machines.a.store.statistics().remote)
+    #expect(sent.chunksSent == 4)
+    #expect(Int(sent.bytesSent) < raw)
+    #expect(try machines.find(tokens(0..<32), identity).blockCount == 8)
+    #expect(try machines.b.store.openNamespace(identity).restore(tokens(0..<32)).isRight)
+    #expect(try machines.statistics.bytesFetched == sent.bytesSent)
+  }
+
+  /// What leaves the disk by eviction is sent before, as far as that comes in time, and both are counted.
+  @Test(arguments: [false, true]) func whatIsEvictedGoesThereBefore(demotes: Bool) throws {
+    let machines = try RemoteFixture(writes: .reused) { configuration, index in
+      configuration.remote.demotes = demotes
+      configuration.evictionPolicy = .lru
+      if index == 0 { configuration.capacityBytes = 64 << 20 }
+    }
+    let identity = StoreFixture.identity([40_000, 24_000])
+    let namespace = try machines.a.store.openNamespace(identity)
+    for index in 0..<300 {
+      try namespace.offload(tokens(index * 1000..<index * 1000 + 32))
+      guard index % 10 == 9 else { continue }
+      try machines.a.store.flush()
+      machines.a.store.waitForRemote()
+      // The scan's own jobs come behind it.
+      machines.a.store.waitForRemote()
+    }
+    let statistics = try #require(try machines.a.store.statistics().remote)
+    let evicted = try machines.a.store.statistics().blocksEvicted
+    #expect(evicted > 500)
+    guard demotes else {
+      #expect(machines.remote.objects.isEmpty)
+      #expect(statistics.blocksDemoted + statistics.blocksLost == 0)
+      return
+    }
+    #expect(statistics.blocksDemoted + statistics.blocksLost == evicted)
+    #expect(statistics.blocksDemoted > evicted / 2)
+    // Gone here, and found again.
+    let gone = (0..<300).filter { index in
+      (try? namespace.peek(tokens(index * 1000..<index * 1000 + 32))) == 0
+    }
+    var foundCount = 0
+    for index in gone.suffix(20) {
+      let prompt = tokens(index * 1000..<index * 1000 + 32)
+      guard try machines.find(prompt, identity).blockCount == 8 else { continue }
+      foundCount += 1
+      #expect(try machines.b.store.openNamespace(identity).restore(prompt).isRight)
+    }
+    #expect(foundCount > 10)
+  }
+
+  /// A remote that hangs delays no eviction.
+  @Test func evictionsDoNotWaitForARemote() throws {
+    let machines = try RemoteFixture(writes: .reused) { configuration, index in
+      configuration.remote.demotes = true
+      configuration.evictionPolicy = .lru
+      if index == 0 { configuration.capacityBytes = 64 << 20 }
+    }
+    machines.remote.fault = .hanging
+    let namespace = try machines.a.store.openNamespace(StoreFixture.identity([40_000, 24_000]))
+    for index in 0..<200 {
+      try namespace.offload(tokens(index * 1000..<index * 1000 + 32))
+      try machines.a.store.flush()
+    }
+    let statistics = try #require(try machines.a.store.statistics().remote)
+    #expect(statistics.blocksDemoted == 0)
+    #expect(try machines.a.store.statistics().blocksEvicted == statistics.blocksLost)
+  }
+
   @Test func onlyWholeChunksGo() throws {
     let machines = try RemoteFixture()
     try machines.write(tokens(0..<28), identity)

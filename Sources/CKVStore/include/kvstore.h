@@ -120,6 +120,10 @@ typedef struct kvstore_session kvstore_session_t;         /* likewise */
 #define KVSTORE_REMOTE_WRITES_ALL 1u    /* all, once they are durable */
 #define KVSTORE_REMOTE_WRITES_OFF 2u    /* none: what others sent is read */
 
+#define KVSTORE_REMOTE_ENCODING_RAW 0u    /* payloads as they are */
+#define KVSTORE_REMOTE_ENCODING_FRAMES 1u /* losslessly compressed, where that is shorter; what
+                                           * others sent is read either way */
+
 typedef struct {
   uint32_t struct_size;
   uint32_t flags; /* KVSTORE_OPEN_* */
@@ -193,6 +197,10 @@ typedef struct {
   uint64_t remote_time_to_live_seconds;
   uint64_t remote_look_up_timeout_nanoseconds;  /* for a round of questions; default 250 ms */
   uint64_t remote_transfer_timeout_nanoseconds; /* for a few chunks; default 2 s */
+  uint32_t remote_encoding; /* KVSTORE_REMOTE_ENCODING_*; default raw */
+  /* 1: blocks that are about to leave disk and archive by eviction are sent as well; what cannot be
+   * sent before they leave is counted. 0: the default. */
+  uint32_t remote_demotes;
 } kvstore_config_t;
 
 /* Fills *config with the defaults. Pass sizeof(kvstore_config_t). Returns KVSTORE_OK, or
@@ -593,7 +601,8 @@ kvstore_status_t kvstore_section_digest(kvstore_namespace_t *section, const kvst
  * blocks. A lease on the prefix and one on each section. `matches` has 1 + section_count entries,
  * each with the same struct_size: of ns, then of each section (blocks_matched 1). Searches
  * backwards from the end of the stored prefix, and in tokens mode computes a SHA-256 of the prefix
- * (some milliseconds for 100,000 tokens).
+ * (some milliseconds for 100,000 tokens). With KVSTORE_MATCH_REMOTE, matches[0].being_fetched says
+ * that a longer prefix with its sections is looked up or on its way.
  * Returns as kvstore_match does; FULL when a lease was refused, and then none was taken. */
 kvstore_status_t kvstore_match_sections(kvstore_namespace_t *ns, kvstore_namespace_t *const *sections,
                                         size_t section_count, const kvstore_prompt_t *prompt,

@@ -14,6 +14,8 @@ package final class NamespaceCore: Sendable {
   let expiry = NamespaceExpiry()
   /// All regions of every block; one for all transfers, so that none allocates it.
   let wholeBlocks: RegionSelection
+  /// Of side sections: the identity of the namespace beside whose blocks they stand, once a handle on them was opened.
+  let sectionOwner = Monitor<NamespaceIdentity?>(nil)
 
   init(
     id: NamespaceID,
@@ -84,6 +86,15 @@ package final class NamespaceCore: Sendable {
   }
 
   func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
+
+  /// The most blocks that a match with these options finds.
+  func matchBlockCount(of prompt: Prompt, _ options: MatchOptions) -> Int {
+    let blockCount = blockCount(of: prompt)
+    // In digest mode a block stands for its tokens: at least one block stays to be computed.
+    let leavesOne =
+      options.contains(.leaveOneToken) && blockCount * wordsPerBlock == prompt.wordCount
+    return leavesOne ? blockCount - 1 : blockCount
+  }
 
   /// A full block of the prompt.
   func block(_ index: Int, of prompt: Prompt) -> PromptBlock? {

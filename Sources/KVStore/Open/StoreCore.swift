@@ -253,7 +253,8 @@ package final class StoreCore: Sendable {
       intents: intents,
       diskTier: diskTier,
       ledgers: ledgers,
-      parents: pendingParents
+      parents: pendingParents,
+      remote: remote
     )
     do throws(FileError) {
       namespaceHolds = try NamespaceHolds.open(folder, isReadOnly: configuration.readOnly)

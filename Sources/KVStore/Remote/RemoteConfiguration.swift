@@ -11,6 +11,14 @@ public enum RemoteWrites: Int, Sendable, CaseIterable {
   case all
 }
 
+/// How payloads are sent to the remote tier.
+public enum RemoteEncoding: Int, Sendable, CaseIterable {
+  /// As they are.
+  case raw
+  /// In frames of the lossless codec, where that is shorter: fewer bytes there and on the way, for CPU time.
+  case frames
+}
+
 /// A store's remote tier: an engine outside this machine that other stores use as well (docs/remote.md).
 public struct RemoteConfiguration: Sendable {
   /// Where it is; empty = there is none.
@@ -23,6 +31,10 @@ public struct RemoteConfiguration: Sendable {
   public var keyFile: String = ""
   /// What is written there.
   public var writes = RemoteWrites.reused
+  /// How payloads are sent; what others sent is read either way.
+  public var encoding = RemoteEncoding.raw
+  /// Whether blocks that are about to leave disk and archive by eviction are sent as well.
+  public var demotes = false
   /// The most that is written in a day, in the mean, and up to a 24th of it at once; 0 = no bound.
   public var writeBytesPerDay: Int = 0
   /// How long objects live there whose blocks have no end of their own, in seconds; 0 = until the server evicts them.

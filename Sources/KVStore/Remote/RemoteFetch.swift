@@ -7,13 +7,24 @@ internal import KVRemote
 /// Chunks come in the order in which a restore wants them, some in flight, and enter by the plan of an offload: a block is found once
 /// its checksums, its authentication code and its tokens were compared.
 struct RemoteFetch {
+  /// How far a prompt's path is here, and how far it is wanted, in leading blocks.
+  struct Range {
+    var storedBlockCount: Int
+    /// Of these, what is of use: where sections are needed, up to the last place that has them.
+    var usableBlockCount: Int
+    var blockCount: Int
+  }
+
   private let tier: RemoteTier
   private let core: StoreCore
   private let namespace: NamespaceCore
   private let remote: RemoteNamespace
   private let prompt: Prompt
-  private let name: RemoteState.FetchName
-  private let storedBlockCount: Int
+  private let range: Range
+  /// What has to be at the end of a prefix, if anything.
+  var sections: [(core: NamespaceCore, remote: RemoteNamespace)] = []
+  /// Who hears how far it is.
+  var name: RemoteState.FetchName?
   /// Of the prompt's blocks, as the remote chains them.
   private var keys: [BlockKey] = []
   /// Of the blocks before `digestedBlockCount`.
@@ -22,7 +33,11 @@ struct RemoteFetch {
 
   /// What one round asks: in one flight to each node, and small beside the chunks.
   private static let questionCountMax = 512
-  /// Of chunks in flight, or one chunk.
+  /// The same of sections, which may be at each block's end.
+  private static let sectionQuestionCountMax = 4096
+  /// Places that have all sections, and are tried one after the other when what is needed for them does not come.
+  private static let placeCountMax = 4
+  /// Of chunks in flight, or one chunk; as many may be waiting to be taken.
   private static let windowByteCountMax = 16 << 20
   private static let windowChunkCountMax = 8
 
@@ -32,44 +47,133 @@ struct RemoteFetch {
     _ namespace: NamespaceCore,
     _ remote: RemoteNamespace,
     _ prompt: Prompt,
-    _ name: RemoteState.FetchName,
-    _ storedBlockCount: Int
+    _ range: Range
   ) {
     self.tier = tier
     self.core = core
     self.namespace = namespace
     self.remote = remote
     self.prompt = prompt
-    self.name = name
-    self.storedBlockCount = storedBlockCount
+    self.range = range
   }
 
   mutating func run() {
     guard !tier.cancellation.isCancelled else { return }
     tier.state.withLock { $0.statistics.lookUps += 1 }
-    let blocksPerChunk = remote.blocksPerChunk
-    let first = storedBlockCount / blocksPerChunk
-    let chunks = first..<name.blockCount / blocksPerChunk
     do throws(RemoteError) {
-      switch try tier.isSame(remote, of: namespace, forWriting: false) {
-      case .same: break
-      case .other:
-        return noteMiss(.identity)
-      case .absent, .unknown:
-        return noteMiss(.absent)
+      for (core, remote) in [(namespace, remote)] + sections {
+        switch try tier.isSame(remote, of: core, forWriting: false) {
+        case .same: break
+        case .other: return noteMiss(.identity)
+        case .absent, .unknown: return noteMiss(.absent)
+        }
       }
       chainKeys()
-      let found = try find(chunks)
-      tier.state.withLock { state in
-        state.statistics.chunksFound += UInt64(found.count)
-        let blocks = found.upperBound * blocksPerChunk - storedBlockCount
-        state.noteFound(name, blockCount: found.isEmpty ? 0 : blocks)
-      }
-      if found.isEmpty { noteMiss(.absent) }
-      _ = try fetch(found)
+      if sections.isEmpty { try runPlain() } else { try runWithSections() }
     } catch {
       noteMiss(RemoteStatistics.Cause(error))
     }
+  }
+
+  private mutating func runPlain() throws(RemoteError) {
+    let found = try find(
+      remote.chunks(after: range.storedBlockCount, through: range.blockCount)
+    )
+    noteFound(through: found.last?.upperBound ?? 0)
+    if found.isEmpty { noteMiss(.absent) }
+    _ = fetch(found[...])
+  }
+
+  private func noteFound(through blockCount: Int) {
+    guard let name else { return }
+    tier.state.withLock {
+      $0.noteFound(name, blockCount: max(0, blockCount - range.storedBlockCount))
+    }
+  }
+
+  // MARK: With sections
+
+  /// A place with all sections is looked for as far as the chunks reach, and what is before it comes first: a section alone is of no use.
+  private mutating func runWithSections() throws(RemoteError) {
+    let size = remote.blocksPerChunk
+    let whole = try find(
+      remote.chunks(after: range.storedBlockCount, through: range.blockCount / size * size)
+    )
+    let reach = max(range.storedBlockCount, whole.last?.upperBound ?? 0)
+    // Behind it may be parts of one more chunk.
+    let last = min(range.blockCount, (reach / size + 1) * size - 1)
+    guard last > range.usableBlockCount else { return noteMiss(.absent) }
+    let digests = namespace.sectionDigests(of: prompt, upTo: last)
+    let places = try placesWithSections(range.usableBlockCount + 1...last, digests)
+    noteFound(through: places.first ?? 0)
+    if places.isEmpty { return noteMiss(.absent) }
+    var here = range.storedBlockCount
+    for place in places.prefix(Self.placeCountMax) where !tier.cancellation.isCancelled {
+      here = max(here, fetch(remote.chunks(after: here, through: place)[...]))
+      guard here >= place else { continue }
+      if fetchSections(digests.digest(ofBlocks: place)) { return }
+    }
+  }
+
+  /// Ends of blocks at which all sections are there, as a hint, the last ones first.
+  private func placesWithSections(
+    _ places: ClosedRange<Int>,
+    _ digests: SectionDigests
+  ) throws(RemoteError) -> [Int] {
+    let count = max(1, Self.sectionQuestionCountMax / sections.count)
+    var rest = places.reversed()[...]
+    while !rest.isEmpty {
+      let asked = Array(rest.prefix(count))
+      rest = rest.dropFirst(count)
+      var names: [RemoteName] = []
+      for place in asked {
+        for section in sections {
+          let key = Self.key(of: digests.digest(ofBlocks: place), section.remote)
+          names.append(section.remote.chunkName(key))
+        }
+      }
+      let answers = try ask(names)
+      let found = asked.enumerated().filter { index, _ in
+        answers[index * sections.count..<(index + 1) * sections.count].allSatisfy(\.self)
+      }
+      if !found.isEmpty { return found.map(\.element) }
+    }
+    return []
+  }
+
+  private static func key(of digest: [UInt8], _ section: RemoteNamespace) -> BlockKey {
+    unsafe digest.withUnsafeBytes { words in
+      unsafe section.chain.key(
+        after: section.chain.rootKey,
+        words: words.baseAddress.unsafelyUnwrapped,
+        extra: UnsafeRawBufferPointer(start: nil, count: 0)
+      )
+    }
+  }
+
+  /// False when one of them did not come.
+  private func fetchSections(_ digest: [UInt8]) -> Bool {
+    for section in sections {
+      var count = 0
+      do throws(StoreError) {
+        try Prompt.with(wordsOfDigest(digest)) { (prompt) throws(StoreError) in
+          var fetch = RemoteFetch(
+            tier,
+            core,
+            section.core,
+            section.remote,
+            prompt,
+            Range(storedBlockCount: 0, usableBlockCount: 0, blockCount: 1)
+          )
+          fetch.chainKeys()
+          count = fetch.fetch([0..<1])
+        }
+      } catch {
+        return false
+      }
+      guard count == 1 else { return false }
+    }
+    return true
   }
 
   private func noteMiss(_ cause: RemoteStatistics.Cause) {
@@ -77,141 +181,99 @@ struct RemoteFetch {
   }
 
   private mutating func chainKeys() {
-    keys.reserveCapacity(name.blockCount)
+    keys.reserveCapacity(range.blockCount)
     var cursor = ChainCursor(remote.chain, prompt)
-    while keys.count < name.blockCount, let link = cursor.next() { keys.append(link.key) }
+    while keys.count < range.blockCount, let link = cursor.next() { keys.append(link.key) }
   }
 
-  private func chunkName(_ chunk: Int) -> RemoteName {
-    remote.chunkName(keys[(chunk + 1) * remote.blocksPerChunk - 1])
+  private func chunkName(_ chunk: Swift.Range<Int>) -> RemoteName {
+    remote.chunkName(keys[chunk.upperBound - 1])
   }
 
-  private func known(_ chunk: Int) -> BlockKey {
-    remote.known(keys[(chunk + 1) * remote.blocksPerChunk - 1])
+  private func known(_ chunk: Swift.Range<Int>) -> BlockKey {
+    remote.known(keys[chunk.upperBound - 1])
   }
 
   // MARK: Looking up
 
-  /// How many leading chunks are there, as a hint.
-  private func find(_ chunks: Range<Int>) throws(RemoteError) -> Range<Int> {
+  /// The leading chunks that are there, as a hint.
+  private func find(_ chunks: [Swift.Range<Int>]) throws(RemoteError) -> [Swift.Range<Int>] {
     var plan = LookUpPlan(chunkCount: chunks.count, questionCountMax: Self.questionCountMax)
     while !plan.questions.isEmpty {
-      let names = plan.questions.map { chunkName(chunks.lowerBound + $0) }
-      let started = monotonicNanoseconds()
-      let answers = try tier.call { (objects) throws(RemoteError) in
-        try objects.exist(names, deadline: tier.lookUpDeadline)
-      }
-      guard answers.count == names.count else { throw .protocolViolation("answers") }
-      tier.state.withLock { state in
-        state.noteRound(nanoseconds: monotonicNanoseconds() - started)
-        state.statistics.lookUpRounds += 1
-      }
-      plan.take(answers)
+      plan.take(try ask(plan.questions.map { chunkName(chunks[$0]) }))
     }
-    return chunks.lowerBound..<chunks.lowerBound + plan.foundCount
+    tier.state.withLock { $0.statistics.chunksFound += UInt64(plan.foundCount) }
+    return Array(chunks.prefix(plan.foundCount))
+  }
+
+  /// One round of questions.
+  private func ask(_ names: [RemoteName]) throws(RemoteError) -> [Bool] {
+    let started = monotonicNanoseconds()
+    let answers = try tier.call { (objects) throws(RemoteError) in
+      try objects.exist(names, deadline: tier.lookUpDeadline)
+    }
+    guard answers.count == names.count else { throw .protocolViolation("answers") }
+    tier.state.withLock { state in
+      state.noteRound(nanoseconds: monotonicNanoseconds() - started)
+      state.statistics.lookUpRounds += 1
+    }
+    return answers
   }
 
   // MARK: Fetching
 
-  /// Memory of one object.
-  @safe private final class Object {
-    let bytes: UnsafeMutableRawBufferPointer
-    init(_ byteCount: Int) {
-      unsafe bytes = .allocate(byteCount: byteCount, alignment: 64)
-    }
-    deinit { unsafe bytes.deallocate() }
-  }
-
-  /// Brings chunks, a few at a time; returns past the last one that came.
-  private mutating func fetch(_ chunks: Range<Int>) throws(RemoteError) -> Int {
+  /// Brings chunks, a few at a time; returns past the last block that came, 0 when none did.
+  private mutating func fetch(_ chunks: ArraySlice<Swift.Range<Int>>) -> Int {
     let payloadByteCount = remote.blocksPerChunk * remote.identity.payloadByteCountMax
     let byteCountMax = max(
-      min(Self.windowByteCountMax, core.effectiveHostBytes / 8),
+      min(Self.windowByteCountMax, core.effectiveHostBytes / 16),
       payloadByteCount
     )
     let count = min(Self.windowChunkCountMax, max(1, byteCountMax / max(1, payloadByteCount)))
-    var next = chunks.lowerBound
-    while next < chunks.upperBound, !tier.cancellation.isCancelled {
-      let window = next..<min(next + count, chunks.upperBound)
-      // What is written to disk for it, nobody waits for.
-      guard core.maySpend(window.count * payloadByteCount) else {
-        noteMiss(.noRoom)
-        return next
-      }
-      let objects = try get(window)
-      for (chunk, object) in zip(window, objects) {
-        guard let object, take(object, chunk) else { return next }
-        next = chunk + 1
+    var rest = chunks
+    var end = 0
+    var coming = nextWindow(&rest, count, payloadByteCount)
+    while let window = coming {
+      let objects = window.wait()
+      // The next ones are on their way while these are checked and copied. Those that stop here are dropped when they have come.
+      coming =
+        objects.last.map { $0 != nil } == true
+        ? nextWindow(&rest, count, payloadByteCount) : nil
+      for (chunk, object) in zip(window.chunks, objects) {
+        guard let object, take(object, chunk) else { return end }
+        end = chunk.upperBound
       }
     }
-    return next
+    return end
   }
 
-  /// Whole objects, in order; nil for those that did not come.
-  private func get(_ chunks: Range<Int>) throws(RemoteError) -> [Object?] {
-    let byteCountMax = remote.chunkByteCountMax
-    var memories = [Object?](repeating: nil, count: chunks.count)
-    var reads = [RemoteRead](repeating: .absent, count: chunks.count)
-    let started = monotonicNanoseconds()
-    let failure: RemoteError?
-    do throws(RemoteError) {
-      try tier.call { (objects) throws(RemoteError) in
-        try unsafe objects.get(chunks.map(chunkName), deadline: tier.transferDeadline) {
-          index,
-          byteCount in
-          guard memories.indices.contains(index), (1...byteCountMax).contains(byteCount) else {
-            return nil
-          }
-          let object = Object(byteCount)
-          memories[index] = object
-          return unsafe object.bytes
-        } done: { index, read in
-          if reads.indices.contains(index) { reads[index] = read }
-        }
-      }
-      failure = nil
-    } catch {
-      // Those that came before it did come.
-      failure = error
+  /// Starts to bring the next chunks; nil when there are none, or no more may come.
+  private func nextWindow(
+    _ rest: inout ArraySlice<Swift.Range<Int>>,
+    _ count: Int,
+    _ payloadByteCount: Int
+  ) -> RemoteWindow? {
+    guard !rest.isEmpty, !tier.cancellation.isCancelled else { return nil }
+    let chunks = Array(rest.prefix(count))
+    rest = rest.dropFirst(count)
+    // What is written to disk for it, nobody waits for.
+    guard core.maySpend(chunks.count * payloadByteCount) else {
+      noteMiss(.noRoom)
+      return nil
     }
-    var isLeading = true
-    var byteCount = 0
-    var isNoted = failure == nil
-    for (index, chunk) in chunks.enumerated() {
-      switch reads[index] {
-      case .whole(let count) where unsafe memories[index]?.bytes.count == count: byteCount += count
-      case .whole, .skipped:
-        memories[index] = nil
-        if isLeading {
-          noteMiss(.length)
-          tier.remove(chunkName(chunk))
-        }
-      case .absent:
-        memories[index] = nil
-        tier.state.withLock { $0.known.remove(known(chunk)) }
-        if isLeading { noteMiss(.absent) }
-      case .failed(let error):
-        memories[index] = nil
-        if isLeading {
-          noteMiss(RemoteStatistics.Cause(error))
-          if failure == nil { tier.note(error) }
-          isNoted = true
-        }
-      }
-      if memories[index] == nil { isLeading = false }
-    }
-    if byteCount > 0 {
-      let elapsed = monotonicNanoseconds() - started
-      tier.state.withLock { $0.bandwidth.add(byteCount: byteCount, nanoseconds: elapsed) }
-    }
-    if let failure, !isNoted { noteMiss(RemoteStatistics.Cause(failure)) }
-    return memories
+    return RemoteWindow(
+      tier,
+      chunks,
+      names: chunks.map(chunkName),
+      known: chunks.map(known),
+      byteCountMax: remote.chunkByteCountMax
+    )
   }
 
   // MARK: Taking
 
   /// Checks a chunk and lets its blocks in; false where the path ends.
-  private mutating func take(_ object: Object, _ chunk: Int) -> Bool {
+  private mutating func take(_ object: RemoteWindow.Object, _ chunk: Swift.Range<Int>) -> Bool {
     let bytes = unsafe UnsafeRawBufferPointer(object.bytes)
     do throws(ChunkFlaw) {
       let view = try unsafe ChunkView(bytes)
@@ -229,9 +291,13 @@ struct RemoteFetch {
     }
   }
 
-  private mutating func check(_ view: ChunkView, _ chunk: Int) throws(ChunkFlaw) {
-    let blocks = chunk * remote.blocksPerChunk..<(chunk + 1) * remote.blocksPerChunk
-    try view.check(remote, firstBlock: blocks.lowerBound, now: core.time.now())
+  private mutating func check(
+    _ view: ChunkView,
+    _ blocks: Swift.Range<Int>
+  ) throws(ChunkFlaw) {
+    try view.check(remote, blocks: blocks, now: core.time.now())
+    // A chunk that ends earlier than one before it was tried.
+    if digestedBlockCount > blocks.upperBound { (digest, digestedBlockCount) = (.init(), 0) }
     while digestedBlockCount < blocks.upperBound,
       let block = namespace.block(digestedBlockCount, of: prompt)
     {
@@ -251,15 +317,17 @@ struct RemoteFetch {
   }
 
   /// Offloads the chunk's blocks; false when not all of them are stored then.
-  private func enter(_ view: ChunkView, _ chunk: Int) throws(ChunkFlaw) -> Bool {
-    let firstBlock = chunk * remote.blocksPerChunk
-    var decoded: [Object] = []
+  private func enter(
+    _ view: ChunkView,
+    _ chunk: Swift.Range<Int>
+  ) throws(ChunkFlaw) -> Bool {
+    var decoded: [RemoteWindow.Object] = []
     var spans: [TransferSpan] = []
     spans.reserveCapacity(view.blocks.count * view.regionCount)
     for block in view.blocks {
       var payload = unsafe view.rawPayload(of: block)
       if unsafe payload == nil {
-        let object = Object(block.rawByteCount)
+        let object = RemoteWindow.Object(block.rawByteCount)
         decoded.append(object)
         guard let decoder = FrameDecoder() else { return false }
         try unsafe view.decode(block, decoder, into: object.bytes)
@@ -284,7 +352,7 @@ struct RemoteFetch {
     let life = timeToLive(of: view)
     let result: TransferResult? = withExtendedLifetime(decoded) {
       unsafe spans.withUnsafeMutableBufferPointer { spans in
-        unsafe offload(firstBlock, view.blocks.count, spans, life)
+        unsafe offload(chunk, spans, life)
       }
     }
     guard let result, result.doneBlockCount == view.blocks.count else {
@@ -296,13 +364,12 @@ struct RemoteFetch {
   }
 
   @unsafe private func offload(
-    _ firstBlock: Int,
-    _ blockCount: Int,
+    _ blocks: Swift.Range<Int>,
     _ spans: UnsafeMutableBufferPointer<TransferSpan>,
     _ timeToLive: TimeToLive?
   ) -> TransferResult? {
     let range = unsafe NamespaceCore.Range(
-      blocks: firstBlock..<firstBlock + blockCount,
+      blocks: blocks,
       regions: 0..<namespace.regionCount,
       selection: namespace.wholeBlocks,
       spans: spans,

@@ -1,3 +1,5 @@
+internal import KVCatalog
+internal import KVCodec
 internal import KVCore
 internal import KVPolicy
 internal import KVRemote
@@ -28,7 +30,16 @@ struct RemoteSend {
   }
 
   /// Sends what is not there yet of some chunks of the path that ends at a block.
-  mutating func run(to position: BlockPosition, blockCount: Int, chunks: Range<Int>) {
+  ///
+  /// A section is of use only behind its whole prefix: what is missing of that goes before it, shorter chunks included.
+  ///
+  /// - Returns: whether all of them are there now.
+  @discardableResult
+  mutating func run(
+    to position: BlockPosition,
+    blockCount: Int,
+    chunks: [Range<Int>]
+  ) -> Bool {
     let isPaused = tier.state.withLock { monotonicNanoseconds() < $0.pausedUntil }
     guard !isPaused else { return noteDrop(.full, chunks.count) }
     do throws(StoreError) {
@@ -38,24 +49,51 @@ struct RemoteSend {
     } catch {
       return noteDrop(.gone, chunks.count)
     }
+    if let prefix = tier.prefix(behindWhich: namespace, words: path.words) { send(prefix) }
     do throws(RemoteError) {
       guard try tier.isSame(remote, of: namespace, forWriting: true) == .same else {
         return noteDrop(.identity, chunks.count)
       }
       let missing = try missing(chunks)
-      for chunk in missing where !tier.cancellation.isCancelled { try send(chunk) }
+      var areThere = true
+      for chunk in missing where !tier.cancellation.isCancelled {
+        if try !send(chunk) { areThere = false }
+      }
+      return areThere && !tier.cancellation.isCancelled
     } catch {
       noteDrop(RemoteStatistics.Cause(error), 1)
-      guard error == .full || error == .unauthorized else { return }
+      guard error == .full || error == .unauthorized else { return false }
       let until = KVCore.deadline(
         after: tier.configuration.pauseNanoseconds * Self.pauseFactor
       )
       tier.state.withLock { $0.pausedUntil = until }
+      return false
     }
   }
 
-  private func noteDrop(_ cause: RemoteStatistics.Cause, _ count: Int) {
+  private func send(_ prefix: RemoteState.SectionPrefix) {
+    let owner = prefix.owner
+    guard let remote = tier.namespace(owner, keyBitCount: core.configuration.keyBitCount) else {
+      return
+    }
+    let position = try? core.catalogRead { (transaction) throws(CatalogError) in
+      try transaction.find(owner.id, prefix.lastKey)
+    }
+    // It is not stored yet, or not any more: the section goes alone, and counts with whatever of the prefix is there.
+    guard let position = position ?? nil else { return }
+    var send = RemoteSend(tier, core, owner, remote)
+    send.run(
+      to: position,
+      blockCount: prefix.blockCount,
+      chunks: remote.chunks(after: 0, through: prefix.blockCount)
+    )
+  }
+
+  /// False, for who returns what it says.
+  @discardableResult
+  private func noteDrop(_ cause: RemoteStatistics.Cause, _ count: Int) -> Bool {
     tier.state.withLock { $0.statistics.noteDrop(cause, count: count) }
+    return false
   }
 
   /// The path with its keys there; false when it is another one by now.
@@ -103,15 +141,15 @@ struct RemoteSend {
     if own == path.blocks.last?.blockKey { keys = theirs }
   }
 
-  private func lastKey(_ chunk: Int) -> BlockKey { keys[(chunk + 1) * remote.blocksPerChunk - 1] }
+  private func lastKey(_ chunk: Range<Int>) -> BlockKey { keys[chunk.upperBound - 1] }
 
   /// Of the chunks, those that are not there; those that are get their time anew where uses prolong it.
-  private func missing(_ chunks: Range<Int>) throws(RemoteError) -> [Int] {
+  private func missing(_ chunks: [Range<Int>]) throws(RemoteError) -> [Range<Int>] {
     let unknown = tier.state.withLock { state in
       chunks.filter { !state.known.contains(remote.known(lastKey($0))) }
     }
     let names = unknown.map { remote.chunkName(lastKey($0)) }
-    var missing: [Int] = []
+    var missing: [Range<Int>] = []
     if !names.isEmpty {
       let answers = try tier.call { (objects) throws(RemoteError) in
         try objects.exist(names, deadline: tier.lookUpDeadline)
@@ -133,7 +171,7 @@ struct RemoteSend {
     return missing
   }
 
-  private func prolong(_ chunks: [Int]) throws(RemoteError) {
+  private func prolong(_ chunks: [Range<Int>]) throws(RemoteError) {
     var names: [UInt64: [RemoteName]] = [:]
     for chunk in chunks {
       let life = life(of: chunk)
@@ -152,11 +190,10 @@ struct RemoteSend {
   }
 
   /// That of the chunk's block that ends first: an end, and nanoseconds after a use; 0 = none.
-  private func life(of chunk: Int) -> (end: UInt64, idle: UInt64) {
-    let count = remote.blocksPerChunk
+  private func life(of chunk: Range<Int>) -> (end: UInt64, idle: UInt64) {
     var end: UInt64 = 0
     var idle: UInt64 = 0
-    for block in path.blocks[chunk * count..<(chunk + 1) * count] where block.expiry > 0 {
+    for block in path.blocks[chunk] where block.expiry > 0 {
       if block.isIdle {
         idle = idle == 0 ? block.expiry : min(idle, block.expiry)
       } else {
@@ -168,8 +205,9 @@ struct RemoteSend {
 
   // MARK: One chunk
 
-  private func send(_ chunk: Int) throws(RemoteError) {
-    let byteCount = remote.blocksPerChunk * remote.identity.payloadByteCountMax
+  /// False for one that was dropped.
+  private func send(_ chunk: Range<Int>) throws(RemoteError) -> Bool {
+    let byteCount = chunk.count * remote.identity.payloadByteCountMax
     let now = monotonicNanoseconds()
     guard tier.state.withLock({ $0.budget.maySpend(byteCount, now: now) }) else {
       return noteDrop(.budget, 1)
@@ -187,7 +225,8 @@ struct RemoteSend {
       let object = unsafe writer.seal(
         regionByteCounts: regionByteCounts,
         endOfLife: life.end,
-        idleLife: life.idle
+        idleLife: life.idle,
+        encodedAs: format(of: writer, regionByteCounts)
       )
     else { return noteDrop(.expired, 1) }
     let outcome = try tier.call { (objects) throws(RemoteError) in
@@ -209,6 +248,21 @@ struct RemoteSend {
       case .existed: state.statistics.chunksExisted += 1
       }
     }
+    return true
+  }
+
+  /// How payloads are encoded; found out by the first block of the namespace that is sent.
+  private func format(of writer: ChunkWriter, _ regionByteCounts: [[Int]]) -> PayloadFormat? {
+    guard tier.configuration.encoding == .frames else { return nil }
+    if let known = tier.state.withLock({ $0.format(of: namespace.id) }) { return known }
+    // States are whatever an engine makes of them.
+    let element =
+      remote.identity.sideSection == nil
+      ? ElementType(name: remote.identity.kvDtype) ?? .opaque : .opaque
+    let sample = unsafe writer.firstPayload(regionByteCounts)
+    let format = unsafe PayloadFormat.detect(sample, element)
+    tier.state.withLock { $0.noteFormat(format, of: namespace.id) }
+    return format
   }
 
   /// What the object lives for, in milliseconds; nil = without an end, 0 = not at all.
@@ -224,10 +278,11 @@ struct RemoteSend {
   }
 
   /// Restores the chunk's blocks to where they lie in the object; nil when they are not all there.
-  private func copyOut(_ chunk: Int, _ prompt: Prompt) throws(StoreError) -> (ChunkWriter, [[Int]])?
-  {
-    let count = remote.blocksPerChunk
-    let blocks = chunk * count..<(chunk + 1) * count
+  private func copyOut(
+    _ blocks: Range<Int>,
+    _ prompt: Prompt
+  ) throws(StoreError) -> (ChunkWriter, [[Int]])? {
+    let count = blocks.count
     let wordsPerBlock = namespace.wordsPerBlock
     var digest = PrefixDigest()
     for number in 0..<blocks.upperBound {

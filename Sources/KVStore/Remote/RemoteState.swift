@@ -1,3 +1,4 @@
+internal import KVCodec
 internal import KVCore
 internal import KVPolicy
 internal import KVRemote
@@ -9,9 +10,15 @@ struct RemoteState {
     let core: NamespaceCore
     /// nil: it stays local.
     let remote: RemoteNamespace?
-    var identity = Identity.unknown
-    /// When that is looked at again.
-    var identityEndsAt: UInt64 = 0
+    /// How its payloads are encoded there, once one was.
+    var format: PayloadFormat?
+  }
+
+  /// What a section stands behind, which its own path does not tell.
+  struct SectionPrefix {
+    let owner: NamespaceCore
+    let lastKey: BlockKey
+    let blockCount: Int
   }
 
   /// The identity record that lies there under a namespace's name.
@@ -39,7 +46,9 @@ struct RemoteState {
     var blockCount = 0
   }
 
+  /// A server may have a namespace for each of its tenants.
   private static let namespaceCountMax = 1024
+  private static let identityCountMax = 16_384
   /// So long it is believed what record lies there.
   private static let identityNanoseconds: UInt64 = 60_000_000_000
   private static let fetchCountMax = 256
@@ -49,13 +58,22 @@ struct RemoteState {
   var budget: Admission
   var bandwidth = BandwidthAverage()
   var roundNanoseconds: UInt64 = 0
+  var demotions = RemoteDemotions()
   /// Until then nothing is written.
   var pausedUntil: UInt64 = 0
-  private(set) var namespaces: [NamespaceID: Known] = [:]
+  /// In two generations, as `KnownChunks`; so are the identities.
+  private var namespaces: [NamespaceID: Known] = [:]
+  private var olderNamespaces: [NamespaceID: Known] = [:]
+  private var identities: [NamespaceID: (identity: Identity, endsAt: UInt64)] = [:]
+  private var olderIdentities: [NamespaceID: (identity: Identity, endsAt: UInt64)] = [:]
   private(set) var fetches: [FetchName: FetchState] = [:]
   var known = KnownChunks()
   /// Paths whose use was looked at.
   private var uses = KnownChunks()
+  /// By the hash of a section's digest, in two generations as `KnownChunks`.
+  private var prefixes: [BlockKey: SectionPrefix] = [:]
+  private var olderPrefixes: [BlockKey: SectionPrefix] = [:]
+  private static let prefixCountMax = 1024
 
   /// So long a look-up that ended is not made again: others' writes are seen after that.
   private let pauseNanoseconds: UInt64
@@ -68,19 +86,42 @@ struct RemoteState {
 
   mutating func add(_ known: Known) {
     // They come again with their next call.
-    if namespaces.count >= Self.namespaceCountMax { namespaces = [:] }
+    if namespaces.count >= Self.namespaceCountMax {
+      (olderNamespaces, namespaces) = (namespaces, [:])
+    }
     namespaces[known.core.id] = known
   }
 
+  func namespace(_ id: NamespaceID) -> Known? { namespaces[id] ?? olderNamespaces[id] }
+
   func identity(of id: NamespaceID, now: UInt64) -> Identity {
-    guard let known = namespaces[id], now < known.identityEndsAt else { return .unknown }
+    guard let known = identities[id] ?? olderIdentities[id], now < known.endsAt else {
+      return .unknown
+    }
     return known.identity
   }
 
   mutating func noteIdentity(_ identity: Identity, of id: NamespaceID, now: UInt64) {
-    namespaces[id]?.identity = identity
-    namespaces[id]?.identityEndsAt = now &+ Self.identityNanoseconds
+    if identities.count >= Self.identityCountMax {
+      (olderIdentities, identities) = (identities, [:])
+    }
+    identities[id] = (identity, now &+ Self.identityNanoseconds)
   }
+
+  func format(of id: NamespaceID) -> PayloadFormat? { namespace(id)?.format }
+
+  mutating func noteFormat(_ format: PayloadFormat, of id: NamespaceID) {
+    guard var known = namespace(id) else { return }
+    known.format = format
+    add(known)
+  }
+
+  mutating func notePrefix(_ prefix: SectionPrefix, of digest: BlockKey) {
+    if prefixes.count >= Self.prefixCountMax { (olderPrefixes, prefixes) = (prefixes, [:]) }
+    prefixes[digest] = prefix
+  }
+
+  func prefix(of digest: BlockKey) -> SectionPrefix? { prefixes[digest] ?? olderPrefixes[digest] }
 
   /// Whether a look-up is to be made: it is not under way, and did not end just now.
   mutating func beginFetch(_ name: FetchName, now: UInt64) -> Bool {
@@ -112,7 +153,8 @@ struct RemoteState {
   mutating func forgetKnown() {
     known.removeAll()
     uses.removeAll()
-    for id in namespaces.keys { namespaces[id]?.identity = .unknown }
+    identities = [:]
+    olderIdentities = [:]
   }
 
   /// Whether a use of a path, with so many chunks down to a block of a run, is to be looked at: it was not for a while.

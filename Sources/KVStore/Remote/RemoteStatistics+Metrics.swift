@@ -52,6 +52,12 @@ extension RemoteStatistics {
       }
     )
     page.add(
+      "kvstore_remote_evicted_blocks_total",
+      .counter,
+      "Blocks that were evicted here, where such are sent before: those that were there by then, and those that were not.",
+      [([("sent", "yes")], blocksDemoted), ([("sent", "no")], blocksLost)]
+    )
+    page.add(
       "kvstore_remote_available",
       .gauge,
       "1 where the remote tier is asked, 0 while it is left alone after failures.",

@@ -64,6 +64,10 @@ public struct RemoteStatistics: Sendable, Equatable {
   public var bytesSent: UInt64 = 0
   /// Chunks that were there already.
   public var chunksExisted: UInt64 = 0
+  /// Blocks that were there when they left disk and archive by eviction; 0 unless such are sent.
+  public var blocksDemoted: UInt64 = 0
+  /// Blocks that left by eviction before they could be sent.
+  public var blocksLost: UInt64 = 0
   /// Objects that were removed there since they were not sound.
   public var objectsRemoved: UInt64 = 0
   /// Reads that did not bring a chunk, by cause.

@@ -6,7 +6,7 @@ internal import KVRemote
 /// The tier behind disk and archive: chunks of blocks in an engine outside this machine.
 ///
 /// What it promises, it promises to the engine's threads: they never wait for it, and whatever it does or does not is a miss. They
-/// leave a note (`lookUp`, `noteStored`, `noteReuse`), and threads of its own do the rest: two that fetch, one that sends. These
+/// leave a note (`lookUp`, `noteStored`, `noteReuse`), and threads of its own do the rest: two that fetch, two that receive for these, one that sends. They
 /// start with the first note. All that it knows of the other side are hints, kept for a while and bounded.
 final class RemoteTier: Sendable {
   let configuration: RemoteConfiguration
@@ -15,6 +15,8 @@ final class RemoteTier: Sendable {
   /// A leaf lock.
   let state: Monitor<RemoteState>
   let fetches = ServicePool(threadCount: 2, jobCountMax: 64)
+  /// What a fetch waits for while it takes what came before.
+  let arrivals = ServicePool(threadCount: 2, jobCountMax: 64)
   let sends = ServicePool(threadCount: 1, jobCountMax: 4096)
   let cancellation = Cancellation()
   /// Used by the sending thread only.
@@ -67,7 +69,9 @@ final class RemoteTier: Sendable {
     core.state.notifyAll()
     objects.close()
     purges.stop()
+    // They wait for arrivals.
     fetches.stop()
+    arrivals.stop()
     sends.stop()
   }
 
@@ -137,23 +141,27 @@ final class RemoteTier: Sendable {
 
   /// How a namespace is known there; nil for one that stays local.
   func namespace(_ core: NamespaceCore, keyBitCount: Int) -> RemoteNamespace? {
-    if let known = state.withLock({ $0.namespaces[core.id] }), known.core === core {
+    if let known = state.withLock({ $0.namespace(core.id) }), known.core === core {
       return known.remote
     }
-    // State that stands beside blocks stays local: a match with sections does not look here.
     let identity = core.identity
+    let owner = core.sectionOwner.withLock { $0 }
     // Of one that a tool opened by its record the salt is not known.
     let hasUnknownSalt = identity.salt.isEmpty && NamespaceIdentity.recordHasSalt(core.record)
     let remote =
-      identity.sideSection != nil || hasUnknownSalt
+      hasUnknownSalt
       ? nil
       : RemoteNamespace(
         identity,
         key: key,
+        owner: owner,
         keyBitCount: keyBitCount,
         blocksPerChunk: configuration.blocksPerChunk
       )
-    state.withLock { $0.add(RemoteState.Known(core: core, remote: remote)) }
+    // Whose sections they are may be known later.
+    if remote != nil || identity.sideSection == nil {
+      state.withLock { $0.add(RemoteState.Known(core: core, remote: remote)) }
+    }
     return remote
   }
 

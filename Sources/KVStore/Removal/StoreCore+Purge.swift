@@ -22,11 +22,12 @@ extension StoreCore {
       try transaction.namespace(namespace)
     }
     guard let row else { throw .invalidArgument(.namespace) }
-    try queueRemotePurge(row)
+    let sections = try sectionNamespaces(ofRecord: row.identityRecord)
+    try queueRemotePurge(row, sections: sections)
     defer { startRemotePurges() }
     // The sections first: each step is then as large as it says.
     var removedCount = 0
-    for section in try sectionNamespaces(ofRecord: row.identityRecord) {
+    for section in sections {
       removedCount += try purge(section, writer, erases: erases)
     }
     return removedCount + (try purge(row, writer, erases: erases))

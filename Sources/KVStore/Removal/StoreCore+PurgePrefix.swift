@@ -63,7 +63,7 @@ extension StoreCore {
       let gone = transaction.removedKeys ?? [:]
       keys.withLock { $0 = gone }
       do throws(StoreError) {
-        try queueRemotePurge(namespace, gone[namespace.id] ?? [])
+        try queueRemotePurge(namespace, gone, transaction)
       } catch {
         // Nothing is removed then, and the caller hears it.
         throw .io(errno: error.errorNumber)

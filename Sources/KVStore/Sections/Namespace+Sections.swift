@@ -33,6 +33,7 @@ extension Namespace {
       record: core.record
     )
     let section = try store.core.openNamespace(identity, limits)
+    section.core.sectionOwner.withLock { $0 = core.identity }
     return Namespace(store: store, section, beside: store.core.use(again: core))
   }
 
@@ -54,7 +55,15 @@ extension Namespace {
     let available = owner.blockCount(of: prompt)
     let count = blockCount ?? available
     guard count >= 1, count <= available else { throw .invalidArgument(.blockRange) }
-    return owner.sectionDigests(of: prompt, upTo: count).digest(ofBlocks: count)
+    let digest = owner.sectionDigests(of: prompt, upTo: count).digest(ofBlocks: count)
+    store.core.remote?.notePrefix(
+      of: core,
+      digest: digest,
+      owner,
+      prompt,
+      blockCount: count
+    )
+    return digest
   }
 
   /// The longest stored prefix at whose end all of these sections are stored too, with a lease on each of them.
@@ -78,17 +87,60 @@ extension Namespace {
     guard !sections.isEmpty else {
       return [try match(prompt, options: options, leaseNanoseconds: leaseNanoseconds)]
     }
-    let peek = try match(prompt, options: options.union(.peek), blockCountMax: .max)
-    let digests = core.sectionDigests(of: prompt, upTo: peek.blockCount)
-    var blockCount = peek.blockCount
+    let remote = store.core.remote
+    let asks = remote?.isAsked(by: options) ?? false
+    let began = asks ? monotonicNanoseconds() : 0
+    // What the remote tier has is of use only where sections are: it is asked below.
+    let local = options.subtracting(.remote)
+    let peek = try match(prompt, options: local.union(.peek), blockCountMax: .max)
+    var results = try usable(prompt, peek.blockCount, sections, local, leaseNanoseconds)
+    if asks, let remote {
+      try store.enter()
+      defer { store.leave() }
+      remote.lookUp(
+        store.core,
+        core,
+        sections.map(\.core),
+        prompt,
+        storedBlockCount: peek.blockCount,
+        blockCountMax: core.matchBlockCount(of: prompt, options),
+        since: began,
+        into: &results[0]
+      )
+    }
+    return results
+  }
+
+  /// The longest of the prompt's leading `storedBlockCount` prefixes at whose end all of the sections are.
+  private func usable(
+    _ prompt: Prompt,
+    _ storedBlockCount: Int,
+    _ sections: [Namespace],
+    _ options: MatchOptions,
+    _ leaseNanoseconds: UInt64
+  ) throws(StoreError) -> [MatchResult] {
+    let digests = core.sectionDigests(of: prompt, upTo: storedBlockCount)
+    var blockCount = storedBlockCount
     while blockCount > 0 {
-      let words = wordsOfDigest(digests.digest(ofBlocks: blockCount))
+      let digest = digests.digest(ofBlocks: blockCount)
+      let words = wordsOfDigest(digest)
       // Looks first: a lease is taken, and a use recorded, only where everything is there.
       var isStored = true
       for section in sections where isStored {
         isStored = try section.matchSection(words, options: .peek).blockCount == 1
       }
       if isStored {
+        if !options.contains(.peek), let remote = store.core.remote {
+          for section in sections {
+            remote.notePrefix(
+              of: section.core,
+              digest: digest,
+              core,
+              prompt,
+              blockCount: blockCount
+            )
+          }
+        }
         let results = try leased(prompt, blockCount, sections, words, options, leaseNanoseconds)
         if let results { return results }
       }

@@ -23,12 +23,7 @@ extension StoreCore {
     blockCountMax: Int = .max
   ) throws(StoreError) -> MatchResult {
     if health.isPoisoned { return MatchResult() }
-    var blockCount = namespace.blockCount(of: prompt)
-    if options.contains(.leaveOneToken), blockCount * namespace.wordsPerBlock == prompt.wordCount {
-      // In digest mode a block stands for its tokens: at least one block stays to be computed.
-      blockCount -= 1
-    }
-    blockCount = min(blockCount, blockCountMax)
+    let blockCount = min(namespace.matchBlockCount(of: prompt, options), blockCountMax)
     let began = remote == nil ? 0 : monotonicNanoseconds()
     while true {
       // Before the walk: the follower may catch up between it and the look at the lease.

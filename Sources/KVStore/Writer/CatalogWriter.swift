@@ -22,6 +22,7 @@ final class CatalogWriter: Sendable {
   private let ledgers: Monitor<FlushLedgers>
   private let pending: PendingRemoval
   private let parents: PendingParents
+  private let remote: RemoteTier?
   private let commitCount = Monitor<UInt64>(0)
 
   /// Leases that are taken on the victims again and again end an eviction.
@@ -39,7 +40,8 @@ final class CatalogWriter: Sendable {
     intents: EvictionIntents,
     diskTier: DiskTier,
     ledgers: Monitor<FlushLedgers>,
-    parents: PendingParents
+    parents: PendingParents,
+    remote: RemoteTier?
   ) {
     self.catalog = catalog
     self.time = time
@@ -53,6 +55,7 @@ final class CatalogWriter: Sendable {
     self.diskTier = diskTier
     self.ledgers = ledgers
     self.parents = parents
+    self.remote = remote
     totals = TotalsRecorder(state, diskTier, catalog)
     pending = PendingRemoval(state)
   }
@@ -190,6 +193,7 @@ final class CatalogWriter: Sendable {
     let evicted = removed.filter { $0.blockCount > $0.expiredBlockCount }.flatMap(\.ranges)
     if !evicted.isEmpty {
       for ledger in ledgers.withLock({ $0.all }) { ledger.noteEviction(evicted) }
+      remote?.noteEvicted(evicted)
     }
     for file in eviction.filesToRemove { diskTier.removeFile(file) }
   }

@@ -379,6 +379,7 @@ final class WriterBatches: @unchecked Sendable {
         guard case .published(let position, _) = item.outcome else { continue }
         remote.noteStored(core, item.block.namespace, position, blockCount: item.block.depth + 1)
       }
+      remote.prepareDemotions(core)
     }
     for item in placed {
       let fate = item.fate

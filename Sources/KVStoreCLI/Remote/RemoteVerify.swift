@@ -169,7 +169,7 @@ private struct RemoteCheck {
     }
     do throws(ChunkFlaw) {
       // 0: an object whose life is over is no damage; the server lets it go.
-      try view.check(space, firstBlock: view.firstBlock, now: 0)
+      try view.check(space, blocks: view.range, now: 0)
     } catch { return find(name, "\(error)", error.text) }
     guard let last = view.blocks.last, space.chunkName(last.blockKey) == name else {
       return find(name, "name", "it is the chunk of another name")

@@ -30,7 +30,7 @@ enum ChunkFuzzer {
     FuzzTarget.keep(sum)
     for namespace in namespaces {
       do throws(ChunkFlaw) {
-        try view.check(namespace, firstBlock: view.firstBlock, now: 1)
+        try view.check(namespace, blocks: view.range, now: 1)
       } catch {
         FuzzTarget.keep(sum)
       }

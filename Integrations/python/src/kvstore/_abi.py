@@ -110,6 +110,8 @@ class Config(_Checked):
         ("remote_time_to_live_seconds", c_uint64),
         ("remote_look_up_timeout_nanoseconds", c_uint64),
         ("remote_transfer_timeout_nanoseconds", c_uint64),
+        ("remote_encoding", c_uint32),
+        ("remote_demotes", c_uint32),
     ]
 
 

@@ -303,9 +303,13 @@ class Namespace(Closing):
         *,
         peek: bool = False,
         leave_one_token: bool = False,
+        remote: bool = False,
         lease_seconds: float = 0,
     ) -> list[Match]:
-        """The longest stored prefix at whose end all of these sections are stored; then one match of each section."""
+        """The longest stored prefix at whose end all of these sections are stored; then one match of each section.
+
+        remote: as for `match`; the first match says whether more, with its sections, is being fetched.
+        """
         handles = (_abi.NAMESPACE * len(sections))(*(section.handle for section in sections))
         count = 1 + len(sections)
         size = ctypes.sizeof(_abi.Match)
@@ -316,7 +320,7 @@ class Namespace(Closing):
                 handles,
                 len(sections),
                 self._argument(prompt),
-                match_flags(peek, leave_one_token),
+                match_flags(peek, leave_one_token, remote),
                 nanoseconds(lease_seconds),
                 found,
             )

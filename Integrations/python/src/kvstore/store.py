@@ -60,6 +60,8 @@ class Store(Closing):
         remote_ttl_seconds: float | None = None,
         remote_look_up_timeout_seconds: float | None = None,
         remote_transfer_timeout_seconds: float | None = None,
+        remote_encoding: Literal["raw", "frames"] = "raw",
+        remote_demotes: bool = False,
     ) -> None:
         self._handle: int | None = None
         if not isinstance(path, (str, os.PathLike)):
@@ -83,6 +85,8 @@ class Store(Closing):
                 setattr(config, field, os.fsencode(Path(file).expanduser()))
         config.remote_writes = ("reused", "all", "off").index(remote_writes)
         config.remote_match = 1 if remote_match else 0
+        config.remote_encoding = ("raw", "frames").index(remote_encoding)
+        config.remote_demotes = 1 if remote_demotes else 0
         if remote_ttl_seconds is not None:
             config.remote_time_to_live_seconds = _abi.in_range(int(remote_ttl_seconds), "remote_ttl_seconds")
         config.flags = (_OPEN_READ_ONLY if read_only else 0) | (_OPEN_BUFFERED_IO if buffered_io else 0)
