@@ -38,6 +38,7 @@ from .llama_sessions import Conversations, HintsFromHeaders, of_request
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
+from .remote import add_remote_arguments, remote_arguments, wait_for_remote
 from .results import Match
 from .store import Store
 from .weights import IdentityUnknownError, files_digest
@@ -93,8 +94,10 @@ class KVStoreCache(BaseLlamaCache):
         *,
         adapter_digest: bytes = b"",
         salt: bytes = b"",
+        remote_wait_seconds: float = 2.0,
     ) -> None:
         super().__init__(0)
+        self._remote_wait = remote_wait_seconds
         noted = loaded.context(llama)
         if noted is None or llama.context_params.n_seq_max < 2 or not llama.context_params.kv_unified:
             raise ValueError("kvstore: call kvstore.llama_cpp.allow_block_copies() before the model is loaded")
@@ -212,6 +215,11 @@ class KVStoreCache(BaseLlamaCache):
             present = 0
         prompt = Prompt(tokens)
         namespace = self._current_namespace()
+        if self._state is None:
+            # Where the store has a remote tier. States stay local, and a prefix without one is of no use.
+            wait_for_remote(
+                lambda: namespace.match(prompt, peek=True, leave_one_token=True, remote=True), self._remote_wait
+            )
         match, *states = self._match(namespace, prompt, leave_one_token=True)
         try:
             if match.tokens <= present:
@@ -432,15 +440,19 @@ def main() -> None:
     parser.add_argument("--kvstore", required=True, metavar="DIR", help="the folder of the store")
     parser.add_argument("--kvstore_bytes", default="10GiB", help='the most that it takes on disk (default "10GiB")')
     parser.add_argument("--kvstore_host_bytes", default="256MiB", help="RAM for blocks on their way")
+    add_remote_arguments(parser, "--kvstore_")
     add_args_from_model(parser, Settings)
     arguments = parser.parse_args()
+    remote = remote_arguments(arguments, "--kvstore_")
     allow_block_copies()
     settings = parse_model_from_args(ServerSettings, arguments)
     model = parse_model_from_args(ModelSettings, arguments)
-    with Store(arguments.kvstore, capacity=arguments.kvstore_bytes, host=arguments.kvstore_host_bytes) as store:
+    with remote.open_store(
+        arguments.kvstore, capacity=arguments.kvstore_bytes, host=arguments.kvstore_host_bytes
+    ) as store:
         application = server.create_app(server_settings=settings, model_settings=[model])
         llama = server._llama_proxy()
-        cache = KVStoreCache(llama, model.model, store)
+        cache = KVStoreCache(llama, model.model, store, remote_wait_seconds=remote.remote_wait_seconds)
         llama.set_cache(cache)
         # Returns when the server was told to stop; the store is closed, and durable, after that.
         uvicorn.run(HintsFromHeaders(application), host=settings.host, port=settings.port)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from .errors import KVStoreError, Status
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
+from .remote import RemoteSettings, remote_names
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,9 @@ logger = logging.getLogger(__name__)
 _FORMAT = 1
 _NAMESPACES_MAX = 256
 _LEASE_SECONDS = 120.0
+# Of the remote tier, what may be under way at a time.
+_FETCHES_MAX = 32
+_LOOK_SECONDS = 0.002
 _SETTINGS: dict[str, type | tuple[type, ...]] = {
     "path": str,
     "weights_digest": str,
@@ -47,6 +52,8 @@ _SETTINGS: dict[str, type | tuple[type, ...]] = {
     "offload_timeout_seconds": (int, float),
     "buffered_io": bool,
     "read_only": bool,
+    # Checked by RemoteSettings.
+    **{name: object for name in remote_names()},
 }
 
 Shape = tuple[int, str]
@@ -72,6 +79,9 @@ class KVStoreL2Adapter(L2AdapterInterface):
                 'kvstore: set "weights_digest" in adapter_params to what `kvstore weights-digest MODEL` prints: LMCache\'s keys '
                 "have the model's name, and not its weights"
             )
+        self._remote = RemoteSettings.remote_of(settings)
+        if self._remote.remote and settings.get("read_only"):
+            raise ValueError("kvstore: a store that is read_only has no remote tier: leave out one of them")
         self._weights = digest_setting("weights_digest", settings["weights_digest"])
         self._load_timeout = float(settings.get("load_timeout_seconds", 30.0))
         self._events = {name: create_event_notifier() for name in ("store", "lookup", "load")}
@@ -85,7 +95,7 @@ class KVStoreL2Adapter(L2AdapterInterface):
         self._warned: set[str] = set()
         self._store: Store | None = None
         try:
-            self._store = Store(
+            self._store = self._remote.open_store(
                 settings["path"],
                 capacity=settings.get("disk_bytes"),
                 catalog=settings.get("catalog_bytes"),
@@ -219,6 +229,7 @@ class KVStoreL2Adapter(L2AdapterInterface):
         return L2StoreResult(True, sum(sizes))
 
     def _look_up(self, keys: list[Any], layouts: dict[int, Any]) -> Bitmap:
+        self._fetch(keys, layouts)
         found = Bitmap(len(keys))
         for index, key in enumerate(keys):
             shape = self._shape_of(key, layouts.get(key.object_group_id))
@@ -235,6 +246,29 @@ class KVStoreL2Adapter(L2AdapterInterface):
             if self._attempt("look-up", look, False):
                 found.set(index)
         return found
+
+    def _fetch(self, keys: list[Any], layouts: dict[int, Any]) -> None:
+        """Lets the remote tier bring what it has of these objects, some at a time, until the time for that is up."""
+        if not self._remote.remote:
+            return
+
+        def look(key: Any, shape: Shape) -> bool:
+            match = self._namespace(key, shape).match(_prompt(key), peek=True, remote=True)
+            return match.being_fetched
+
+        end = time.monotonic() + self._remote.remote_wait_seconds
+        shapes = ((key, self._shape_of(key, layouts.get(key.object_group_id))) for key in keys)
+        waiting = [(key, shape) for key, shape in shapes if shape is not None]
+        while waiting and time.monotonic() < end:
+            asked = waiting[:_FETCHES_MAX]
+            coming = [
+                (key, shape)
+                for key, shape in asked
+                if self._attempt("look-up", lambda _, key=key, shape=shape: look(key, shape), False)
+            ]
+            waiting[: len(asked)] = coming
+            if len(coming) == len(asked):
+                time.sleep(_LOOK_SECONDS)
 
     def _load_objects(self, keys: list[Any], objects: list[Any]) -> Bitmap:
         loaded = Bitmap(len(keys))

@@ -26,6 +26,7 @@ from .errors import KVStoreError, Status
 from .memory import Spans
 from .namespace import Identity, Namespace
 from .prompt import Prompt
+from .remote import RemoteSettings, wait_for_remote
 from .sglang_identity import effective_configuration, effective_environment, watch_weights
 from .sglang_sessions import Conversations
 from .store import Store
@@ -69,6 +70,9 @@ class KVStoreHiCache(HiCacheStorage):
                 raise ValueError(f"kvstore: {name} is {self._settings[name]!r}")
         if not self._settings.get("path"):
             raise ValueError('kvstore: set "path" in --hicache-storage-backend-extra-config to the folder of the store')
+        self._remote = RemoteSettings.remote_of(self._settings)
+        if self._remote.remote and self._settings.get("read_only"):
+            raise ValueError("kvstore: a store that is read_only has no remote tier: leave out one of them")
         if storage_config.dcp_size > 1:
             raise ValueError("kvstore: decode context parallelism is not supported")
         # From here on what happens to the weights is noticed, so that the record is of those that it was made of.
@@ -94,7 +98,7 @@ class KVStoreHiCache(HiCacheStorage):
                 'kvstore: the KV cache has bytes of a quantised type; say which in "kv_cache_dtype", for example "fp8_e4m3"'
             )
         try:
-            self._store = Store(
+            self._store = self._remote.open_store(
                 self._settings["path"],
                 capacity=self._settings.get("disk_bytes"),
                 catalog=self._settings.get("catalog_bytes"),
@@ -124,6 +128,7 @@ class KVStoreHiCache(HiCacheStorage):
         prefix = self._prefix(extra_info)
         if self._conversations is not None:
             self._conversations.looked_up(keys)
+        self._fetch([*(prefix or ()), *keys])
         if prefix is None and self._settings.get("interface_v1") and (known := self._from_the_start(keys)):
             return known
 
@@ -152,6 +157,18 @@ class KVStoreHiCache(HiCacheStorage):
                 # For the call that brings these pages, and may begin behind the first ones.
                 self._chains = [keys[:found], *self._chains[:15]]
         return found
+
+    def _fetch(self, keys: list[str]) -> None:
+        """Lets the remote tier bring what it has of these pages, and waits for it; SGLang asks on a thread for prefetches."""
+        if not self._remote.remote or not self._settings.get("interface_v1"):
+            # Pages that stand alone are no chunks.
+            return
+        chain = _chain(keys)
+
+        def wait(namespace: Namespace) -> None:
+            wait_for_remote(lambda: namespace.match(chain, peek=True, remote=True), self._remote.remote_wait_seconds)
+
+        self._attempt("look-up", self._piece_bytes(), True, wait, None)
 
     def _known_prefix(self, keys: list[str]) -> list[str] | None:
         """The keys before these, if a look-up has found them as a chain."""

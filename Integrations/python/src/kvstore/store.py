@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from . import _abi
 from .closing import Closing
@@ -17,6 +17,9 @@ from .sizes import byte_count, nanoseconds
 
 _OPEN_READ_ONLY = 1
 _OPEN_BUFFERED_IO = 2
+
+RemoteWrites = Literal["reused", "all", "off"]
+"""What is written to a remote tier."""
 
 _IO_PATHS = ("none", "direct", "buffered")
 _EVENT_KINDS = {1: "stored", 2: "removed", 3: "quarantined", 4: "moved"}
@@ -54,7 +57,7 @@ class Store(Closing):
         remote_credentials_file: str | os.PathLike[str] | None = None,
         remote_ca_file: str | os.PathLike[str] | None = None,
         remote_key_file: str | os.PathLike[str] | None = None,
-        remote_writes: Literal["reused", "all", "off"] = "reused",
+        remote_writes: RemoteWrites = "reused",
         remote_match: bool = False,
         remote_write_budget: int | str | None = None,
         remote_ttl_seconds: float | None = None,
@@ -83,7 +86,7 @@ class Store(Closing):
         ):
             if file is not None:
                 setattr(config, field, os.fsencode(Path(file).expanduser()))
-        config.remote_writes = ("reused", "all", "off").index(remote_writes)
+        config.remote_writes = get_args(RemoteWrites).index(remote_writes)
         config.remote_match = 1 if remote_match else 0
         config.remote_encoding = ("raw", "frames").index(remote_encoding)
         config.remote_demotes = 1 if remote_demotes else 0

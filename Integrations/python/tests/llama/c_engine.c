@@ -1,17 +1,19 @@
 /* c_engine.c — an engine of llama.cpp with the adapter, configured by its arguments:
  *
  *   c_engine MODEL STORE [model FIELD VALUE | context FIELD VALUE | override KEY TYPE VALUE | block TOKENS | checkpoint TOKENS |
- *                         count TOKENS | fork AT | session NAME | end YES]...
+ *                         count TOKENS | fork AT | session NAME | end YES | remote URL | sent CHUNKS | wait MILLISECONDS]...
  *
  * Any field of both parameter structs can be set: fields.h is made from llama.h's text. Prints one line of JSON: a block key
  * of the namespace, how many tokens were restored, how many the store has afterwards, how many blocks went with the end of the
- * conversation, and the logits of the last token. count: tokens of the prompt; fork: from there on it is another one. */
+ * conversation, and the logits of the last token. count: tokens of the prompt; fork: from there on it is another one; sent: it
+ * ends when the remote tier has so many chunks of it. */
 #include "kvstore_llama_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
-enum { TOKENS = 401, TOKENS_MAX = 1024 };
+enum { TOKENS = 401, TOKENS_MAX = 2048 };
 
 typedef struct {
     const char *name;
@@ -68,7 +70,8 @@ int main(int argc, char **argv) {
     int override_count = 0;
     uint32_t tokens_per_block = 0, checkpoint_tokens = 0;
     int32_t token_count = TOKENS, fork_at = TOKENS_MAX;
-    const char *session_name = NULL;
+    const char *session_name = NULL, *remote = NULL;
+    uint64_t sent = 0, wait_milliseconds = 60000;
     bool ends = false;
     llama_log_set(quiet, NULL);
     llama_backend_init();
@@ -99,6 +102,15 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "session") == 0) {
             session_name = argv[i + 1];
             i += 2;
+        } else if (strcmp(argv[i], "remote") == 0) {
+            remote = argv[i + 1];
+            i += 2;
+        } else if (strcmp(argv[i], "sent") == 0) {
+            sent = (uint64_t)atoi(argv[i + 1]);
+            i += 2;
+        } else if (strcmp(argv[i], "wait") == 0) {
+            wait_milliseconds = (uint64_t)atoi(argv[i + 1]);
+            i += 2;
         } else if (strcmp(argv[i], "end") == 0) {
             ends = true;
             i += 2;
@@ -126,6 +138,9 @@ int main(int argc, char **argv) {
     config.path = argv[2];
     config.capacity_bytes = UINT64_C(128) << 20;
     config.host_bytes = UINT64_C(16) << 20;
+    config.remote_url = remote;
+    config.remote_writes = KVSTORE_REMOTE_WRITES_ALL;
+    config.remote_look_up_timeout_nanoseconds = UINT64_C(1000000) * (wait_milliseconds < 30000 ? wait_milliseconds : 30000);
     if (kvstore_open(&config, &store) != KVSTORE_OK) return 1;
     uint8_t digest[32];
     if (kvstore_llama_digest_file(argv[1], digest) != 0) return 1;
@@ -136,6 +151,7 @@ int main(int argc, char **argv) {
     binding.context_params = params;
     binding.weights_digest = (kvstore_bytes_t){digest, sizeof digest};
     binding.tokens_per_block = tokens_per_block;
+    binding.remote_wait_nanoseconds = UINT64_C(1000000) * wait_milliseconds;
     if (checkpoint_tokens != 0) binding.checkpoint_tokens = checkpoint_tokens;
     kvstore_llama_t *adapter = NULL;
     /* Parameters that nobody set are none that the model was loaded with. */
@@ -169,6 +185,7 @@ int main(int argc, char **argv) {
         if (match.lease != 0) kvstore_lease_release(store, match.lease);
     }
     const int32_t restored = kvstore_llama_restore(adapter, 0, tokens, token_count);
+    const kvstore_llama_report_t report = *kvstore_llama_report(adapter);
     if (session != NULL && kvstore_session_step(session, (uint64_t)(token_count - restored), NULL) != KVSTORE_OK) return 1;
     const int32_t step = (int32_t)llama_n_batch(llama) < 256 ? (int32_t)llama_n_batch(llama) : 256;
     int32_t stored = 0;
@@ -185,7 +202,18 @@ int main(int argc, char **argv) {
     if (logits == NULL) return 1;
     printf("{\"identity\": \"");
     for (size_t i = 0; i < sizeof key.bytes; i++) printf("%02x", key.bytes[i]);
-    printf("\", \"restored\": %d, \"stored\": %d, \"ended\": %d, \"logits\": [", restored, stored, (int)ended);
+    kvstore_stats_t stats;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    for (int i = 0; i < 6000; i++) {
+        if (kvstore_stats(store, &stats) != KVSTORE_OK) return 1;
+        if (stats.remote_chunks_sent + stats.remote_chunks_existed >= sent) break;
+        nanosleep(&(struct timespec){0, 10000000}, NULL);
+    }
+    printf("\", \"restored\": %d, \"stored\": %d, \"ended\": %d, \"unfinished\": %d, \"fetched\": %d, \"misses\": %d, "
+           "\"sent\": %d, \"logits\": [",
+           restored, stored, (int)ended, (int)report.remote_unfinished, (int)stats.remote_chunks_fetched,
+           (int)stats.remote_misses, (int)stats.remote_chunks_sent);
     const int32_t vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model));
     for (int32_t i = 0; i < vocabulary; i++) printf("%s%.9g", i > 0 ? ", " : "", (double)logits[i]);
     printf("]}\n");

@@ -52,6 +52,11 @@ class MixedSchedulerSide(SchedulerSide):
     def is_saving(self) -> bool:
         return bool(self._pins)
 
+    @property
+    def _is_fetchable(self) -> bool:
+        # The states of recurrent layers stay local, and a prefix without one is of no use.
+        return not self._groups.states
+
     def hear(self, news: WorkerNews) -> None:
         super().hear(news)
         for number, ranks in news.saved.items():

@@ -7,13 +7,17 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..effective import digest_setting
+from ..remote import RemoteSettings
 from ..sizes import byte_count
 from ..store import Store
 
+# Of the scheduler's process, where the remote tier's blocks come in: a few chunks of some 4 MiB.
+_FETCH_BYTES = 128 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The connector's settings; each field is a key of kv_connector_extra_config."""
+class Options(RemoteSettings):
+    """The connector's settings; each field is a key of kv_connector_extra_config, and so are those of the remote tier."""
 
     path: str
     """The store's folder. Engines of one model, or of many, may share it."""
@@ -71,6 +75,9 @@ class Options:
                 byte_count(size)
         if options.load_threads < 1:
             raise ValueError("kvstore: load_threads must be at least 1")
+        options.check_remote()
+        if options.remote and options.read_only:
+            raise ValueError("kvstore: a store that is read_only has no remote tier: leave out one of them")
         if options.weights_digest is not None:
             digest_setting("weights_digest", options.weights_digest)
         return options
@@ -88,10 +95,10 @@ class Options:
         host = self.host_bytes
         if lookup_only:
             # A scheduler moves no blocks, but a namespace wants room for four.
-            host = max(4 << 20, 5 * block_bytes)
+            host = max(_FETCH_BYTES if self.remote else 4 << 20, 5 * block_bytes)
         elif host is None:
             host = max(256 << 20, 16 * block_bytes)
-        return Store(
+        return self.open_store(
             self.path,
             capacity=self.disk_bytes,
             catalog=self.catalog_bytes,

@@ -15,6 +15,7 @@ from ..errors import KVStoreError
 from ..namespace import Identity, Namespace
 from ..prompt import Prompt
 from ..store import Store
+from .fetches import Fetches
 from .hints import Hints
 from .metadata import Ending, Rank, RequestUpdate, StepMetadata, Tenant, Transfer, WorkerNews
 from .multimodal import FeatureDigests
@@ -76,6 +77,7 @@ class SchedulerSide:
         """Requests of which a load has failed: they compute, so that a damaged block cannot keep one waiting forever."""
         self._step = StepMetadata()
         self._sessions = Sessions()
+        self._fetches: Fetches | None = None
 
     def workers(self, identities: Mapping[Rank, Identity], state_bytes: Mapping[Rank, int] | None = None) -> None:
         """Takes the workers' identity records, and opens the store that they have opened."""
@@ -88,6 +90,14 @@ class SchedulerSide:
             self._store = self._options.open(block_bytes, lookup_only=True)
         except KVStoreError as reason:
             logger.error("kvstore: running without the store: %s", reason)
+            return
+        if self._options.remote and self._options.remote_wait_seconds > 0 and self._is_fetchable:
+            self._fetches = Fetches(self._store, self._options.remote_wait_seconds)
+
+    @property
+    def _is_fetchable(self) -> bool:
+        """Whether what the remote tier has can be used."""
+        return True
 
     @property
     def is_saving(self) -> bool:
@@ -114,7 +124,7 @@ class SchedulerSide:
     def matched_tokens(self, request: Any, computed_tokens: int) -> tuple[int | None, bool]:
         """Tokens that can be loaded behind those that vLLM has, and whether it is done between steps; no side effects.
 
-        None: ask again, the workers are to load the request's adapter first.
+        None: ask again, the workers are to load the request's adapter first, or the remote tier is to bring more.
         """
         self._local_tokens[request.request_id] = computed_tokens
         if self._store is None or self._stopped:
@@ -127,10 +137,16 @@ class SchedulerSide:
         if tenant is None:
             return 0, False
         try:
-            namespaces = self._open(tenant)
+            prompt = self._prompt(request)
+            namespaces = self._open(tenant, creates=self._may_be_elsewhere(tenant, prompt))
             if not namespaces:
                 return 0, False
-            stored, _ = self._match(tenant, namespaces, self._prompt(request), peek=True, leave_one_token=True)
+            stored, _ = self._match(tenant, namespaces, prompt, peek=True, leave_one_token=True)
+            if self._fetches is not None:
+                loadable = self._fetches.tokens(request.request_id, namespaces.values(), prompt, stored)
+                if loadable is None:
+                    return None, False
+                stored = loadable
         except KVStoreError as reason:
             self._failed("look-up", reason)
             return 0, False
@@ -253,6 +269,9 @@ class SchedulerSide:
     def close(self) -> None:
         """Ends the leases that this process holds, and closes the store."""
         self._sessions.close()
+        if self._fetches is not None:
+            self._fetches.close()
+            self._fetches = None
         store, self._store = self._store, None
         if store is not None:
             try:
@@ -306,6 +325,8 @@ class SchedulerSide:
         """The request is over; None if nothing is left to save of it."""
         self._prompts.pop(request_id, None)
         self._local_tokens.pop(request_id, None)
+        if self._fetches is not None:
+            self._fetches.forget(request_id)
         self._no_load.discard(request_id)
         tracked = self._tracked.pop(request_id, None)
         if tracked is not None:
@@ -434,8 +455,14 @@ class SchedulerSide:
             return True
         return self._adapters_used.setdefault((adapter.lora_name, adapter.lora_path), digest) == digest
 
-    def _open(self, tenant: Tenant) -> dict[Rank, Namespace]:
-        """The tenant's namespaces of all ranks; none while one is missing."""
+    def _may_be_elsewhere(self, tenant: Tenant, prompt: Prompt) -> bool:
+        """Whether the remote tier may have something of a tenant of whom nothing is stored here."""
+        if self._fetches is None or prompt.token_count <= self._tokens_per_block:
+            return False
+        return not tenant.salt or self._options.remote_key_file is not None
+
+    def _open(self, tenant: Tenant, *, creates: bool = False) -> dict[Rank, Namespace]:
+        """The tenant's namespaces of all ranks; none while one is missing, unless `creates`."""
         found = self._namespaces.get(tenant)
         if found is None:
             assert self._store is not None
@@ -443,9 +470,8 @@ class SchedulerSide:
             for rank, identity in self._identities.items():
                 # The workers make a tenant's namespaces with its first blocks. A look-up alone leaves nothing behind:
                 # salts come from clients.
-                namespace = self._store.existing_namespace(
-                    replace(identity, salt=tenant.salt, adapter_digest=tenant.adapter_digest)
-                )
+                theirs = replace(identity, salt=tenant.salt, adapter_digest=tenant.adapter_digest)
+                namespace = self._store.namespace(theirs) if creates else self._store.existing_namespace(theirs)
                 if namespace is None:
                     for opened in found.values():
                         opened.close()
