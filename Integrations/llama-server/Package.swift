@@ -49,6 +49,7 @@ let package = Package(
       name: "kvstore-llama",
       dependencies: [
         "LlamaCompanion",
+        .product(name: "KVStore", package: "kvstore"),
         .product(name: "KVStoreCLI", package: "kvstore"),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),

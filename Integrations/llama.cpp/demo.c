@@ -29,15 +29,17 @@
 enum { SEQ = 0, PREFILL_BATCH = 512 };
 
 static struct {
-    const char *mode, *model, *text, *store, *logits, *weights_digest;
-    int32_t prompt_tokens, last_batch_tokens, steps, threads, context_tokens, tokens_per_block;
+    const char *mode, *model, *text, *store, *logits, *weights_digest, *remote;
+    int32_t prompt_tokens, last_batch_tokens, steps, threads, context_tokens, tokens_per_block,
+        remote_wait_ms;
     bool json, window_cells_full, buffered_io;
 } options = {.prompt_tokens = 2048,
              .last_batch_tokens = 16,
              .steps = 8,
              .threads = 2,
              .context_tokens = 4096,
-             .tokens_per_block = KVSTORE_LLAMA_TOKENS_PER_BLOCK};
+             .tokens_per_block = KVSTORE_LLAMA_TOKENS_PER_BLOCK,
+             .remote_wait_ms = -1};
 
 static void die(const char *format, ...) {
     va_list arguments;
@@ -124,6 +126,10 @@ static opened_t open_store(struct llama_context *llama, struct llama_context_par
     config.path = options.store;
     config.capacity_bytes = UINT64_C(1) << 30;
     if (options.buffered_io) config.flags |= KVSTORE_OPEN_BUFFERED_IO;
+    if (options.remote != NULL) {
+        config.remote_url = options.remote;
+        config.remote_writes = KVSTORE_REMOTE_WRITES_ALL;
+    }
     if (kvstore_open(&config, &opened.store) != KVSTORE_OK) {
         die("%s: %s", options.store, kvstore_last_error_message());
     }
@@ -136,10 +142,33 @@ static opened_t open_store(struct llama_context *llama, struct llama_context_par
     binding.weights_digest.data = digest;
     binding.weights_digest.length = 32;
     binding.tokens_per_block = (uint32_t)options.tokens_per_block;
+    if (options.remote_wait_ms >= 0) {
+        binding.remote_wait_nanoseconds = (uint64_t)options.remote_wait_ms * UINT64_C(1000000);
+    }
     if (kvstore_llama_open(&binding, &opened.adapter) != KVSTORE_OK) {
         die("%s", kvstore_llama_error_message());
     }
     return opened;
+}
+
+/* Waits until the remote tier has all that it is to be sent, or has lost some of it. */
+static double send_milliseconds(kvstore_t *store) {
+    const double start = milliseconds();
+    kvstore_stats_t stats;
+    uint64_t last = UINT64_MAX;
+    int still = 0;
+    do {
+        memset(&stats, 0, sizeof stats);
+        stats.struct_size = sizeof stats;
+        kvstore_stats(store, &stats);
+        const uint64_t done =
+            stats.remote_chunks_sent + stats.remote_chunks_existed + stats.remote_drops;
+        still = done == last ? still + 1 : 0;
+        last = done;
+        nanosleep(&(struct timespec){0, 10000000}, NULL);
+        /* Nothing tells how much is to come; two seconds without anything are the end of it. */
+    } while (still < 200 && stats.remote_drops == 0);
+    return milliseconds() - start;
 }
 
 static void weights_digest(uint8_t digest[32]) {
@@ -260,13 +289,14 @@ static void run_arm(void) {
     memset(&stats, 0, sizeof stats);
     flushed.struct_size = sizeof flushed;
     stats.struct_size = sizeof stats;
-    double flush_milliseconds = 0;
+    double flush_milliseconds = 0, sent_milliseconds = 0;
     if (opened.store != NULL) {
         if (offloads) {
             const double start = milliseconds();
             const kvstore_status_t status = kvstore_flush(opened.store, 0, &flushed);
             flush_milliseconds = milliseconds() - start;
             if (status != KVSTORE_OK) die("flush: %s", kvstore_last_error_message());
+            if (options.remote != NULL) sent_milliseconds = send_milliseconds(opened.store);
         }
         kvstore_stats(opened.store, &stats);
         kvstore_llama_close(opened.adapter);
@@ -288,14 +318,22 @@ static void run_arm(void) {
             "\"blocks_host\": %llu, "
             "\"blocks_disk\": %llu, \"blocks_offloaded\": %llu, \"blocks_durable\": %llu, "
             "\"bytes\": %llu, "
-            "\"io\": \"%s\", \"status\": \"%s\", \"leases_active\": %llu, \"generated\": [",
+            "\"io\": \"%s\", \"status\": \"%s\", \"leases_active\": %llu, "
+            "\"remote_wait_ms\": %.3f, \"remote_unfinished\": %llu, \"send_ms\": %.1f, "
+            "\"chunks_sent\": %llu, \"chunks_fetched\": %llu, \"remote_bytes\": %llu, "
+            "\"remote_misses\": %llu, \"generated\": [",
             options.mode, ttft_milliseconds, load_milliseconds, open_milliseconds,
             restore_milliseconds, offload_milliseconds, flush_milliseconds, end, tokens_decoded,
             steps_decoded, restored, stored, (unsigned long long)report.blocks_host,
             (unsigned long long)report.blocks_disk, (unsigned long long)offloaded.blocks,
             (unsigned long long)flushed.blocks_durable, (unsigned long long)bytes, io,
             restores ? kvstore_status_string(report.status) : "",
-            (unsigned long long)stats.leases_active);
+            (unsigned long long)stats.leases_active, 1e-6 * (double)report.remote_nanoseconds,
+            (unsigned long long)report.remote_unfinished, sent_milliseconds,
+            (unsigned long long)stats.remote_chunks_sent,
+            (unsigned long long)stats.remote_chunks_fetched,
+            (unsigned long long)(stats.remote_bytes_fetched + stats.remote_bytes_sent),
+            (unsigned long long)stats.remote_misses);
         for (int32_t i = 0; i <= options.steps; i++)
             printf("%s%d", i > 0 ? ", " : "", generated[i]);
         printf("]}\n");
@@ -384,7 +422,9 @@ static void usage(FILE *file) {
         "  --tokens-per-block N   tokens in a block (64)\n"
         "  --weights-sha256 HEX   the model file's digest, computed if not given\n"
         "  --swa-full             full-size cache for sliding-window layers\n"
-        "  --buffered-io          let the store use the page cache\n",
+        "  --buffered-io          let the store use the page cache\n"
+        "  --remote URL           a remote tier of the store; cold waits until it has all\n"
+        "  --remote-wait-ms N     how long a restore waits for it (2000)\n",
         file);
 }
 
@@ -410,6 +450,8 @@ int main(int argc, char **argv) {
                                           {"weights-sha256", 1, 0, 'w'},
                                           {"swa-full", 0, 0, 'f'},
                                           {"buffered-io", 0, 0, 'B'},
+                                          {"remote", 1, 0, 'r'},
+                                          {"remote-wait-ms", 1, 0, 'W'},
                                           {"help", 0, 0, 'h'},
                                           {0, 0, 0, 0}};
     for (int name; (name = getopt_long(argc, argv, "h", names, NULL)) != -1;) {
@@ -427,6 +469,8 @@ int main(int argc, char **argv) {
             case 'w': options.weights_digest = optarg; break;
             case 'f': options.window_cells_full = true; break;
             case 'B': options.buffered_io = true; break;
+            case 'r': options.remote = optarg; break;
+            case 'W': options.remote_wait_ms = number(optarg); break;
             case 'h': usage(stdout); return 0;
             default: usage(stderr); return 2;
         }

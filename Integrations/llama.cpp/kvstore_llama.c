@@ -32,6 +32,7 @@ void kvstore_llama_config_init(kvstore_llama_config_t *config) {
     config->model_params.n_gpu_layers = KVSTORE_LLAMA_UNSET;
     config->checkpoint_tokens = KVSTORE_LLAMA_CHECKPOINT_TOKENS;
     config->scratch_seq = -1;
+    config->remote_wait_nanoseconds = UINT64_C(2000000000);
 }
 
 static kvstore_status_t open_namespace(const kvstore_llama_config_t *config,
@@ -120,6 +121,7 @@ kvstore_status_t kvstore_llama_open(const kvstore_llama_config_t *given,
     adapter->window_tokens = llama_model_n_swa(llama_get_model(config->llama));
     adapter->recurrent = recurrent;
     adapter->checkpoint_tokens = (int32_t)config->checkpoint_tokens;
+    adapter->remote_wait_nanoseconds = config->remote_wait_nanoseconds;
     if (recurrent) {
         reason = kvstore_llama_measure(adapter);
         if (reason != NULL) {

@@ -79,6 +79,10 @@ typedef struct {
      * last block end of each prompt; a multiple of tokens_per_block. Default 4096. Each takes the
      * whole recurrent state. */
     uint32_t checkpoint_tokens;
+    /* How long a restore waits for what the store's remote tier has of a prompt (docs/remote.md),
+     * where the store was opened with one. 0: it is not asked. Default 2 s. Checkpoints of recurrent
+     * layers are local, and so are prompts of such models. */
+    uint64_t remote_wait_nanoseconds;
 } kvstore_llama_config_t;
 
 /* What the last call did. */
@@ -93,6 +97,10 @@ typedef struct {
     uint64_t blocks_host; /* restore: of those, from the store's RAM */
     uint64_t blocks_disk; /* restore: of those, from disk */
     uint64_t bytes;       /* of blobs moved */
+    /* restore: how long it has waited for the remote tier, and 1 if something was still on its way
+     * when the time was up. */
+    uint64_t remote_nanoseconds;
+    uint64_t remote_unfinished;
 } kvstore_llama_report_t;
 
 /* Fills *config with the defaults. */

@@ -31,6 +31,7 @@ struct kvstore_llama {
     size_t piece_bytes;    /* the same, rounded up to whole pages */
     uint8_t *pieces;       /* BATCHES × BATCH_BLOCKS pieces, reused by every call */
     kvstore_llama_report_t report;
+    uint64_t remote_wait_nanoseconds;
 
     /* Of models with recurrent layers: see kvstore_llama_recurrent.c. */
     bool recurrent;

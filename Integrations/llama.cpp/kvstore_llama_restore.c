@@ -2,6 +2,10 @@
 #include "kvstore_llama_internal.h"
 
 #include <pthread.h>
+#include <time.h>
+
+/* A look at a fetch costs a walk of the prompt; a chunk takes a millisecond and more. */
+#define REMOTE_LOOK_NANOSECONDS 2000000L
 
 /* A restore reads ahead: while llama.cpp takes one batch, the next one comes from the store. The
  * reader is a thread of its own and the only one that talks to the store; llama.cpp is touched by
@@ -174,6 +178,35 @@ static uint64_t restore_blocks(kvstore_llama_t *adapter, llama_seq_id seq,
     return loaded;
 }
 
+static uint64_t monotonic_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* Lets the store's remote tier bring what it has of the prompt, and waits until nothing more is on
+ * its way or the time is up. Without such a tier it is one look. */
+static void wait_for_remote(kvstore_llama_t *adapter, const kvstore_prompt_t *prompt) {
+    /* A prefix without its checkpoint is of no use, and checkpoints stay local. */
+    if (adapter->remote_wait_nanoseconds == 0 || adapter->recurrent) return;
+    const uint64_t start = monotonic_nanoseconds();
+    for (;;) {
+        kvstore_match_t match;
+        memset(&match, 0, sizeof match);
+        match.struct_size = sizeof match;
+        const kvstore_status_t status = kvstore_match(
+            adapter->ns, prompt,
+            KVSTORE_MATCH_PEEK | KVSTORE_MATCH_LEAVE_ONE_TOKEN | KVSTORE_MATCH_REMOTE, 0, &match);
+        adapter->report.remote_nanoseconds = monotonic_nanoseconds() - start;
+        if ((status != KVSTORE_OK && status != KVSTORE_MISS) || match.being_fetched == 0) return;
+        if (adapter->report.remote_nanoseconds >= adapter->remote_wait_nanoseconds) {
+            adapter->report.remote_unfinished = 1;
+            return;
+        }
+        nanosleep(&(struct timespec){0, REMOTE_LOOK_NANOSECONDS}, NULL);
+    }
+}
+
 int32_t kvstore_llama_restore(kvstore_llama_t *adapter, llama_seq_id seq, const llama_token *tokens,
                               int32_t n) {
     if (adapter == NULL) return 0;
@@ -194,6 +227,7 @@ int32_t kvstore_llama_restore(kvstore_llama_t *adapter, llama_seq_id seq, const 
     memset(match, 0, sizeof match);
     match[0].struct_size = match[1].struct_size = sizeof match[0];
     if (token_count <= adapter->tokens_per_block) return end(adapter, 0, KVSTORE_MISS, NULL);
+    wait_for_remote(adapter, &prompt);
     /* An image right behind the last token leaves something to compute; asking to leave a token is
      * simpler and costs at most one block. */
     const kvstore_status_t status =

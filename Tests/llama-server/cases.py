@@ -958,10 +958,11 @@ if __name__ == "__main__":
     import outside
     import page
     import recordings
+    import remote
     import steps
     import surface
 
-    for module in (agents, interfaces, outside, order, page, recordings, surface, steps, load):
+    for module in (agents, interfaces, outside, order, page, recordings, remote, surface, steps, load):
         globals().update({name: value for name, value in vars(module).items() if name.startswith("test_")})
     tests = [value for name, value in list(globals().items()) if name.startswith("test_")]
     sys.exit(run_all(tests, sys.argv[1:]))

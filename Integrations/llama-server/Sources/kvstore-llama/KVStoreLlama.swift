@@ -91,6 +91,9 @@ struct KVStoreLlama: AsyncParsableCommand {
   @Flag(help: "Restores what is found even where computing it would be sooner.")
   var alwaysRestore = false
 
+  @OptionGroup(title: "Remote tier")
+  var remote: RemoteOptions
+
   @Option(help: "trace, debug, info, notice, warning, error or critical.")
   var logLevel = "info"
 
@@ -130,13 +133,20 @@ struct KVStoreLlama: AsyncParsableCommand {
       recordTextPath: recordText,
       keepsTexts: !noTexts,
       bodyByteCountMax: try Self.byteCount(bodyLimit, "--body-limit"),
-      restoresAlways: alwaysRestore
+      restoresAlways: alwaysRestore,
+      remote: try remote.configuration(),
+      remoteWaitNanoseconds: try remote.waitNanoseconds()
     )
     let companion: Companion
     do {
       companion = try Companion(options, logger: logger)
     } catch {
       logger.critical("\(error)")
+      throw ExitCode(1)
+    }
+    if let mistake = await companion.remoteMistake() {
+      logger.critical("\(mistake)")
+      await companion.stop()
       throw ExitCode(1)
     }
     let front = try Front(companion, logger: logger).service()

@@ -52,7 +52,8 @@ extension Companion {
     // While it is asked whether it is still the one we know, it takes the prompt apart.
     async let standing = keeper.current()
     var start = nowNanoseconds()
-    let mayBeNew = !needsTokens && style == .openAI
+    // What no store here knows, another machine may have left in the remote tier.
+    let mayBeNew = !needsTokens && style == .openAI && options.remote.url.isEmpty
     let asked = await Self.result { try await self.beginning(source, headers, cuts: mayBeNew) }
     let attachment: Attachment
     switch await standing {

@@ -108,6 +108,13 @@ package final class Companion: Sendable {
     }
   }
 
+  /// What is wrong with the settings of the remote tier: without it something else would run than what was asked for.
+  package func remoteMistake() async -> String? {
+    if options.remote.url.isEmpty { return nil }
+    await keeper.openStore()
+    return await keeper.remoteMistake
+  }
+
   /// Something waits for the server, and the server does nothing: the request that waits for longest.
   ///
   /// What wants a slot that is in use is put off there, slot actions too, and each slot that becomes free wakes only one of them: after a

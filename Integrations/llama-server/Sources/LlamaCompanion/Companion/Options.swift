@@ -1,3 +1,5 @@
+import KVStore
+
 /// How a companion is started.
 package struct Options: Sendable {
   package var serverURL: String
@@ -23,6 +25,10 @@ package struct Options: Sendable {
   package var bodyByteCountMax: Int
   /// Whether what is found is restored even where computing it would be sooner.
   package var restoresAlways: Bool
+  /// A tier outside this machine; none while its URL is empty.
+  package var remote: RemoteConfiguration
+  /// How long a prompt waits for what is there of it.
+  package var remoteWaitNanoseconds: UInt64
 
   package init(
     serverURL: String,
@@ -41,7 +47,9 @@ package struct Options: Sendable {
     recordTextPath: String? = nil,
     keepsTexts: Bool = true,
     bodyByteCountMax: Int = 64 << 20,
-    restoresAlways: Bool = false
+    restoresAlways: Bool = false,
+    remote: RemoteConfiguration = RemoteConfiguration(),
+    remoteWaitNanoseconds: UInt64 = 2_000_000_000
   ) {
     self.serverURL = serverURL
     self.host = host
@@ -60,5 +68,7 @@ package struct Options: Sendable {
     self.keepsTexts = keepsTexts
     self.bodyByteCountMax = bodyByteCountMax
     self.restoresAlways = restoresAlways
+    self.remote = remote
+    self.remoteWaitNanoseconds = remoteWaitNanoseconds
   }
 }

@@ -1,3 +1,4 @@
+import Glibc
 import KVCore
 import KVStore
 import LlamaSlots
@@ -37,6 +38,7 @@ extension PrefixStore {
     try Self.withWords(tokens) { words in
       let whole = unsafe Prompt(words: words.baseAddress, wordCount: words.count)
       guard layout.needsExactEnds else {
+        try waitForRemote(whole)
         let match = try namespace.match(whole, options: .leaveOneToken)
         guard match.blockCount > 0 else { return Lookup(usable: nil, storedBlockCount: 0) }
         var found = Found(
@@ -92,6 +94,17 @@ extension PrefixStore {
         wordCount = blockCount * Self.tokensPerBlock
       }
       return Lookup(usable: nil, storedBlockCount: stored)
+    }
+  }
+
+  /// Lets the remote tier bring what it has of a prompt, and waits for that; not longer than the time set for it.
+  private func waitForRemote(_ prompt: Prompt) throws {
+    guard remoteWaitNanoseconds > 0 else { return }
+    let start = nowNanoseconds()
+    while try namespace.match(prompt, options: [.peek, .leaveOneToken, .remote]).isBeingFetched,
+      nowNanoseconds() - start < remoteWaitNanoseconds
+    {
+      usleep(2000)
     }
   }
 

@@ -20,15 +20,20 @@ final class PrefixStore: Sendable {
   let windows: [Namespace]
   let fronts: [Namespace]
   let windowTokenCount: Int
+  /// How long a look-up waits for what the remote tier has; 0 = it is not asked.
+  let remoteWaitNanoseconds: UInt64
 
   init(
     _ store: Store,
     _ identity: NamespaceIdentity,
     _ limits: NamespaceLimits,
     layout: SlotLayout,
-    windowTokenCount: Int
+    windowTokenCount: Int,
+    remoteWaitNanoseconds: UInt64 = 0
   ) throws {
     self.store = store
+    // What only ends make usable stays local.
+    self.remoteWaitNanoseconds = layout.needsExactEnds ? 0 : remoteWaitNanoseconds
     self.layout = layout
     let namespace = try store.openNamespace(identity, limits: limits)
     let hasWindow = layout.caches.count > 1

@@ -24,6 +24,8 @@ actor Keeper {
   private var stores: [[UInt8]: PrefixStore] = [:]
   private(set) var store: Store?
   private(set) var storeProblem: String?
+  /// What is wrong with the settings of the remote tier.
+  private(set) var remoteMistake: String?
   private var storeTriedNanoseconds: UInt64 = 0
   private(set) var attachCount = 0
   private var attachTriedNanoseconds: UInt64 = 0
@@ -174,7 +176,8 @@ actor Keeper {
         identity,
         limits,
         layout: attachment.layout,
-        windowTokenCount: attachment.windowTokenCount
+        windowTokenCount: attachment.windowTokenCount,
+        remoteWaitNanoseconds: options.remote.url.isEmpty ? 0 : options.remoteWaitNanoseconds
       )
       // Of ten thousand tenants, those of now.
       if stores.count >= 1024 { stores.removeAll() }
@@ -198,6 +201,7 @@ actor Keeper {
     var configuration = StoreConfiguration(path: options.storePath)
     configuration.capacityBytes = options.capacityBytes
     configuration.hostBytes = options.hostBytes
+    configuration.remote = options.remote
     do {
       let opened = try Store.open(configuration)
       Self.faultIn(try unsafe opened.hostMemory())
@@ -205,6 +209,11 @@ actor Keeper {
       storeProblem = nil
     } catch {
       note(problem: error.message)
+      if case .invalidArgument(let argument) = error,
+        [.remote, .remoteKey, .remoteCredentials, .remoteTLS].contains(argument)
+      {
+        remoteMistake = error.message
+      }
     }
     return store
   }
