@@ -71,6 +71,8 @@ extension StoreInspector {
     public var name: String
     /// What it holds in memory, a second ago at most; nil when it does not say.
     public var memory: ProcessMemory?
+    /// What it says of its remote tier, likewise; nil when it has none.
+    public var remote: RemoteReport?
   }
 
   /// What was done with the store since it was made.
@@ -146,7 +148,8 @@ extension StoreInspector {
         number: owner.rawValue,
         processID: processID,
         name: OwnerFiles.processName(processID),
-        memory: published[owner]
+        memory: published[owner],
+        remote: RemoteReportFile.read(core.sharedMemory.reportsFolder, owner)
       )
     }
   }

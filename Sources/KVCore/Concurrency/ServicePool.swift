@@ -28,6 +28,9 @@ package final class ServicePool: Sendable {
     self.jobCountMax = jobCountMax
   }
 
+  /// Jobs that no thread has taken yet.
+  package var waitingCount: Int { state.withLock { $0.jobs.count - $0.takenCount } }
+
   /// Queues a job; nil when it was taken.
   package func submit(_ job: @escaping Job) -> Refusal? {
     let refusal: Refusal? = state.withLock { state in

@@ -89,6 +89,12 @@ package struct Admission: Sendable {
     return true
   }
 
+  /// Bytes that may be written now; nil without a bound.
+  package func affordableByteCount(now: UInt64) -> Int? {
+    var copy = self
+    return writeBytesPerDay == 0 ? nil : copy.affordableCount(1, now: now)
+  }
+
   private mutating func affordableCount(_ byteCount: Int, now: UInt64) -> Int {
     guard writeBytesPerDay > 0, byteCount > 0 else { return .max }
     let perDay = Double(writeBytesPerDay)

@@ -28,6 +28,14 @@ package struct ExplainTarget {
   var wordsPerBlock: Int { chain.wordsPerBlock }
 
   package func blockCount(of prompt: Prompt) -> Int { prompt.wordCount / wordsPerBlock }
+
+  /// Of its full blocks.
+  package func blockKeys(of prompt: Prompt) -> [BlockKey] {
+    var cursor = ChainCursor(chain, prompt)
+    var keys: [BlockKey] = []
+    while let link = cursor.next() { keys.append(link.key) }
+    return keys
+  }
 }
 
 /// How far the catalog has a prompt, and what ended it.

@@ -24,6 +24,19 @@ struct MetricsText {
     add(name, kind, help, [([], value)])
   }
 
+  /// A gauge of seconds, of samples in nanoseconds.
+  mutating func addSeconds(
+    _ name: String,
+    _ help: String,
+    _ samples: [(labels: Labels, value: UInt64)]
+  ) {
+    guard !samples.isEmpty else { return }
+    begin(name, .gauge, help)
+    for sample in samples {
+      text += "\(name)\(Self.labelText(sample.labels)) \(Self.secondsText(sample.value))\n"
+    }
+  }
+
   /// A histogram of seconds.
   mutating func add(
     _ name: String,

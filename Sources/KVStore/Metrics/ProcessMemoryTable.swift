@@ -171,5 +171,6 @@ extension StoreCore {
       configuration.holdsToCapacity ? UInt64(configuration.capacityBytes) : 0
     memory.archiveBytesCapacity = UInt64(slotBounds.archive)
     processMemory.publish(memory)
+    if let remote { remoteReport?.publish(remote.report) }
   }
 }

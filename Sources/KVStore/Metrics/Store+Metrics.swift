@@ -5,7 +5,7 @@ extension Store {
   /// The store's counters and sizes in Prometheus' text format, version 0.0.4.
   ///
   /// Counters run from the open of the store in this process; sizes are of the whole store. `includesProcess` false leaves the
-  /// counters of this process away, for who only looks at a store.
+  /// counters of this process away, for who only looks at a store; those of the remote tier are then what each process publishes of its own.
   public func metricsText(includesProcess: Bool = true) throws(StoreError) -> String {
     let now = try statistics()
     try enter()
@@ -14,13 +14,28 @@ extension Store {
     try core.addSizes(now, to: &page)
     if includesProcess {
       core.addCounters(now, to: &page)
-      if let remote = now.remote { remote.add(to: &page) }
+      if let remote = now.remote {
+        RemoteMetrics(processes: [(labels: [], statistics: remote)]).add(to: &page)
+      }
+    } else {
+      // What those that have the store open say: each counts since it opened it.
+      core.remoteMetrics().add(to: &page)
     }
     return page.text
   }
 }
 
 extension StoreCore {
+  fileprivate func remoteMetrics() -> RemoteMetrics {
+    RemoteMetrics(
+      processes: ownerFiles.processes().compactMap { owner, processID in
+        RemoteReportFile.read(sharedMemory.reportsFolder, owner).map {
+          (labels: [("process", "\(processID)")], statistics: $0.statistics)
+        }
+      }
+    )
+  }
+
   fileprivate func addSizes(_ now: StoreStatistics, to page: inout MetricsText) throws(StoreError) {
     page.add(
       "kvstore_disk_capacity_bytes",

@@ -12,6 +12,7 @@ internal import KVFile
 /// /dev/shm/kvstore-UID/DEVICE-INODE/   of catalog.mdb, and its owner
 ///   shared      leases, announcements, what processes hold in memory; locked (flock) by each process that is here
 ///   lock        LMDB's
+///   remote-…    what a process says of its remote tier; of those that have one only
 /// ```
 ///
 /// Nothing there outlives the processes: who comes first begins anew, who leaves last removes it, and what killed ones left goes when
@@ -50,6 +51,9 @@ package final class SharedMemory: Sendable {
 
   /// The tables, for who reads them as a file.
   package var tablesPath: String? { folder.map { $0 + "/shared" } }
+
+  /// Where a process with a remote tier keeps its report (`RemoteReportFile`).
+  package var reportsFolder: String? { folder }
 
   /// What the numbers of this life's leases are above.
   var leaseBase: UInt64 { memory?.atomicLoad(at: Self.headerStart + 8) ?? 0 }

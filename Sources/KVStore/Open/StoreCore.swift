@@ -28,6 +28,8 @@ package final class StoreCore: Sendable {
   let intents: EvictionIntents
   /// Shared memory, behind that.
   let processMemory: ProcessMemoryTable
+  /// nil without a remote tier.
+  let remoteReport: RemoteReportFile?
   package let time: StoreTime
   let owner: OwnerID
   package let ownerFiles: OwnerFiles
@@ -240,6 +242,12 @@ package final class StoreCore: Sendable {
     remote =
       configuration.readOnly
       ? nil : try RemoteTier.open(configuration.remote, folder.files, owner: owner)
+    remoteReport =
+      remote == nil
+      ? nil
+      : RemoteReportFile(in: sharedMemory.reportsFolder, owner) { [ownerFiles] in
+        ownerFiles.isDead($0)
+      }
     pendingParents = PendingParents(writerQueue)
     catalogWriter = CatalogWriter(
       catalog,
@@ -319,6 +327,7 @@ package final class StoreCore: Sendable {
     }
     namespaceHolds?.close()
     processMemory.release()
+    remoteReport?.remove()
     diskTier.close()
     catalog.close()
     ownerFiles.release()

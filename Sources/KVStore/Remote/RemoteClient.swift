@@ -30,6 +30,13 @@ enum RemoteClient {
     }
   }
 
+  /// Where it is, for people: hosts without user, path and scheme's rest.
+  static func place(_ configuration: RemoteConfiguration) -> String {
+    guard let redis = try? RedisConfiguration(url: configuration.url) else { return "" }
+    let hosts = redis.endpoints.map(\.description).joined(separator: ",")
+    return (redis.tls == nil ? "redis://" : "rediss://") + hosts
+  }
+
   /// What the key file holds; nil without one.
   static func key(_ configuration: RemoteConfiguration) throws(StoreError) -> RemoteKey? {
     var contents = configuration.key

@@ -60,6 +60,8 @@ struct RemoteFetch {
   mutating func run() {
     guard !tier.cancellation.isCancelled else { return }
     tier.state.withLock { $0.statistics.lookUps += 1 }
+    chainKeys()
+    noteAsked(range.storedBlockCount / remote.blocksPerChunk)
     do throws(RemoteError) {
       for (core, remote) in [(namespace, remote)] + sections {
         switch try tier.isSame(remote, of: core, forWriting: false) {
@@ -68,7 +70,6 @@ struct RemoteFetch {
         case .absent, .unknown: return noteMiss(.absent)
         }
       }
-      chainKeys()
       if sections.isEmpty { try runPlain() } else { try runWithSections() }
     } catch {
       noteMiss(RemoteStatistics.Cause(error))
@@ -177,7 +178,19 @@ struct RemoteFetch {
   }
 
   private func noteMiss(_ cause: RemoteStatistics.Cause) {
-    tier.state.withLock { $0.statistics.noteMiss(cause) }
+    tier.state.withLock { $0.noteMiss(name, cause) }
+  }
+
+  /// For people: which path is asked about, by the last block of its first chunk as the store itself names it.
+  private func noteAsked(_ chunk: Int) {
+    let blockCount = (chunk + 1) * remote.blocksPerChunk
+    var blockKey = keys.indices.contains(blockCount - 1) ? keys[blockCount - 1] : nil
+    if namespace.chain.rootKey != remote.chain.rootKey {
+      var cursor = ChainCursor(namespace.chain, prompt)
+      for _ in 0..<blockCount { blockKey = cursor.next()?.key }
+    }
+    guard let name, let blockKey else { return }
+    tier.state.withLock { $0.noteAsked(name, blockCount: blockCount, blockKey) }
   }
 
   private mutating func chainKeys() {
@@ -266,6 +279,7 @@ struct RemoteFetch {
       chunks,
       names: chunks.map(chunkName),
       known: chunks.map(known),
+      of: name,
       byteCountMax: remote.chunkByteCountMax
     )
   }
@@ -359,7 +373,10 @@ struct RemoteFetch {
       noteMiss(.noRoom)
       return false
     }
-    tier.state.withLock { $0.statistics.blocksFetched += UInt64(result.hostBlockCount) }
+    tier.state.withLock { state in
+      state.statistics.blocksFetched += UInt64(result.hostBlockCount)
+      if let name { state.noteFetched(name, blockCount: view.blocks.count) }
+    }
     return true
   }
 

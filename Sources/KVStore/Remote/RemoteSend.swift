@@ -66,7 +66,10 @@ struct RemoteSend {
       let until = KVCore.deadline(
         after: tier.configuration.pauseNanoseconds * Self.pauseFactor
       )
-      tier.state.withLock { $0.pausedUntil = until }
+      tier.state.withLock { state in
+        state.pausedUntil = until
+        state.pauseCause = RemoteStatistics.Cause(error)
+      }
       return false
     }
   }

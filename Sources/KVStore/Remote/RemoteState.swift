@@ -44,6 +44,8 @@ struct RemoteState {
     var endedAt: UInt64?
     /// Blocks that it found there, and has not brought yet.
     var blockCount = 0
+    /// For people; nil before it asked.
+    var lookUp: RemoteLookUp?
   }
 
   /// A server may have a namespace for each of its tenants.
@@ -68,6 +70,12 @@ struct RemoteState {
   private var olderIdentities: [NamespaceID: (identity: Identity, endsAt: UInt64)] = [:]
   private(set) var fetches: [FetchName: FetchState] = [:]
   var known = KnownChunks()
+  /// How it stands with the other side.
+  var standing = RemoteStanding()
+  /// Why writing waits until `pausedUntil`.
+  var pauseCause: RemoteStatistics.Cause?
+  /// Look-ups that ended, the last one last.
+  private(set) var ended: [RemoteLookUp] = []
   /// Paths whose use was looked at.
   private var uses = KnownChunks()
   /// By the hash of a section's digest, in two generations as `KnownChunks`.
@@ -143,10 +151,44 @@ struct RemoteState {
 
   mutating func noteFound(_ name: FetchName, blockCount: Int) {
     fetches[name]?.blockCount = blockCount
+    fetches[name]?.lookUp?.foundBlockCount = blockCount
+    if blockCount > 0 { statistics.lookUpsFound += 1 }
+  }
+
+  mutating func noteFetched(_ name: FetchName, blockCount: Int) {
+    fetches[name]?.lookUp?.fetchedBlockCount += blockCount
   }
 
   mutating func endFetch(_ name: FetchName, now: UInt64) {
+    if var lookUp = fetches[name]?.lookUp {
+      lookUp.endedAt = now
+      ended.removeAll { $0.namespace == lookUp.namespace && $0.blockKey == lookUp.blockKey }
+      if ended.count >= RemoteLookUp.countMax { ended.removeFirst() }
+      ended.append(lookUp)
+    }
     fetches[name] = FetchState(endedAt: now)
+  }
+
+  /// A look-up begins to ask about what is behind a block.
+  mutating func noteAsked(_ name: FetchName, blockCount: Int, _ blockKey: BlockKey) {
+    fetches[name]?.lookUp = RemoteLookUp(
+      namespace: name.namespace,
+      blockCount: blockCount,
+      blockKey: blockKey
+    )
+  }
+
+  mutating func noteMiss(_ name: FetchName?, _ cause: RemoteStatistics.Cause) {
+    statistics.noteMiss(cause)
+    guard let name else { return }
+    // The first one ended it.
+    if fetches[name]?.lookUp?.cause == nil { fetches[name]?.lookUp?.cause = cause }
+  }
+
+  /// Those under way, then those that ended, the last one first.
+  var lookUps: [RemoteLookUp] {
+    let underWay = fetches.values.filter { $0.endedAt == nil }.compactMap(\.lookUp)
+    return Array((underWay + ended.reversed()).prefix(RemoteLookUp.countMax))
   }
 
   /// What was there may be another thing by now.

@@ -46,8 +46,22 @@ public struct RemoteStatistics: Sendable, Equatable {
     case budget
   }
 
+  /// How it stands with the other side.
+  public enum State: String, Sendable, CaseIterable {
+    /// Nothing was asked yet.
+    case idle
+    /// It answers.
+    case up
+    /// It is left alone after failures.
+    case leftAlone = "left_alone"
+    /// It refuses this process: credentials that are wrong or were revoked.
+    case unauthorized
+  }
+
   /// Look-ups that asked it.
   public var lookUps: UInt64 = 0
+  /// Of those, the ones that found something.
+  public var lookUpsFound: UInt64 = 0
   /// Rounds of questions that those took.
   public var lookUpRounds: UInt64 = 0
   /// Chunks that those found.
@@ -86,6 +100,26 @@ public struct RemoteStatistics: Sendable, Equatable {
   public var roundNanoseconds: UInt64 = 0
   /// Purges that have not reached it yet.
   public var purgesPending: UInt64 = 0
+  /// How it stands with the other side.
+  public var state = State.idle
+  /// Since when, as are all moments here in nanoseconds of CLOCK_MONOTONIC; 0 = it was not asked.
+  public var stateSince: UInt64 = 0
+  /// When it answered last; 0 = never.
+  public var answeredAt: UInt64 = 0
+  /// Why a call failed last; nil when none did.
+  public var lastFailure: Cause?
+  /// Why writing waits, while it does.
+  public var pauseCause: Cause?
+  /// Until when it does.
+  public var pausedUntil: UInt64 = 0
+  /// What may be written in a day; 0 = no bound.
+  public var writeBytesPerDay: UInt64 = 0
+  /// Of that, what may be written at this moment.
+  public var writeBytesLeft: UInt64 = 0
+  /// Paths that wait to be sent.
+  public var sendsQueued: UInt64 = 0
+  /// Look-ups that wait for a thread.
+  public var lookUpsQueued: UInt64 = 0
 
   /// Zero everywhere.
   public init() {}

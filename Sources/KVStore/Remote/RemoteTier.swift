@@ -86,7 +86,7 @@ final class RemoteTier: Sendable {
     guard !cancellation.isCancelled, state.withLock({ $0.breaker.isClosed }) else { throw .closed }
     do throws(RemoteError) {
       let result = try body(objects)
-      state.withLock { $0.breaker.noteSuccess() }
+      state.withLock { $0.noteAnswer(now: monotonicNanoseconds()) }
       return result
     } catch {
       note(error)
@@ -96,14 +96,7 @@ final class RemoteTier: Sendable {
 
   func note(_ error: RemoteError) {
     guard !cancellation.isCancelled, error != .closed else { return }
-    state.withLock { state in
-      if error.isOfTransport {
-        state.breaker.noteFailure(now: monotonicNanoseconds())
-      } else {
-        // It answers.
-        state.breaker.noteSuccess()
-      }
-    }
+    state.withLock { $0.note(error, now: monotonicNanoseconds()) }
   }
 
   var lookUpDeadline: UInt64 { KVCore.deadline(after: configuration.lookUpTimeoutNanoseconds) }
@@ -120,16 +113,9 @@ final class RemoteTier: Sendable {
         do throws(RemoteError) {
           guard !cancellation.isCancelled else { return }
           _ = try objects.information(deadline: lookUpDeadline)
-          state.withLock { $0.breaker.noteSuccess() }
+          state.withLock { $0.noteAnswer(now: monotonicNanoseconds()) }
         } catch {
-          state.withLock { state in
-            // One that answers, whatever it says, is there again.
-            if error.isOfTransport || error == .closed {
-              state.breaker.noteFailure(now: monotonicNanoseconds())
-            } else {
-              state.breaker.noteSuccess()
-            }
-          }
+          state.withLock { $0.note(error, now: monotonicNanoseconds()) }
         }
       }
       if refusal != nil { state.withLock { $0.breaker.noteFailure(now: now) } }
@@ -241,16 +227,38 @@ final class RemoteTier: Sendable {
 
   // MARK: For people
 
-  var statistics: RemoteStatistics {
-    state.withLock { state in
+  var statistics: RemoteStatistics { report.statistics }
+
+  /// What `inspect` and `top` show of it.
+  var report: RemoteReport {
+    let (sendCount, lookUpCount) = (sends.waitingCount, fetches.waitingCount)
+    let pendingCount = purges.pendingCount
+    return state.withLock { state in
+      let now = monotonicNanoseconds()
       var result = state.statistics
       result.breakerOpened = state.breaker.openCount
       result.isBreakerOpen = !state.breaker.isClosed
-      result.isPaused = monotonicNanoseconds() < state.pausedUntil
+      result.isPaused = now < state.pausedUntil
+      result.pauseCause = result.isPaused ? state.pauseCause : nil
+      result.pausedUntil = result.isPaused ? state.pausedUntil : 0
       result.bytesPerSecond = UInt64(state.bandwidth.bytesPerSecond)
       result.roundNanoseconds = state.roundNanoseconds
-      result.purgesPending = UInt64(purges.pendingCount)
-      return result
+      result.purgesPending = UInt64(pendingCount)
+      result.state = state.standing.state
+      result.stateSince = state.standing.since
+      result.answeredAt = state.standing.answeredAt
+      result.lastFailure = state.standing.lastFailure
+      result.writeBytesPerDay = UInt64(configuration.writeBytesPerDay)
+      result.writeBytesLeft = UInt64(state.budget.affordableByteCount(now: now) ?? 0)
+      result.sendsQueued = UInt64(sendCount)
+      result.lookUpsQueued = UInt64(lookUpCount)
+      return RemoteReport(
+        server: RemoteClient.place(configuration),
+        writes: configuration.writes,
+        matchesAlways: configuration.matchesAlways,
+        statistics: result,
+        lookUps: state.lookUps
+      )
     }
   }
 }

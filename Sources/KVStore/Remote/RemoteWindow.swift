@@ -19,6 +19,8 @@ final class RemoteWindow: Sendable {
   /// The same for `RemoteState.known`.
   private let known: [BlockKey]
   private let byteCountMax: Int
+  /// The look-up that they belong to, if it has one.
+  private let name: RemoteState.FetchName?
   private let objects = Monitor<[Object?]?>(nil)
 
   /// Starts to receive.
@@ -28,18 +30,21 @@ final class RemoteWindow: Sendable {
   ///   - chunks: of a path.
   ///   - names: theirs.
   ///   - known: the same as the tier remembers them.
+  ///   - name: of the look-up that hears why they did not come.
   ///   - byteCountMax: the longest that each can be.
   init(
     _ tier: RemoteTier,
     _ chunks: [Range<Int>],
     names: [RemoteName],
     known: [BlockKey],
+    of name: RemoteState.FetchName?,
     byteCountMax: Int
   ) {
     self.tier = tier
     self.chunks = chunks
     self.names = names
     self.known = known
+    self.name = name
     self.byteCountMax = byteCountMax
     let refusal = tier.arrivals.submit { [self] in finish(receive()) }
     if refusal != nil { finish(receive()) }
@@ -54,7 +59,7 @@ final class RemoteWindow: Sendable {
   func wait() -> [Object?] { objects.wait(until: nil) { $0 } ?? [] }
 
   private func noteMiss(_ cause: RemoteStatistics.Cause) {
-    tier.state.withLock { $0.statistics.noteMiss(cause) }
+    tier.state.withLock { $0.noteMiss(name, cause) }
   }
 
   private func receive() -> [Object?] {

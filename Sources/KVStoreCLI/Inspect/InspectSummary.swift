@@ -213,6 +213,9 @@ struct SummaryDocument: CommandDocument {
     if owners.count > Self.ownerCountMax {
       lines.append("… and \(owners.count - Self.ownerCountMax) processes more: --json")
     }
+    for owner in owners.prefix(Self.ownerCountMax) {
+      if let remote = owner.remote { lines += [""] + remote.lines(owner.text) }
+    }
     lines += table(of: topPrefixes.map(\.row), Prefix.columns)
     return lines
   }

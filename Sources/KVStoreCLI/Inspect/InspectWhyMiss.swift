@@ -56,7 +56,10 @@ struct InspectWhyMiss: ParsableCommand {
         tokenCount: first.words.count,
         explanation,
         comparison,
-        names
+        names,
+        try store.inspector.remoteAnswers(for: first.words, in: namespace.id).map {
+          WhyMissDocument.Remote($0, tokensPerBlock: identity.tokensPerBlock)
+        }
       )
       try options.show(document, document.lines)
     }
@@ -90,6 +93,23 @@ struct WhyMissDocument: CommandDocument {
     var message: String
   }
 
+  /// What a process with a remote tier knows of the prompt.
+  struct Remote: Encodable {
+    var processID: Int32
+    var server: String
+    /// not_asked, fetching, absent, found, failed; left_alone, unauthorized where it would not be asked now.
+    var answer: String
+    /// Why not all of it came, or why it is left alone.
+    var cause: String?
+    /// When it was asked, or has been left alone since.
+    var askedAt: Moment?
+    /// Behind this token of the prompt.
+    var askedToken: Int?
+    var foundTokenCount: Int
+    var fetchedTokenCount: Int
+    var message: String
+  }
+
   var namespace: UInt32
   var cause: String
   var message: String
@@ -110,14 +130,18 @@ struct WhyMissDocument: CommandDocument {
   var otherMatchedTokenCount: Int
   var differences: [Difference]
   var comparison: Comparison?
+  /// Empty where no process that has the store open has a remote tier.
+  var remote: [Remote]
 
   init(
     namespace: UInt32,
     tokenCount: Int,
     _ explanation: Explanation,
     _ comparison: PromptComparison?,
-    _ vocabulary: Vocabulary?
+    _ vocabulary: Vocabulary?,
+    _ remote: [Remote]
   ) {
+    self.remote = remote
     self.namespace = namespace
     self.tokenCount = tokenCount
     cause = "\(explanation.cause)"
@@ -160,12 +184,14 @@ struct WhyMissDocument: CommandDocument {
 
   /// The document for people.
   var lines: [String] {
-    var lines = fieldLines([
-      ("prompt", "\(tokenCount) tokens, \(blockCount) full blocks, in namespace \(namespace)"),
-      ("stored", "\(matchedTokenCount) tokens, \(matchedBlockCount) blocks"),
-      ("diverges at", cause == "stored" ? "–" : "token \(divergenceToken)"),
-      ("cause", cause),
-    ])
+    var lines = fieldLines(
+      [
+        ("prompt", "\(tokenCount) tokens, \(blockCount) full blocks, in namespace \(namespace)"),
+        ("stored", "\(matchedTokenCount) tokens, \(matchedBlockCount) blocks"),
+        ("diverges at", cause == "stored" ? "–" : "token \(divergenceToken)"),
+        ("cause", cause),
+      ] + remote.map { ("remote", $0.message) }
+    )
     lines += [""] + wrapped(message)
     if !differences.isEmpty {
       var table = TextTable([("field", .left), ("here", .left), ("there", .left)])

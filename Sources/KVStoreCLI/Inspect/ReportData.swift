@@ -32,6 +32,14 @@ struct ReportData: CommandDocument {
     var byteCount: Int
   }
 
+  struct Remote: Encodable {
+    /// Which process.
+    var process: String
+    /// How it stands with it, in words.
+    var standing: String
+    var remote: SummaryDocument.Remote
+  }
+
   /// Blocks that were stored and removed in one slice of the time that the events span.
   struct Activity: Encodable {
     var fromAt: Moment?
@@ -68,6 +76,8 @@ struct ReportData: CommandDocument {
   var catalogByteCount: UInt64
   var catalogByteCountMax: UInt64
   var tiers: [Tier]
+  /// Remote tiers of the processes that have the store open.
+  var remotes: [Remote]
   var namespaces: [Namespace]
   var sessions: [SessionDocument]
   var agents: ReportRuns
@@ -116,6 +126,9 @@ struct ReportData: CommandDocument {
       )
     )
     self.tiers = tiers
+    remotes = inspector.owners().map(SummaryDocument.Owner.init).compactMap { owner in
+      owner.remote.map { Remote(process: owner.text, standing: $0.stateText, remote: $0) }
+    }
     namespaces = try inspector.namespaces().map {
       try Self.namespace($0, inspector, runCountMax: runCountMax)
     }

@@ -88,6 +88,7 @@ let reportPage = #"""
   <section><div class="head"><h2>Hit rate over time</h2><label>each <select id="span"></select></label></div><div id="hits"></div><details><summary>as a table</summary><div class="scroll" id="hitTable"></div></details></section>
   <section><h2>Blocks stored and removed</h2><div id="activity"></div></section>
   </div>
+  <section id="remote" hidden><h2>Remote tier</h2><div class="scroll" id="remotes"></div></section>
   <section><h2>Sessions</h2><div class="scroll" id="sessions"></div></section>
   <section id="agents" hidden><h2>Agents</h2><div class="scroll" id="layers"></div><p class="dim" id="layersOf"></p><div class="scroll" id="runs"></div><div id="log"></div></section>
   <section><h2>Namespaces</h2><div class="scroll" id="namespaces"></div></section>
@@ -264,6 +265,11 @@ let reportPage = #"""
   for (const [name, value] of [["state", data.state], ["blocks", count(data.block_count)], ["payload", bytes(data.payload_bytes)], ["on disk", bytes(data.disk_bytes)], ["created", age(created) + " ago"], ["UUID", data.store_uuid]]) { add($("facts"), "dt", name); add($("facts"), "dd", value); }
   for (const tier of data.tiers) { const m = add($("tiers"), "div", undefined, { class: "meter" }); add(m, "span", `${tier.name}: ${bytes(tier.used_bytes)} of ${bytes(tier.bytes)}`); add(add(m, "div"), "div", "", { style: `width:${tier.bytes ? Math.min(100, 100 * tier.used_bytes / tier.bytes) : 0}%` }); }
   function table(parent, headings, rows) { const t = add(parent, "table"), h = add(add(t, "thead"), "tr"); headings.forEach(x => add(h, "th", x.replace("#", ""), x.startsWith("#") ? { class: "n" } : {})); const b = add(t, "tbody"); for (const row of rows) { const r = add(b, "tr"); row.forEach((x, k) => add(r, "td", Array.isArray(x) ? x[0] : x, { class: (headings[k].startsWith("#") ? "n" : "") + (Array.isArray(x) ? " " + x[1] : "") })); } }
+  if (data.remotes.length) {
+    const causes = list => list.map(c => `${c.cause} ${count(c.count)}`).join(", ") || "–";
+    $("remote").hidden = false;
+    table($("remotes"), ["process", "server", "state", "#look-ups", "#found", "#fetched", "#sent", "#queued", "#may be sent", "#bandwidth", "#round", "misses", "not sent"], data.remotes.map(({ process, standing, remote: r }) => [process, r.server, [standing, r.state === "up" && !r.pause_cause || r.state === "idle" ? "" : "poor"], count(r.look_up_count), count(r.look_up_found_count), bytes(r.fetched_bytes), bytes(r.sent_bytes), count(r.send_queued_count), r.write_bytes_per_day == null ? "–" : `${bytes(r.write_bytes_left)} of ${bytes(r.write_bytes_per_day)} a day`, r.bytes_per_second == null ? "–" : bytes(r.bytes_per_second) + "/s", r.round_seconds == null ? "–" : (r.round_seconds * 1000).toPrecision(3) + " ms", causes(r.misses), causes(r.drops)]));
+  }
   if (data.sessions.length) table($("sessions"), ["session", "#steps", "#tokens", "#hit rate", "#steps 3–10", "#last step", "prefix"], data.sessions.slice().reverse().map(s => [(s.name || "–") + " · " + s.id, count(s.step_count), count(s.token_count), percent(s.hit_rate), s.settled_hit_rate == null ? "–" : [percent(s.settled_hit_rate) + (s.is_poor ? " low" : ""), s.is_poor ? "poor" : ""], age(seconds(s.last_step_at)) + " ago", s.broken_step == null ? "holds" : `broke in step ${s.broken_step} at token ${count(s.broken_token)}: ${s.broken_cause}`]));
   else add($("sessions"), "p", "No sessions are recorded: an engine records them with kvstore_session_begin.", { class: "dim" });
   /* Agents: hits by layer and what they saved, of all runs and of each; the log of one on demand. */

@@ -10,12 +10,15 @@ extension SummaryDocument {
     var name: String
     /// Nil when the process does not say.
     var memory: Memory?
+    /// Nil without a remote tier.
+    var remote: Remote?
 
     init(_ owner: StoreInspector.Owner) {
       number = owner.number
       processID = owner.processID
       name = owner.name
       memory = owner.memory.map(Memory.init)
+      remote = owner.remote.map(Remote.init)
     }
 
     var text: String {

@@ -52,7 +52,7 @@ struct TopCommand: ParsableCommand {
           let lines = look.screen(height: Self.terminalHeight)
           print("\u{1B}[H\u{1B}[2J" + lines.joined(separator: "\n"))
         } else {
-          if number % 20 == 0 { print(TopDocument.lineHeading) }
+          if number % 20 == 0 || look.hasRemote != previous?.hasRemote { print(look.lineHeading) }
           print(look.line)
         }
         previous = look
@@ -90,6 +90,37 @@ struct TopDocument: CommandDocument {
     var bytesWrittenPerSecond: Double
     var blocksEvictedPerSecond: Double
     var blocksExpiredPerSecond: Double
+    /// Nil where no process has a remote tier.
+    var remote: RemoteRates?
+  }
+
+  /// Of the remote tiers of all processes that have one, and had it at the look before.
+  struct RemoteRates: Encodable {
+    var lookUpsPerSecond: Double
+    var lookUpsFoundPerSecond: Double
+    var fetchedBytesPerSecond: Double
+    var sentBytesPerSecond: Double
+    /// Without those that are not there.
+    var failuresPerSecond: Double
+    var dropsPerSecond: Double
+
+    init(_ now: [SummaryDocument.Owner], _ before: [SummaryDocument.Owner], seconds: Double) {
+      func perSecond(_ counter: (SummaryDocument.Remote) -> UInt64) -> Double {
+        let sum = now.reduce(0.0) { sum, owner in
+          guard let remote = owner.remote,
+            let old = before.first(where: { $0.number == owner.number })?.remote
+          else { return sum }
+          return sum + Double(counter(remote) - min(counter(remote), counter(old)))
+        }
+        return (sum / seconds * 1000).rounded() / 1000
+      }
+      lookUpsPerSecond = perSecond(\.lookUpCount)
+      lookUpsFoundPerSecond = perSecond(\.lookUpFoundCount)
+      fetchedBytesPerSecond = perSecond(\.fetchedByteCount)
+      sentBytesPerSecond = perSecond(\.sentByteCount)
+      failuresPerSecond = perSecond(\.failureCount)
+      dropsPerSecond = perSecond(\.dropCount)
+    }
   }
 
   var at: Moment?
@@ -159,7 +190,8 @@ struct TopDocument: CommandDocument {
         $0.diskBytesWritten + $0.archiveBytesWritten + $0.catalogBytesWritten
       },
       blocksEvictedPerSecond: perSecond { $0.blocksEvicted },
-      blocksExpiredPerSecond: perSecond { $0.blocksExpired }
+      blocksExpiredPerSecond: perSecond { $0.blocksExpired },
+      remote: hasRemote ? RemoteRates(owners, previous.owners, seconds: seconds) : nil
     )
   }
 
@@ -182,24 +214,68 @@ struct TopDocument: CommandDocument {
     ("evicted/s", 9), ("blocks", 10), ("on disk", 9),
   ]
 
-  private static func row(_ cells: [String]) -> String {
+  private static func row(
+    _ columns: [(heading: String, width: Int)],
+    _ cells: [String]
+  ) -> String {
     zip(columns, cells).enumerated().map { index, pair in
       let padding = String(repeating: " ", count: max(0, pair.0.width - pair.1.count))
       return index == 0 ? pair.1 + padding : padding + pair.1
     }.joined(separator: " ")
   }
 
-  static var lineHeading: String { row(columns.map(\.heading)) }
+  private static let remoteColumns: [(heading: String, width: Int)] = [
+    ("remote in/s", 11), ("out/s", 9), ("remote", 12),
+  ]
+
+  /// Whether a process has a remote tier: only then is anything of it shown.
+  var hasRemote: Bool { owners.contains { $0.remote != nil } }
+
+  private var columns: [(heading: String, width: Int)] {
+    Self.columns + (hasRemote ? Self.remoteColumns : [])
+  }
+
+  var lineHeading: String { Self.row(columns, columns.map(\.heading)) }
 
   /// One look in a line, for a pipe or a file.
   var line: String {
-    Self.row([
-      clockText(nanoseconds: at?.nanoseconds ?? 0), Self.rateText(rates?.lookUpsPerSecond),
-      Self.shareText(rates.map(\.hitRate) ?? hitRate), Self.rateText(rates?.tokensFoundPerSecond),
-      rates.map { byteText(UInt64($0.bytesWrittenPerSecond)) } ?? "–",
-      Self.rateText(rates?.blocksEvictedPerSecond), "\(blockCount)", byteText(diskByteCount),
-    ])
+    Self.row(
+      columns,
+      [
+        clockText(nanoseconds: at?.nanoseconds ?? 0), Self.rateText(rates?.lookUpsPerSecond),
+        Self.shareText(rates.map(\.hitRate) ?? hitRate),
+        Self.rateText(rates?.tokensFoundPerSecond),
+        rates.map { byteText(UInt64($0.bytesWrittenPerSecond)) } ?? "–",
+        Self.rateText(rates?.blocksEvictedPerSecond), "\(blockCount)", byteText(diskByteCount),
+        rates?.remote.map { byteText(UInt64($0.fetchedBytesPerSecond)) } ?? "–",
+        rates?.remote.map { byteText(UInt64($0.sentBytesPerSecond)) } ?? "–", worstRemoteState,
+      ]
+    )
   }
+
+  /// Of several processes, the one that has most to say.
+  private var worstRemoteState: String {
+    let states = owners.compactMap(\.remote).map { $0.pauseCause == nil ? $0.state : "paused" }
+    return ["left_alone", "unauthorized", "paused", "up", "idle"].first(where: states.contains)
+      ?? "–"
+  }
+
+  /// Of each process with a remote tier.
+  private var remoteRows: [[String]] {
+    owners.compactMap { owner in
+      guard let remote = owner.remote else { return nil }
+      return [
+        owner.text, remote.stateText, "\(remote.lookUpFoundCount) of \(remote.lookUpCount)",
+        byteText(remote.fetchedByteCount), byteText(remote.sentByteCount),
+        "\(remote.sendQueuedCount)", "\(remote.failureCount)", "\(remote.dropCount)",
+      ]
+    }
+  }
+
+  private static let remoteTable: [(heading: String, alignment: TextTable.Alignment)] = [
+    ("process", .left), ("remote tier", .left), ("found", .right), ("fetched", .right),
+    ("sent", .right), ("queued", .right), ("failed", .right), ("not sent", .right),
+  ]
 
   /// A screen; tables lose their last lines where it is small.
   func screen(height: Int) -> [String] {
@@ -243,6 +319,7 @@ struct TopDocument: CommandDocument {
       },
       SummaryDocument.Memory.columns
     )
+    lines += Self.table(remoteRows, Self.remoteTable)
     lines += Self.table(namespaces.map(\.row), SummaryDocument.Namespace.columns)
     if namespaceCount > namespaces.count {
       lines.append("… and \(namespaceCount - namespaces.count) smaller ones")
