@@ -304,6 +304,51 @@ def moved_folder(server, folder):
     print("faults: a changed working directory", flush=True)
 
 
+def tenants(server, folder, count):
+    """Many tenants with a key that the machines share: each finds its own, and names and objects tell nothing."""
+    server.do("FLUSHALL")
+    key = folder / "tenants-key"
+    key.write_bytes(os.urandom(32))
+    key.chmod(0o600)
+    tokens = kvstore.Prompt(list(range(64 * TOKENS_PER_BLOCK)))
+
+    def space(store, tenant):
+        return store.namespace(identity(region_bytes=(100, 60), salt=b"secret of tenant %d" % tenant))
+
+    def pieces(tenant):
+        return [b"%08d" % tenant * (size // 8) + b"...."[: size % 8] for _ in range(64) for size in (100, 60)]
+
+    with machine(folder, "tenants-a", server.url(), remote_key_file=key) as a:
+        for tenant in range(count):
+            with space(a, tenant) as namespace:
+                namespace.offload(tokens, pieces(tenant))
+            if tenant % 100 == 99 or tenant + 1 == count:
+                a.flush()
+                wait_for_sent(a, tenant + 1)
+        assert a.stats()["remote_drops"] == 0, causes(a, "drops")
+    names = server.do("KEYS", "*")
+    assert len(names) == 2 * count and len({name.split(b":")[1] for name in names}) == count
+    shape = re.compile(rb"kv1:[0-9a-f]{32}:([0-9a-f]{32}|id)")
+    for name in names:
+        assert shape.fullmatch(name), name
+        assert b"secret" not in server.do("GET", name)
+    with machine(folder, "tenants-b", server.url(), remote_key_file=key) as b:
+        for tenant in range(0, count, 1 + count // 2000):
+            with space(b, tenant) as namespace:
+                assert found(namespace, tokens) == 64, tenant
+                buffers = [bytearray(size) for _ in range(64) for size in (100, 60)]
+                assert namespace.restore(tokens, buffers).blocks_done == 64
+                assert buffers == pieces(tenant), tenant
+    # Of another key, or of none.
+    other = folder / "other-key"
+    other.write_bytes(os.urandom(32))
+    other.chmod(0o600)
+    for files in ({}, {"remote_key_file": other}):
+        with machine(folder, f"tenants-{len(files)}", server.url(), **files) as stranger, space(stranger, 0) as namespace:
+            assert found(namespace, tokens) == 0
+    print(f"faults: {count} tenants", flush=True)
+
+
 def main():
     is_long = "--long" in sys.argv
     programs = servers.programs()
@@ -322,6 +367,7 @@ def main():
             delays(objects, server, folder)
             revoked(program, started, folder)
             moved_folder(started.server(program), folder)
+            tenants(server, folder, 10_000 if is_long else 300)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ class Machines:
     def __init__(self, server, root, shim):
         self.server, self.root, self.shim = server, root, shim
         self.number = 0
+        # What another machine sent.
+        self.sent = {}
 
     def fresh(self):
         self.number += 1
@@ -128,10 +130,13 @@ class Machines:
 
     def prepare(self, scenario):
         self.server.do("FLUSHALL")
-        folder = self.fresh()
         if scenario == "fetch":
-            self.run("send", self.fresh())
-        return folder
+            if not self.sent:
+                self.run("send", self.fresh())
+                self.sent = {name: self.server.do("GET", name) for name in self.server.do("KEYS", "kv1:*")}
+            for name, content in self.sent.items():
+                self.server.do("SET", name, content)
+        return self.fresh()
 
     def check(self, scenario, folder, said):
         self.check_server()

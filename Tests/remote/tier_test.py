@@ -93,6 +93,50 @@ def shared(url, folder, **settings):
         return b.stats()
 
 
+def with_states(url, folder, **settings):
+    """State that stands behind a prefix, as recurrent layers have it: another machine finds the longest prefix that has one."""
+    state_bytes = 300_000
+
+    def open_both(store):
+        namespace = store.namespace(identity())
+        return namespace, namespace.section("recurrent", state_bytes)
+
+    def digest(section, blocks):
+        return kvstore.Prompt(digests=[section.section_digest(prompt(), blocks)])
+
+    def state(blocks):
+        return (b"state after %d blocks " % blocks) * 1000
+
+    with machine(folder, "sa", url, **settings) as a, machine(folder, "sb", url, **settings) as b:
+        namespace, section = open_both(a)
+        offload(namespace, prompt())
+        for blocks in (2, 7):
+            section.offload(digest(section, blocks), [state(blocks)])
+        a.flush()
+        # Three whole chunks before the seventh block, half of one, and two states.
+        wait_for_sent(a, BLOCKS // 2 + 1 + 2)
+        namespace, section = open_both(b)
+        found_blocks = None
+
+        def is_found():
+            nonlocal found_blocks
+            matches = namespace.match_sections([section], prompt(), remote=True)
+            found_blocks = matches[0].blocks
+            for match in matches:
+                if match.lease:
+                    b.release(match.lease)
+            return not matches[0].being_fetched
+
+        servers.wait_for(is_found, "end of a fetch")
+        assert found_blocks == 7, found_blocks
+        buffers = [bytearray(REGION_BYTES[region]) for _ in range(7) for region in (0, 1)]
+        assert namespace.restore(prompt(), buffers, block_count=7).blocks_done == 7
+        assert all(buffers[i] == payload(i // 2, i % 2) for i in range(14))
+        room = bytearray(state_bytes)
+        assert section.restore(digest(section, 7), [room]).blocks_done == 1
+        assert room.startswith(state(7))
+
+
 def killed(program, servers_, folder):
     """The server dies under a fetch and comes back: misses, and what is local stays."""
     server = servers_.server(program)
@@ -132,11 +176,14 @@ def main():
             keyed = folder / "keyed"
             keyed.mkdir()
             shared(started.server(program).url(), keyed, remote_key_file=key)
+            states = folder / "states"
+            states.mkdir()
+            with_states(started.server(program).url(), states, remote_encoding="frames", remote_demotes=True)
             cluster = folder / "cluster"
             cluster.mkdir()
             shared(started.cluster(program).url(), cluster)
             killed(program, started, folder)
-            print(f"{name}: with a key, as a cluster, and stopped and killed under a fetch")
+            print(f"{name}: with a key, with states, as a cluster, and stopped and killed under a fetch")
 
 
 if __name__ == "__main__":
