@@ -1,7 +1,7 @@
 """What a store saves a small agent workload after a restart, beside the engine alone and LMCache.
 
     PYTHONPATH=... python restart_workload.py [--models full,sliding,recurrent] [--arms alone,kvstore,lmcache] [--rounds 3]
-        [--sessions 2] [--steps 5] [--restart-after 3] [--json FILE]
+        [--cores 0] [--sessions 2] [--steps 5] [--restart-after 3] [--json FILE]
 
 A real vLLM on CPU with a small model of random weights runs the same conversations in each arm, with vLLM's own prefix cache
 on in all of them; the arms take turns, in another order each round. Each session starts with the same 512 tokens; a step
@@ -9,8 +9,10 @@ appends 1,200 tokens (a tool's output) and an answer of 64. The engine, and LMCa
 middle. Prints a table for the docs: how many tokens the engine says that its KV cache has room for; then of the steps before the
 restart, of the first step after it, and of those that follow: the prompt tokens that were computed, and the sum of the times to
 first token divided by that of the engine alone in the same round, the median of the rounds and their range. A model that an arm
-cannot run has a line that says so. LMCache stores in files of its own (its `fs` adapter). On a CPU it transfers one group of
-KV cache only, so that with it the model with windows runs without vLLM's hybrid KV cache manager.
+cannot run has a line that says so. All arms compute on the same --cores ("0,1": two threads). Left alone, vLLM keeps one core
+free, and one more where there is a connector; and none where that leaves nothing, so that an engine alone would compute on one
+of two cores, and one with a connector on both. LMCache stores in files of its own (its `fs` adapter). On a CPU it transfers one
+group of KV cache only, so that with it the model with windows runs without vLLM's hybrid KV cache manager.
 """
 
 from __future__ import annotations
@@ -153,11 +155,13 @@ def main() -> None:
     parser.add_argument("--models", default="full,sliding,recurrent")
     parser.add_argument("--arms", default="alone,kvstore,lmcache")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cores", default="0")
     parser.add_argument("--sessions", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--restart-after", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = options.cores
     arms = options.arms.split(",")
     results: dict[str, dict[str, list[Any]]] = {name: {arm: [] for arm in arms} for name in options.models.split(",")}
     refused: dict[tuple[str, str], str] = {}

@@ -38,6 +38,24 @@ def _gemma3() -> Any:
     )
 
 
+def _gemma4() -> Any:
+    """Heads of two sizes, and last layers that use the KV of earlier ones."""
+    from transformers import Gemma4TextConfig
+
+    return Gemma4TextConfig(
+        **{**_COMMON, "tie_word_embeddings": True},
+        intermediate_size=512,
+        num_hidden_layers=6,
+        head_dim=64,
+        per_layer_config={index: {"head_dim": 128} for index in (2, 5)},
+        sliding_window=WINDOW,
+        vocab_size_per_layer_input=VOCABULARY,
+        hidden_size_per_layer_input=32,
+        num_kv_shared_layers=2,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    )
+
+
 def _gpt_oss() -> Any:
     from transformers import GptOssConfig
 
@@ -93,6 +111,7 @@ def _mamba() -> Any:
 
 KINDS = {
     "gemma3": _gemma3,
+    "gemma4": _gemma4,
     "gpt-oss": _gpt_oss,
     "windows": _windows_only,
     "qwen3-next": _qwen3_next,

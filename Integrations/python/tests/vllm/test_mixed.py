@@ -24,7 +24,7 @@ from engine import Engine, ask, found_damaged, stats, within
 
 # What vLLM takes for Qwen3-Next's attention by itself; on a CPU, its recurrent layers would have another block size.
 OPTIONS: dict[str, dict[str, Any]] = {"qwen3-next": {"block_size": 256}}
-KINDS = ["gemma3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt-oss", "windows", "qwen3-next"))]
+KINDS = ["gemma3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gemma4", "gpt-oss", "windows", "qwen3-next"))]
 
 
 def tokens(seed: int, count: int) -> list[int]:
@@ -103,7 +103,7 @@ def warm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         # Generated tokens are stored too: the next turn of a conversation finds them.
         answer = engine.generate(LONG, tokens=2 * block)[0]
         turn = LONG + answer["tokens"] + tokens(6, 50)
-        settled(engine, folder / "store")
+        settled(engine, folder / "store", block)
         first = engine.generate(turn)[0]
         hits["turn"] = engine.generate(turn)[0]
         # vLLM itself may have forgotten windows of what was generated. Where the scheduler had not heard of them yet either, it
@@ -195,14 +195,24 @@ def payload(path: Path) -> int:
     return sum(int(found["payload_bytes"]) for found in ask("inspect", "namespaces", path)["namespaces"])
 
 
-def settled(engine: Engine, path: Path) -> int:
-    """The same, once what the engine saves behind its answers has been committed."""
-    engine.generate(tokens(99, 8))
-    while True:
-        before = payload(path)
-        time.sleep(1)
-        if payload(path) == before:
-            return before
+def is_stored(path: Path, prompt: list[int]) -> bool:
+    """Whether all full blocks of a prompt without a salt are committed."""
+    file = path.parent / "prompt"
+    file.write_text(json.dumps(prompt))
+    for space in ask("inspect", "namespaces", path)["namespaces"]:
+        if space["identity"]["side_section"] is None and space["salt_mark"] is None:
+            found = ask("inspect", "prefix", path, file, "--namespace", space["id"])
+            if found["matched_block_count"] == len(prompt) // found["tokens_per_block"]:
+                return True
+    return False
+
+
+def settled(engine: Engine, path: Path, block: int) -> int:
+    """The same, once what the engine saves behind its answers has been committed: in order, so that what comes last is there."""
+    last = tokens(time.monotonic_ns(), block + 1)
+    engine.generate(last, tokens=1)
+    assert within(60, lambda: is_stored(path, last))
+    return payload(path)
 
 
 @pytest.mark.slow
@@ -245,7 +255,7 @@ def test_what_the_store_lost_is_stored_again(warm: Warm, store: Path, tmp_path: 
             engine.generate(prompt)
             turn = prompt + tokens(23, 2 * block)
             full = (len(turn) - 1) // block * block
-            before = settled(engine, store)
+            before = settled(engine, store, block)
             if name == "all":
                 for found in ask("inspect", "namespaces", store)["namespaces"]:
                     ask("purge", store, "--namespace", found["id"])
