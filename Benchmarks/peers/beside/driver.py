@@ -23,6 +23,8 @@ SIZES = (288 << 10, 2 << 20)
 SCALE_BLOCK_BYTES = 20 << 10
 """Above what kvstore keeps inside its catalog."""
 PARTS = ("data", "scale", "faults")
+KEPT_FREE_BYTES = 20 << 30
+FAULT_BLOCKS = 128
 LIMITS_EVERY = 4
 """Stores between two measurements of the machine's limits."""
 
@@ -196,12 +198,14 @@ class Driver:
             answer = self.ask(kind.environment, "first_hit", **request)
             self.row("first_hit", answer, round=round_number, **base)
         self.step(f"{self.options.scale_blocks} blocks, {kind.title}", answer)
-        shutil.rmtree(folder, ignore_errors=True)
+        # Removing tens of thousands of files takes minutes, and would be in the next store's way.
+        if shutil.disk_usage(folder).free < KEPT_FREE_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def kill(self, kind: type[Peer], round_number: int) -> None:
         """kill -9 in the middle of a put; then everything is asked for."""
         size = SIZES[0]
-        folder, count = self._folder(kind.name), max(_count(self.options.total, size), 64)
+        folder, count = self._folder(kind.name), FAULT_BLOCKS
         base = {"peer": kind.name, "block_bytes": size, "blocks": count, "round": round_number}
         request = {**base, "folder": str(folder), "seed": self.options.seed + round_number}
         chance = random.Random(f"{kind.name} {round_number}")
@@ -220,7 +224,7 @@ class Driver:
 
     def flip(self, kind: type[Peer], round_number: int) -> None:
         """One bit of a stored block is flipped while no process has the store open."""
-        size, count = SIZES[0], 64
+        size, count = SIZES[0], FAULT_BLOCKS
         folder, damaged = self._folder(kind.name), random.Random(round_number).randrange(count // 2, count)
         base = {"peer": kind.name, "block_bytes": size, "blocks": count, "round": round_number}
         request = {**base, "folder": str(folder), "seed": self.options.seed + round_number, "damaged": damaged}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,10 +106,16 @@ def valkey_server() -> str | None:
     return str(found[0]) if found else shutil.which("valkey-server") or shutil.which("redis-server")
 
 
-def set_up(wanted: set[str], log: Path, say: object) -> None:
+def set_up(wanted: set[str], log: Path, say: Callable[[str], None]) -> None:
     """Makes what is not there. What cannot be made is a row of the report that says so, not an end."""
-    assert callable(say)
     CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "peers.lock").open("w") as lock:
+        # Two runs at once: the second one finds it done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _set_up(wanted, log, say)
+
+
+def _set_up(wanted: set[str], log: Path, say: Callable[[str], None]) -> None:
     for engine in ENGINES:
         if engine in wanted and not environment(engine).is_there:
             say(f"setting up {engine}, which takes some minutes")
@@ -128,8 +136,7 @@ def _missing_debian() -> list[str]:
     ]
 
 
-def _set_up_stores(log: Path, say: object) -> None:
-    assert callable(say)
+def _set_up_stores(log: Path, say: Callable[[str], None]) -> None:
     if shutil.which("dpkg-query") and shutil.which("apt-get") and (packages := _missing_debian()):
         say(f"installing {' '.join(packages)}")
         prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
@@ -142,10 +149,11 @@ def _set_up_stores(log: Path, say: object) -> None:
         unfinished = folder.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         python = str(unfinished / "bin/python")
-        pinned = [f"{name}=={version}" for name, version in VERSIONS.items()]
         made = _run([sys.executable, "-m", "venv", str(unfinished)], log)
-        # One by one: where a package is not to be had, the others still are.
-        if made and all([_run([python, *pip, package], log) for package in pinned][:1]):
+        if made and _run([python, *pip, f"numpy=={VERSIONS['numpy']}"], log):
+            # One by one: where one is not to be had, the others still are.
+            for package in [name for name in VERSIONS if name != "numpy"]:
+                _run([python, *pip, f"{package}=={VERSIONS[package]}"], log)
             # bin/python finds its modules by pyvenv.cfg beside it, so the folder may move.
             unfinished.rename(folder)
     if valkey_server() is None:

@@ -182,6 +182,7 @@ def fill(kind: type[Peer], request: dict[str, Any]) -> dict[str, Any]:
         peer.finish()
         stored, chain = stored + length, chain + 1
     seconds = time.perf_counter() - start
+    machine.sync_file_system(place.folder)
     answer: dict[str, Any] = {"seconds": seconds, "blocks": stored}
     if not kind.persistent:
         answer.update(_lookups(peer, request))
