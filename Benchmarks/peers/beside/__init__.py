@@ -1,1 +1,1 @@
-"""Other stores beside this one, in one run: the same blocks, the same chains of tokens, the limits of the machine between them."""
+"""Other stores beside this one, in one run: the same blocks and prompts, the limits of the machine between them."""

@@ -20,7 +20,7 @@ Measures kvstore and the stores people use instead on the same blocks, in one ru
 bit leave. Every byte that is got is compared. The machine's own limits are measured between the stores.
 
 What is missing is set up first: packages at pinned versions, in the cache folder ($KVSTORE_CACHE, else $XDG_CACHE_HOME/kvstore,
-else ~/.cache/kvstore). That takes a quarter of an hour and 10 GB the first time. What cannot be had here is named in the report.
+else ~/.cache/kvstore). That takes minutes and about 4 GB the first time. What cannot be had here is named in the report.
 """
 
 

@@ -143,10 +143,11 @@ class Driver:
         data = [kind for kind in kinds if kind.holds_data]
         scale = [kind for kind in kinds if kind.scale]
         lasting = [kind for kind in data if kind.persistent]
+        killed = [kind for kind in data if kind.persistent or kind.on_disk]
         options = self.options
         self.steps = ("data" in options.parts) * len(data) * options.rounds * len(options.sizes)
         self.steps += ("scale" in options.parts) * len(scale)
-        self.steps += ("faults" in options.parts) * len(lasting) * 2 * options.fault_rounds
+        self.steps += ("faults" in options.parts) * (len(lasting) + len(killed)) * options.fault_rounds
         order = random.Random(options.seed)
         for round_number in range(options.rounds if "data" in options.parts else 0):
             for size in options.sizes:
@@ -159,8 +160,9 @@ class Driver:
         for kind in scale if "scale" in options.parts else ():
             self.scale(kind)
         for round_number in range(options.fault_rounds if "faults" in options.parts else 0):
-            for kind in lasting:
+            for kind in killed:
                 self.kill(kind, round_number)
+            for kind in lasting:
                 self.flip(kind, round_number)
 
     def _folder(self, name: str) -> Path:

@@ -90,7 +90,7 @@ def svg(found: Sequence[report.Row]) -> str:
     rounds = len({row.get("round") for row in found if row["measure"] == "put"})
     day = str(environment["time"]).split(" ")[0]
     cores = str(environment["environment"]["cpu"]).rpartition(", ")[2]
-    words = f"{cores}, virtual disk, load {min(loads):.1f} to {max(loads):.1f}, median of {rounds} rounds, {day}. Benchmarks/peers/run"
+    words = f"{cores}, load {min(loads):.1f} to {max(loads):.1f}, median of {rounds} rounds, {day}. Benchmarks/peers/run"
     lines.append(_text(20, y + 26, words, "s"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">\n'

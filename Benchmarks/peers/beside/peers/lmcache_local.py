@@ -102,7 +102,7 @@ class LMCacheDisk(LMCacheCPU):
     name = "lmcache-disk"
     title = "LMCache, local disk"
     durability = "page cache: no sync"
-    note = "its index is in memory only: nothing is found after a restart, so its cold get is in the process that put; through its memory"
+    note = "its index is in memory: nothing is found after a restart, and its cold get is in the process that put"
     # Asked in the process that put them there.
     persistent = False
     on_disk = True
