@@ -144,3 +144,32 @@ def test_one_that_stalls_gives_what_came(tmp_path: Path, server: Any, filled: No
             assert min(other.tokens()) >= found
         finally:
             side.close()
+
+
+def test_many_that_wait_cost_a_step_little(
+    tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    side = scheduler(Options.of(settings(tmp_path / "b", server.url(), wait=4)))
+    try:
+        server.stop()
+        looks = []
+        look = kvstore.Namespace.match
+
+        def counted(*arguments: Any, **how: Any) -> Any:
+            looks.append(how)
+            return look(*arguments, **how)
+
+        monkeypatch.setattr(kvstore.Namespace, "match", counted)
+        requests = [Request(str(number), [number, *PROMPT]) for number in range(40)]
+        started, steps, waiting = time.monotonic(), 0, True
+        while waiting and time.monotonic() - started < 60:
+            waiting = [request for request in requests if side.matched_tokens(request, 0)[0] is None] != []
+            steps += 1
+        seconds = time.monotonic() - started
+        print(f"{len(looks)} looks, {steps} steps, {seconds:.2f} s")
+        assert not waiting
+        # One for each rank at first and at last, and else one request in two milliseconds.
+        assert len(looks) <= len(RANKS) * (3 * len(requests) + seconds / 0.002)
+    finally:
+        server.go_on()
+        side.close()

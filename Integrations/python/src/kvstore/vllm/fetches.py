@@ -16,7 +16,8 @@ from ..namespace import Namespace
 from ..prompt import Prompt
 from ..store import Store
 
-# Requests are asked for in every step; a look at a fetch costs a walk of the prompt for each rank.
+# Requests are asked for in every step, all that wait; a look at a fetch costs a walk of the prompt for each rank. So one of them is
+# looked at in this time.
 _LOOK_SECONDS = 0.002
 
 
@@ -47,6 +48,15 @@ class Fetches:
         self._all_visible = True
         """False: some blocks that a look-up here finds may not be committed."""
 
+    def is_early(self, request_id: str) -> bool:
+        """Whether the request waits and was looked at just now: there is nothing new to say of it."""
+        fetch = self._requests.get(request_id)
+        if fetch is None or fetch.over:
+            return False
+        now = time.monotonic()
+        waiting = sum(not other.over for other in self._requests.values())
+        return now < min(fetch.deadline, fetch.looked + waiting * _LOOK_SECONDS)
+
     def tokens(self, request_id: str, namespaces: Iterable[Namespace], prompt: Prompt, stored: int) -> int | None:
         """How many of the prompt's `stored` tokens can be loaded now; None: ask again, more is on its way. Raises KVStoreError."""
         now = time.monotonic()
@@ -56,8 +66,6 @@ class Fetches:
             fetch = self._requests[request_id] = _Fetch(now + self._wait_seconds, visible)
         if fetch.over:
             return stored if fetch.in_time else min(stored, fetch.visible)
-        if now - fetch.looked < _LOOK_SECONDS and now < fetch.deadline:
-            return None
         fetch.looked = now
         if fetch.flush is not None and fetch.flush.done():
             if not fetch.flush.result():

@@ -133,6 +133,8 @@ class SchedulerSide:
             return 0, False
         if self._waits_for_adapter(request.lora_request):
             return None, False
+        if self._fetches is not None and self._fetches.is_early(request.request_id):
+            return None, False
         tenant = self._tenant(request)
         if tenant is None:
             return 0, False
