@@ -93,6 +93,80 @@ import Testing
     return engine
   }
 
+  /// Network of 1e8 bytes a second, 50 ms of round trip.
+  private func remote(_ blockCount: Int, reusedOnly: Bool = false) -> StoreProfile {
+    var store = StoreProfile()
+    store.remote = .init(
+      byteCount: blockCount * 100_000,
+      bytesPerSecond: 1e8,
+      roundTripNanoseconds: 50_000_000,
+      sendsReusedOnly: reusedOnly
+    )
+    return store
+  }
+
+  private func run(
+    _ store: StoreProfile,
+    declines: Bool = false,
+    times: Int = 2
+  ) -> EngineResult {
+    var engine = smallDevice()
+    engine.declinesSlowRestores = declines
+    let simulation = EngineSimulation(engine: engine, store: store, tokensPerBlock: 100)
+    for number in 0..<times {
+      simulation.add(request(at: Int64(number) * 2000, ids: [1, 2, 3, 4]))
+      simulation.add(request(at: Int64(number) * 2000 + 1000, ids: [11, 12, 13, 14, 15, 16]))
+    }
+    simulation.finish()
+    return simulation.result
+  }
+
+  @Test func whatIsRemoteComesOverTheNetwork() {
+    let result = run(remote(100), times: 1)
+    #expect(result.remoteTokenCount == 0 && result.tiers.map(\.readByteCount) == [0])
+    #expect(result.tiers.map(\.name) == ["remote"])
+    #expect(result.tiers.map(\.writtenByteCount) == [1_000_000])
+    let second = run(remote(100))
+    // Of the first prompt one block is left on the device; of the second the two that the first had no use for.
+    #expect(second.remoteTokenCount == second.restoredTokenCount && second.remoteTokenCount >= 600)
+    #expect(second.tiers.map(\.hitBlockCount) == [second.remoteTokenCount / 100])
+    #expect(second.tiers.map(\.readByteCount) == [second.remoteTokenCount * 1000])
+    #expect(second.tiers.map(\.writtenByteCount) == [1_000_000])
+    // Two round trips, 300 kB over the network, the last block over the link; then the last token.
+    let last = 2 * 50_000_000 + 3_000_000 + 100_000
+    #expect(second.firstTokenNanoseconds[2] >= Int64(last))
+    #expect(second.firstTokenNanoseconds[2] < Int64(last) + 5_000_000)
+  }
+
+  @Test func whatIsSlowerThanComputingIsComputed() {
+    // 100 ms of round trips beside 60 ms for 300 tokens.
+    let result = run(remote(100), declines: true)
+    #expect(result.remoteTokenCount < 600)
+    #expect(result.declinedBlockCount >= 3)
+  }
+
+  @Test func whatIsUsedOnceIsNotSent() {
+    let once = run(remote(100, reusedOnly: true), times: 1)
+    #expect(once.tiers.map(\.writtenByteCount) == [0])
+    let twice = run(remote(100, reusedOnly: true), times: 2)
+    #expect(twice.tiers.map(\.writtenByteCount) == [1_000_000] && twice.remoteTokenCount == 0)
+    let thrice = run(remote(100, reusedOnly: true), times: 3)
+    #expect(thrice.remoteTokenCount >= 600)
+  }
+
+  @Test func theRemoteTierHasWhatTheLocalOnesLost() {
+    // Two blocks of RAM: the rest comes from there.
+    var both = remote(100)
+    both.host = store(hostBlocks: 2).host
+    let result = run(both)
+    let hits = Dictionary(uniqueKeysWithValues: result.tiers.map { ($0.name, $0.hitBlockCount) })
+    #expect(hits["remote"] ?? 0 > 0)
+    #expect(result.remoteTokenCount == 100 * (hits["remote"] ?? 0))
+    #expect(result.restoredTokenCount == 100 * ((hits["remote"] ?? 0) + (hits["host"] ?? 0)))
+    // One that holds nothing is none.
+    #expect(run(remote(0)).tiers.isEmpty)
+  }
+
   @Test func restoresTakeTheirTimeOverTheLink() {
     let engine = smallDevice()
     let simulation = EngineSimulation(

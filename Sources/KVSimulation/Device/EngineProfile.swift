@@ -92,9 +92,33 @@ package struct StoreProfile: Codable, Equatable, Sendable {
   package var disk: TierProfile?
   /// Takes what the disk tier evicts.
   package var archive: TierProfile?
+  /// Outside the machine; holds what is sent to it.
+  package var remote: RemoteProfile?
   package var ttlMilliseconds: Int64?
 
   package init() {}
+
+  /// An engine outside the machine, over a network link that is used for nothing else.
+  package struct RemoteProfile: Codable, Equatable, Sendable {
+    package var byteCount: Int
+    /// Of the link.
+    package var bytesPerSecond: Double
+    package var roundTripNanoseconds: Int64
+    /// Only blocks that a second request has are sent; else all.
+    package var sendsReusedOnly: Bool
+
+    package init(
+      byteCount: Int,
+      bytesPerSecond: Double,
+      roundTripNanoseconds: Int64,
+      sendsReusedOnly: Bool
+    ) {
+      self.byteCount = byteCount
+      self.bytesPerSecond = bytesPerSecond
+      self.roundTripNanoseconds = roundTripNanoseconds
+      self.sendsReusedOnly = sendsReusedOnly
+    }
+  }
 }
 
 /// Bandwidths of one machine, as `kvstore bench limits --save-profile` measured them.

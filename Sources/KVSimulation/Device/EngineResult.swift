@@ -47,6 +47,8 @@ package struct EngineResult: Equatable, Sendable {
   /// Tokens of blocks that were restored from a tier below the device.
   package var restoredTokenCount = 0
   package var restoredByteCount = 0
+  /// Of the restored tokens, those that came from the remote tier.
+  package var remoteTokenCount = 0
   /// Blocks that were computed although a tier had them, because that is faster.
   package var declinedBlockCount = 0
   package var deviceEvictedBlockCount = 0
@@ -74,11 +76,13 @@ package struct EngineResult: Equatable, Sendable {
   }
 
   mutating func count(_ request: TraceRequest, _ found: StoreTiers.Found, restoredEnd: Int) {
-    let below = found.hostBlockCount + found.diskBlockCount + found.archiveBlockCount
+    let below = found.blockCount
     guard below > 0, restoredEnd == found.endBlock else { return }
-    restoredTokenCount +=
-      request.tokenCount(ofBlocks: restoredEnd)
-      - request.tokenCount(ofBlocks: found.endBlock - below)
+    let end = request.tokenCount(ofBlocks: restoredEnd)
+    restoredTokenCount += end - request.tokenCount(ofBlocks: found.endBlock - below)
+    // The remote tier's are the last ones.
+    remoteTokenCount +=
+      end - request.tokenCount(ofBlocks: found.endBlock - found.remoteBlockCount)
   }
 
   mutating func countTurn(_ request: TraceRequest, hitTokenCount: Int) {

@@ -24,8 +24,7 @@ package final class EngineSimulation {
   private let device: DeviceTier
   private let tiers: StoreTiers?
   private var now: Int64 = 0
-  private var diskFreeAt: Int64 = 0
-  private var linkFreeAt: Int64 = 0
+  private var queues = StoreTiers.Queues()
   private var prefilling: [Active] = []
   private var decoding: [Active] = []
   package private(set) var result = EngineResult()
@@ -128,8 +127,7 @@ package final class EngineSimulation {
     let transfer = tiers.transfer(
       found,
       now: now,
-      diskFreeAt: diskFreeAt,
-      linkFreeAt: linkFreeAt,
+      queues,
       engine: engine
     )
     if engine.declinesSlowRestores {
@@ -143,8 +141,7 @@ package final class EngineSimulation {
         return first
       }
     }
-    diskFreeAt = transfer.diskFreeAt
-    linkFreeAt = transfer.linkFreeAt
+    queues = transfer.queues
     readyAt = transfer.endsAt
     result.restoredByteCount += found.restoredByteCount
     tiers.read(found)

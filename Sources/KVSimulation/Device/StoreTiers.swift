@@ -1,13 +1,19 @@
+internal import KVCore
+internal import KVPolicy
+
 /// The store's tiers under an engine: each is an index and a pool of its own, and holds what the faster ones hold.
 ///
-/// The archive takes what the disk tier evicts, so with one eviction order it is a cache of both sizes together.
+/// The archive takes what the disk tier evicts, so with one eviction order it is a cache of both sizes together. The remote tier takes
+/// what requests have, all of it or what came before; a look-up there costs two round trips, one for the questions and one until the
+/// first chunk comes.
 final class StoreTiers {
   /// How far each tier reaches for one request, in blocks from the head, and what that moves.
   struct Found {
-    /// Blocks of the device, host, disk, archive; 0 where a faster tier has them.
+    /// Blocks of host, disk, archive, the remote tier; 0 where a faster tier has them.
     var hostBlockCount = 0
     var diskBlockCount = 0
     var archiveBlockCount = 0
+    var remoteBlockCount = 0
     /// The end of the longest hit, device included.
     var endBlock = 0
     var restoredByteCount = 0
@@ -16,13 +22,23 @@ final class StoreTiers {
       hostBlockCount += other.hostBlockCount
       diskBlockCount += other.diskBlockCount
       archiveBlockCount += other.archiveBlockCount
+      remoteBlockCount += other.remoteBlockCount
     }
+
+    /// Of all tiers below the device.
+    var blockCount: Int { hostBlockCount + diskBlockCount + archiveBlockCount + remoteBlockCount }
+  }
+
+  /// When disk, link and network are done with what they were given.
+  struct Queues {
+    var diskFreeAt: Int64 = 0
+    var linkFreeAt: Int64 = 0
+    var networkFreeAt: Int64 = 0
   }
 
   /// Where a restore leaves the queues.
   struct Transfer {
-    var diskFreeAt: Int64
-    var linkFreeAt: Int64
+    var queues: Queues
     var endsAt: Int64
   }
 
@@ -31,6 +47,7 @@ final class StoreTiers {
   private let host: PathCache?
   private let disk: PathCache?
   private let archive: PathCache?
+  private let remote: PathCache?
   private var tally = TierTally()
 
   init(_ profile: StoreProfile, blockByteCount: Int) {
@@ -45,6 +62,14 @@ final class StoreTiers {
     archive =
       archiveCount > 0
       ? PathCache(capacity: diskCount + archiveCount, ttlMilliseconds: ttl) : nil
+    let remoteCount = (profile.remote?.byteCount ?? 0) / blockByteCount
+    remote =
+      remoteCount > 0
+      ? PathCache(
+        capacity: remoteCount,
+        ttlMilliseconds: ttl,
+        admission: Admission(profile.remote?.sendsReusedOnly == true ? .secondTouch : .always)
+      ) : nil
   }
 
   /// Looks a request up in all tiers and touches it there.
@@ -55,8 +80,10 @@ final class StoreTiers {
     if let archive {
       found.archiveBlockCount = Self.extend(&found.endBlock, to: archive.handle(request))
     }
-    let count = found.hostBlockCount + found.diskBlockCount + found.archiveBlockCount
-    found.restoredByteCount = count * blockByteCount
+    if let remote {
+      found.remoteBlockCount = Self.extend(&found.endBlock, to: remote.handle(request))
+    }
+    found.restoredByteCount = found.blockCount * blockByteCount
     tally.hits.add(found)
     return found
   }
@@ -72,15 +99,14 @@ final class StoreTiers {
 
   /// When a restore that starts now would end.
   ///
-  /// Disk and archive share one device; all crosses the link.
+  /// Disk and archive share one device; all crosses the link, and what is remote the network before.
   func transfer(
     _ found: Found,
     now: Int64,
-    diskFreeAt: Int64,
-    linkFreeAt: Int64,
+    _ queues: Queues,
     engine: EngineProfile
   ) -> Transfer {
-    var transfer = Transfer(diskFreeAt: diskFreeAt, linkFreeAt: linkFreeAt, endsAt: now)
+    var transfer = Transfer(queues: queues, endsAt: now)
     var diskEnd = now
     for (tier, count) in [
       (profile.disk, found.diskBlockCount), (profile.archive, found.archiveBlockCount),
@@ -88,25 +114,35 @@ final class StoreTiers {
       guard let tier, count > 0 else { continue }
       let bytes = Double(count * blockByteCount) * tier.storedPart
       diskEnd =
-        max(now, transfer.diskFreeAt) + tier.latencyNanoseconds
+        max(now, transfer.queues.diskFreeAt) + tier.latencyNanoseconds
         + duration(bytes, tier.readBytesPerSecond)
-      transfer.diskFreeAt = diskEnd
+      transfer.queues.diskFreeAt = diskEnd
+    }
+    // Before the last block can cross the link it has come from disk and over the network.
+    var arrival = diskEnd
+    if let remote = profile.remote, found.remoteBlockCount > 0 {
+      let bytes = Double(found.remoteBlockCount * blockByteCount)
+      let networkEnd =
+        max(now + 2 * remote.roundTripNanoseconds, transfer.queues.networkFreeAt)
+        + duration(bytes, remote.bytesPerSecond)
+      transfer.queues.networkFreeAt = networkEnd
+      arrival = max(arrival, networkEnd)
     }
     let device = engine.device
-    let start = max(now, transfer.linkFreeAt) + device.linkLatencyNanoseconds
+    let start = max(now, transfer.queues.linkFreeAt) + device.linkLatencyNanoseconds
     // Host memory is read as the link asks for it: the slower of both counts.
     let linkRate = engine.linkBytesPerSecond
     let hostRate = min(profile.host?.readBytesPerSecond ?? linkRate, linkRate)
     let hostBytes = Double(found.hostBlockCount * blockByteCount)
-    let otherBytes = Double((found.diskBlockCount + found.archiveBlockCount) * blockByteCount)
+    let otherBytes = Double((found.blockCount - found.hostBlockCount) * blockByteCount)
     let hostEnd = start + duration(hostBytes, hostRate)
-    // Blocks from disk follow one another over the link; the last leaves when it has been read.
+    // Other blocks follow one another over the link; the last leaves when it is there.
     let otherEnd = max(
       hostEnd + duration(otherBytes, linkRate),
-      diskEnd + duration(min(otherBytes, Double(blockByteCount)), linkRate)
+      arrival + duration(min(otherBytes, Double(blockByteCount)), linkRate)
     )
-    transfer.linkFreeAt = otherEnd
-    transfer.endsAt = max(otherEnd, diskEnd)
+    transfer.queues.linkFreeAt = otherEnd
+    transfer.endsAt = max(otherEnd, arrival)
     return transfer
   }
 
@@ -159,6 +195,7 @@ final class StoreTiers {
       }
       results.append(archived)
     }
+    if let remote { results.append(result("remote", remote, \.remoteBlockCount, 1)) }
     return results
   }
 

@@ -25,6 +25,20 @@ struct EngineOptions: ParsableArguments {
   @Option(help: "Stored bytes of a block in the archive ÷ its bytes.")
   var archivePart = 0.68
 
+  @Option(help: "Remote tier of the store, outside the machine; 0 = none.")
+  var remote = OptionalByteSize(0)
+
+  @Option(help: "Bytes a second of the network to the remote tier, in GB/s. 1.25 is 10 Gbit/s.")
+  var remoteBandwidth = 1.25
+
+  @Option(help: "Round trip to the remote tier, in microseconds.")
+  var remoteRoundTrip = 500.0
+
+  @Option(
+    help: "What is sent to the remote tier: all, or reused, which a second request has as well."
+  )
+  var remoteWrites = RemoteWritesArgument.reused
+
   @Option(help: "Bytes a second that the host tier is read with, in GB/s.")
   var hostRead: Double?
 
@@ -63,7 +77,11 @@ struct EngineOptions: ParsableArguments {
     guard archivePart > 0.01, archivePart <= 1 else {
       throw ValidationError("--archive-part must be above 0.01, at most 1.")
     }
-    for rate in [hostRead, diskRead].compactMap(\.self) where rate <= 0 || rate > 1e4 {
+    guard (0...1e7).contains(remoteRoundTrip) else {
+      throw ValidationError("--remote-round-trip must be 0 to 10000000.")
+    }
+    for rate in [hostRead, diskRead, remoteBandwidth].compactMap(\.self)
+    where rate <= 0 || rate > 1e4 {
       throw ValidationError("Bandwidths must be above 0, at most 10000 GB/s.")
     }
     guard (0...1e7).contains(diskLatency) else {
@@ -114,6 +132,14 @@ struct EngineOptions: ParsableArguments {
     store.disk = tier(disk, diskRate, latency)
     store.archive = tier(archive, diskRate, latency)
     store.archive?.storedPart = archivePart
+    if remote.byteCount > 0 {
+      store.remote = StoreProfile.RemoteProfile(
+        byteCount: remote.byteCount,
+        bytesPerSecond: remoteBandwidth * 1e9,
+        roundTripNanoseconds: Int64((remoteRoundTrip * 1000).rounded()),
+        sendsReusedOnly: remoteWrites == .reused
+      )
+    }
     return store
   }
 
@@ -131,6 +157,11 @@ struct EngineOptions: ParsableArguments {
       throw CommandFailure("\(file): not a profile of kvstore bench limits --save-profile")
     }
   }
+}
+
+/// `--remote-writes`: what is sent there.
+enum RemoteWritesArgument: String, CaseIterable, ExpressibleByArgument {
+  case all, reused
 }
 
 /// A number of bytes, or 0.

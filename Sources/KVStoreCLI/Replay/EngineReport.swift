@@ -10,6 +10,8 @@ struct EngineReport: CommandDocument {
     var deviceHitTokens: Int
     var restoredTokens: Int
     var restoredBytes: Int
+    /// Of the restored ones, those from the remote tier.
+    var remoteTokens: Int
     var declinedBlocks: Int
     var prefillSeconds: Double
     var busySeconds: Double
@@ -24,6 +26,7 @@ struct EngineReport: CommandDocument {
       case deviceHitTokens = "device_hit_tokens"
       case restoredTokens = "restored_tokens"
       case restoredBytes = "restored_bytes"
+      case remoteTokens = "remote_tokens"
       case declinedBlocks = "declined_blocks"
       case prefillSeconds = "prefill_gpu_seconds"
       case busySeconds = "busy_seconds"
@@ -37,6 +40,7 @@ struct EngineReport: CommandDocument {
       deviceHitTokens = result.deviceHitTokenCount
       restoredTokens = result.restoredTokenCount
       restoredBytes = result.restoredByteCount
+      remoteTokens = result.remoteTokenCount
       declinedBlocks = result.declinedBlockCount
       prefillSeconds = seconds(result.prefillNanoseconds) * Double(deviceCount)
       busySeconds = seconds(result.busyNanoseconds)
@@ -122,13 +126,30 @@ struct EngineReport: CommandDocument {
 
     var host: Tier?
     var disk: Tier?
+    struct Remote: Encodable {
+      var byteCount: Int
+      var bytesPerSecond: Double
+      var roundTripSeconds: Double
+      /// all, or reused.
+      var writes: String
+
+      init(_ remote: StoreProfile.RemoteProfile) {
+        byteCount = remote.byteCount
+        bytesPerSecond = remote.bytesPerSecond
+        roundTripSeconds = Double(remote.roundTripNanoseconds) / 1e9
+        writes = remote.sendsReusedOnly ? "reused" : "all"
+      }
+    }
+
     var archive: Tier?
+    var remote: Remote?
     var ttlSeconds: Double?
 
     init(_ profile: StoreProfile) {
       host = profile.host.map(Tier.init)
       disk = profile.disk.map(Tier.init)
       archive = profile.archive.map(Tier.init)
+      remote = profile.remote.map(Remote.init)
       ttlSeconds = profile.ttlMilliseconds.map { Double($0) / 1000 }
     }
   }
@@ -232,6 +253,7 @@ struct EngineReport: CommandDocument {
     row("prefill tokens") { "\($0.prefillTokens)" }
     row("hit tokens, device") { "\($0.deviceHitTokens)" }
     row("hit tokens, restored") { "\($0.restoredTokens)" }
+    if store.remote != nil { row("of those, remote") { "\($0.remoteTokens)" } }
     row("moved to the device") { byteText($0.restoredBytes) }
     row("GPU time, prefill") { secondsText($0.prefillSeconds) }
     row("TTFT p50") { secondsText($0.timeToFirstTokenSeconds.p50) }

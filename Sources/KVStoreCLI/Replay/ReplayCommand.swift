@@ -19,6 +19,7 @@ struct ReplayCommand: ParsableCommand {
         kvstore replay trace.jsonl --capacity-blocks unlimited --ttl 3600 --json
         kvstore replay trace.jsonl --policy opt --capacity-blocks 50000
         kvstore replay trace.jsonl --gpu h100 --model llama-3.1-8b --host 64GiB --disk 1TiB
+        kvstore replay trace.jsonl --gpu h100 --disk 200GiB --remote 2TiB --remote-bandwidth 3
       """
   )
 
@@ -89,11 +90,14 @@ struct ReplayCommand: ParsableCommand {
     }
     if engine.gpu != nil, policy != .lru || order != .tail || capacityBlocks.blockCount != nil {
       throw ValidationError(
-        "With --gpu the tiers are sized by --host, --disk, --archive, and run lru."
+        "With --gpu the tiers are sized by --host, --disk, --archive, --remote, and run lru."
       )
     }
     if policy == .density, order != .tail {
       throw ValidationError("density runs in tail order only.")
+    }
+    if engine.gpu == nil, engine.remote.byteCount > 0 {
+      throw ValidationError("--remote needs --gpu.")
     }
     if engine.gpu == nil, engine.plot != nil { throw ValidationError("--plot needs --gpu.") }
     if engine.gpu != nil, file == "-" {
