@@ -61,7 +61,7 @@ struct RemoteFetch {
     guard !tier.cancellation.isCancelled else { return }
     tier.state.withLock { $0.statistics.lookUps += 1 }
     chainKeys()
-    noteAsked(range.storedBlockCount / remote.blocksPerChunk)
+    noteAsked()
     do throws(RemoteError) {
       for (core, remote) in [(namespace, remote)] + sections {
         switch try tier.isSame(remote, of: core, forWriting: false) {
@@ -182,14 +182,15 @@ struct RemoteFetch {
   }
 
   /// For people: which path is asked about, by the last block of its first chunk as the store itself names it.
-  private func noteAsked(_ chunk: Int) {
-    let blockCount = (chunk + 1) * remote.blocksPerChunk
+  private func noteAsked() {
+    let first = remote.chunks(after: range.storedBlockCount, through: range.blockCount).first
+    guard let name, let blockCount = first?.upperBound else { return }
     var blockKey = keys.indices.contains(blockCount - 1) ? keys[blockCount - 1] : nil
     if namespace.chain.rootKey != remote.chain.rootKey {
       var cursor = ChainCursor(namespace.chain, prompt)
       for _ in 0..<blockCount { blockKey = cursor.next()?.key }
     }
-    guard let name, let blockKey else { return }
+    guard let blockKey else { return }
     tier.state.withLock { $0.noteAsked(name, blockCount: blockCount, blockKey) }
   }
 
@@ -279,8 +280,8 @@ struct RemoteFetch {
       chunks,
       names: chunks.map(chunkName),
       known: chunks.map(known),
-      of: name,
-      byteCountMax: remote.chunkByteCountMax
+      byteCountMax: remote.chunkByteCountMax,
+      of: name
     )
   }
 

@@ -19,7 +19,6 @@ final class RemoteWindow: Sendable {
   /// The same for `RemoteState.known`.
   private let known: [BlockKey]
   private let byteCountMax: Int
-  /// The look-up that they belong to, if it has one.
   private let name: RemoteState.FetchName?
   private let objects = Monitor<[Object?]?>(nil)
 
@@ -30,22 +29,22 @@ final class RemoteWindow: Sendable {
   ///   - chunks: of a path.
   ///   - names: theirs.
   ///   - known: the same as the tier remembers them.
-  ///   - name: of the look-up that hears why they did not come.
   ///   - byteCountMax: the longest that each can be.
+  ///   - name: the look-up that they are of.
   init(
     _ tier: RemoteTier,
     _ chunks: [Range<Int>],
     names: [RemoteName],
     known: [BlockKey],
-    of name: RemoteState.FetchName?,
-    byteCountMax: Int
+    byteCountMax: Int,
+    of name: RemoteState.FetchName?
   ) {
     self.tier = tier
     self.chunks = chunks
     self.names = names
     self.known = known
-    self.name = name
     self.byteCountMax = byteCountMax
+    self.name = name
     let refusal = tier.arrivals.submit { [self] in finish(receive()) }
     if refusal != nil { finish(receive()) }
   }
