@@ -80,8 +80,7 @@ typedef struct {
      * whole recurrent state. */
     uint32_t checkpoint_tokens;
     /* How long a restore waits for what the store's remote tier has of a prompt (docs/remote.md),
-     * where the store was opened with one. 0: it is not asked. Default 2 s. Checkpoints of recurrent
-     * layers are local, and so are prompts of such models. */
+     * where the store was opened with one. 0: it is not asked. Default 2 s. */
     uint64_t remote_wait_nanoseconds;
 } kvstore_llama_config_t;
 

@@ -187,18 +187,21 @@ static uint64_t monotonic_nanoseconds(void) {
 /* Lets the store's remote tier bring what it has of the prompt, and waits until nothing more is on
  * its way or the time is up. Without such a tier it is one look. */
 static void wait_for_remote(kvstore_llama_t *adapter, const kvstore_prompt_t *prompt) {
-    /* A prefix without its checkpoint is of no use, and checkpoints stay local. */
-    if (adapter->remote_wait_nanoseconds == 0 || adapter->recurrent) return;
+    if (adapter->remote_wait_nanoseconds == 0) return;
+    const uint32_t flags =
+        KVSTORE_MATCH_PEEK | KVSTORE_MATCH_LEAVE_ONE_TOKEN | KVSTORE_MATCH_REMOTE;
     const uint64_t start = monotonic_nanoseconds();
     for (;;) {
-        kvstore_match_t match;
-        memset(&match, 0, sizeof match);
-        match.struct_size = sizeof match;
-        const kvstore_status_t status = kvstore_match(
-            adapter->ns, prompt,
-            KVSTORE_MATCH_PEEK | KVSTORE_MATCH_LEAVE_ONE_TOKEN | KVSTORE_MATCH_REMOTE, 0, &match);
+        kvstore_match_t match[2];
+        memset(match, 0, sizeof match);
+        match[0].struct_size = match[1].struct_size = sizeof match[0];
+        const kvstore_status_t status =
+            adapter->recurrent
+                ? kvstore_match_sections(adapter->ns, &adapter->states, 1, prompt, flags, 0, match)
+                : kvstore_match(adapter->ns, prompt, flags, 0, match);
         adapter->report.remote_nanoseconds = monotonic_nanoseconds() - start;
-        if ((status != KVSTORE_OK && status != KVSTORE_MISS) || match.being_fetched == 0) return;
+        if (status != KVSTORE_OK && status != KVSTORE_MISS) return;
+        if (match[0].being_fetched == 0) return;
         if (adapter->report.remote_nanoseconds >= adapter->remote_wait_nanoseconds) {
             adapter->report.remote_unfinished = 1;
             return;

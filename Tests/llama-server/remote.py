@@ -3,9 +3,10 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 from harness import COMPANION, Skipped, cached, check, equal, free_port, random_tokens, text_of, wait_for
-from support import agree, pair
+from support import BLOCK, agree, pair
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "remote"))
 
@@ -36,11 +37,51 @@ def flags(url, wait=60):
     return [word for name, value in words.items() for word in (f"--remote{name}", str(value))]
 
 
-def another(place, processes, name, *flags):
+def another(place, processes, name, *flags, kind="attention"):
     """A machine whose store is empty."""
     folder = place / name
     folder.mkdir()
-    return pair(folder, processes, "attention", "-np", "1", companion=flags)
+    return pair(folder, processes, kind, "-np", "1", companion=flags)
+
+
+def all_sent(store, beside, count):
+    """Nothing tells how much is to come: two seconds without anything are the end of it."""
+    beside.quiet()
+    wait_for("what is sent", lambda: store.do("DBSIZE") >= count)
+    seen, since = 0, time.monotonic()
+    while time.monotonic() - since < 2:
+        if (there := store.do("DBSIZE")) != seen:
+            seen, since = there, time.monotonic()
+        time.sleep(0.05)
+    return seen
+
+
+def ends_go_there(place, processes, kind):
+    """Where a prefix can be gone on from at ends only: blocks, state and windows come, and the answer is that of one machine."""
+    store = remote(processes)
+    prompt = random_tokens(1000, 7)
+    more = prompt + random_tokens(60, 8)[1:]
+    server, beside = another(place, processes, "a", *flags(store.url()), kind=kind)
+    beside.client.complete(prompt, 0)
+    all_sent(store, beside, 3)
+    here = beside.client.complete(more, 16)
+    server.kill(), beside.kill()
+    server, beside = another(place, processes, "b", *flags(store.url()), kind=kind)
+    there = beside.client.complete(more, 16)
+    check(there.prefix[0] >= len(prompt) - 1 - BLOCK and there.prefix[2] == "host", there.prefix, beside.last())
+    agree(there, here, "restored from there")
+
+
+def test_remote_tier_recurrent(place, processes):
+    ends_go_there(place, processes, "recurrent")
+
+
+def test_remote_tier_hybrid(place, processes):
+    ends_go_there(place, processes, "hybrid")
+
+
+def test_remote_tier_window(place, processes):
+    ends_go_there(place, processes, "window")
 
 
 def test_remote_tier(place, processes):

@@ -27,6 +27,8 @@ URL = "redis://127.0.0.1:1"
         ({"remote": "redis://"}, "redis://HOST:PORT"),
         ({"remote": "redis://me:secret@cache"}, "remote_credentials_file"),
         ({"remote": URL, "remote_writes": "some"}, "remote_writes is 'some', and can be reused, all, off"),
+        ({"remote": URL, "remote_encoding": "zip"}, "remote_encoding is 'zip', and can be raw, frames"),
+        ({"remote": URL, "remote_demotes": "yes"}, "remote_demotes is 'yes'"),
         ({"remote": URL, "remote_write_budget": "much"}, "not a size: 'much'"),
         ({"remote": URL, "remote_wait_seconds": -1}, "remote_wait_seconds is -1"),
         ({"remote": URL, "remote_wait_seconds": True}, "remote_wait_seconds is True"),

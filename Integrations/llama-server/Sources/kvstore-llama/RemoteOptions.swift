@@ -9,7 +9,7 @@ struct RemoteOptions: ParsableArguments {
   @Option(
     help: """
       A tier outside this machine that other stores share: redis://HOST:PORT, rediss:// with TLS, several hosts of a \
-      cluster separated by commas; no password. Each of these options can also be a variable: $KVSTORE_REMOTE and so on.
+      cluster separated by commas; no password. Each of these options can also be a variable: $KVSTORE_REMOTE and so on (a flag is 1).
       """
   )
   var remote: String?
@@ -25,6 +25,12 @@ struct RemoteOptions: ParsableArguments {
 
   @Option(help: "What is written there: off, reused (the default) or all.")
   var remoteWrites: String?
+
+  @Option(help: "How it is written: raw (the default), or frames, compressed without loss.")
+  var remoteEncoding: String?
+
+  @Flag(help: "Blocks that are about to leave by eviction are sent there as well.")
+  var remoteDemotes = false
 
   @Option(help: "The most that is written there in a day, for example 200GiB.")
   var remoteWriteBudget: String?
@@ -54,6 +60,13 @@ struct RemoteOptions: ParsableArguments {
     case let other?:
       throw ValidationError("--remote-writes is off, reused or all, not \(other)")
     }
+    switch Self.value(remoteEncoding, "-encoding") {
+    case nil, "raw": result.encoding = .raw
+    case "frames": result.encoding = .frames
+    case let other?:
+      throw ValidationError("--remote-encoding is raw or frames, not \(other)")
+    }
+    result.demotes = remoteDemotes || Self.value(nil, "-demotes") == "1"
     if let text = Self.value(remoteWriteBudget, "-write-budget") {
       result.writeBytesPerDay = try KVStoreLlama.byteCount(text, "--remote-write-budget")
     }

@@ -215,11 +215,10 @@ class KVStoreCache(BaseLlamaCache):
             present = 0
         prompt = Prompt(tokens)
         namespace = self._current_namespace()
-        if self._state is None:
-            # Where the store has a remote tier. States stay local, and a prefix without one is of no use.
-            wait_for_remote(
-                lambda: namespace.match(prompt, peek=True, leave_one_token=True, remote=True), self._remote_wait
-            )
+        # Where the store has a remote tier.
+        wait_for_remote(
+            lambda: self._match(namespace, prompt, peek=True, leave_one_token=True, remote=True)[0], self._remote_wait
+        )
         match, *states = self._match(namespace, prompt, leave_one_token=True)
         try:
             if match.tokens <= present:
@@ -275,7 +274,11 @@ class KVStoreCache(BaseLlamaCache):
         if len(self._loaded.written) != count or not self._is_usable():
             return
         try:
-            self._state.save(self._current_namespace(), Prompt(array("I", self._loaded.written)))
+            tokens = array("I", self._loaded.written)
+            if self._store.has_remote:
+                # A state goes there with the prefix that it stands behind, which has to be stored before it.
+                self._offload(tokens, self._hints())
+            self._state.save(self._current_namespace(), Prompt(tokens))
         except KVStoreError as reason:
             logger.warning("kvstore: save failed: %s", reason)
 

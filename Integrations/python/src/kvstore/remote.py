@@ -11,7 +11,7 @@ from typing import Any, get_args
 from .errors import InvalidArgumentError
 from .results import Match
 from .sizes import byte_count
-from .store import RemoteWrites, Store
+from .store import RemoteEncoding, RemoteWrites, Store
 
 # A look at a fetch costs a walk of the prompt; a chunk takes a millisecond and more.
 _LOOK_SECONDS = 0.002
@@ -42,6 +42,10 @@ class RemoteSettings:
     """The most that is written there in a day: "200GiB"."""
     remote_ttl_seconds: float | None = None
     """How long objects live there whose blocks have no end of their own."""
+    remote_encoding: str = "raw"
+    """"frames": what is written there is compressed without loss, where that is shorter; for CPU time."""
+    remote_demotes: bool = False
+    """Blocks that are about to leave by eviction are sent as well."""
     remote_wait_seconds: float = 2.0
     """How long a request waits for what is there of its prompt, before it goes on with what is here; 0: nothing is read
     there."""
@@ -75,10 +79,11 @@ class RemoteSettings:
             raise ValueError("kvstore: remote must be redis://HOST:PORT, or rediss:// with TLS")
         if ":" in rest.rpartition("@")[0]:
             raise ValueError("kvstore: remote must have no password in it: settings are public; use remote_credentials_file")
-        if self.remote_writes not in get_args(RemoteWrites):
-            raise ValueError(
-                f"kvstore: remote_writes is {self.remote_writes!r}, and can be {', '.join(get_args(RemoteWrites))}"
-            )
+        for name, kind in (("remote_writes", RemoteWrites), ("remote_encoding", RemoteEncoding)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"kvstore: {name} is {getattr(self, name)!r}, and can be {', '.join(get_args(kind))}")
+        if not isinstance(self.remote_demotes, bool):
+            raise ValueError(f"kvstore: remote_demotes is {self.remote_demotes!r}, and must be true or false")
         if self.remote_write_budget is not None:
             byte_count(self.remote_write_budget)
         for name, most in _SECONDS_MAX.items():
@@ -129,6 +134,9 @@ def add_remote_arguments(parser: argparse.ArgumentParser, prefix: str) -> None:
     """Adds the settings as options of a command line, their names behind `prefix`."""
     group = parser.add_argument_group("remote tier", "what other stores share, in Valkey or Redis (docs/remote.md)")
     for name in remote_names():
+        if name == "remote_demotes":
+            group.add_argument(prefix + name, action="store_true", default=None)
+            continue
         group.add_argument(prefix + name, type=float if name.endswith("_seconds") else str, metavar=name.split("_")[-1].upper())
 
 

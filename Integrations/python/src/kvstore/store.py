@@ -20,6 +20,8 @@ _OPEN_BUFFERED_IO = 2
 
 RemoteWrites = Literal["reused", "all", "off"]
 """What is written to a remote tier."""
+RemoteEncoding = Literal["raw", "frames"]
+"""How it is written."""
 
 _IO_PATHS = ("none", "direct", "buffered")
 _EVENT_KINDS = {1: "stored", 2: "removed", 3: "quarantined", 4: "moved"}
@@ -63,13 +65,15 @@ class Store(Closing):
         remote_ttl_seconds: float | None = None,
         remote_look_up_timeout_seconds: float | None = None,
         remote_transfer_timeout_seconds: float | None = None,
-        remote_encoding: Literal["raw", "frames"] = "raw",
+        remote_encoding: RemoteEncoding = "raw",
         remote_demotes: bool = False,
     ) -> None:
         self._handle: int | None = None
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"a store's path is text or a Path, not {type(path).__name__}")
         self.path = Path(path).expanduser()
+        self.has_remote = remote is not None
+        """Whether it was opened with a remote tier."""
         config = _abi.Config()
         check(library().kvstore_config_init(ctypes.byref(config), ctypes.sizeof(config)))
         config.path = os.fsencode(self.path)
@@ -88,7 +92,7 @@ class Store(Closing):
                 setattr(config, field, os.fsencode(Path(file).expanduser()))
         config.remote_writes = get_args(RemoteWrites).index(remote_writes)
         config.remote_match = 1 if remote_match else 0
-        config.remote_encoding = ("raw", "frames").index(remote_encoding)
+        config.remote_encoding = get_args(RemoteEncoding).index(remote_encoding)
         config.remote_demotes = 1 if remote_demotes else 0
         if remote_ttl_seconds is not None:
             config.remote_time_to_live_seconds = _abi.in_range(int(remote_ttl_seconds), "remote_ttl_seconds")

@@ -19,7 +19,7 @@ from tiny_model import write_model
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from remote_server import Proxy, objects, server, wait_for_objects  # noqa: E402, F401
+from remote_server import Proxy, server, wait_for_objects  # noqa: E402, F401
 
 from kvstore.vllm.options import Options  # noqa: E402
 
@@ -119,24 +119,24 @@ def test_a_server_that_stops_stalls_and_dies(tmp_path: Path, server: Any) -> Non
     assert stats(tmp_path / "b")["blocks_stored"] >= 2 * 24
 
 
-def test_sliding_windows_go_there_too(tmp_path: Path, server: Any) -> None:  # noqa: F811
+@pytest.mark.parametrize(("kind", "options"), [("gemma3", {}), ("qwen3-next", {"block_size": 256})])
+def test_windows_and_states_go_there_too(
+    tmp_path: Path, server: Any, kind: str, options: dict[str, Any]  # noqa: F811
+) -> None:
     # In a process of its own: what is imported here would be inherited.
     script = Path(__file__).with_name("mixed_models.py")
-    subprocess.run([sys.executable, str(script), "gemma3", str(tmp_path / "model")], check=True, capture_output=True)
+    subprocess.run([sys.executable, str(script), kind, str(tmp_path / "model")], check=True, capture_output=True)
+    # Of windows, what fills chunks goes there; with a state, all up to it.
     prompt = tokens(3, 1100)
-    with Engine(tmp_path / "model", settings(tmp_path / "a", server.url()), tmp_path / "log-a") as first:
+    with Engine(tmp_path / "model", settings(tmp_path / "a", server.url()), tmp_path / "log-a", **options) as first:
         first.generate(prompt)
         hit = first.generate(prompt)[0]
+        assert hit["cached"] == 1024
         first.generate(tokens(9, 8))
-        wait_for_objects(server, 2)
-        at_most = hit["cached"]
-    chunks = objects(server) - 1
-    with Engine(tmp_path / "model", settings(tmp_path / "b", server.url()), tmp_path / "log-b") as second:
+        wait_for_objects(server, {"gemma3": 2, "qwen3-next": 4}[kind])
+    with Engine(tmp_path / "model", settings(tmp_path / "b", server.url()), tmp_path / "log-b", **options) as second:
         found = second.generate(prompt)[0]
-        assert 0 < found["cached"] <= at_most, chunks
-        assert found["tokens"][0] == hit["tokens"][0]
-        if found["cached"] == at_most:
-            assert same(found, hit)
+        assert found["cached"] == 1024 and same(found, hit)
 
 
 def test_a_bad_setting_is_an_error_at_the_start(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import Glibc
 import KVCore
 import KVStore
 import LlamaSlots
@@ -37,8 +36,8 @@ extension PrefixStore {
   func find(_ tokens: [Int32]) throws -> Lookup {
     try Self.withWords(tokens) { words in
       let whole = unsafe Prompt(words: words.baseAddress, wordCount: words.count)
+      try waitForRemote(whole)
       guard layout.needsExactEnds else {
-        try waitForRemote(whole)
         let match = try namespace.match(whole, options: .leaveOneToken)
         guard match.blockCount > 0 else { return Lookup(usable: nil, storedBlockCount: 0) }
         var found = Found(
@@ -97,17 +96,6 @@ extension PrefixStore {
     }
   }
 
-  /// Lets the remote tier bring what it has of a prompt, and waits for that; not longer than the time set for it.
-  private func waitForRemote(_ prompt: Prompt) throws {
-    guard remoteWaitNanoseconds > 0 else { return }
-    let start = nowNanoseconds()
-    while try namespace.match(prompt, options: [.peek, .leaveOneToken, .remote]).isBeingFetched,
-      nowNanoseconds() - start < remoteWaitNanoseconds
-    {
-      usleep(2000)
-    }
-  }
-
   /// Leading blocks that are stored; leaves no trace.
   func storedBlockCount(_ tokens: [Int32]) throws -> Int {
     try Self.withWords(tokens) { words in
@@ -135,15 +123,7 @@ extension PrefixStore {
       guard let end = bytes.withUnsafeBytes({ PrefixEnd($0, layout: layout) }) else { return nil }
       return StoredEnd(tokens: end.tokens, bytes: bytes, whole: end)
     }
-    let parted = bytes.withUnsafeBytes {
-      PartedEnd(
-        $0,
-        layout,
-        blockTokenCount: blockCount * Self.tokensPerBlock,
-        tokensPerBlock: Self.tokensPerBlock
-      )
-    }
-    guard let parted else { return nil }
+    guard let parted = partedEnd(bytes, blockCount: blockCount) else { return nil }
     var end = StoredEnd(tokens: parted.tokens, bytes: bytes, parted: parted)
     for block in parted.blocks where try !has(windows, prompt, blockCount: block + 1) {
       guard block * Self.tokensPerBlock < parted.first,
@@ -152,6 +132,24 @@ extension PrefixStore {
       end.hasFront = true
     }
     return end
+  }
+
+  /// The end without its window, which lies beside it.
+  func partedEnd(_ prompt: Prompt, blockCount: Int) throws -> PartedEnd? {
+    try read(pieces, prompt, blockCount: blockCount).flatMap {
+      partedEnd($0, blockCount: blockCount)
+    }
+  }
+
+  private func partedEnd(_ bytes: [UInt8], blockCount: Int) -> PartedEnd? {
+    bytes.withUnsafeBytes {
+      PartedEnd(
+        $0,
+        layout,
+        blockTokenCount: blockCount * Self.tokensPerBlock,
+        tokensPerBlock: Self.tokensPerBlock
+      )
+    }
   }
 
   /// Copies the windows of an end's blocks into a file that is being made; false where one is missing.

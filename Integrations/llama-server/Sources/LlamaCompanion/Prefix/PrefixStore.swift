@@ -32,8 +32,7 @@ final class PrefixStore: Sendable {
     remoteWaitNanoseconds: UInt64 = 0
   ) throws {
     self.store = store
-    // What only ends make usable stays local.
-    self.remoteWaitNanoseconds = layout.needsExactEnds ? 0 : remoteWaitNanoseconds
+    self.remoteWaitNanoseconds = remoteWaitNanoseconds
     self.layout = layout
     let namespace = try store.openNamespace(identity, limits: limits)
     let hasWindow = layout.caches.count > 1

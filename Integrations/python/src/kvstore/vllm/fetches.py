@@ -7,13 +7,12 @@ was fetched is durable, and never longer than it may: then it goes on with what 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import Status
-from ..namespace import Namespace
-from ..prompt import Prompt
+from ..results import Match
 from ..store import Store
 
 # Requests are asked for in every step, all that wait; a look at a fetch costs a walk of the prompt for each rank. So one of them is
@@ -57,8 +56,11 @@ class Fetches:
         waiting = sum(not other.over for other in self._requests.values())
         return now < min(fetch.deadline, fetch.looked + waiting * _LOOK_SECONDS)
 
-    def tokens(self, request_id: str, namespaces: Iterable[Namespace], prompt: Prompt, stored: int) -> int | None:
-        """How many of the prompt's `stored` tokens can be loaded now; None: ask again, more is on its way. Raises KVStoreError."""
+    def tokens(self, request_id: str, look: Callable[[], Sequence[Match]], stored: int) -> int | None:
+        """How many of the prompt's `stored` tokens can be loaded now; None: ask again, more is on its way. Raises KVStoreError.
+
+        `look` matches with `peek` and `remote` in the namespaces of all ranks.
+        """
         now = time.monotonic()
         fetch = self._requests.get(request_id)
         if fetch is None:
@@ -76,7 +78,7 @@ class Fetches:
         if now >= fetch.deadline:
             fetch.over, fetch.in_time = True, False
             return min(stored, fetch.visible)
-        found = [namespace.match(prompt, peek=True, leave_one_token=True, remote=True) for namespace in namespaces]
+        found = look()
         tokens, is_coming = min(match.tokens for match in found), any(match.being_fetched for match in found)
         if is_coming:
             self._all_visible = False

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..namespace import Namespace
 from ..prompt import Prompt
+from ..results import Match
 from .groups import CacheGroups
 from .layout import NULL_BLOCK
 from .metadata import Ending, Rank, StepMetadata, Tenant, Transfer, WorkerNews
@@ -51,11 +52,6 @@ class MixedSchedulerSide(SchedulerSide):
     @property
     def is_saving(self) -> bool:
         return bool(self._pins)
-
-    @property
-    def _is_fetchable(self) -> bool:
-        # The states of recurrent layers stay local, and a prefix without one is of no use.
-        return not self._groups.states
 
     def hear(self, news: WorkerNews) -> None:
         super().hear(news)
@@ -121,6 +117,16 @@ class MixedSchedulerSide(SchedulerSide):
             self._release(Transfer("", 0, 0, leases=leases))
             prompt = prompt.prefix(tokens=min(lengths))
             how["leave_one_token"] = False
+
+    def _look_there(self, tenant: Tenant, namespaces: dict[Rank, Namespace], prompt: Prompt) -> list[Match]:
+        if not self._groups.states:
+            return super()._look_there(tenant, namespaces, prompt)
+        sections = self._sections_of(tenant, namespaces)
+        how = {"peek": True, "leave_one_token": True, "remote": True}
+        return [
+            namespace.match_sections([sections[rank]], prompt, **how)[0] if rank in sections else namespace.match(prompt, **how)
+            for rank, namespace in namespaces.items()
+        ]
 
     def _sections_of(self, tenant: Tenant, namespaces: dict[Rank, Namespace]) -> dict[Rank, Namespace]:
         """The namespaces of states; those of ranks with recurrent layers."""

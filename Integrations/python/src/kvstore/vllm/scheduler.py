@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import KVStoreError
 from ..namespace import Identity, Namespace
 from ..prompt import Prompt
+from ..results import Match
 from ..store import Store
 from .fetches import Fetches
 from .hints import Hints
@@ -91,13 +92,8 @@ class SchedulerSide:
         except KVStoreError as reason:
             logger.error("kvstore: running without the store: %s", reason)
             return
-        if self._options.remote and self._options.remote_wait_seconds > 0 and self._is_fetchable:
+        if self._options.remote and self._options.remote_wait_seconds > 0:
             self._fetches = Fetches(self._store, self._options.remote_wait_seconds)
-
-    @property
-    def _is_fetchable(self) -> bool:
-        """Whether what the remote tier has can be used."""
-        return True
 
     @property
     def is_saving(self) -> bool:
@@ -145,7 +141,9 @@ class SchedulerSide:
                 return 0, False
             stored, _ = self._match(tenant, namespaces, prompt, peek=True, leave_one_token=True)
             if self._fetches is not None:
-                loadable = self._fetches.tokens(request.request_id, namespaces.values(), prompt, stored)
+                loadable = self._fetches.tokens(
+                    request.request_id, lambda: self._look_there(tenant, namespaces, prompt), stored
+                )
                 if loadable is None:
                     return None, False
                 stored = loadable
@@ -292,6 +290,12 @@ class SchedulerSide:
             rank: (match.lease,) for rank, match in zip(namespaces, matches, strict=True) if match.lease
         }
         return matches[0].tokens, leases
+
+    def _look_there(self, tenant: Tenant, namespaces: dict[Rank, Namespace], prompt: Prompt) -> list[Match]:
+        """What each rank has, and whether more of it is being fetched."""
+        return [
+            namespace.match(prompt, peek=True, leave_one_token=True, remote=True) for namespace in namespaces.values()
+        ]
 
     def _note_step(self, tracked: _Tracked) -> None:
         """Records the request as the next step of its session."""
