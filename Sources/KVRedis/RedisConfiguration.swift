@@ -83,6 +83,19 @@ package struct RedisConfiguration: Sendable {
     guard endpoints.count <= 64 else { throw .init("it has more than 64 hosts") }
   }
 
+  /// What each connection says first, as it is sent, a command each (AUTH, SELECT); never printed.
+  package var greetings: [[UInt8]] {
+    var greetings: [[UInt8]] = []
+    if let credentials {
+      let user = credentials.user ?? userName
+      greetings.append(
+        Request.encoded(["AUTH"] + (user.map { [$0] } ?? []) + [credentials.password])
+      )
+    }
+    if database != 0 { greetings.append(Request.encoded(["SELECT", String(database)])) }
+    return greetings
+  }
+
   /// Whether all hosts are this machine itself; waits for name servers.
   package var isOnThisMachine: Bool {
     endpoints.allSatisfy { endpoint in

@@ -13,16 +13,7 @@ package final class RedisObjects: RemoteObjects {
 
   /// - Throws: `insecure`, when the settings ask for TLS that cannot be had.
   package init(_ configuration: RedisConfiguration) throws(RemoteError) {
-    var greetings: [[UInt8]] = []
-    if let credentials = configuration.credentials {
-      let user = credentials.user ?? configuration.userName
-      greetings.append(
-        Request.encoded(["AUTH"] + (user.map { [$0] } ?? []) + [credentials.password])
-      )
-    }
-    if configuration.database != 0 {
-      greetings.append(Request.encoded(["SELECT", String(configuration.database)]))
-    }
+    let greetings = configuration.greetings
     let tls: TLSContext?
     if let settings = configuration.tls { tls = try TLSContext(settings) } else { tls = nil }
     let settings = ConnectionSettings(

@@ -9,7 +9,7 @@ struct BenchCommand: ParsableCommand {
     abstract: "Measure this machine's limits, and how near the store comes to them.",
     discussion: """
       Each figure stands beside a limit that was measured in the same run, on the same file \
-      system; the ratio is value ÷ limit. Without a workload, all but codec and compare run. It says first how much it will \
+      system; the ratio is value ÷ limit. Without a workload, all but remote, codec and compare run. It says first how much it will \
       write: 2 to 3 GiB as --quick, which is the default, and some 60 GiB as --full, whose figures vary less. The options are \
       the same for all but codec: kvstore bench all --help.
 
@@ -24,7 +24,7 @@ struct BenchCommand: ParsableCommand {
     subcommands: [
       BenchAll.self, BenchLimits.self, BenchOffload.self, BenchRestore.self, BenchLayerwise.self,
       BenchMixed.self, BenchMatch.self, BenchScatter.self, BenchCAPI.self, BenchMultiprocess.self,
-      BenchCompare.self, BenchCodec.self, BenchWorker.self,
+      BenchRemote.self, BenchCompare.self, BenchCodec.self, BenchWorker.self,
     ],
     defaultSubcommand: BenchAll.self
   )

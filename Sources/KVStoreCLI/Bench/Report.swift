@@ -96,6 +96,13 @@ final class Report {
     }
   }
 
+  /// Says something that the figures depend on besides.
+  func note(_ text: String) {
+    progress.clear()
+    if options.json { writeError(text + "\n") } else { print("  " + text) }
+    flushOutput()
+  }
+
   /// Adds a figure; `measure` in `params` says what it is.
   func add(_ params: [String: Parameter], _ series: Series, unit: String, limit: Limit? = nil) {
     figures.append(

@@ -139,7 +139,7 @@ extension RemoteError {
 }
 
 extension RedisCredentials.FileProblem {
-  fileprivate var text: String {
+  var text: String {
     switch self {
     case .malformed: "has to have the line password=SECRET and may have user=NAME, and nothing else"
     case .file(let error): error.text
