@@ -112,8 +112,6 @@ struct Probe {
         limit
       )
     case "load": return Load(objects, prefix: words[0], seconds: Double(words[1]) ?? 1).run()
-    case "bench":
-      return try Bench(objects, byteCount: Int(words[0]) ?? 0, count: Int(words[1]) ?? 0).run()
     default: return "what?"
     }
   }
