@@ -58,7 +58,7 @@ struct InspectWhyMiss: ParsableCommand {
         comparison,
         names,
         try store.inspector.remoteAnswers(for: first.words, in: namespace.id).map {
-          WhyMissDocument.Remote($0, tokensPerBlock: identity.tokensPerBlock)
+          WhyMissDocument.Remote($0, identity, blockCount: explanation.blockCount)
         }
       )
       try options.show(document, document.lines)

@@ -1,10 +1,16 @@
 import KVAdmin
 import KVCore
+import KVRemote
 import KVStore
 
 /// What a process knows of a prompt and its remote tier, in words.
 extension WhyMissDocument.Remote {
-  init(_ answer: StoreInspector.RemoteAnswer, tokensPerBlock: Int) {
+  init(
+    _ answer: StoreInspector.RemoteAnswer,
+    _ identity: NamespaceIdentity,
+    blockCount: Int
+  ) {
+    let tokensPerBlock = identity.tokensPerBlock
     let standing = answer.report.statistics
     processID = answer.owner.processID
     server = answer.report.server
@@ -19,7 +25,14 @@ extension WhyMissDocument.Remote {
       cause = standing.lastFailure?.rawValue
       askedAt = Moment(monotonicNanoseconds: standing.stateSince)
     }
-    message = text(always: answer.report.matchesAlways)
+    let chunkBlockCount = RemoteNamespace.blocksPerChunk(
+      blockByteCount: identity.payloadByteCountMax
+    )
+    message =
+      self.answer == "not_asked" && blockCount < chunkBlockCount
+      ? "not asked: the prompt is shorter than a chunk of \(chunkBlockCount * tokensPerBlock) tokens "
+        + "(process \(processID))"
+      : text(always: answer.report.matchesAlways)
   }
 
   private static func answer(_ lookUp: RemoteLookUp?, _ standing: RemoteStatistics) -> String {

@@ -12,7 +12,7 @@ extension RemoteBench {
 
   // MARK: Questions
 
-  /// The rounds of questions for a long prompt that is all there, in chunks as blocks of that size have them.
+  /// The rounds of questions for a long prompt of which a part is there, in chunks as blocks of that size have them.
   func measureLookUps(_ blockByteCount: Int, _ roundTrips: [Double]) throws {
     let blocksPerChunk = RemoteNamespace.blocksPerChunk(blockByteCount: blockByteCount)
     let blockCount =
@@ -40,9 +40,17 @@ extension RemoteBench {
     var latencies: [UInt64] = []
     try chain.offload(to: namespace, batchCount: 1024, latencies: &latencies)
     try sender.flushAll()
-    try send(chain, sender, namespace, chunkCount: blockCount / blocksPerChunk)
+    let chunkCount = blockCount / blocksPerChunk
+    try send(chain, sender, namespace, chunkCount: chunkCount)
+    // Where all is there the last question says so; an end in the middle has to be found.
+    let prompt = TokenMemory(
+      forkOf: chain.tokens,
+      prefixCount: max(1, chunkCount * 3 / 5) * blocksPerChunk * bench.options.tokensPerBlock,
+      count: chain.tokens.count,
+      seed: nextSeed()
+    )
     for roundTrip in roundTrips {
-      try measureLookUps(chain, identity, blockByteCount, blocksPerChunk, roundTrip)
+      try measureLookUps(prompt, identity, blockByteCount, blocksPerChunk, roundTrip)
     }
     if !server.isOwn { try removeChunks() }
     try sender.close()
@@ -50,7 +58,7 @@ extension RemoteBench {
   }
 
   private func measureLookUps(
-    _ chain: BlockChain,
+    _ prompt: TokenMemory,
     _ identity: NamespaceIdentity,
     _ blockByteCount: Int,
     _ blocksPerChunk: Int,
@@ -71,7 +79,7 @@ extension RemoteBench {
       let store = try Store.open(settings)
       defer { closeQuietly(store) }
       let namespace = try store.openNamespace(identity)
-      _ = try chain.tokens.withPrompt(chain.tokens.count) {
+      _ = try prompt.withPrompt(prompt.count) {
         try namespace.match($0, options: [.peek, .remote])
       }
       let end = deadline
@@ -98,7 +106,7 @@ extension RemoteBench {
       if !bench.options.keep { try bench.remove(path) }
     }
     let what =
-      "look-up of \(chain.tokens.count) tokens in \(byteText(blockByteCount)) blocks, "
+      "look-up of \(prompt.count) tokens in \(byteText(blockByteCount)) blocks, "
       + "\(RoundTrips.text(roundTrip)) ms of round trip"
     add(
       what,
