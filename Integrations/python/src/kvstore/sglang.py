@@ -301,7 +301,11 @@ class KVStoreHiCache(HiCacheStorage):
     ) -> int:
         if what == "load":
             timeout = self._settings.get("load_timeout_seconds", 30.0)
-            return namespace.restore(chain, spans, first_block=first, timeout_seconds=timeout).blocks_done
+            done = namespace.restore(chain, spans, first_block=first, timeout_seconds=timeout).blocks_done
+            if done and self._remote.remote:
+                # SGLang's look-ups are peeks, and a restore is no use that the remote tier hears of.
+                namespace.match(chain).release()
+            return done
         told = self._conversations if keys else None
         answer = namespace.offload(chain, spans, first_block=first, **(told.wishes(keys) if told and keys else {}))
         if answer.status not in (Status.OK, Status.BUSY):
