@@ -19,7 +19,7 @@ from kvstore.vllm.scheduler import SchedulerSide
 sys.path.append(str(Path(__file__).parents[1]))
 
 from conftest import started as begun  # noqa: E402
-from remote_server import Proxy, server, wait_for_objects  # noqa: E402, F401
+from remote_server import Proxy, objects, server, wait_for_objects  # noqa: E402, F401
 
 # 64 blocks of these.
 CHUNK = 1024
@@ -112,6 +112,25 @@ def test_what_is_found_can_be_loaded_by_another_process(tmp_path: Path, server: 
         assert side._store.existing_namespace(identity(RANKS[0], salt=b"tenant")) is None
     finally:
         side.close()
+
+
+def test_what_vllm_has_itself_is_used_again_too(tmp_path: Path, server: Any) -> None:  # noqa: F811
+    """Without a word about what is written there, blocks go when a second request uses them, whoever had them."""
+    options = Options.of({**settings(tmp_path / "a", server.url()), "remote_writes": "reused"})
+    with options.open(REGION) as store:
+        for rank in RANKS:
+            store.namespace(identity(rank)).offload(kvstore.Prompt(PROMPT[:CHUNK]), [bytes(REGION)] * (CHUNK // BLOCK))
+        store.flush()
+        side = scheduler(options)
+        try:
+            request = Request("a", PROMPT[: CHUNK + 40])
+            assert side.matched_tokens(request, CHUNK) == (0, False)
+            assert objects(server) == 0
+            side.allocated(request, (list(range(CHUNK // BLOCK + 3)),), 0)
+            wait_for_objects(server, len(RANKS) * 2)
+            assert store.stats()["leases_active"] == 0
+        finally:
+            side.close()
 
 
 def test_one_that_is_stopped_keeps_nobody(tmp_path: Path, server: Any, filled: None) -> None:  # noqa: F811

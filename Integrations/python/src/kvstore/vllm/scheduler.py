@@ -174,6 +174,7 @@ class SchedulerSide:
             if tracked.hints.session:
                 self._note_step(tracked)
         if external_tokens <= 0:
+            self._note_reuse(request, tenant)
             return
         size = self._tokens_per_block
         first = self._local_tokens.get(request.request_id, 0) // size
@@ -296,6 +297,18 @@ class SchedulerSide:
         return [
             namespace.match(prompt, peek=True, leave_one_token=True, remote=True) for namespace in namespaces.values()
         ]
+
+    def _note_reuse(self, request: Any, tenant: Tenant) -> None:
+        """What vLLM has itself is used once more as well: the remote tier is to hear of it, where it waits for that."""
+        tokens = self._local_tokens.get(request.request_id, 0) // self._tokens_per_block * self._tokens_per_block
+        if not self._options.remote or self._options.remote_writes != "reused" or not tokens:
+            return
+        try:
+            if namespaces := self._open(tenant):
+                _, leases = self._match(tenant, namespaces, self._prompt(request).prefix(tokens=tokens))
+                self._release(Transfer("", 0, 0, leases=leases))
+        except KVStoreError as reason:
+            self._failed("use", reason)
 
     def _note_step(self, tracked: _Tracked) -> None:
         """Records the request as the next step of its session."""
