@@ -50,11 +50,12 @@ let package = Package(
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .target(name: "CLinux"),
     .target(name: "CKVStore"),
+    .target(name: "CSHA256"),
     // Has the header of the C interface and finds its functions at run time.
     .target(name: "CCallBench", cSettings: [.headerSearchPath("../CKVStore/include")]),
 
     // The library, lowest first.
-    .target(name: "KVCore", dependencies: ["CXXHash"], swiftSettings: swiftSettings),
+    .target(name: "KVCore", dependencies: ["CXXHash", "CSHA256"], swiftSettings: swiftSettings),
     .target(name: "KVFile", dependencies: ["KVCore", "CLinux"], swiftSettings: swiftSettings),
     // Optimised in debug builds too: its loops go over every byte, and are 1000 times slower without.
     .target(

@@ -73,6 +73,25 @@ import Testing
     return vectors
   }
 
+  /// With the processor's instructions and without, in pieces of any length.
+  @Test(arguments: [true, false]) func sha256OfAMillionLetters(usesInstructions: Bool) {
+    let letters = [UInt8](repeating: UInt8(ascii: "a"), count: 1_000_000)
+    for pieceCount in [1, 7, 1000] {
+      var hasher = SHA256()
+      hasher.usesInstructions = usesInstructions
+      for piece in 0..<pieceCount {
+        let start = letters.count * piece / pieceCount
+        let end = letters.count * (piece + 1) / pieceCount
+        letters[start..<end].withUnsafeBytes { hasher.update($0) }
+      }
+      // FIPS 180-2, B.3.
+      #expect(
+        hasher.finished().map { String($0, radix: 16) }.joined()
+          == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a49720" + "e46d39ccc7112cd0"
+      )
+    }
+  }
+
   @Test func hashOfTheSaltIsHMACSHA256() {
     // RFC 4231, test case 2.
     let code = SHA256.authenticationCode(

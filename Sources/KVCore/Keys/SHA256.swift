@@ -1,7 +1,10 @@
+internal import CSHA256
+
 /// SHA-256 (FIPS 180-4) and HMAC (RFC 2104): digests of tenants' salts and of the prefixes that side sections stand at.
 ///
 /// XXH3 will not do there: its input can be computed back from its output. A cryptography package would bring Foundation
-/// into the C library for these lines. A value: a copy goes on from where the original was.
+/// into the C library for these lines. Where the processor has instructions for it they are used: 0.5 s for each GB in place of 3.6. A value: a copy goes
+/// on from where the original was.
 package struct SHA256: Sendable {
   private var state: State = [
     0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab,
@@ -10,6 +13,8 @@ package struct SHA256: Sendable {
   /// The first `byteCount % 64` bytes wait to be compressed.
   private var pending = InlineArray<64, UInt8>(repeating: 0)
   private var byteCount: UInt64 = 0
+  /// The processor's own; false for tests of what is done without.
+  package var usesInstructions = true
 
   private typealias State = InlineArray<8, UInt32>
 
@@ -38,8 +43,9 @@ package struct SHA256: Sendable {
     while offset < bytes.count {
       // Whole chunks are taken from where they are.
       if index == 0, bytes.count - offset >= 64 {
-        unsafe compress(UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + 64]))
-        offset += 64
+        let count = (bytes.count - offset) / 64 * 64
+        unsafe compress(UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count]))
+        offset += count
         continue
       }
       pending[index] = unsafe bytes[offset]
@@ -96,8 +102,23 @@ package struct SHA256: Sendable {
     unsafe chunk.span.withUnsafeBytes { unsafe compress($0) }
   }
 
-  /// Takes a chunk of 64 bytes in.
-  private mutating func compress(_ chunk: UnsafeRawBufferPointer) {
+  /// Takes chunks of 64 bytes in.
+  private mutating func compress(_ chunks: UnsafeRawBufferPointer) {
+    if usesInstructions, let base = chunks.baseAddress {
+      let isDone = unsafe withUnsafeMutableBytes(of: &state) { state in
+        guard let words = unsafe state.baseAddress?.assumingMemoryBound(to: UInt32.self) else {
+          return false
+        }
+        return unsafe csha256_compress(words, base, chunks.count / 64) != 0
+      }
+      if isDone { return }
+    }
+    for start in stride(from: 0, to: chunks.count, by: 64) {
+      unsafe compressOne(UnsafeRawBufferPointer(rebasing: chunks[start..<start + 64]))
+    }
+  }
+
+  private mutating func compressOne(_ chunk: UnsafeRawBufferPointer) {
     var w = InlineArray<64, UInt32>(repeating: 0)
     for i in 0..<16 {
       w[i] = unsafe chunk.loadUnaligned(fromByteOffset: i &* 4, as: UInt32.self).bigEndian
