@@ -44,6 +44,46 @@ import Testing
     #expect(try machines.find(tokens(0..<64), identity).blockCount == 4)
   }
 
+  /// What is purged does not come back from there, neither while that cannot be reached nor by a fetch that was under way.
+  @Test func whatIsPurgedDoesNotComeBack() throws {
+    let machines = try RemoteFixture { configuration, _ in
+      configuration.remote.pauseNanoseconds = 1_000_000
+    }
+    try machines.write(tokens(0..<64), identity)
+    machines.remote.refusesRemovals = true
+    let namespace = try machines.a.store.openNamespace(identity)
+    _ = try namespace.purge()
+    for index in 0..<20 {
+      #expect(try namespace.matchRemote(tokens(0..<64 + 4 * index)).blockCount == 0)
+    }
+    #expect(machines.remote.objects.count == 9)
+    #expect(try machines.a.store.statistics().remote?.purgesPending == 1)
+    // Nor to the next process.
+    try machines.a.reopen { $0.remote.objects = SharedRemote(machines.remote) }
+    let again = try machines.a.store.openNamespace(identity)
+    #expect(try again.matchRemote(tokens(0..<64)).blockCount == 0)
+    machines.remote.refusesRemovals = false
+    try Self.waitForPurges(machines.a)
+    #expect(machines.remote.objects.isEmpty)
+    #expect(try again.matchRemote(tokens(0..<64)).blockCount == 0)
+  }
+
+  @Test func aFetchUnderWayBringsNothingThatIsPurged() throws {
+    let machines = try RemoteFixture()
+    for round in 0..<20 {
+      let prompt = tokens(round * 1000..<round * 1000 + 256)
+      try machines.write(prompt, identity)
+      let namespace = try machines.b.store.openNamespace(identity)
+      #expect(try namespace.match(prompt, .remote).isBeingFetched)
+      usleep(UInt32(round * 300))
+      _ = try namespace.purge()
+      // Nothing is asked anew: what was on its way has ended with these.
+      for _ in 0..<200 { if try machines.isIdle(machines.b) { break } else { usleep(1000) } }
+      #expect(try namespace.peek(prompt) == 0, "round \(round)")
+      try RemotePurgeTests.waitForPurges(machines.b)
+    }
+  }
+
   @Test func aPurgeWaitsForARemoteThatIsAwayOverARestart() throws {
     let machines = try RemoteFixture { configuration, _ in
       configuration.remote.pauseNanoseconds = 1_000_000

@@ -42,6 +42,7 @@ package final class SimulatedRemote: RemoteObjects {
     /// Calls by kind.
     var counts = Counts()
     var isClosed = false
+    var refusesRemovals = false
 
     mutating func dropEnded() {
       let now = monotonicNanoseconds()
@@ -70,6 +71,12 @@ package final class SimulatedRemote: RemoteObjects {
   package var fault: Fault? {
     get { state.withLock { $0.fault } }
     set { state.withLock { $0.fault = newValue } }
+  }
+
+  /// Whoever asks may read and write, and remove nothing.
+  package var refusesRemovals: Bool {
+    get { state.withLock { $0.refusesRemovals } }
+    set { state.withLock { $0.refusesRemovals = newValue } }
   }
 
   package var counts: Counts { state.withLock { $0.counts } }
@@ -183,6 +190,7 @@ package final class SimulatedRemote: RemoteObjects {
 
   package func remove(_ names: [RemoteName], deadline: UInt64) throws(RemoteError) -> Int {
     _ = try begin(\.remove, deadline)
+    if state.withLock({ $0.refusesRemovals }) { throw .unauthorized }
     return state.withLock { state in names.count { state.objects.removeValue(forKey: $0) != nil } }
   }
 

@@ -241,7 +241,13 @@ package final class StoreCore: Sendable {
     }
     remote =
       configuration.readOnly
-      ? nil : try RemoteTier.open(configuration.remote, folder.files, owner: owner)
+      ? nil
+      : try RemoteTier.open(
+        configuration.remote,
+        folder.files,
+        owner: owner,
+        isDead: ownerFiles.isDead
+      )
     remoteReport =
       remote == nil
       ? nil

@@ -23,6 +23,8 @@ struct RemoteFetch {
   private let range: Range
   /// What has to be at the end of a prefix, if anything.
   var sections: [(core: NamespaceCore, remote: RemoteNamespace)] = []
+  /// Purges that had begun when it did: what is purged later does not come in.
+  private var purgeCount: UInt64
   /// Who hears how far it is.
   var name: RemoteState.FetchName?
   /// Of the prompt's blocks, as the remote chains them.
@@ -55,10 +57,12 @@ struct RemoteFetch {
     self.remote = remote
     self.prompt = prompt
     self.range = range
+    purgeCount = tier.purges.begunCount
   }
 
   mutating func run() {
     guard !tier.cancellation.isCancelled else { return }
+    guard !tier.purges.holdsBack(remote) else { return noteMiss(.absent) }
     tier.state.withLock { $0.statistics.lookUps += 1 }
     chainKeys()
     noteAsked()
@@ -166,6 +170,7 @@ struct RemoteFetch {
             prompt,
             Range(storedBlockCount: 0, usableBlockCount: 0, blockCount: 1)
           )
+          fetch.purgeCount = purgeCount
           fetch.chainKeys()
           count = fetch.fetch([0..<1])
         }
@@ -251,7 +256,7 @@ struct RemoteFetch {
       let objects = window.wait()
       // The next ones are on their way while these are checked and copied. Those that stop here are dropped when they have come.
       coming =
-        objects.last.map { $0 != nil } == true
+        objects.allSatisfy { $0 != nil }
         ? nextWindow(&rest, count, payloadByteCount) : nil
       for (chunk, object) in zip(window.chunks, objects) {
         guard let object, take(object, chunk) else { return end }
@@ -298,6 +303,11 @@ struct RemoteFetch {
         state.statistics.bytesFetched += UInt64(bytes.count)
         state.known.insert(known(chunk), now: monotonicNanoseconds())
       }
+      guard tier.purges.beginEntering(remote, since: purgeCount) else {
+        noteMiss(.absent)
+        return false
+      }
+      defer { tier.purges.endEntering() }
       return try enter(view, chunk)
     } catch {
       noteMiss(RemoteStatistics.Cause(error))

@@ -12,12 +12,25 @@ final class RemotePurges: Sendable {
     /// All names that begin with this.
     case all(RemoteName)
     case names([RemoteName])
+
+    /// Whether it is of this namespace, all or some of it.
+    func isOf(_ namespace: RemoteNamespace) -> Bool {
+      switch self {
+      case .all(let prefix): prefix == namespace.prefix
+      case .names(let names): names.first?.text.hasPrefix(namespace.prefix.text) ?? false
+      }
+    }
   }
 
   private struct State {
     var pending: [(file: String, purge: Purge)] = []
     var addedCount: UInt64 = 0
     var isRunning = false
+    /// Purges of this process that have begun, ever, and those whose blocks are being removed here.
+    var begunCount: UInt64 = 0
+    var activeCount = 0
+    /// Chunks that are let in at the moment.
+    var enteringCount = 0
   }
 
   static let folderName = "remote"
@@ -31,17 +44,21 @@ final class RemotePurges: Sendable {
   private let state = Monitor(State())
   private let pool = ServicePool(threadCount: 1)
 
-  init(_ files: any Storage, owner: OwnerID) {
+  /// - Parameters:
+  ///   - files: of the store.
+  ///   - owner: this process.
+  ///   - isDead: whether the process of a number has ended.
+  init(_ files: any Storage, owner: OwnerID, isDead: (OwnerID) -> Bool) {
     self.files = files
     self.owner = owner
     do throws(FileError) {
       guard try files.fileExists(Self.folderName) else { return }
       let folder = try openFolder()
       for name in try folder.list(".").sorted() {
-        // Cut by a crash: its purge was not reported.
         if let purge = try read(name, in: folder) {
           state.withLock { $0.pending.append((name, purge)) }
-        } else {
+        } else if Self.owner(of: name).map(isDead) ?? true {
+          // Cut by a crash: its purge was not reported. One of somebody who lives is being written.
           try folder.remove(name)
         }
       }
@@ -50,7 +67,77 @@ final class RemotePurges: Sendable {
     }
   }
 
+  /// Whose purge a file is.
+  private static func owner(of file: String) -> OwnerID? {
+    let parts = file.split(separator: "-")
+    return parts.count == 3 ? UInt32(parts[1]).map(OwnerID.init(rawValue:)) : nil
+  }
+
   var pendingCount: Int { state.withLock { $0.pending.count } }
+
+  // MARK: What comes meanwhile
+
+  /// From here on nothing comes in that was on its way; what was let in before is, for the purge to find.
+  func begin() throws(StoreError) {
+    state.withLock { state in
+      state.begunCount += 1
+      state.activeCount += 1
+    }
+    // Each ends by the deadline of its offload.
+    let limit = KVCore.deadline(after: 60_000_000_000)
+    let isDone: Void? = state.wait(until: limit) { $0.enteringCount == 0 ? () : nil }
+    guard isDone != nil else {
+      end()
+      throw .busy
+    }
+  }
+
+  /// The blocks are gone here, and what is to go there is queued.
+  func end() { state.withLock { $0.activeCount -= 1 } }
+
+  var begunCount: UInt64 { state.withLock { $0.begunCount } }
+
+  /// Whether something of a namespace is to go there and has not: it must not come back from there.
+  func holdsBack(_ namespace: RemoteNamespace) -> Bool {
+    let (isOwn, known) = state.withLock { state in
+      (
+        state.activeCount > 0 || state.pending.contains { $0.purge.isOf(namespace) },
+        Set(state.pending.map(\.file))
+      )
+    }
+    return isOwn || isHeldByOthers(namespace, but: known)
+  }
+
+  /// The same of other processes that have the store open: each file is one of their purges.
+  private func isHeldByOthers(_ namespace: RemoteNamespace, but known: Set<String>) -> Bool {
+    do throws(FileError) {
+      guard try files.fileExists(Self.folderName) else { return false }
+      let folder = try openFolder()
+      for name in try folder.list(".") where !known.contains(name) {
+        if try read(name, in: folder)?.isOf(namespace) == true { return true }
+      }
+    } catch {
+      // A file that has just gone: its purge is done.
+    }
+    return false
+  }
+
+  /// Whether a chunk may be let in by who began after so many purges; then `endEntering` follows.
+  func beginEntering(_ namespace: RemoteNamespace, since begunCount: UInt64) -> Bool {
+    guard !holdsBack(namespace) else { return false }
+    return state.withLock { state in
+      guard state.activeCount == 0, state.begunCount == begunCount else { return false }
+      state.enteringCount += 1
+      return true
+    }
+  }
+
+  func endEntering() {
+    state.withLock { $0.enteringCount -= 1 }
+    state.notifyAll()
+  }
+
+  // MARK: Files
 
   /// Opened once: nothing depends on its name any more then.
   private func openFolder() throws(FileError) -> any Storage {

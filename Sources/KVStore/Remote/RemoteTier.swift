@@ -47,12 +47,18 @@ final class RemoteTier: Sendable {
   static func open(
     _ configuration: RemoteConfiguration,
     _ files: any Storage,
-    owner: OwnerID
+    owner: OwnerID,
+    isDead: (OwnerID) -> Bool
   ) throws(StoreError) -> RemoteTier? {
     guard configuration.isConfigured else { return nil }
     let key = try RemoteClient.key(configuration)
     let objects = try RemoteClient.open(configuration)
-    let tier = RemoteTier(configuration, objects, key, RemotePurges(files, owner: owner))
+    let tier = RemoteTier(
+      configuration,
+      objects,
+      key,
+      RemotePurges(files, owner: owner, isDead: isDead)
+    )
     // What an earlier process could not purge.
     tier.purges.start(tier)
     return tier
@@ -266,4 +272,9 @@ final class RemoteTier: Sendable {
 extension Store {
   /// Waits until the remote tier has sent or dropped what it was told of so far; for tests.
   package func waitForRemote() { core.remote?.waitForSends() }
+
+  /// Whether no look-up is under way; for tests.
+  package var remoteIsIdle: Bool {
+    core.remote?.state.withLock { $0.fetches.values.allSatisfy { $0.endedAt != nil } } ?? true
+  }
 }

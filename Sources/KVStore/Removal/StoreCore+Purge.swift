@@ -16,6 +16,8 @@ extension StoreCore {
   func purge(_ namespace: NamespaceID, erases: Bool) throws(StoreError) -> Int {
     guard let writer else { throw .readOnly }
     if health.isPoisoned { throw .poisoned }
+    try remote?.purges.begin()
+    defer { remote?.purges.end() }
     // What was offloaded before is published first, so that it is found here.
     _ = try writer.perform(deadline: writerDeadline) { 0 }
     let row = try catalogRead { (transaction) throws(CatalogError) in

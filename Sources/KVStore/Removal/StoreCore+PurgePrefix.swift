@@ -16,6 +16,8 @@ extension StoreCore {
     if health.isPoisoned { throw .poisoned }
     let blockCount = namespace.blockCount(of: prompt)
     guard blockCount > 0 else { return 0 }
+    try remote?.purges.begin()
+    defer { remote?.purges.end() }
     // What was offloaded before is published first, so that it is found here.
     let deadline = writerDeadline
     _ = try writer.perform(deadline: deadline) { 0 }
