@@ -43,9 +43,6 @@ final class RemoteFixture {
     try b.store.openNamespace(identity).matchRemote(tokens)
   }
 
-  /// Whether nothing is on its way to a machine.
-  func isIdle(_ machine: StoreFixture) throws -> Bool { machine.store.remoteIsIdle }
-
   var statistics: RemoteStatistics {
     get throws { try #require(try b.store.statistics().remote) }
   }
