@@ -195,10 +195,10 @@ class Driver:
         base = {"peer": kind.name, "block_bytes": SCALE_BLOCK_BYTES, "blocks": self.options.scale_blocks}
         request = {**base, "folder": str(folder), "seed": self.options.seed}
         answer = self.ask(kind.environment, "fill", **request)
-        self.row("fill", answer, **base)
+        self.row("fill", answer, scale=self.options.scale_blocks, **base)
         for round_number in range(self.options.rounds if kind.persistent and "error" not in answer else 0):
             answer = self.ask(kind.environment, "first_hit", **request)
-            self.row("first_hit", answer, round=round_number, **base)
+            self.row("first_hit", answer, round=round_number, scale=self.options.scale_blocks, **base)
         self.step(f"{self.options.scale_blocks} blocks, {kind.title}", answer)
         # Removing tens of thousands of files takes minutes, and would be in the next store's way.
         if shutil.disk_usage(folder).free < KEPT_FREE_BYTES:

@@ -146,10 +146,15 @@ def _data(rows: Rows, size: int) -> str:
     return f"## Blocks of {name}\n\nGB/s. Limits of the same run, best of 1, 2 and 4 threads: {limits}.\n\n{table(header, lines)}"
 
 
+def _scales(found: Sequence[Row]) -> list[str]:
+    """A table for each number of blocks."""
+    kinds = ("fill", "first_hit")
+    counts = {row["scale"] for row in found if row["measure"] == "fill" and "error" not in row}
+    return [_scale(Rows([row for row in found if row["measure"] in kinds and row["scale"] == count])) for count in sorted(counts)]
+
+
 def _scale(rows: Rows) -> str:
     fills = [row for row in rows.all if row["measure"] == "fill" and "error" not in row]
-    if not fills:
-        return ""
     lines: list[list[str]] = []
     for peer in PEERS:
         mine = rows.of("fill", peer.name)
@@ -249,7 +254,7 @@ def markdown(found: Sequence[Row]) -> str:
         + (f" Load while it ran: {min(loads):.1f} to {max(loads):.1f}." if loads else "")
         + " Median of the rounds, (largest − smallest) ÷ median in brackets.\n",
         *(_data(rows, size) for size in rows.sizes),
-        _scale(rows),
+        *_scales(found),
         _faults(rows),
         _notes(rows),
     ]
