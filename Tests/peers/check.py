@@ -166,6 +166,10 @@ def test_a_flipped_bit_is_found_by_its_bytes() -> None:
     assert measures.flip(request) == {"places": 0}
 
 
+def test_spreads() -> None:
+    assert (report.spread([2.0, 3.0, 4.0]), report.spread([0.0, 0.0]), report.spread([1.0])) == (" (67 %)", "", "")
+
+
 def test_names_are_unique() -> None:
     assert len({peer.name for peer in PEERS}) == len(PEERS) == len({peer.title for peer in PEERS})
 

@@ -70,7 +70,7 @@ def speeds(rows: Iterable[Row], field: str = "seconds") -> list[float]:
 
 
 def spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
+    if len(values) < 2 or not statistics.median(values):
         return ""
     return f" ({(max(values) - min(values)) / statistics.median(values) * 100:.0f} %)"
 
