@@ -13,6 +13,7 @@ from ..workload import Blocks, Tokens
 
 DEPTH = 16
 """Commands in a pipeline."""
+SOCKET = "server.sock"
 
 
 class Redis(ServerPeer):
@@ -36,13 +37,12 @@ class Redis(ServerPeer):
     def open(self, memory: Blocks) -> None:
         import redis
 
-        # The path of a socket has 107 bytes at most.
-        socket = f"/tmp/kvstore-peers-{os.getpid()}.sock"
+        # The path of a socket has 107 bytes at most, so it is a relative one; the process is this measure's own.
+        os.chdir(self.place.folder)
         program = os.environ["KVSTORE_PEERS_VALKEY"]
-        self.socket = socket
-        arguments = ["--port", "0", "--unixsocket", socket, "--dir", str(self.place.folder), "--save", ""]
+        arguments = ["--port", "0", "--unixsocket", SOCKET, "--dir", str(self.place.folder), "--save", ""]
         process = self.start([program, *arguments, *self.settings])
-        self.client = redis.Redis(unix_socket_path=socket)
+        self.client = redis.Redis(unix_socket_path=SOCKET)
         end = time.monotonic() + 120
         while True:
             try:
