@@ -166,6 +166,52 @@ def test_hints(place, processes):
     beside.quiet()
 
 
+def test_the_end_of_a_conversation(place, processes):
+    """What a conversation leaves is removed once it is over, or goes on from a summary; what another prompt shares stays."""
+    for kind in ("attention", "window", "hybrid"):
+        (place / kind).mkdir()
+        server, beside = pair(place / kind, processes, kind, "-np", "1")
+        front = random_tokens(200, 1)
+
+        def stored(prompt, **hints):
+            """The blocks and states of the store once an answer is settled."""
+            beside.client.complete(prompt, **hints)
+            beside.quiet()
+            return beside.status()["store"]["blocks"]
+
+        def part(count, seed):
+            return random_tokens(count + 1, seed)[1:]
+
+        other = front + part(300, 2)
+        stored(other)
+        # Summaries of that length, without hints; the first one also stores what they share of the windows.
+        first = stored(front + part(150, 3))
+        before = stored(front + part(150, 8))
+        of_summary = before - first
+        check(of_summary > 0, kind, first, before)
+
+        talk = front + part(300, 4)
+        after = stored(talk, headers={"x-kvstore-session": "one"})
+        talk += part(300, 5)
+        last = stored(talk, kvstore={"session": "one"})
+        check(last > after > before, kind, before, after, last)
+        # Another conversation has nothing that it could go on from; what it leaves goes with it.
+        check(stored(front + part(300, 6), kvstore={"session": "another", "compacted": True}) > last, kind)
+        equal(stored(front + part(300, 6), kvstore={"session": "another", "end": True}), last, kind, "another ends")
+        compacted = front + part(150, 7)
+        equal(stored(compacted, headers={"x-kvstore-session": "one", "x-kvstore-compacted": "1"}), before + of_summary, kind, "compacted")
+        equal(stored(compacted, headers={"x-kvstore-session": "one", "x-kvstore-end": "1"}), before, kind, "ends")
+        # What is no hint removes nothing.
+        for hints in ({"end": 1}, {"end": "true"}, {"session": 7, "compacted": True}, {"session": "n" * 65, "compacted": True}):
+            equal(stored(other, kvstore=hints), before, kind)
+        restart(server, beside)
+        used, total, _ = beside.client.complete(other).prefix
+        check(total - used <= BLOCK, kind, used, total)
+        beside.quiet()
+        for process in (beside, server):
+            process.kill(signal.SIGKILL)
+
+
 def test_tells_why_in_the_requests_own_text(place, processes):
     """A time in front, in another form of each interface: the field, the characters, what it was, and what it costs."""
     server, beside = pair(place, processes, "attention", "-np", "1", "--cache-ram", "0")

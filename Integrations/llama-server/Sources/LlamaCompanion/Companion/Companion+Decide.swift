@@ -95,6 +95,7 @@ extension Companion {
     exchange.tokenCount = tokens.count
     let points = style == .anthropic ? CacheBreakPoint.all(in: body) : []
     let before = foreign.withLock { $0 }
+    let hints = Hints(headers, body)
     let asIs = tokens
     async let kept = keptPrefixes(points, of: body, asIs, headers)
 
@@ -113,7 +114,11 @@ extension Companion {
     }
     if rest == nil {
       exchange.tokenCount = tokens.count
-      exchange.conversation = log.conversation(of: tokens, tenant: exchange.tenant)
+      exchange.conversation = log.conversation(
+        of: tokens,
+        tenant: exchange.tenant,
+        name: hints.session
+      )
     }
     exchange.slot = slot.id
     exchange.kept = await kept
@@ -126,7 +131,7 @@ extension Companion {
       rest,
       body.bytes,
       source.hasText,
-      Hints(headers, body),
+      hints,
       style,
       exchange.kept,
       before,

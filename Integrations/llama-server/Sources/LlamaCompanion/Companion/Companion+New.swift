@@ -48,14 +48,15 @@ extension Companion {
     do {
       let tokens = try await rest.value
       let tenant = passage.state.withLock { $0.exchange.tenant }
-      let conversation = log.conversation(of: tokens, tenant: tenant)
+      let name = passage.hints.session
+      let conversation = log.conversation(of: tokens, tenant: tenant, name: name)
       passage.state.withLock { state in
         state.tokens = tokens
         state.exchange.tokenCount = tokens.count
         state.exchange.conversation = conversation
       }
       try await threads.runIfActive { [self, prefixes = passage.prefixes] in
-        note(conversation, prefixes, tokens)
+        note(conversation, name, prefixes, tokens)
       }
     } catch {
       // What the server has in its slot is stored all the same; but where the prompt ended in it is not known.
@@ -65,9 +66,14 @@ extension Companion {
   }
 
   /// Notes a step of a conversation in its session.
-  func note(_ conversation: UInt64, _ prefixes: PrefixStore, _ tokens: [Int32]) {
+  func note(
+    _ conversation: UInt64,
+    _ name: String?,
+    _ prefixes: PrefixStore,
+    _ tokens: [Int32]
+  ) {
     do {
-      try sessions.match(conversation, prefixes, tokens)
+      try sessions.match(conversation, name, prefixes, tokens)
     } catch {
       logger.debug("no session: \((error as? StoreError)?.message ?? "\(error)")")
     }

@@ -28,7 +28,7 @@ extension Companion {
       (try prefixes.find(tokens), milliseconds(since: start))
     }
     async let noted: Void = threads.runIfActive { [self, prefixes = passage.prefixes] in
-      note(conversation, prefixes, tokens)
+      note(conversation, passage.hints.session, prefixes, tokens)
     }
     do {
       try await lookAtSlot(passage, attachment, &slot, &exchange)

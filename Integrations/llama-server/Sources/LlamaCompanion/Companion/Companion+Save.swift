@@ -62,7 +62,7 @@ extension Companion {
     work.withLock { $0.storing += 1 }
     let (id, tenant) = passage.state.withLock { ($0.exchange.id, $0.exchange.tenant) }
     comes(id, tenant, passage.tokens)
-    Task {
+    let task = Task {
       // One after the other: of two files of one prompt the second has little that is new.
       await storeGate.enter()
       do {
@@ -100,5 +100,6 @@ extension Companion {
       await storeGate.leave()
       work.withLock { $0.storing -= 1 }
     }
+    passage.state.withLock { $0.stores.append(task) }
   }
 }

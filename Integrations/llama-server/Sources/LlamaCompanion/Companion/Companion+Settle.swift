@@ -120,6 +120,7 @@ extension Companion {
       slot.restoredTokenCount = 0
     }
     await leaveGate(passage)
+    end(passage, slot.tokens.isEmpty ? passage.tokens : slot.tokens)
     // Where the store is slower than the server, files do not pile up on tmpfs: the slot waits.
     while work.withLock({ $0.storing }) > 16 { try? await Task.sleep(for: .milliseconds(5)) }
     // Before the conversation's next step can begin.

@@ -21,6 +21,7 @@ package final class Companion: Sendable {
   let log = RequestLog()
   let pinBook = PinBook()
   let sessions = SessionBook()
+  let namedSessions = NamedSessions()
   let texts = RequestTexts()
   let recorder: Recorder?
   let textRecorder: TextRecorder?

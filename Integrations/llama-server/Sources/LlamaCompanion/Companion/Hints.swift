@@ -8,6 +8,12 @@ struct Hints: Sendable {
   var pinSeconds: UInt64?
   /// An idle TTL is put off by so much at least.
   var keepAliveSeconds: UInt64?
+  /// The name of the conversation, by which a later request means it.
+  var session: String?
+  /// The conversation is over with this request.
+  var ends = false
+  /// The request goes on from a summary: what the conversation's last one left is of no use any more.
+  var isCompacted = false
 
   init() {}
 
@@ -25,5 +31,13 @@ struct Hints: Sendable {
     lives.priority = number("priority", "priority").flatMap { $0 <= 100 ? UInt8($0) : nil }
     pinSeconds = seconds("pin", "pin")
     keepAliveSeconds = seconds("keep_alive", "keep-alive")
+    func says(_ name: String) -> Bool {
+      headers.first(name: "x-kvstore-" + name).map { $0 == "1" } ?? object?[name]?.bool ?? false
+    }
+    let name = headers.first(name: "x-kvstore-session") ?? object?["session"]?.string
+    // As long as a session's name in the store may be.
+    session = name.flatMap { (1...64).contains($0.utf8.count) ? $0 : nil }
+    ends = says("end")
+    isCompacted = says("compacted")
   }
 }

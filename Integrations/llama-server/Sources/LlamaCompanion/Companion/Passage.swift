@@ -37,6 +37,8 @@ extension Companion {
       var isFinished = false
       /// The longest end that is stored of its prompt, or that it began with.
       var lastEnd = 0
+      /// What stores its files.
+      var stores: [Task<Void, Never>] = []
       /// Others know that it will be in the store.
       var isComing = false
     }

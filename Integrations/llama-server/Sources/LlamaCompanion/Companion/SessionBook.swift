@@ -19,8 +19,13 @@ final class SessionBook: Sendable {
   private let state = Mutex(State())
 
   /// Notes what is stored of a step's prompt, before anything of it is computed.
-  func match(_ conversation: UInt64, _ prefixes: PrefixStore, _ tokens: [Int32]) throws {
-    try prefixes.match(try session(conversation, prefixes), tokens)
+  func match(
+    _ conversation: UInt64,
+    _ name: String?,
+    _ prefixes: PrefixStore,
+    _ tokens: [Int32]
+  ) throws {
+    try prefixes.match(try session(conversation, name, prefixes), tokens)
   }
 
   /// Ends the step.
@@ -29,7 +34,16 @@ final class SessionBook: Sendable {
     _ = try session?.step(computedTokenCount: computedTokenCount)
   }
 
-  private func session(_ conversation: UInt64, _ prefixes: PrefixStore) throws -> Session {
+  /// Ends the session of a conversation that is over.
+  func end(_ conversation: UInt64) throws {
+    try state.withLock { $0.entries.removeValue(forKey: conversation)?.session }?.end()
+  }
+
+  private func session(
+    _ conversation: UInt64,
+    _ name: String?,
+    _ prefixes: PrefixStore
+  ) throws -> Session {
     let known = state.withLock { state -> Session? in
       state.uses += 1
       guard let entry = state.entries[conversation], entry.prefixes === prefixes else { return nil }
@@ -37,7 +51,9 @@ final class SessionBook: Sendable {
       return entry.session
     }
     if let known { return known }
-    let session = try prefixes.beginSession("llama-server " + String(conversation, radix: 16))
+    let session = try prefixes.beginSession(
+      name ?? "llama-server " + String(conversation, radix: 16)
+    )
     let left = state.withLock { state -> [Session] in
       var left: [Session] = []
       let entry = Entry(session: session, prefixes: prefixes, uses: state.uses)

@@ -118,6 +118,16 @@ final class PrefixStore: Sendable {
     }
   }
 
+  /// Removes what the stored prefix of these tokens shares with no other prompt; its blocks.
+  func forgetTail(_ tokens: [Int32]) throws -> Int {
+    try Self.withWords(tokens) { words in
+      try namespace.purge(
+        unsafe Prompt(words: words.baseAddress, wordCount: words.count),
+        onlyTail: true
+      )
+    }
+  }
+
   /// Starts bringing the stored prefix into RAM; its tokens.
   func prefetch(_ tokens: [Int32]) throws -> Int {
     try Self.withWords(tokens) { words in

@@ -10,6 +10,8 @@ final class RequestLog: Sendable {
   struct Conversation: Sendable {
     var id: UInt64
     var tenant: String
+    /// By which its requests name it.
+    var name: String?
     var tokens: [Int32]
     var requestCount = 0
     var tokenCount: UInt64 = 0
@@ -35,12 +37,16 @@ final class RequestLog: Sendable {
     }
   }
 
-  /// The conversation that a prompt goes on with, or a new one.
-  func conversation(of tokens: [Int32], tenant: String) -> UInt64 {
+  /// The conversation that a prompt names, else the one that it goes on with, or a new one.
+  func conversation(of tokens: [Int32], tenant: String, name: String?) -> UInt64 {
     state.withLock { state in
       var best: (index: Int, common: Int)?
       for (index, conversation) in state.conversations.enumerated()
       where conversation.tenant == tenant {
+        if name != nil {
+          if conversation.name == name { best = (index, tokens.count) }
+          continue
+        }
         let common = commonPrefix(conversation.tokens[...], tokens[...])
         // A step keeps nearly all of the one before: a template may write its end differently.
         if common + 32 >= conversation.tokens.count, common > best?.common ?? 0 {
@@ -66,6 +72,7 @@ final class RequestLog: Sendable {
         Conversation(
           id: id,
           tenant: tenant,
+          name: name,
           tokens: tokens,
           lastMilliseconds: wallMilliseconds()
         )
