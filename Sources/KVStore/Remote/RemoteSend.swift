@@ -12,6 +12,9 @@ struct RemoteSend {
   private let remote: RemoteNamespace
   private var path: StoredPath
   private var keys: [BlockKey] = []
+  /// Of the path's blocks before `digestedBlockCount`.
+  private var digest = PrefixDigest()
+  private var digestedBlockCount = 0
 
   /// So many of its pauses nothing is written after it said that it is full, or that we may not.
   private static let pauseFactor: UInt64 = 30
@@ -209,7 +212,7 @@ struct RemoteSend {
   // MARK: One chunk
 
   /// False for one that was dropped.
-  private func send(_ chunk: Range<Int>) throws(RemoteError) -> Bool {
+  private mutating func send(_ chunk: Range<Int>) throws(RemoteError) -> Bool {
     let byteCount = chunk.count * remote.identity.payloadByteCountMax
     let now = monotonicNanoseconds()
     guard tier.state.withLock({ $0.budget.maySpend(byteCount, now: now) }) else {
@@ -217,6 +220,7 @@ struct RemoteSend {
     }
     let made: (ChunkWriter, [[Int]])?
     do throws(StoreError) {
+      let path = path
       made = try path.withPrompt { (prompt) throws(StoreError) in try copyOut(chunk, prompt) }
     } catch {
       made = nil
@@ -280,18 +284,25 @@ struct RemoteSend {
     return lives.min() ?? (seconds > 0 ? UInt64(seconds) * 1000 : nil)
   }
 
+  /// Has the digest of so many leading blocks; goes on from the chunk before, as a rule.
+  private mutating func digestBlocks(upTo end: Int, _ prompt: Prompt) -> Bool {
+    if end < digestedBlockCount { (digest, digestedBlockCount) = (PrefixDigest(), 0) }
+    while digestedBlockCount < end {
+      guard let block = namespace.block(digestedBlockCount, of: prompt) else { return false }
+      unsafe digest.append(words: block.wordBytes, extra: block.extra)
+      digestedBlockCount += 1
+    }
+    return true
+  }
+
   /// Restores the chunk's blocks to where they lie in the object; nil when they are not all there.
-  private func copyOut(
+  private mutating func copyOut(
     _ blocks: Range<Int>,
     _ prompt: Prompt
   ) throws(StoreError) -> (ChunkWriter, [[Int]])? {
     let count = blocks.count
     let wordsPerBlock = namespace.wordsPerBlock
-    var digest = PrefixDigest()
-    for number in 0..<blocks.upperBound {
-      guard let block = namespace.block(number, of: prompt) else { return nil }
-      unsafe digest.append(words: block.wordBytes, extra: block.extra)
-    }
+    guard digestBlocks(upTo: blocks.upperBound, prompt) else { return nil }
     let made = ChunkWriter(
       remote,
       firstBlock: blocks.lowerBound,
