@@ -59,9 +59,9 @@ def machine(folder, name, url, timeout=60, **settings):
 
 
 def causes(store, kind="misses"):
-    """Counts by cause, of misses or drops."""
+    """Counts by cause, of misses or drops, of the causes that were."""
     found = re.findall(rf'kvstore_remote_{kind}_total{{cause="(\w+)"}} (\d+)', store.metrics_text())
-    return {cause: int(count) for cause, count in found}
+    return {cause: int(count) for cause, count in found if count != "0"}
 
 
 class Objects:
