@@ -15,6 +15,8 @@ package final class ServicePool: Sendable {
     var jobs: [Job] = []
     /// Of `jobs`, so many have been taken.
     var takenCount = 0
+    /// Of those, the ones that threads are at.
+    var runningCount = 0
     var threads: [ServiceThread] = []
     var isStopping = false
   }
@@ -28,8 +30,10 @@ package final class ServicePool: Sendable {
     self.jobCountMax = jobCountMax
   }
 
-  /// Jobs that no thread has taken yet.
-  package var waitingCount: Int { state.withLock { $0.jobs.count - $0.takenCount } }
+  /// Jobs that are not done: those that wait, and those that threads are at.
+  package var unfinishedCount: Int {
+    state.withLock { $0.jobs.count - $0.takenCount + $0.runningCount }
+  }
 
   /// Queues a job; nil when it was taken.
   package func submit(_ job: @escaping Job) -> Refusal? {
@@ -60,6 +64,7 @@ package final class ServicePool: Sendable {
         if state.takenCount < state.jobs.count {
           let job = state.jobs[state.takenCount]
           state.takenCount += 1
+          state.runningCount += 1
           // The array keeps no job alive that has been taken by all.
           if state.takenCount == state.jobs.count {
             state.jobs.removeAll(keepingCapacity: true)
@@ -74,6 +79,7 @@ package final class ServicePool: Sendable {
       }
       guard let job = job ?? nil else { return }
       job()
+      state.withLock { $0.runningCount -= 1 }
     }
   }
 

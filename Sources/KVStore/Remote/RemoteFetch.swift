@@ -32,6 +32,7 @@ struct RemoteFetch {
   /// Of the blocks before `digestedBlockCount`.
   private var digest = PrefixDigest()
   private var digestedBlockCount = 0
+  private let memory: ChunkMemory
 
   /// What one round asks: in one flight to each node, and small beside the chunks.
   private static let questionCountMax = 512
@@ -58,6 +59,7 @@ struct RemoteFetch {
     self.prompt = prompt
     self.range = range
     purgeCount = tier.purges.begunCount
+    memory = ChunkMemory(byteCount: remote.chunkByteCountMax)
   }
 
   mutating func run() {
@@ -285,7 +287,7 @@ struct RemoteFetch {
       chunks,
       names: chunks.map(chunkName),
       known: chunks.map(known),
-      byteCountMax: remote.chunkByteCountMax,
+      in: memory,
       of: name
     )
   }

@@ -105,7 +105,7 @@ struct RemoteMetrics {
     page.add(
       "kvstore_remote_queued",
       .gauge,
-      "What waits for a thread: paths to be sent, look-ups.",
+      "What is to be done, or being done: paths to be sent, look-ups.",
       samples("what", [("sends", \.sendsQueued), ("look_ups", \.lookUpsQueued)])
     )
     let bounded = processes.filter { $0.statistics.writeBytesPerDay > 0 }

@@ -116,9 +116,9 @@ public struct RemoteStatistics: Sendable, Equatable {
   public var writeBytesPerDay: UInt64 = 0
   /// Of that, what may be written at this moment.
   public var writeBytesLeft: UInt64 = 0
-  /// Paths that wait to be sent.
+  /// Paths that are to be sent, the one under way included.
   public var sendsQueued: UInt64 = 0
-  /// Look-ups that wait for a thread.
+  /// Look-ups that are to be made, those under way included.
   public var lookUpsQueued: UInt64 = 0
 
   /// Zero everywhere.

@@ -237,7 +237,7 @@ final class RemoteTier: Sendable {
 
   /// What `inspect` and `top` show of it.
   var report: RemoteReport {
-    let (sendCount, lookUpCount) = (sends.waitingCount, fetches.waitingCount)
+    let (sendCount, lookUpCount) = (sends.unfinishedCount, fetches.unfinishedCount)
     let pendingCount = purges.pendingCount
     return state.withLock { state in
       let now = monotonicNanoseconds()

@@ -1,4 +1,5 @@
 internal import KVCore
+internal import KVFile
 internal import KVRemote
 
 /// Some chunks on their way, which a thread of the tier's receives while another one takes those before.
@@ -6,10 +7,22 @@ final class RemoteWindow: Sendable {
   /// Memory of one object; written by who receives it, then only read.
   @safe final class Object: @unchecked Sendable {
     let bytes: UnsafeMutableRawBufferPointer
-    init(_ byteCount: Int) {
-      unsafe bytes = .allocate(byteCount: byteCount, alignment: 64)
+    /// The piece of a pool that they are the first ones of; nil for memory of their own.
+    private let piece: (pool: ChunkMemory, mapping: MappedMemory)?
+
+    init(_ byteCount: Int, from pool: ChunkMemory? = nil) {
+      if let pool, byteCount <= pool.byteCount, let mapping = pool.take() {
+        unsafe bytes = UnsafeMutableRawBufferPointer(rebasing: mapping.bytes[..<byteCount])
+        piece = (pool, mapping)
+      } else {
+        unsafe bytes = .allocate(byteCount: byteCount, alignment: 64)
+        piece = nil
+      }
     }
-    deinit { unsafe bytes.deallocate() }
+
+    deinit {
+      if let piece { piece.pool.giveBack(piece.mapping) } else { unsafe bytes.deallocate() }
+    }
   }
 
   /// Of a path, as ranges of blocks.
@@ -18,7 +31,7 @@ final class RemoteWindow: Sendable {
   private let names: [RemoteName]
   /// The same for `RemoteState.known`.
   private let known: [BlockKey]
-  private let byteCountMax: Int
+  private let memory: ChunkMemory
   private let name: RemoteState.FetchName?
   private let objects = Monitor<[Object?]?>(nil)
 
@@ -29,21 +42,21 @@ final class RemoteWindow: Sendable {
   ///   - chunks: of a path.
   ///   - names: theirs.
   ///   - known: the same as the tier remembers them.
-  ///   - byteCountMax: the longest that each can be.
+  ///   - memory: for them.
   ///   - name: the look-up that they are of.
   init(
     _ tier: RemoteTier,
     _ chunks: [Range<Int>],
     names: [RemoteName],
     known: [BlockKey],
-    byteCountMax: Int,
+    in memory: ChunkMemory,
     of name: RemoteState.FetchName?
   ) {
     self.tier = tier
     self.chunks = chunks
     self.names = names
     self.known = known
-    self.byteCountMax = byteCountMax
+    self.memory = memory
     self.name = name
     let refusal = tier.arrivals.submit { [self] in finish(receive()) }
     if refusal != nil { finish(receive()) }
@@ -71,10 +84,10 @@ final class RemoteWindow: Sendable {
         try unsafe objects.get(names, deadline: tier.transferDeadline) {
           index,
           byteCount in
-          guard memories.indices.contains(index), (1...byteCountMax).contains(byteCount) else {
+          guard memories.indices.contains(index), (1...memory.byteCount).contains(byteCount) else {
             return nil
           }
-          let object = Object(byteCount)
+          let object = Object(byteCount, from: memory)
           memories[index] = object
           return unsafe object.bytes
         } done: { index, read in
